@@ -1,0 +1,131 @@
+//! What a sentry is told at its start, and what it reports back once.
+//!
+//! The document lies in a memfd whose number is the argument of `chitin sentry --config-fd N`. All descriptor
+//! numbers in it are numbers in the new sentry process. The answer is one [`BootReport`] line on the ready pipe.
+
+use serde::{Deserialize, Serialize};
+
+use crate::container::ContainerConfig;
+
+/// How guest instructions are run; `Auto` lets the sentry probe.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PlatformChoice {
+    #[default]
+    Auto,
+    Seccomp,
+    Ptrace,
+    Kvm,
+}
+
+/// Whose network the guest sees.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NetworkMode {
+    /// The sentry's own TCP/IP stack on the interfaces of the container's network namespace.
+    #[default]
+    Sandbox,
+    /// Sockets are proxied to the host one to one.
+    Host,
+    /// Loopback only.
+    None,
+}
+
+/// Which trees get a copy-on-write layer above the host's files.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OverlayMode {
+    /// Writes reach the host.
+    None,
+    /// The root file system is copy-on-write, bind mounts are not.
+    #[default]
+    Root,
+    /// The root file system and every writable bind mount.
+    All,
+}
+
+/// Where the overlay keeps what the guest wrote.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Medium {
+    /// In memory.
+    #[default]
+    Memory,
+    /// In unnamed files (`O_TMPFILE`) of the inherited directory descriptor.
+    Dir(i32),
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OverlayConfig {
+    pub mode: OverlayMode,
+    pub medium: Medium,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogLevel {
+    Error,
+    Warn,
+    #[default]
+    Info,
+    Debug,
+    Trace,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    #[default]
+    Text,
+    Json,
+}
+
+/// Descriptors of the sandbox as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SandboxFds {
+    /// A listening unix stream socket; the sentry accepts control connections on it.
+    pub control: i32,
+    /// The write end of a pipe: the sentry writes one [`BootReport`] line and closes it. An end without a line
+    /// means that the sentry died.
+    pub ready: i32,
+    /// The read end of a pipe whose write end a foreground `run` or `do` holds. When it reads as ended the sentry
+    /// ends the sandbox at once. Absent for containers that outlive the command that made them.
+    pub lifeline: Option<i32>,
+}
+
+/// Everything a sentry needs to know to boot a sandbox with its first container.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BootConfig {
+    pub sandbox_id: String,
+    pub platform: PlatformChoice,
+    pub network: NetworkMode,
+    pub overlay: OverlayConfig,
+    /// Where the sentry's log goes; without it the sentry logs nothing.
+    pub debug_log_fd: Option<i32>,
+    pub log_format: LogFormat,
+    pub log_level: LogLevel,
+    /// Log every guest syscall.
+    pub strace: bool,
+    /// Name of the UTS namespace; containers may carry their own.
+    pub hostname: String,
+    pub domainname: String,
+    /// Number of CPUs the guest sees (at least 1).
+    pub cpus: u32,
+    /// Start the first container at once instead of waiting for [`crate::Request::Start`].
+    pub start: bool,
+    pub containers: Vec<ContainerConfig>,
+    pub fds: SandboxFds,
+}
+
+/// The one line a sentry writes to its ready pipe.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BootReport {
+    /// The sandbox is confined, its first container is created (and started, when [`BootConfig::start`] is set).
+    Ready,
+    /// The sandbox could not be made; the text names cause and remedy. The sentry exits after it.
+    Error { message: String },
+}

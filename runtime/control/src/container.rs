@@ -1,0 +1,119 @@
+//! One container as the sentry sees it: the OCI configuration after validation, without host paths.
+//!
+//! Texts of the OCI spec (capability names, mount options, rlimit names) stay texts; the sentry gives them meaning.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// A resource limit by its OCI name (`RLIMIT_NOFILE`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rlimit {
+    pub name: String,
+    pub soft: u64,
+    pub hard: u64,
+}
+
+/// The five capability sets by their names (`CAP_CHOWN`).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Capabilities {
+    pub bounding: Vec<String>,
+    pub effective: Vec<String>,
+    pub inheritable: Vec<String>,
+    pub permitted: Vec<String>,
+    pub ambient: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConsoleSize {
+    pub rows: u16,
+    pub cols: u16,
+}
+
+/// A process to be run: the container's init, or one added by `exec`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProcessConfig {
+    pub args: Vec<String>,
+    /// `NAME=value` each.
+    pub env: Vec<String>,
+    pub cwd: String,
+    pub uid: u32,
+    pub gid: u32,
+    pub additional_gids: Vec<u32>,
+    pub umask: Option<u32>,
+    pub capabilities: Capabilities,
+    pub rlimits: Vec<Rlimit>,
+    pub no_new_privileges: bool,
+    pub oom_score_adj: Option<i32>,
+    /// The stdio descriptors are the *slave* of a host pty that the runtime made: the sentry gives the process a
+    /// controlling terminal whose termios and window size it proxies to that host pty, and does job control itself.
+    /// The runtime holds (or has passed on) the master.
+    pub terminal: bool,
+    pub console_size: Option<ConsoleSize>,
+    /// Host descriptors of standard input, output and error: regular files, pipes, sockets, ttys or `/dev/null`.
+    /// In a [`crate::Request::Exec`] they are indices into the descriptors that came with the message.
+    pub stdio: [i32; 3],
+}
+
+/// A mount inside the container, in the order of the OCI spec.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MountConfig {
+    pub destination: String,
+    /// `bind`, `tmpfs`, `proc`, `sysfs`, `devpts`, `mqueue`, `cgroup`, `devtmpfs`.
+    pub fstype: String,
+    /// Text for `/proc/mounts` only.
+    pub source: String,
+    /// Options as in the OCI spec (`ro`, `nosuid`, `rbind`, `size=64k`, `mode=1777`, …).
+    pub options: Vec<String>,
+    /// For bind mounts: index of the root that the container's gofer serves.
+    pub gofer_root: Option<u32>,
+    /// The bind mount's source is not a directory.
+    pub is_file: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DeviceKind {
+    Char,
+    Block,
+    Fifo,
+}
+
+/// A device node that the container wants to find.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DeviceConfig {
+    pub path: String,
+    pub kind: DeviceKind,
+    pub major: u32,
+    pub minor: u32,
+    pub mode: u32,
+    pub uid: u32,
+    pub gid: u32,
+}
+
+/// A container of the sandbox.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ContainerConfig {
+    pub id: String,
+    pub process: ProcessConfig,
+    /// The socket to this container's gofer. Its end means that the gofer died, which ends the sandbox.
+    pub gofer_fd: i32,
+    /// Index of the gofer root that is the root file system.
+    pub root_gofer_root: u32,
+    pub root_readonly: bool,
+    pub hostname: Option<String>,
+    pub domainname: Option<String>,
+    pub mounts: Vec<MountConfig>,
+    pub devices: Vec<DeviceConfig>,
+    pub sysctl: BTreeMap<String, String>,
+    pub masked_paths: Vec<String>,
+    pub readonly_paths: Vec<String>,
+    pub annotations: BTreeMap<String, String>,
+}
