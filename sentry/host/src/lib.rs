@@ -1,1 +1,8 @@
-//! (to be written)
+//! Small safe wrappers of host syscalls that `nix` lacks, one file per topic.
+//!
+//! Neighbours: every sentry crate may use it. Invariants: one operation per `unsafe` block; errors are
+//! `std::io::Error` of the host and are mapped by each caller (they are never the guest's errors).
+#![allow(unsafe_code)]
+
+pub mod caps;
+pub mod mountfd;
