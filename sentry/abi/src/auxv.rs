@@ -1,5 +1,6 @@
 //! The auxiliary vector handed to a new program image.
 
+pub use crate::elf::Elf64Auxv;
 // Entry types.
 pub const AT_SYSINFO_EHDR: u64 = 33;
 pub const AT_NULL: u64 = 0;

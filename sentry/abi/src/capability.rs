@@ -1,5 +1,7 @@
 //! Capabilities, their on-disk form and the securebits.
 
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
 // Capability numbers.
 pub const CAP_CHOWN: u32 = 0;
 pub const CAP_DAC_OVERRIDE: u32 = 1;
@@ -85,3 +87,63 @@ pub const SECBIT_KEEP_CAPS_LOCKED: u32 = 32;
 pub const SECBIT_NO_CAP_AMBIENT_RAISE: u32 = 64;
 pub const SECBIT_NO_CAP_AMBIENT_RAISE_LOCKED: u32 = 128;
 pub const SECUREBITS_DEFAULT: u32 = 0x0000_0000;
+
+/// Every capability that exists.
+pub const CAP_FULL_SET: u64 = (1 << (CAP_LAST_CAP + 1)) - 1;
+
+/// First argument of `capget` and `capset`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct CapUserHeader {
+    pub version: u32,
+    pub pid: i32,
+}
+
+/// Second argument of `capget` and `capset`: one of these per 32 capabilities.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct CapUserData {
+    pub effective: u32,
+    pub permitted: u32,
+    pub inheritable: u32,
+}
+
+/// Permitted and inheritable words of a file capability.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct VfsCapWords {
+    pub permitted: u32,
+    pub inheritable: u32,
+}
+
+/// Value of `security.capability`, revision 2.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct VfsCapData {
+    pub magic_etc: u32,
+    pub data: [VfsCapWords; 2],
+}
+
+/// Value of `security.capability`, revision 3: valid in the user namespace of `rootid`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct VfsNsCapData {
+    pub magic_etc: u32,
+    pub data: [VfsCapWords; 2],
+    pub rootid: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use core::mem::size_of;
+
+    #[test]
+    fn layouts() {
+        assert_eq!(size_of::<CapUserHeader>(), 8);
+        assert_eq!(size_of::<CapUserData>(), 12);
+        assert_eq!(size_of::<VfsCapData>(), 20);
+        assert_eq!(size_of::<VfsNsCapData>(), 24);
+        assert_eq!(CAP_FULL_SET, 0x1ff_ffff_ffff);
+    }
+}

@@ -1,5 +1,7 @@
 //! ELF files: what a loader of 64-bit programs and a core writer need.
 
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
 // Identification.
 pub const EI_NIDENT: usize = 16;
 pub const EI_MAG0: usize = 0;
@@ -94,3 +96,104 @@ pub const NT_386_TLS: u32 = 0x200;
 pub const NT_X86_XSTATE: u32 = 0x202;
 pub const NT_GNU_PROPERTY_TYPE_0: u32 = 5;
 pub const NT_GNU_BUILD_ID: u32 = 3;
+
+/// The first four bytes of every ELF file.
+pub const ELFMAG: [u8; 4] = *b"\x7fELF";
+
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Elf64Ehdr {
+    pub e_ident: [u8; EI_NIDENT],
+    pub e_type: u16,
+    pub e_machine: u16,
+    pub e_version: u32,
+    pub e_entry: u64,
+    pub e_phoff: u64,
+    pub e_shoff: u64,
+    pub e_flags: u32,
+    pub e_ehsize: u16,
+    pub e_phentsize: u16,
+    pub e_phnum: u16,
+    pub e_shentsize: u16,
+    pub e_shnum: u16,
+    pub e_shstrndx: u16,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Elf64Phdr {
+    pub p_type: u32,
+    pub p_flags: u32,
+    pub p_offset: u64,
+    pub p_vaddr: u64,
+    pub p_paddr: u64,
+    pub p_filesz: u64,
+    pub p_memsz: u64,
+    pub p_align: u64,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Elf64Shdr {
+    pub sh_name: u32,
+    pub sh_type: u32,
+    pub sh_flags: u64,
+    pub sh_addr: u64,
+    pub sh_offset: u64,
+    pub sh_size: u64,
+    pub sh_link: u32,
+    pub sh_info: u32,
+    pub sh_addralign: u64,
+    pub sh_entsize: u64,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Elf64Sym {
+    pub st_name: u32,
+    pub st_info: u8,
+    pub st_other: u8,
+    pub st_shndx: u16,
+    pub st_value: u64,
+    pub st_size: u64,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Elf64Dyn {
+    pub d_tag: i64,
+    pub d_un: u64,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Elf64Nhdr {
+    pub n_namesz: u32,
+    pub n_descsz: u32,
+    pub n_type: u32,
+}
+
+/// One entry of the auxiliary vector.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Elf64Auxv {
+    pub a_type: u64,
+    pub a_val: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use core::mem::size_of;
+
+    #[test]
+    fn layouts() {
+        assert_eq!(size_of::<Elf64Ehdr>(), size_of::<libc::Elf64_Ehdr>());
+        assert_eq!(size_of::<Elf64Phdr>(), size_of::<libc::Elf64_Phdr>());
+        assert_eq!(size_of::<Elf64Shdr>(), size_of::<libc::Elf64_Shdr>());
+        assert_eq!(size_of::<Elf64Sym>(), size_of::<libc::Elf64_Sym>());
+        assert_eq!(size_of::<Elf64Dyn>(), 16);
+        assert_eq!(size_of::<Elf64Nhdr>(), 12);
+        assert_eq!(size_of::<Elf64Auxv>(), 16);
+    }
+}

@@ -1,5 +1,7 @@
 //! Futexes, robust lists, `membarrier` and restartable sequences.
 
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
 // `futex` operations and flags.
 pub const FUTEX_WAIT: u32 = 0;
 pub const FUTEX_WAKE: u32 = 1;
@@ -88,3 +90,60 @@ pub const RSEQ_FLAG_UNREGISTER: u32 = 1 << 0;
 pub const RSEQ_CS_FLAG_NO_RESTART_ON_PREEMPT: u32 = 1;
 pub const RSEQ_CS_FLAG_NO_RESTART_ON_SIGNAL: u32 = 2;
 pub const RSEQ_CS_FLAG_NO_RESTART_ON_MIGRATE: u32 = 4;
+
+/// `struct robust_list_head`; all three are guest values.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct RobustListHead {
+    pub list_next: u64,
+    pub futex_offset: i64,
+    pub list_op_pending: u64,
+}
+
+/// One futex of `futex_waitv` (`struct futex_waitv`).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct FutexWaitv {
+    pub val: u64,
+    pub uaddr: u64,
+    pub flags: u32,
+    pub __reserved: u32,
+}
+
+/// `struct rseq`, the original 32 bytes.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Rseq {
+    pub cpu_id_start: u32,
+    pub cpu_id: u32,
+    pub rseq_cs: u64,
+    pub flags: u32,
+    pub node_id: u32,
+    pub mm_cid: u32,
+    pub _pad0: u32,
+}
+
+/// A critical section (`struct rseq_cs`).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct RseqCs {
+    pub version: u32,
+    pub flags: u32,
+    pub start_ip: u64,
+    pub post_commit_offset: u64,
+    pub abort_ip: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use core::mem::size_of;
+
+    #[test]
+    fn layouts() {
+        assert_eq!(size_of::<RobustListHead>(), 24);
+        assert_eq!(size_of::<FutexWaitv>(), 24);
+        assert_eq!(size_of::<Rseq>(), 32);
+        assert_eq!(size_of::<RseqCs>(), 32);
+    }
+}

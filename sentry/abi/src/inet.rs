@@ -1,5 +1,7 @@
 //! Internet protocols: numbers and socket options of IP, IPv6, TCP, UDP and ICMP.
 
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
 // Protocols.
 pub const IPPROTO_IP: u32 = 0;
 pub const IPPROTO_ICMP: u32 = 1;
@@ -263,3 +265,126 @@ pub const ICMP_FILTER: u32 = 1;
 pub const ICMPV6_FILTER: u32 = 1;
 pub const ICMPV6_ECHO_REQUEST: u32 = 128;
 pub const ICMPV6_ECHO_REPLY: u32 = 129;
+
+/// Argument of `IP_ADD_MEMBERSHIP` and `IP_MULTICAST_IF`; addresses are in network order.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct IpMreqn {
+    pub imr_multiaddr: [u8; 4],
+    pub imr_address: [u8; 4],
+    pub imr_ifindex: i32,
+}
+
+/// Control message of `IP_PKTINFO`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct InPktinfo {
+    pub ipi_ifindex: i32,
+    pub ipi_spec_dst: [u8; 4],
+    pub ipi_addr: [u8; 4],
+}
+
+/// Control message of `IPV6_PKTINFO`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct In6Pktinfo {
+    pub ipi6_addr: [u8; 16],
+    pub ipi6_ifindex: i32,
+}
+
+/// Argument of `IPV6_ADD_MEMBERSHIP`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Ipv6Mreq {
+    pub ipv6mr_multiaddr: [u8; 16],
+    pub ipv6mr_ifindex: i32,
+}
+
+/// Value of `TCP_INFO`. A reader may ask for fewer bytes.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct TcpInfo {
+    pub tcpi_state: u8,
+    pub tcpi_ca_state: u8,
+    pub tcpi_retransmits: u8,
+    pub tcpi_probes: u8,
+    pub tcpi_backoff: u8,
+    pub tcpi_options: u8,
+    /// Send scale in the low four bits, receive scale in the high ones.
+    pub tcpi_wscale: u8,
+    /// Bit 0: the delivery rate was limited by the application; bits 1 and 2: fast-open failure.
+    pub tcpi_delivery_rate_app_limited: u8,
+    pub tcpi_rto: u32,
+    pub tcpi_ato: u32,
+    pub tcpi_snd_mss: u32,
+    pub tcpi_rcv_mss: u32,
+    pub tcpi_unacked: u32,
+    pub tcpi_sacked: u32,
+    pub tcpi_lost: u32,
+    pub tcpi_retrans: u32,
+    pub tcpi_fackets: u32,
+    pub tcpi_last_data_sent: u32,
+    pub tcpi_last_ack_sent: u32,
+    pub tcpi_last_data_recv: u32,
+    pub tcpi_last_ack_recv: u32,
+    pub tcpi_pmtu: u32,
+    pub tcpi_rcv_ssthresh: u32,
+    pub tcpi_rtt: u32,
+    pub tcpi_rttvar: u32,
+    pub tcpi_snd_ssthresh: u32,
+    pub tcpi_snd_cwnd: u32,
+    pub tcpi_advmss: u32,
+    pub tcpi_reordering: u32,
+    pub tcpi_rcv_rtt: u32,
+    pub tcpi_rcv_space: u32,
+    pub tcpi_total_retrans: u32,
+    pub tcpi_pacing_rate: u64,
+    pub tcpi_max_pacing_rate: u64,
+    pub tcpi_bytes_acked: u64,
+    pub tcpi_bytes_received: u64,
+    pub tcpi_segs_out: u32,
+    pub tcpi_segs_in: u32,
+    pub tcpi_notsent_bytes: u32,
+    pub tcpi_min_rtt: u32,
+    pub tcpi_data_segs_in: u32,
+    pub tcpi_data_segs_out: u32,
+    pub tcpi_delivery_rate: u64,
+    pub tcpi_busy_time: u64,
+    pub tcpi_rwnd_limited: u64,
+    pub tcpi_sndbuf_limited: u64,
+    pub tcpi_delivered: u32,
+    pub tcpi_delivered_ce: u32,
+    pub tcpi_bytes_sent: u64,
+    pub tcpi_bytes_retrans: u64,
+    pub tcpi_dsack_dups: u32,
+    pub tcpi_reord_seen: u32,
+    pub tcpi_rcv_ooopack: u32,
+    pub tcpi_snd_wnd: u32,
+    pub tcpi_rcv_wnd: u32,
+    pub tcpi_rehash: u32,
+    pub tcpi_total_rto: u16,
+    pub tcpi_total_rto_recoveries: u16,
+    pub tcpi_total_rto_time: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use core::mem::{offset_of, size_of};
+
+    #[test]
+    fn layouts() {
+        assert_eq!(size_of::<IpMreqn>(), size_of::<libc::ip_mreqn>());
+        assert_eq!(size_of::<InPktinfo>(), size_of::<libc::in_pktinfo>());
+        assert_eq!(size_of::<In6Pktinfo>(), size_of::<libc::in6_pktinfo>());
+        assert_eq!(size_of::<Ipv6Mreq>(), size_of::<libc::ipv6_mreq>());
+        // Offsets of linux/tcp.h.
+        assert_eq!(offset_of!(TcpInfo, tcpi_rto), 8);
+        assert_eq!(offset_of!(TcpInfo, tcpi_total_retrans), 100);
+        assert_eq!(offset_of!(TcpInfo, tcpi_pacing_rate), 104);
+        assert_eq!(offset_of!(TcpInfo, tcpi_delivery_rate), 160);
+        assert_eq!(offset_of!(TcpInfo, tcpi_bytes_sent), 200);
+        assert_eq!(offset_of!(TcpInfo, tcpi_snd_wnd), 228);
+        assert_eq!(size_of::<TcpInfo>(), 248);
+    }
+}

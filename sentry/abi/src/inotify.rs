@@ -1,5 +1,7 @@
 //! inotify and fanotify events.
 
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
 // Watch masks and event bits.
 pub const IN_ACCESS: u32 = 0x0000_0001;
 pub const IN_MODIFY: u32 = 0x0000_0002;
@@ -30,3 +32,23 @@ pub const IN_ALL_EVENTS: u32 = 4095;
 // `inotify_init1`.
 pub const IN_CLOEXEC: u32 = 0o2000000;
 pub const IN_NONBLOCK: u32 = 0o4000;
+
+/// Head of an event; `len` bytes of zero-padded name follow.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct InotifyEvent {
+    pub wd: i32,
+    pub mask: u32,
+    pub cookie: u32,
+    pub len: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn layouts() {
+        assert_eq!(core::mem::size_of::<InotifyEvent>(), core::mem::size_of::<libc::inotify_event>());
+    }
+}

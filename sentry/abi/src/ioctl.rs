@@ -1,5 +1,8 @@
 //! `ioctl` requests, encoded as on x86_64.
 
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+pub use crate::termios::{Termio, Termios, Termios2, Winsize};
 // Terminals.
 pub const TCGETS: u32 = 0x5401;
 pub const TCSETS: u32 = 0x5402;
@@ -70,6 +73,8 @@ pub const TIOCSERGETMULTI: u32 = 0x545a;
 pub const TIOCSERSETMULTI: u32 = 0x545b;
 pub const TIOCMIWAIT: u32 = 0x545c;
 pub const TIOCGICOUNT: u32 = 0x545d;
+pub const TIOCGISO7816: u32 = 0x8028_5442;
+pub const TIOCSISO7816: u32 = 0xc028_5443;
 
 // Descriptors.
 pub const FIONREAD: u32 = 0x541b;
@@ -245,3 +250,54 @@ pub const RNDADDENTROPY: u32 = 0x4008_5203;
 pub const RNDZAPENTCNT: u32 = 0x5204;
 pub const RNDCLEARPOOL: u32 = 0x5206;
 pub const RNDRESEEDCRNG: u32 = 0x5207;
+
+/// Argument of `FICLONERANGE`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct FileCloneRange {
+    pub src_fd: i64,
+    pub src_offset: u64,
+    pub src_length: u64,
+    pub dest_offset: u64,
+}
+
+/// Argument of `FS_IOC_FSGETXATTR`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Fsxattr {
+    pub fsx_xflags: u32,
+    pub fsx_extsize: u32,
+    pub fsx_nextents: u32,
+    pub fsx_projid: u32,
+    pub fsx_cowextsize: u32,
+    pub fsx_pad: [u8; 8],
+}
+
+/// Head of the argument of `RNDADDENTROPY`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct RandPoolInfo {
+    pub entropy_count: i32,
+    pub buf_size: i32,
+}
+
+const _IOC_SIZESHIFT: u32 = 16;
+const _IOC_SIZEMASK: u32 = (1 << 14) - 1;
+
+/// The argument's size, as encoded in requests made with `_IOR` and its kin.
+pub const fn _IOC_SIZE(request: u32) -> u32 {
+    request >> _IOC_SIZESHIFT & _IOC_SIZEMASK
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use core::mem::size_of;
+
+    #[test]
+    fn layouts() {
+        assert_eq!(size_of::<FileCloneRange>() as u32, _IOC_SIZE(FICLONERANGE));
+        assert_eq!(size_of::<Fsxattr>() as u32, _IOC_SIZE(FS_IOC_FSGETXATTR));
+        assert_eq!(size_of::<crate::termios::Termios2>() as u32, _IOC_SIZE(TCGETS2));
+    }
+}

@@ -1,5 +1,7 @@
 //! Landlock rulesets.
 
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
 // Ruleset creation.
 pub const LANDLOCK_CREATE_RULESET_VERSION: u32 = 1 << 0;
 pub const LANDLOCK_CREATE_RULESET_ERRATA: u32 = 1 << 1;
@@ -33,3 +35,39 @@ pub const LANDLOCK_SCOPE_SIGNAL: u64 = 1 << 1;
 // Rule types.
 pub const LANDLOCK_RULE_PATH_BENEATH: u32 = 1;
 pub const LANDLOCK_RULE_NET_PORT: u32 = 2;
+
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct LandlockRulesetAttr {
+    pub handled_access_fs: u64,
+    pub handled_access_net: u64,
+    pub scoped: u64,
+}
+
+/// `struct landlock_path_beneath_attr`, packed.
+#[repr(C, packed)]
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct LandlockPathBeneathAttr {
+    pub allowed_access: u64,
+    pub parent_fd: i32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct LandlockNetPortAttr {
+    pub allowed_access: u64,
+    pub port: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use core::mem::size_of;
+
+    #[test]
+    fn layouts() {
+        assert_eq!(size_of::<LandlockRulesetAttr>(), 24);
+        assert_eq!(size_of::<LandlockPathBeneathAttr>(), 12);
+        assert_eq!(size_of::<LandlockNetPortAttr>(), 16);
+    }
+}

@@ -20,6 +20,7 @@ pub mod fcntl;
 pub mod futex;
 pub mod inet;
 pub mod inotify;
+#[allow(non_snake_case)]
 pub mod ioctl;
 pub mod ipc;
 pub mod keyctl;
@@ -37,7 +38,10 @@ pub mod random;
 pub mod resource;
 pub mod sched;
 pub mod seccomp;
+pub mod sigframe;
+pub mod siginfo;
 pub mod signal;
+#[allow(non_snake_case)]
 pub mod socket;
 #[allow(non_snake_case)]
 pub mod stat;

@@ -1,5 +1,7 @@
 //! Network interfaces: `ifreq`, interface flags, ARP hardware types.
 
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
 // Interface flags.
 pub const IFF_UP: u32 = 1 << 0;
 pub const IFF_BROADCAST: u32 = 1 << 1;
@@ -55,3 +57,32 @@ pub const IFNAMSIZ: usize = 16;
 pub const ETH_ALEN: usize = 6;
 pub const ETH_HLEN: usize = 14;
 pub const ETH_DATA_LEN: usize = 1500;
+
+/// `struct ifreq`: an interface name and a union of 24 bytes whose meaning the request says.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Ifreq {
+    pub ifr_name: [u8; IFNAMSIZ],
+    pub ifr_ifru: [u8; 24],
+}
+
+/// Argument of `SIOCGIFCONF`; the buffer is a guest address.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Ifconf {
+    pub ifc_len: i32,
+    pub _pad0: u32,
+    pub ifc_buf: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use core::mem::size_of;
+
+    #[test]
+    fn layouts() {
+        assert_eq!(size_of::<Ifreq>(), size_of::<libc::ifreq>());
+        assert_eq!(size_of::<Ifconf>(), 16);
+    }
+}

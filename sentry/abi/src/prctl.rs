@@ -1,5 +1,7 @@
 //! `prctl` and `arch_prctl`.
 
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
 // `prctl` options and their values.
 pub const PR_SET_PDEATHSIG: u32 = 1;
 pub const PR_GET_PDEATHSIG: u32 = 2;
@@ -156,3 +158,33 @@ pub const ARCH_SHSTK_DISABLE: u32 = 0x5002;
 pub const ARCH_SHSTK_LOCK: u32 = 0x5003;
 pub const ARCH_SHSTK_UNLOCK: u32 = 0x5004;
 pub const ARCH_SHSTK_STATUS: u32 = 0x5005;
+
+/// Argument of `PR_SET_MM_MAP`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct PrctlMmMap {
+    pub start_code: u64,
+    pub end_code: u64,
+    pub start_data: u64,
+    pub end_data: u64,
+    pub start_brk: u64,
+    pub brk: u64,
+    pub start_stack: u64,
+    pub arg_start: u64,
+    pub arg_end: u64,
+    pub env_start: u64,
+    pub env_end: u64,
+    pub auxv: u64,
+    pub auxv_size: u32,
+    pub exe_fd: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn layouts() {
+        assert_eq!(core::mem::size_of::<PrctlMmMap>(), 104);
+    }
+}

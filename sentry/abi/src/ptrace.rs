@@ -1,5 +1,7 @@
 //! `ptrace` requests, options, events and register sets, and `process_vm_readv`'s neighbours.
 
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
 // Requests.
 pub const PTRACE_TRACEME: u32 = 0;
 pub const PTRACE_PEEKTEXT: u32 = 1;
@@ -90,3 +92,74 @@ pub const KCMP_SIGHAND: u32 = 4;
 pub const KCMP_IO: u32 = 5;
 pub const KCMP_SYSVSEM: u32 = 6;
 pub const KCMP_EPOLL_TFD: u32 = 7;
+
+/// `struct user_regs_struct`: `PTRACE_GETREGS` and `NT_PRSTATUS`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout, PartialEq, Eq)]
+pub struct UserRegsStruct {
+    pub r15: u64,
+    pub r14: u64,
+    pub r13: u64,
+    pub r12: u64,
+    pub rbp: u64,
+    pub rbx: u64,
+    pub r11: u64,
+    pub r10: u64,
+    pub r9: u64,
+    pub r8: u64,
+    pub rax: u64,
+    pub rcx: u64,
+    pub rdx: u64,
+    pub rsi: u64,
+    pub rdi: u64,
+    pub orig_rax: u64,
+    pub rip: u64,
+    pub cs: u64,
+    pub eflags: u64,
+    pub rsp: u64,
+    pub ss: u64,
+    pub fs_base: u64,
+    pub gs_base: u64,
+    pub ds: u64,
+    pub es: u64,
+    pub fs: u64,
+    pub gs: u64,
+}
+
+/// Argument of `PTRACE_PEEKSIGINFO`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct PtracePeeksiginfoArgs {
+    pub off: u64,
+    pub flags: u32,
+    pub nr: i32,
+}
+
+/// Result of `PTRACE_GET_SYSCALL_INFO`: a head and a union. At an entry the union holds the number
+/// and six arguments (and `ret_data` for a seccomp stop), at an exit the value and an error flag.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct PtraceSyscallInfo {
+    pub op: u8,
+    pub reserved: u8,
+    pub flags: u16,
+    pub arch: u32,
+    pub instruction_pointer: u64,
+    pub stack_pointer: u64,
+    pub data: [u64; 8],
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use core::mem::{offset_of, size_of};
+
+    #[test]
+    fn layouts() {
+        assert_eq!(size_of::<UserRegsStruct>(), size_of::<libc::user_regs_struct>());
+        assert_eq!(offset_of!(UserRegsStruct, rip), offset_of!(libc::user_regs_struct, rip));
+        assert_eq!(offset_of!(UserRegsStruct, fs_base), offset_of!(libc::user_regs_struct, fs_base));
+        assert_eq!(size_of::<PtracePeeksiginfoArgs>(), 16);
+        assert_eq!(size_of::<PtraceSyscallInfo>(), 88);
+    }
+}

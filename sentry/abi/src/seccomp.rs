@@ -1,5 +1,7 @@
 //! `seccomp` and classic BPF.
 
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
 // Modes and operations.
 pub const SECCOMP_MODE_DISABLED: u32 = 0;
 pub const SECCOMP_MODE_STRICT: u32 = 1;
@@ -36,6 +38,10 @@ pub const SECCOMP_USER_NOTIF_FLAG_CONTINUE: u32 = 1 << 0;
 pub const SECCOMP_ADDFD_FLAG_SETFD: u32 = 1 << 0;
 pub const SECCOMP_ADDFD_FLAG_SEND: u32 = 1 << 1;
 pub const SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP: u32 = 1;
+pub const SECCOMP_IOCTL_NOTIF_RECV: u32 = 0xc050_2100;
+pub const SECCOMP_IOCTL_NOTIF_SEND: u32 = 0xc018_2101;
+pub const SECCOMP_IOCTL_NOTIF_ID_VALID: u32 = 0x4008_2102;
+pub const SECCOMP_IOCTL_NOTIF_ADDFD: u32 = 0x4018_2103;
 pub const SECCOMP_IOCTL_NOTIF_SET_FLAGS: u32 = 0x4008_2104;
 
 // Architectures.
@@ -85,3 +91,85 @@ pub const BPF_TXA: u16 = 0x80;
 // Program bounds.
 pub const BPF_MAXINSNS: usize = 4096;
 pub const BPF_MEMWORDS: usize = 16;
+
+/// What a filter sees of a call.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct SeccompData {
+    pub nr: i32,
+    pub arch: u32,
+    pub instruction_pointer: u64,
+    pub args: [u64; 6],
+}
+
+/// One instruction of classic BPF.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct SockFilter {
+    pub code: u16,
+    pub jt: u8,
+    pub jf: u8,
+    pub k: u32,
+}
+
+/// A filter program; the pointer is a guest address.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct SockFprog {
+    pub len: u16,
+    pub _pad0: u16,
+    pub _pad1: u32,
+    pub filter: u64,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct SeccompNotif {
+    pub id: u64,
+    pub pid: u32,
+    pub flags: u32,
+    pub data: SeccompData,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct SeccompNotifResp {
+    pub id: u64,
+    pub val: i64,
+    pub error: i32,
+    pub flags: u32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct SeccompNotifSizes {
+    pub seccomp_notif: u16,
+    pub seccomp_notif_resp: u16,
+    pub seccomp_data: u16,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct SeccompNotifAddfd {
+    pub id: u64,
+    pub flags: u32,
+    pub srcfd: u32,
+    pub newfd: u32,
+    pub newfd_flags: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use core::mem::size_of;
+
+    #[test]
+    fn layouts() {
+        assert_eq!(size_of::<SeccompData>(), 64);
+        assert_eq!(size_of::<SockFilter>(), size_of::<libc::sock_filter>());
+        assert_eq!(size_of::<SockFprog>(), size_of::<libc::sock_fprog>());
+        assert_eq!(size_of::<SeccompNotif>(), size_of::<libc::seccomp_notif>());
+        assert_eq!(size_of::<SeccompNotifResp>(), size_of::<libc::seccomp_notif_resp>());
+        assert_eq!(size_of::<SeccompNotifAddfd>(), size_of::<libc::seccomp_notif_addfd>());
+    }
+}

@@ -1,5 +1,9 @@
 //! Signals: numbers, sets, actions, `siginfo`, the x86_64 signal frame, `sigevent` and `signalfd`.
 
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+pub use crate::sigframe::{FpState, FpxSwBytes, RtSigFrame, SigContext, UContext, XstateHeader};
+pub use crate::siginfo::{SigInfo, SignalfdSiginfo};
 // Signal numbers.
 pub const SIGHUP: u32 = 1;
 pub const SIGINT: u32 = 2;
@@ -162,3 +166,177 @@ pub const UC_STRICT_RESTORE_SS: u64 = 4;
 // Marks of extended FPU state in a frame.
 pub const FP_XSTATE_MAGIC1: u32 = 0x4650_5853;
 pub const FP_XSTATE_MAGIC2: u32 = 0x4650_5845;
+
+/// A set of signals: bit `n - 1` stands for signal `n`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout, PartialEq, Eq, Hash)]
+pub struct SigSet(pub u64);
+
+impl SigSet {
+    pub const EMPTY: SigSet = SigSet(0);
+    pub const FULL: SigSet = SigSet(u64::MAX);
+    /// The two signals that can be neither blocked nor caught.
+    pub const UNBLOCKABLE: SigSet = SigSet::of(SIGKILL).union(SigSet::of(SIGSTOP));
+    /// Faults and `SIGSYS`, which are delivered before other signals.
+    pub const SYNCHRONOUS: SigSet = SigSet::of(SIGSEGV)
+        .union(SigSet::of(SIGBUS))
+        .union(SigSet::of(SIGILL))
+        .union(SigSet::of(SIGTRAP))
+        .union(SigSet::of(SIGFPE))
+        .union(SigSet::of(SIGSYS));
+    /// Signals that stop the process by default.
+    pub const STOP: SigSet =
+        SigSet::of(SIGSTOP).union(SigSet::of(SIGTSTP)).union(SigSet::of(SIGTTIN)).union(SigSet::of(SIGTTOU));
+    /// Signals ignored by default.
+    pub const IGNORED: SigSet =
+        SigSet::of(SIGCONT).union(SigSet::of(SIGCHLD)).union(SigSet::of(SIGWINCH)).union(SigSet::of(SIGURG));
+    /// Signals that dump core by default.
+    pub const COREDUMP: SigSet = SigSet::SYNCHRONOUS
+        .union(SigSet::of(SIGQUIT))
+        .union(SigSet::of(SIGABRT))
+        .union(SigSet::of(SIGXCPU))
+        .union(SigSet::of(SIGXFSZ));
+
+    /// The set of one signal; empty if there is no such signal.
+    pub const fn of(sig: u32) -> SigSet {
+        if sig >= 1 && sig <= _NSIG { SigSet(1 << (sig - 1)) } else { SigSet::EMPTY }
+    }
+
+    pub const fn contains(self, sig: u32) -> bool {
+        self.0 & SigSet::of(sig).0 != 0
+    }
+
+    pub const fn add(&mut self, sig: u32) {
+        self.0 |= SigSet::of(sig).0;
+    }
+
+    pub const fn remove(&mut self, sig: u32) {
+        self.0 &= !SigSet::of(sig).0;
+    }
+
+    pub const fn union(self, other: SigSet) -> SigSet {
+        SigSet(self.0 | other.0)
+    }
+
+    pub const fn intersection(self, other: SigSet) -> SigSet {
+        SigSet(self.0 & other.0)
+    }
+
+    pub const fn difference(self, other: SigSet) -> SigSet {
+        SigSet(self.0 & !other.0)
+    }
+
+    pub const fn complement(self) -> SigSet {
+        SigSet(!self.0)
+    }
+
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// The lowest signal in the set.
+    pub const fn first(self) -> Option<u32> {
+        if self.0 == 0 { None } else { Some(self.0.trailing_zeros() + 1) }
+    }
+
+    /// The signals in the set, ascending.
+    pub fn iter(self) -> impl Iterator<Item = u32> {
+        let mut rest = self;
+        core::iter::from_fn(move || {
+            let sig = rest.first()?;
+            rest.remove(sig);
+            Some(sig)
+        })
+    }
+}
+
+/// Whether signals of this number queue up and arrive in order.
+pub const fn is_realtime(sig: u32) -> bool {
+    sig >= SIGRTMIN && sig <= SIGRTMAX
+}
+
+/// `struct sigaction` as `rt_sigaction` takes it. The handler and the restorer are guest addresses.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout, PartialEq, Eq)]
+pub struct SigAction {
+    pub sa_handler: u64,
+    pub sa_flags: u64,
+    pub sa_restorer: u64,
+    pub sa_mask: SigSet,
+}
+
+/// Alternate stack of `sigaltstack`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout, PartialEq, Eq)]
+pub struct StackT {
+    pub ss_sp: u64,
+    pub ss_flags: u32,
+    pub _pad0: u32,
+    pub ss_size: u64,
+}
+
+impl StackT {
+    pub const DISABLED: StackT = StackT { ss_sp: 0, ss_flags: SS_DISABLE, _pad0: 0, ss_size: 0 };
+
+    /// Whether an address lies on the stack (its base excluded, its end included, as the stack
+    /// pointer counts downwards).
+    pub const fn contains(&self, sp: u64) -> bool {
+        sp > self.ss_sp && sp - self.ss_sp <= self.ss_size
+    }
+}
+
+/// `struct sigevent`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct SigEvent {
+    pub sigev_value: u64,
+    pub sigev_signo: i32,
+    pub sigev_notify: i32,
+    pub sigev_notify_thread_id: i32,
+    pub _pad: [i32; 11],
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use core::mem::{offset_of, size_of};
+
+    #[test]
+    fn layouts() {
+        assert_eq!(size_of::<SigSet>(), 8);
+        assert_eq!(size_of::<SigAction>(), 32);
+        assert_eq!(offset_of!(SigAction, sa_mask), 24);
+        assert_eq!(size_of::<StackT>(), size_of::<libc::stack_t>());
+        assert_eq!(offset_of!(StackT, ss_size), offset_of!(libc::stack_t, ss_size));
+        assert_eq!(size_of::<SigEvent>(), size_of::<libc::sigevent>());
+        assert_eq!(
+            offset_of!(SigEvent, sigev_notify_thread_id),
+            offset_of!(libc::sigevent, sigev_notify_thread_id)
+        );
+    }
+
+    #[test]
+    fn sets() {
+        let mut set = SigSet::EMPTY;
+        set.add(1);
+        set.add(64);
+        set.add(0);
+        set.add(65);
+        assert_eq!(set.0, 0x8000_0000_0000_0001);
+        assert!(set.contains(64) && !set.contains(2) && !set.contains(0) && !set.contains(65));
+        assert_eq!(set.iter().collect::<Vec<_>>(), [1, 64]);
+        set.remove(1);
+        set.remove(0);
+        assert_eq!(set.first(), Some(64));
+        assert_eq!(SigSet::UNBLOCKABLE.iter().collect::<Vec<_>>(), [9, 19]);
+        assert!(SigSet::FULL.difference(SigSet::FULL).is_empty());
+    }
+
+    #[test]
+    fn alternate_stack_bounds() {
+        let stack = StackT { ss_sp: 0x1000, ss_size: 0x1000, ..StackT::default() };
+        assert!(!stack.contains(0x1000) && stack.contains(0x1001));
+        assert!(stack.contains(0x2000) && !stack.contains(0x2001));
+        assert!(!stack.contains(0));
+    }
+}

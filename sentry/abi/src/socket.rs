@@ -1,5 +1,7 @@
 //! Sockets: families, options, messages and addresses.
 
+use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
+
 // Families.
 pub const AF_UNSPEC: u32 = 0;
 pub const AF_LOCAL: u32 = 1;
@@ -257,3 +259,160 @@ pub const NETLINK_LIST_MEMBERSHIPS: u32 = 9;
 pub const NETLINK_CAP_ACK: u32 = 10;
 pub const NETLINK_EXT_ACK: u32 = 11;
 pub const NETLINK_GET_STRICT_CHK: u32 = 12;
+
+#[repr(C)]
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct SockaddrUn {
+    pub sun_family: u16,
+    pub sun_path: [u8; UNIX_PATH_MAX],
+}
+
+/// Port and address are in network order.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct SockaddrIn {
+    pub sin_family: u16,
+    pub sin_port: [u8; 2],
+    pub sin_addr: [u8; 4],
+    pub sin_zero: [u8; 8],
+}
+
+/// Port, flow label and address are in network order; the scope is in host order.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct SockaddrIn6 {
+    pub sin6_family: u16,
+    pub sin6_port: [u8; 2],
+    pub sin6_flowinfo: [u8; 4],
+    pub sin6_addr: [u8; 16],
+    pub sin6_scope_id: u32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct SockaddrNl {
+    pub nl_family: u16,
+    pub nl_pad: u16,
+    pub nl_pid: u32,
+    pub nl_groups: u32,
+}
+
+/// Address of `AF_PACKET`; the protocol is in network order.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct SockaddrLl {
+    pub sll_family: u16,
+    pub sll_protocol: [u8; 2],
+    pub sll_ifindex: i32,
+    pub sll_hatype: u16,
+    pub sll_pkttype: u8,
+    pub sll_halen: u8,
+    pub sll_addr: [u8; 8],
+}
+
+/// Room for an address of any family.
+pub const SOCKADDR_STORAGE_SIZE: usize = 128;
+
+/// `struct user_msghdr`; pointers are guest addresses.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct MsgHdr {
+    pub msg_name: u64,
+    pub msg_namelen: i32,
+    pub _pad0: u32,
+    pub msg_iov: u64,
+    pub msg_iovlen: u64,
+    pub msg_control: u64,
+    pub msg_controllen: u64,
+    pub msg_flags: u32,
+    pub _pad1: u32,
+}
+
+/// Element of `recvmmsg` and `sendmmsg`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct MMsgHdr {
+    pub msg_hdr: MsgHdr,
+    pub msg_len: u32,
+    pub _pad0: u32,
+}
+
+/// Head of a control message; the data follows at once, padded to 8 bytes.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct CmsgHdr {
+    pub cmsg_len: u64,
+    pub cmsg_level: u32,
+    pub cmsg_type: u32,
+}
+
+/// Length rounded up to the alignment of control messages; `None` on overflow.
+pub const fn CMSG_ALIGN(len: usize) -> Option<usize> {
+    match len.checked_add(7) {
+        Some(n) => Some(n & !7),
+        None => None,
+    }
+}
+
+/// Credentials of `SO_PEERCRED` and `SCM_CREDENTIALS`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout, PartialEq, Eq)]
+pub struct Ucred {
+    pub pid: i32,
+    pub uid: u32,
+    pub gid: u32,
+}
+
+/// Value of `SO_LINGER`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout, PartialEq, Eq)]
+pub struct Linger {
+    pub l_onoff: i32,
+    pub l_linger: i32,
+}
+
+/// Head of a netlink message; the payload follows, padded to 4 bytes.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct NlMsgHdr {
+    pub nlmsg_len: u32,
+    pub nlmsg_type: u16,
+    pub nlmsg_flags: u16,
+    pub nlmsg_seq: u32,
+    pub nlmsg_pid: u32,
+}
+
+impl Default for SockaddrUn {
+    fn default() -> Self {
+        FromZeros::new_zeroed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use core::mem::{offset_of, size_of};
+
+    #[test]
+    fn layouts() {
+        assert_eq!(size_of::<SockaddrUn>(), size_of::<libc::sockaddr_un>());
+        assert_eq!(size_of::<SockaddrIn>(), size_of::<libc::sockaddr_in>());
+        assert_eq!(size_of::<SockaddrIn6>(), size_of::<libc::sockaddr_in6>());
+        assert_eq!(offset_of!(SockaddrIn6, sin6_scope_id), offset_of!(libc::sockaddr_in6, sin6_scope_id));
+        assert_eq!(size_of::<SockaddrNl>(), size_of::<libc::sockaddr_nl>());
+        assert_eq!(size_of::<SockaddrLl>(), size_of::<libc::sockaddr_ll>());
+        assert_eq!(SOCKADDR_STORAGE_SIZE, size_of::<libc::sockaddr_storage>());
+        assert_eq!(size_of::<MsgHdr>(), size_of::<libc::msghdr>());
+        assert_eq!(offset_of!(MsgHdr, msg_control), offset_of!(libc::msghdr, msg_control));
+        assert_eq!(offset_of!(MsgHdr, msg_flags), offset_of!(libc::msghdr, msg_flags));
+        assert_eq!(size_of::<MMsgHdr>(), size_of::<libc::mmsghdr>());
+        assert_eq!(size_of::<CmsgHdr>(), size_of::<libc::cmsghdr>());
+        assert_eq!(size_of::<NlMsgHdr>(), size_of::<libc::nlmsghdr>());
+    }
+
+    #[test]
+    fn control_message_padding() {
+        assert_eq!([0, 1, 8, 9].map(CMSG_ALIGN), [Some(0), Some(8), Some(8), Some(16)]);
+        assert_eq!(CMSG_ALIGN(usize::MAX), None);
+    }
+}

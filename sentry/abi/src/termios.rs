@@ -1,5 +1,7 @@
 //! Terminal settings: `termios`, `winsize`, mode flags and control characters.
 
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
 // Indices of control characters.
 pub const VINTR: usize = 0;
 pub const VQUIT: usize = 1;
@@ -153,3 +155,105 @@ pub const TCSAFLUSH: u32 = 2;
 
 // Line disciplines.
 pub const N_TTY: u32 = 0;
+
+/// `struct termios` of the kernel (`TCGETS`), smaller than the C library's.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout, PartialEq, Eq)]
+pub struct Termios {
+    pub c_iflag: u32,
+    pub c_oflag: u32,
+    pub c_cflag: u32,
+    pub c_lflag: u32,
+    pub c_line: u8,
+    pub c_cc: [u8; NCCS],
+}
+
+/// `struct termios2` (`TCGETS2`), with speeds as numbers.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout, PartialEq, Eq)]
+pub struct Termios2 {
+    pub c_iflag: u32,
+    pub c_oflag: u32,
+    pub c_cflag: u32,
+    pub c_lflag: u32,
+    pub c_line: u8,
+    pub c_cc: [u8; NCCS],
+    pub c_ispeed: u32,
+    pub c_ospeed: u32,
+}
+
+/// `struct termio` (`TCGETA`), the oldest form.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct Termio {
+    pub c_iflag: u16,
+    pub c_oflag: u16,
+    pub c_cflag: u16,
+    pub c_lflag: u16,
+    pub c_line: u8,
+    pub c_cc: [u8; 8],
+    pub _pad0: u8,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout, PartialEq, Eq)]
+pub struct Winsize {
+    pub ws_row: u16,
+    pub ws_col: u16,
+    pub ws_xpixel: u16,
+    pub ws_ypixel: u16,
+}
+
+/// The control characters of a new terminal (`INIT_C_CC`).
+pub const INIT_C_CC: [u8; NCCS] = {
+    let mut cc = [0; NCCS];
+    cc[VINTR] = 0o003;
+    cc[VQUIT] = 0o034;
+    cc[VERASE] = 0o177;
+    cc[VKILL] = 0o025;
+    cc[VEOF] = 0o004;
+    cc[VSTART] = 0o021;
+    cc[VSTOP] = 0o023;
+    cc[VSUSP] = 0o032;
+    cc[VREPRINT] = 0o022;
+    cc[VDISCARD] = 0o017;
+    cc[VWERASE] = 0o027;
+    cc[VLNEXT] = 0o026;
+    cc[VMIN] = 1;
+    cc
+};
+
+impl Termios {
+    /// The settings of a new terminal (`tty_std_termios`).
+    pub const STD: Termios = Termios {
+        c_iflag: ICRNL | IXON,
+        c_oflag: OPOST | ONLCR,
+        c_cflag: B38400 | CS8 | CREAD | HUPCL,
+        c_lflag: ISIG | ICANON | ECHO | ECHOE | ECHOK | ECHOCTL | ECHOKE | IEXTEN,
+        c_line: N_TTY as u8,
+        c_cc: INIT_C_CC,
+    };
+
+    /// The settings of the slave of a new pseudo-terminal.
+    pub const PTY_SLAVE: Termios = Termios { c_cflag: B38400 | CS8 | CREAD, ..Termios::STD };
+
+    /// The settings of the master of a new pseudo-terminal: everything passes.
+    pub const PTY_MASTER: Termios =
+        Termios { c_iflag: 0, c_oflag: 0, c_cflag: B38400 | CS8 | CREAD, c_lflag: 0, ..Termios::STD };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use core::mem::{offset_of, size_of};
+
+    #[test]
+    fn layouts() {
+        assert_eq!(size_of::<Termios>(), 36);
+        assert_eq!(offset_of!(Termios, c_cc), 17);
+        assert_eq!(size_of::<Termios2>(), size_of::<libc::termios2>());
+        assert_eq!(offset_of!(Termios2, c_ispeed), offset_of!(libc::termios2, c_ispeed));
+        assert_eq!(size_of::<Termio>(), 18);
+        assert_eq!(size_of::<Winsize>(), size_of::<libc::winsize>());
+    }
+}
