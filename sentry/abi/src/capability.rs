@@ -76,8 +76,6 @@ pub const SECURE_KEEP_CAPS: u32 = 4;
 pub const SECURE_KEEP_CAPS_LOCKED: u32 = 5;
 pub const SECURE_NO_CAP_AMBIENT_RAISE: u32 = 6;
 pub const SECURE_NO_CAP_AMBIENT_RAISE_LOCKED: u32 = 7;
-pub const SECURE_ALL_BITS: u32 = 85;
-pub const SECURE_ALL_LOCKS: u32 = 170;
 pub const SECBIT_NOROOT: u32 = 1;
 pub const SECBIT_NOROOT_LOCKED: u32 = 2;
 pub const SECBIT_NO_SETUID_FIXUP: u32 = 4;
@@ -87,6 +85,12 @@ pub const SECBIT_KEEP_CAPS_LOCKED: u32 = 32;
 pub const SECBIT_NO_CAP_AMBIENT_RAISE: u32 = 64;
 pub const SECBIT_NO_CAP_AMBIENT_RAISE_LOCKED: u32 = 128;
 pub const SECUREBITS_DEFAULT: u32 = 0x0000_0000;
+pub const SECURE_EXEC_RESTRICT_FILE: u32 = 8;
+pub const SECURE_EXEC_RESTRICT_FILE_LOCKED: u32 = 9;
+pub const SECURE_EXEC_DENY_INTERACTIVE: u32 = 10;
+pub const SECURE_EXEC_DENY_INTERACTIVE_LOCKED: u32 = 11;
+pub const SECURE_ALL_BITS: u32 = 0x555;
+pub const SECURE_ALL_LOCKS: u32 = SECURE_ALL_BITS << 1;
 
 /// Every capability that exists.
 pub const CAP_FULL_SET: u64 = (1 << (CAP_LAST_CAP + 1)) - 1;
