@@ -25,6 +25,8 @@ pub const O_SYNC: u32 = 0x0010_1000;
 pub const O_PATH: u32 = 0o10000000;
 pub const O_TMPFILE: u32 = 0x0041_0000;
 pub const O_NDELAY: u32 = 2048;
+pub const __O_SYNC: u32 = 0o4000000;
+pub const __O_TMPFILE: u32 = 0o20000000;
 pub const VALID_OPEN_FLAGS: u32 = O_ACCMODE
     | O_CREAT
     | O_EXCL
