@@ -130,6 +130,7 @@ pub const MPOL_BIND: u32 = 2;
 pub const MPOL_INTERLEAVE: u32 = 3;
 pub const MPOL_LOCAL: u32 = 4;
 pub const MPOL_PREFERRED_MANY: u32 = 5;
+pub const MPOL_WEIGHTED_INTERLEAVE: u32 = 6;
 
 // Overcommit modes.
 pub const OVERCOMMIT_GUESS: u32 = 0;

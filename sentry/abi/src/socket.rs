@@ -188,6 +188,7 @@ pub const SCM_TIMESTAMPNS: u32 = 35;
 pub const SCM_TIMESTAMPING: u32 = 37;
 pub const SO_PASSPIDFD: u32 = 76;
 pub const SO_PEERPIDFD: u32 = 77;
+pub const SO_PASSRIGHTS: u32 = 83;
 
 // Messages.
 pub const MSG_OOB: u32 = 0x01;
