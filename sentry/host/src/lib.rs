@@ -5,4 +5,5 @@
 #![allow(unsafe_code)]
 
 pub mod caps;
+pub mod filestore;
 pub mod mountfd;
