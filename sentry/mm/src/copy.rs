@@ -95,6 +95,6 @@ impl Mm {
 
     /// Reads a path argument: ENAMETOOLONG past PATH_MAX.
     pub fn read_path(&self, addr: u64) -> Result<Vec<u8>, Errno> {
-        self.read_cstr(addr, chitin_abi::limits::PATH_MAX as usize - 1)?.ok_or(Errno::ENAMETOOLONG)
+        self.read_cstr(addr, chitin_abi::limits::PATH_MAX - 1)?.ok_or(Errno::ENAMETOOLONG)
     }
 }

@@ -43,7 +43,7 @@ impl UserIo {
 
     /// Reads and checks an iovec array as import_iovec() does: EINVAL for too many or a negative length.
     pub fn vectored(mm: &Arc<Mm>, iov: u64, count: u64) -> Result<UserIo, Errno> {
-        if count > u64::from(chitin_abi::limits::IOV_MAX as u32) {
+        if count > chitin_abi::limits::IOV_MAX as u64 {
             return Err(Errno::EINVAL);
         }
         let entries = mm.read_array::<Iovec>(iov, count as usize)?;

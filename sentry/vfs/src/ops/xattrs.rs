@@ -1,0 +1,88 @@
+//! Extended attributes: name spaces and their permissions (xattr(7)).
+
+use crate::creds::{MAY_READ, MAY_WRITE};
+use crate::walk::Target;
+use crate::{Context, FileKind};
+use chitin_abi::Errno;
+use chitin_abi::capability::{CAP_SETFCAP, CAP_SYS_ADMIN};
+use chitin_abi::inotify::IN_ATTRIB;
+
+/// Longest value (XATTR_SIZE_MAX) and longest list (XATTR_LIST_MAX).
+pub const XATTR_SIZE_MAX: usize = 65536;
+pub const XATTR_LIST_MAX: usize = 65536;
+
+impl Context {
+    /// Checks the name space's rules; `write`: set or remove.
+    fn xattr_allowed(&self, target: &Target, name: &[u8], write: bool) -> Result<(), Errno> {
+        let inode = target.inode();
+        if name.is_empty() || name.len() > 255 {
+            return Err(Errno::ERANGE);
+        }
+        if write && let Target::Path(path) = target {
+            path.mount.writable()?;
+        }
+        let admin = self.creds().capable(CAP_SYS_ADMIN);
+        if let Some(rest) = name.strip_prefix(b"trusted.") {
+            if rest.is_empty() {
+                return Err(Errno::EINVAL);
+            }
+            return if admin { Ok(()) } else { Err(if write { Errno::EPERM } else { Errno::ENODATA }) };
+        }
+        if name.starts_with(b"security.") {
+            let allowed =
+                !write || admin || (name == b"security.capability" && self.creds().capable(CAP_SETFCAP));
+            return if allowed { Ok(()) } else { Err(Errno::EPERM) };
+        }
+        if name == b"system.posix_acl_access" || name == b"system.posix_acl_default" {
+            return if !write || self.is_owner(inode)? { Ok(()) } else { Err(Errno::EPERM) };
+        }
+        if let Some(rest) = name.strip_prefix(b"user.") {
+            if rest.is_empty() {
+                return Err(Errno::EINVAL);
+            }
+            if !matches!(inode.kind(), FileKind::Regular | FileKind::Directory) {
+                return Err(if write { Errno::EPERM } else { Errno::ENODATA });
+            }
+            if write && inode.kind() == FileKind::Directory {
+                let attr = inode.attr()?;
+                if attr.perm & chitin_abi::stat::S_ISVTX != 0 && !self.creds().owns(&attr) {
+                    return Err(Errno::EPERM);
+                }
+            }
+            return self.may(inode, if write { MAY_WRITE } else { MAY_READ });
+        }
+        Err(Errno::EOPNOTSUPP)
+    }
+
+    pub fn getxattr(&self, target: &Target, name: &[u8]) -> Result<Vec<u8>, Errno> {
+        self.xattr_allowed(target, name, false)?;
+        target.inode().xattrs().ok_or(Errno::EOPNOTSUPP)?.get(name)
+    }
+
+    pub fn setxattr(&self, target: &Target, name: &[u8], value: &[u8], flags: u32) -> Result<(), Errno> {
+        if flags & !3 != 0 {
+            return Err(Errno::EINVAL);
+        }
+        self.xattr_allowed(target, name, true)?;
+        target.inode().xattrs().ok_or(Errno::EOPNOTSUPP)?.set(name, value, flags)?;
+        crate::notify::self_event(target.inode(), IN_ATTRIB);
+        Ok(())
+    }
+
+    pub fn removexattr(&self, target: &Target, name: &[u8]) -> Result<(), Errno> {
+        self.xattr_allowed(target, name, true)?;
+        target.inode().xattrs().ok_or(Errno::EOPNOTSUPP)?.remove(name)?;
+        crate::notify::self_event(target.inode(), IN_ATTRIB);
+        Ok(())
+    }
+
+    /// Names the caller may see.
+    pub fn listxattr(&self, target: &Target) -> Result<Vec<Vec<u8>>, Errno> {
+        let Some(xattrs) = target.inode().xattrs() else { return Ok(Vec::new()) };
+        let mut names = xattrs.list()?;
+        if !self.creds().capable(CAP_SYS_ADMIN) {
+            names.retain(|name| !name.starts_with(b"trusted."));
+        }
+        Ok(names)
+    }
+}

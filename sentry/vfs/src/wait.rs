@@ -1,0 +1,173 @@
+//! Wait queues: how whoever waits learns that an object may have become ready.
+//!
+//! The protocol is Linux's: a waiter *first* registers (by calling an object's `poll` with a [`PollTable`]), *then*
+//! looks at the state; an event *first* changes the state, *then* notifies. So no wake-up is lost.
+//!
+//! Locks: a queue's list is a leaf but for what [`Notify::notify`] takes. Implementations of `notify` must be short and
+//! must not call back into the object that notifies: task wakers only queue the task on the current thread's run queue,
+//! epoll only marks its item.
+
+use parking_lot::Mutex;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Weak};
+use std::task::{Context, Poll, Waker};
+
+use crate::FileOps;
+
+/// Who gets told.
+pub trait Notify: Send + Sync {
+    /// `events`: the POLL* bits that may have become true (a hint; 0 or all bits when unknown).
+    fn notify(&self, events: u32);
+}
+
+struct WakerNotify(Waker);
+
+impl Notify for WakerNotify {
+    fn notify(&self, _events: u32) {
+        self.0.wake_by_ref();
+    }
+}
+
+#[derive(Default)]
+struct List {
+    next_id: u64,
+    entries: Vec<(u64, Arc<dyn Notify>)>,
+}
+
+/// The waiters of one object.
+#[derive(Clone, Default)]
+pub struct WaitQueue {
+    list: Arc<Mutex<List>>,
+}
+
+impl WaitQueue {
+    pub fn new() -> WaitQueue {
+        WaitQueue::default()
+    }
+
+    /// Tells all waiters. The state must have been changed before.
+    pub fn wake(&self, events: u32) {
+        let list = self.list.lock();
+        for (_, target) in &list.entries {
+            target.notify(events);
+        }
+    }
+
+    /// Registers until the registration is dropped.
+    pub fn register(&self, target: Arc<dyn Notify>) -> Registration {
+        let mut list = self.list.lock();
+        let id = list.next_id;
+        list.next_id += 1;
+        list.entries.push((id, target));
+        Registration { list: Arc::downgrade(&self.list), id }
+    }
+
+    /// Registers a future's waker.
+    pub fn register_waker(&self, waker: &Waker) -> Registration {
+        self.register(Arc::new(WakerNotify(waker.clone())))
+    }
+
+    /// Waits until `check` answers something; `check` runs after each wake-up, with the waiter registered.
+    pub fn wait_until<T, F: FnMut() -> Option<T>>(&self, check: F) -> WaitUntil<'_, F> {
+        WaitUntil { queue: self, check, registration: None }
+    }
+
+    pub fn has_waiters(&self) -> bool {
+        !self.list.lock().entries.is_empty()
+    }
+}
+
+/// A place in a wait queue; dropping it leaves the queue.
+pub struct Registration {
+    list: Weak<Mutex<List>>,
+    id: u64,
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        if let Some(list) = self.list.upgrade() {
+            let mut list = list.lock();
+            if let Some(at) = list.entries.iter().position(|(id, _)| *id == self.id) {
+                let _dropped_outside_iteration = list.entries.remove(at);
+            }
+        }
+    }
+}
+
+/// Collects registrations over one or many objects (Linux's poll_table).
+pub struct PollTable {
+    target: Arc<dyn Notify>,
+    registrations: Vec<Registration>,
+}
+
+impl PollTable {
+    pub fn new(target: Arc<dyn Notify>) -> PollTable {
+        PollTable { target, registrations: Vec::new() }
+    }
+
+    pub fn for_waker(waker: &Waker) -> PollTable {
+        PollTable::new(Arc::new(WakerNotify(waker.clone())))
+    }
+
+    /// Called by an object's `poll` for each queue that its readiness depends on.
+    pub fn add(&mut self, queue: &WaitQueue) {
+        self.registrations.push(queue.register(self.target.clone()));
+    }
+
+    pub fn into_registrations(self) -> Vec<Registration> {
+        self.registrations
+    }
+}
+
+/// See [`WaitQueue::wait_until`].
+pub struct WaitUntil<'a, F> {
+    queue: &'a WaitQueue,
+    check: F,
+    registration: Option<Registration>,
+}
+
+impl<T, F: FnMut() -> Option<T> + Unpin> Future for WaitUntil<'_, F> {
+    type Output = T;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
+        let this = &mut *self;
+        this.registration = Some(this.queue.register_waker(cx.waker()));
+        match (this.check)() {
+            Some(value) => {
+                this.registration = None;
+                Poll::Ready(value)
+            }
+            None => Poll::Pending,
+        }
+    }
+}
+
+/// Waits until `ops.poll` shows one of `events` (POLLERR and POLLHUP always count). Answers what it showed.
+pub fn ready<'a>(ops: &'a Arc<dyn FileOps>, events: u32) -> Ready<'a> {
+    Ready { ops, events, registrations: Vec::new() }
+}
+
+/// See [`ready`].
+pub struct Ready<'a> {
+    ops: &'a Arc<dyn FileOps>,
+    events: u32,
+    registrations: Vec<Registration>,
+}
+
+impl Future for Ready<'_> {
+    type Output = u32;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<u32> {
+        use chitin_abi::poll::{POLLERR, POLLHUP};
+        let mut table = PollTable::for_waker(cx.waker());
+        let shown = self.ops.poll(Some(&mut table));
+        let wanted = shown & (self.events | POLLERR | POLLHUP);
+        if wanted != 0 {
+            self.registrations.clear();
+            return Poll::Ready(wanted);
+        }
+        self.registrations = table.into_registrations();
+        Poll::Pending
+    }
+}
