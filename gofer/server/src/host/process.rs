@@ -1,0 +1,76 @@
+//! Capabilities and mount attributes.
+
+use std::ffi::CStr;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use nix::errno::Errno;
+
+/// `_LINUX_CAPABILITY_VERSION_3`.
+const CAPABILITY_VERSION: u32 = 0x2008_0522;
+
+#[repr(C)]
+struct CapHeader {
+    version: u32,
+    pid: i32,
+}
+
+#[repr(C)]
+struct CapData {
+    effective: u32,
+    permitted: u32,
+    inheritable: u32,
+}
+
+/// Makes `set` (a bit per capability) the effective and permitted capabilities of the calling thread
+/// and empties the inheritable ones.
+pub fn set_capabilities(set: u64) -> nix::Result<()> {
+    let half = |bits: u64| {
+        let bits = (bits & u64::from(u32::MAX)) as u32;
+        CapData { effective: bits, permitted: bits, inheritable: 0 }
+    };
+    let header = CapHeader { version: CAPABILITY_VERSION, pid: 0 };
+    let data = [half(set), half(set >> 32)];
+    // SAFETY: version 3 reads one header and two data structs, which are what the pointers refer to.
+    let done = unsafe { libc::syscall(libc::SYS_capset, &raw const header, data.as_ptr()) };
+    Errno::result(done).map(drop)
+}
+
+/// Takes a capability out of the bounding set. `EINVAL`: the kernel does not know it.
+pub fn drop_bounding_capability(capability: u32) -> nix::Result<()> {
+    // SAFETY: takes numbers only.
+    let done = unsafe { libc::prctl(libc::PR_CAPBSET_DROP, libc::c_ulong::from(capability), 0, 0, 0) };
+    Errno::result(done).map(drop)
+}
+
+pub fn clear_ambient_capabilities() -> nix::Result<()> {
+    // SAFETY: takes numbers only.
+    let done = unsafe { libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) };
+    Errno::result(done).map(drop)
+}
+
+/// The kernel's `struct mount_attr`.
+#[repr(C)]
+struct MountAttr {
+    set: u64,
+    clear: u64,
+    propagation: u64,
+    userns_fd: u64,
+}
+
+/// Sets `MOUNT_ATTR_*` on the mount at `path`, and on all below it when `recursive`.
+pub fn mount_setattr(dir: BorrowedFd<'_>, path: &CStr, set: u64, recursive: bool) -> nix::Result<()> {
+    let attr = MountAttr { set, clear: 0, propagation: 0, userns_fd: 0 };
+    let flags = if recursive { libc::AT_RECURSIVE } else { 0 } | libc::AT_SYMLINK_NOFOLLOW;
+    // SAFETY: the path ends in NUL; the struct is the first version of mount_attr, of the size given.
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            dir.as_raw_fd(),
+            path.as_ptr(),
+            flags,
+            &raw const attr,
+            size_of::<MountAttr>(),
+        )
+    };
+    Errno::result(done).map(drop)
+}
