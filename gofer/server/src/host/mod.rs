@@ -9,5 +9,8 @@ mod process;
 mod xattr;
 
 pub use fs::{DirentIter, getdents, statx};
-pub use process::{clear_ambient_capabilities, drop_bounding_capability, mount_setattr, set_capabilities};
+pub use process::{
+    clear_ambient_capabilities, drop_bounding_capability, mount_setattr, permitted_capabilities,
+    set_capabilities,
+};
 pub use xattr::{getxattr, listxattr, removexattr, setxattr};

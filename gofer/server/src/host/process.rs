@@ -35,6 +35,17 @@ pub fn set_capabilities(set: u64) -> nix::Result<()> {
     Errno::result(done).map(drop)
 }
 
+/// The permitted capabilities of the calling thread, a bit per capability.
+pub fn permitted_capabilities() -> nix::Result<u64> {
+    let mut header = CapHeader { version: CAPABILITY_VERSION, pid: 0 };
+    let mut data = [const { CapData { effective: 0, permitted: 0, inheritable: 0 } }; 2];
+    // SAFETY: version 3 writes two data structs, which is what the pointer refers to.
+    let done = unsafe { libc::syscall(libc::SYS_capget, &raw mut header, data.as_mut_ptr()) };
+    Errno::result(done)?;
+    let [low, high] = data;
+    Ok(u64::from(low.permitted) | (u64::from(high.permitted) << 32))
+}
+
 /// Takes a capability out of the bounding set. `EINVAL`: the kernel does not know it.
 pub fn drop_bounding_capability(capability: u32) -> nix::Result<()> {
     // SAFETY: takes numbers only.
