@@ -18,6 +18,8 @@ pub mod creds;
 pub mod dentry;
 pub mod device;
 pub mod dirfile;
+pub mod epoll;
+pub mod eventfd;
 pub mod file;
 pub mod inode;
 pub mod locks;
@@ -25,6 +27,9 @@ pub mod mount;
 pub mod notify;
 pub mod ops;
 pub mod pipe;
+pub mod poll;
+#[cfg(test)]
+mod testing;
 pub mod wait;
 pub mod walk;
 

@@ -10,7 +10,7 @@ mod ring;
 #[cfg(test)]
 mod tests;
 
-use crate::{AnonInode, File, FileKind, FileOps, PollTable, WaitQueue, WriteAt, Written};
+use crate::{AnonInode, File, FileKind, FileOps, Inode, PollTable, WaitQueue, WriteAt, Written};
 use chitin_abi::Errno;
 use chitin_abi::fcntl::*;
 use chitin_abi::poll::*;
@@ -54,6 +54,8 @@ struct State {
     /// How often each side was opened, ever: an open(2) waits for a change, so that a partner that came and left counts.
     reads_opened: u64,
     writes_opened: u64,
+    /// Made by pipe(2): opening it anew never waits.
+    anonymous: bool,
 }
 
 impl State {
@@ -69,7 +71,11 @@ impl Pipe {
     /// An empty pipe that nobody has open.
     #[allow(clippy::new_ret_no_self)]
     pub fn new() -> Arc<Pipe> {
-        let slots = if PAGES.load(Ordering::Relaxed) + DEFAULT_SLOTS > SOFT_PAGES { MIN_SLOTS } else { DEFAULT_SLOTS };
+        let slots = if PAGES.load(Ordering::Relaxed) + DEFAULT_SLOTS > SOFT_PAGES {
+            MIN_SLOTS
+        } else {
+            DEFAULT_SLOTS
+        };
         PAGES.fetch_add(slots, Ordering::Relaxed);
         let state = State {
             buffer: Buffer::default(),
@@ -78,6 +84,7 @@ impl Pipe {
             writers: 0,
             reads_opened: 0,
             writes_opened: 0,
+            anonymous: false,
         };
         Arc::new(Pipe {
             state: Mutex::new(state),
@@ -94,8 +101,10 @@ impl Pipe {
 
     /// As [`Pipe::pair`], with the owner that fstat(2) shows.
     pub fn pair_owned(flags: u32, uid: u32, gid: u32) -> (Arc<File>, Arc<File>) {
-        let pipe = Pipe::new();
         let inode = AnonInode::new(FileKind::Fifo, 0o600, uid, gid, "pipe");
+        // On the inode, so that opening it anew through /proc/PID/fd finds it.
+        let pipe = inode.state().fifo().clone();
+        pipe.state.lock().anonymous = true;
         let flags = flags & (O_NONBLOCK | O_DIRECT);
         let read = PipeEnd::attach(&pipe, O_RDONLY | (flags & O_NONBLOCK), 0);
         let write = PipeEnd::attach(&pipe, O_WRONLY | flags, 0);
@@ -106,14 +115,17 @@ impl Pipe {
     }
 
     /// open(2) of a FIFO: ENXIO for a non-blocking writer without readers; otherwise an open that may have to wait.
+    /// Also opens a pipe of pipe(2) anew (through /proc/PID/fd), which never waits.
     pub fn open_fifo(pipe: &Arc<Pipe>, flags: u32) -> Result<FifoOpen, Errno> {
         let nonblocking = flags & O_NONBLOCK != 0;
         let mut state = pipe.state.lock();
+        let fifo = !state.anonymous;
         match flags & O_ACCMODE {
             O_RDONLY => {
-                let waits = state.writers == 0 && !nonblocking;
+                let waits = fifo && state.writers == 0 && !nonblocking;
                 // A reader that did not wait sees no hang-up before it has seen a writer.
-                let unseen = if state.writers == 0 && nonblocking { state.writes_opened + 1 } else { 0 };
+                let unseen =
+                    if fifo && state.writers == 0 && nonblocking { state.writes_opened + 1 } else { 0 };
                 let before = state.writes_opened;
                 let end = PipeEnd::attach_locked(pipe, &mut state, flags, unseen);
                 drop(state);
@@ -121,10 +133,10 @@ impl Pipe {
                 Ok(FifoOpen { end, partner: waits.then_some(Partner::Writer(before)) })
             }
             O_WRONLY => {
-                if nonblocking && state.readers == 0 {
+                if fifo && nonblocking && state.readers == 0 {
                     return Err(Errno::ENXIO);
                 }
-                let waits = state.readers == 0;
+                let waits = fifo && state.readers == 0;
                 let before = state.reads_opened;
                 let end = PipeEnd::attach_locked(pipe, &mut state, flags, 0);
                 drop(state);
@@ -216,7 +228,7 @@ impl Pipe {
         result
     }
 
-    /// Adds to the state of a file that the write of `file` bytes changed it.
+    /// Tells writers when room has come.
     fn after_splice(&self, was_full: bool, full: bool) {
         if was_full && !full {
             self.writable.wake(OUT);
@@ -262,15 +274,9 @@ impl PipeEnd {
         &self.pipe
     }
 
-    /// Opens the same (anonymous) pipe once more, as through /proc/PID/fd: never waits for the other side.
-    pub fn reopen(&self, flags: u32) -> Arc<PipeEnd> {
-        let end = PipeEnd::attach(&self.pipe, flags, 0);
-        self.pipe.opened.wake(IN | OUT);
-        end
-    }
-
     /// splice(2) out of the pipe: `write` gets up to `max` bytes as a source and answers how many went. EAGAIN when
-    /// there is nothing yet, 0 at the end. `write` runs with the pipe locked: it must not touch a pipe (see [`splice`]).
+    /// there is nothing yet, 0 at the end. `write` runs with the pipe locked: it must not touch a pipe (that is what
+    /// [`splice`] is for).
     pub fn splice_out(
         &self,
         max: usize,
