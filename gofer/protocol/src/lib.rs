@@ -25,6 +25,7 @@ pub use client::{Client, Forget};
 pub use error::{GoferError, Result};
 pub use reply::{
     DirEntries, DirEntry, NodeAttr, ReplyHead, Walk, WalkEnd, WalkStep, begin_error, begin_ok, end_tag,
+    parse_as_any_reply,
 };
 pub use request::{Names, Nodes, Request};
 

@@ -5,7 +5,7 @@
 
 use crate::attr::Attr;
 use crate::wire::{Malformed, Reader, Writer};
-use crate::{NAME_MAX, NodeId, PATH_MAX, REPLY_MAX, WALK_MAX};
+use crate::{NAME_MAX, NodeId, PATH_MAX, REPLY_MAX, StatFs, WALK_MAX, XATTR_MAX};
 
 /// Starts a successful reply in `out`.
 pub fn begin_ok(out: &mut Vec<u8>) -> Writer<'_> {
@@ -185,6 +185,20 @@ impl DirEntries {
     pub fn is_empty(&self) -> bool {
         self.count == 0
     }
+}
+
+/// Runs every parser of a reply over a packet, for fuzzing: must return, whatever the bytes.
+pub fn parse_as_any_reply(packet: &[u8]) {
+    let Ok(Ok(body)) = ReplyHead::decode(packet) else { return };
+    for asked in [0, 1, WALK_MAX] {
+        drop(Walk::decode(&mut body.clone(), asked));
+    }
+    if let Ok(entries) = DirEntries::decode(&mut body.clone()) {
+        // What was accepted as so many entries yields so many.
+        assert_eq!(entries.iter().count(), entries.len());
+    }
+    let _ = (NodeAttr::decode(&mut body.clone()), StatFs::decode(&mut body.clone()));
+    let _ = body.clone().bytes(XATTR_MAX);
 }
 
 #[cfg(test)]

@@ -8,8 +8,8 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
 use nix::sys::socket::{
-    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, sendmsg,
-    setsockopt, socketpair, sockopt,
+    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, getsockopt, recvmsg,
+    sendmsg, setsockopt, socketpair, sockopt,
 };
 
 use crate::{REPLY_MAX, REQUEST_MAX};
@@ -24,12 +24,19 @@ pub enum TransportError {
     Errno(Errno),
 }
 
-/// Makes a channel: two connected ends, close-on-exec, with buffers for the largest packets.
+const LARGEST: usize = if REPLY_MAX > REQUEST_MAX { REPLY_MAX } else { REQUEST_MAX };
+
+/// Makes a channel: two connected ends, close-on-exec, with buffers for the largest packets. `ENOBUFS`:
+/// the host's `net.core.wmem_max` does not admit such buffers.
 pub fn channel() -> nix::Result<(OwnedFd, OwnedFd)> {
     let (a, b) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
     for end in [&a, &b] {
         // The kernel doubles the value for its own bookkeeping and caps it at wmem_max.
-        setsockopt(end, sockopt::SndBuf, &(2 * REPLY_MAX.max(REQUEST_MAX)))?;
+        setsockopt(end, sockopt::SndBuf, &(2 * LARGEST))?;
+        if getsockopt(end, sockopt::SndBuf)? < LARGEST + 4096 {
+            // net.core.wmem_max is set too low for a packet to go in one piece.
+            return Err(Errno::ENOBUFS);
+        }
     }
     Ok((a, b))
 }

@@ -46,6 +46,7 @@ fn rules() -> Vec<(i64, Vec<Check>)> {
         // A further channel: AF_UNIX only, and its buffer size.
         (libc::SYS_socketpair, vec![(0, None, libc::AF_UNIX as u64)]),
         (libc::SYS_setsockopt, vec![(1, None, libc::SOL_SOCKET as u64), (2, None, libc::SO_SNDBUF as u64)]),
+        (libc::SYS_getsockopt, vec![(1, None, libc::SOL_SOCKET as u64), (2, None, libc::SO_SNDBUF as u64)]),
         // Lookup of one name below a descriptor.
         (libc::SYS_openat2, vec![]),
         // Reopening what a descriptor names; never creating.
