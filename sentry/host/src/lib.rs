@@ -4,6 +4,10 @@
 //! `std::io::Error` of the host and are mapped by each caller (they are never the guest's errors).
 #![allow(unsafe_code)]
 
+pub mod auxv;
 pub mod caps;
+pub mod clock;
+pub mod epoll;
 pub mod filestore;
 pub mod mountfd;
+pub mod random;
