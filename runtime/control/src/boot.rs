@@ -90,8 +90,9 @@ pub struct SandboxFds {
     /// The write end of a pipe: the sentry writes one [`BootReport`] line and closes it. An end without a line
     /// means that the sentry died.
     pub ready: i32,
-    /// The read end of a pipe whose write end a foreground `run` or `do` holds. When it reads as ended the sentry
-    /// ends the sandbox at once. Absent for containers that outlive the command that made them.
+    /// The read end of a pipe whose write end the command that made the sandbox holds. The end of the stream means
+    /// that the command died: the sentry ends the sandbox at once. One byte means that the sandbox shall outlive
+    /// the command: the sentry closes the pipe and no longer watches.
     pub lifeline: Option<i32>,
 }
 

@@ -51,7 +51,9 @@ pub struct ProcessConfig {
     pub oom_score_adj: Option<i32>,
     /// The stdio descriptors are the *slave* of a host pty that the runtime made: the sentry gives the process a
     /// controlling terminal whose termios and window size it proxies to that host pty, and does job control itself.
-    /// The runtime holds (or has passed on) the master.
+    /// The runtime holds (or has passed on) the master. For a sandbox's first container that host pty is also the
+    /// sentry's own controlling terminal, so that ^C, ^Z, a new window size and a hang-up reach the sentry as host
+    /// signals, for it to pass on to the guest's foreground process group.
     pub terminal: bool,
     pub console_size: Option<ConsoleSize>,
     /// Host descriptors of standard input, output and error: regular files, pipes, sockets, ttys or `/dev/null`.

@@ -1,0 +1,111 @@
+//! `chitin create`: a container that waits for `start`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use oci_spec::runtime::Spec;
+
+use crate::sandbox::console::Pty;
+use crate::sandbox::{Creation, Options, Sandbox};
+use crate::util::{Context, Result};
+
+/// Flags that `create` and `run` share.
+#[derive(Debug, Args)]
+pub struct Bundle {
+    /// Directory with config.json [default: the current one]
+    #[arg(short, long, value_name = "DIR")]
+    pub bundle: Option<PathBuf>,
+    /// Write the host pid of the container's process here
+    #[arg(long, value_name = "FILE")]
+    pub pid_file: Option<PathBuf>,
+    /// Send the terminal's master to this unix socket
+    #[arg(long, value_name = "SOCKET")]
+    pub console_socket: Option<PathBuf>,
+    /// Accepted for compatibility: the sandbox has no use for it
+    #[arg(long, hide = true)]
+    pub no_pivot: bool,
+    /// Accepted for compatibility: the sandbox has no use for it
+    #[arg(long, hide = true)]
+    pub no_new_keyring: bool,
+    /// Number of further descriptors to pass on (only 0 is supported)
+    #[arg(long, hide = true, default_value_t = 0)]
+    pub preserve_fds: u32,
+    /// The container's name
+    pub id: String,
+}
+
+impl Bundle {
+    /// The bundle's absolute path and its configuration.
+    pub fn load(&self) -> Result<(PathBuf, Spec)> {
+        if self.preserve_fds != 0 {
+            return Err(
+                "--preserve-fds is not supported: a sandbox takes standard input, output and error".into()
+            );
+        }
+        let path = self.bundle.clone().unwrap_or_else(|| ".".into());
+        let path = std::fs::canonicalize(&path).context(|| format!("--bundle {}", path.display()))?;
+        let spec = crate::spec::load(&path)?;
+        Ok((path, spec))
+    }
+
+    /// The pty of a container that nobody attends: its master goes to the console socket.
+    pub fn detached_console(&self, spec: &Spec) -> Result<Option<Pty>> {
+        match (wants_terminal(spec), &self.console_socket) {
+            (true, None) => {
+                Err("cannot allocate tty if chitin will detach without setting console socket".into())
+            }
+            (false, Some(_)) => {
+                Err("cannot use console socket if chitin will not detach or allocate tty".into())
+            }
+            (false, None) => Ok(None),
+            (true, Some(socket)) => {
+                let pty = Pty::open(console_size(spec))?;
+                pty.send_master(socket)?;
+                Ok(Some(pty))
+            }
+        }
+    }
+}
+
+pub fn wants_terminal(spec: &Spec) -> bool {
+    spec.process().as_ref().and_then(|p| p.terminal()).unwrap_or(false)
+}
+
+/// The size that the configuration asks for.
+pub fn console_size(spec: &Spec) -> Option<nix::pty::Winsize> {
+    let size = spec.process().as_ref()?.console_size()?;
+    let clamp = |n: u64| u16::try_from(n).unwrap_or(u16::MAX);
+    Some(nix::pty::Winsize {
+        ws_row: clamp(size.height()),
+        ws_col: clamp(size.width()),
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    })
+}
+
+#[derive(Debug, Args)]
+pub struct Create {
+    #[command(flatten)]
+    bundle: Bundle,
+}
+
+impl Create {
+    pub fn run(self, options: &Options) -> Result<()> {
+        let (path, spec) = self.bundle.load()?;
+        crate::container::valid_id(&self.bundle.id)?;
+        let pty = self.bundle.detached_console(&spec)?;
+        let sandbox = Sandbox::create(
+            options,
+            Creation {
+                id: &self.bundle.id,
+                bundle: &path,
+                spec: &spec,
+                start: false,
+                ephemeral: false,
+                terminal: pty.map(|p| p.slave),
+                pid_file: self.bundle.pid_file.as_deref(),
+            },
+        )?;
+        sandbox.detach()
+    }
+}

@@ -1,0 +1,45 @@
+//! `chitin kill`: a signal for the container's init, or for all its processes.
+
+use std::time::Duration;
+
+use chitin_control::{Request, Status};
+use clap::Args;
+
+use crate::container::{Directory, signal};
+use crate::sandbox::link::Link;
+use crate::sandbox::{Options, launch};
+use crate::util::Result;
+
+#[derive(Debug, Args)]
+pub struct Kill {
+    /// To every process of the container
+    #[arg(short, long)]
+    all: bool,
+    /// The container's name
+    id: String,
+    /// Name (with or without SIG) or number
+    #[arg(default_value = "SIGTERM", allow_hyphen_values = true)]
+    signal: String,
+}
+
+impl Kill {
+    pub fn run(self, options: &Options) -> Result<()> {
+        let signal = signal::parse(&self.signal)?;
+        let directory = Directory::find(&options.root, &self.id)?;
+        let state = directory.state()?;
+        if state.status() == Status::Stopped {
+            // Nothing is left to be signalled, which is what --all asks for.
+            return if self.all { Ok(()) } else { Err("container not running".into()) };
+        }
+        let request = Request::Signal { container: self.id, signal, all: self.all };
+        let sent = Link::open(&directory).and_then(|mut link| link.order(&request));
+        match sent {
+            Err(e) if signal == libc::SIGKILL => {
+                // A sentry that does not listen gets the signal itself.
+                crate::log::debug(&format!("killing the sentry: {e}"));
+                launch::kill_and_wait(&state.sentry, Duration::from_secs(10))
+            }
+            other => other,
+        }
+    }
+}

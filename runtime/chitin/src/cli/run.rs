@@ -1,0 +1,63 @@
+//! `chitin run`: create and start, then stay until the end (or not, with `--detach`).
+
+use std::process::ExitCode;
+
+use clap::Args;
+
+use super::create::{Bundle, console_size, wants_terminal};
+use crate::sandbox::console::Pty;
+use crate::sandbox::foreground::{Signals, attend};
+use crate::sandbox::{Creation, Options, Sandbox};
+use crate::util::Result;
+
+#[derive(Debug, Args)]
+pub struct Run {
+    #[command(flatten)]
+    bundle: Bundle,
+    /// Do not wait for the container's end
+    #[arg(short, long)]
+    detach: bool,
+    /// Keep the container's state after its end, until `delete`
+    #[arg(long)]
+    keep: bool,
+    /// Accepted for compatibility: the sandbox has no use for it
+    #[arg(long, hide = true)]
+    no_subreaper: bool,
+}
+
+impl Run {
+    pub fn run(self, options: &Options) -> Result<ExitCode> {
+        let (path, spec) = self.bundle.load()?;
+        crate::container::valid_id(&self.bundle.id)?;
+        let mut creation = Creation {
+            id: &self.bundle.id,
+            bundle: &path,
+            spec: &spec,
+            start: true,
+            ephemeral: false,
+            terminal: None,
+            pid_file: self.bundle.pid_file.as_deref(),
+        };
+        if self.detach {
+            creation.terminal = self.bundle.detached_console(&spec)?.map(|p| p.slave);
+            Sandbox::create(options, creation)?.detach()?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        if self.bundle.console_socket.is_some() {
+            return Err("cannot use console socket if chitin will not detach or allocate tty".into());
+        }
+        let signals = Signals::catch()?;
+        let mut master = None;
+        if wants_terminal(&spec) {
+            let pty = Pty::open(console_size(&spec))?;
+            creation.terminal = Some(pty.slave);
+            master = Some(pty.master);
+        }
+        let mut sandbox = Sandbox::create(options, creation)?;
+        let code = attend(&mut sandbox, &signals, master)?;
+        if self.keep {
+            sandbox.keep();
+        }
+        Ok(code.into())
+    }
+}

@@ -1,0 +1,184 @@
+//! A container's state directory and its lock.
+
+use std::fs::{self, DirBuilder, File, TryLockError};
+use std::io::ErrorKind;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use super::NOT_FOUND;
+use super::state::State;
+use crate::util::{Context, Result};
+
+/// Where containers are kept unless `--root` says otherwise.
+pub fn default_root() -> PathBuf {
+    if nix::unistd::geteuid().is_root() {
+        return "/run/chitin".into();
+    }
+    match std::env::var_os("XDG_RUNTIME_DIR").filter(|d| !d.is_empty()) {
+        Some(dir) => Path::new(&dir).join("chitin"),
+        None => format!("/tmp/chitin-{}", nix::unistd::geteuid()).into(),
+    }
+}
+
+/// Ids are file names: word characters, `+`, `-`, `.`; engines use up to 64 of them.
+pub fn valid_id(id: &str) -> Result<()> {
+    let legal = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'+' | b'-' | b'.' | b',');
+    if id.is_empty() || id.len() > 255 || id == "." || id == ".." || !id.bytes().all(legal) {
+        return Err(format!(
+            "invalid container ID format: {id:?} (letters, digits and _ + - . are allowed, at most 255)"
+        ));
+    }
+    Ok(())
+}
+
+/// A state directory, locked until this is dropped or unlocked (unless it was only found).
+#[derive(Debug)]
+pub struct Directory {
+    path: PathBuf,
+    file: File,
+}
+
+impl Directory {
+    /// Makes the directory of a new container.
+    pub fn create(root: &Path, id: &str) -> Result<Self> {
+        valid_id(id)?;
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o711)
+            .create(root)
+            .context(|| format!("cannot make the state directory {} (see --root)", root.display()))?;
+        let path = root.join(id);
+        // A second round, if a directory without a container in it was in the way.
+        for _ in 0..2 {
+            match DirBuilder::new().mode(0o700).create(&path) {
+                Ok(()) => {
+                    return Self::lock(path)?.ok_or_else(|| format!("container {id} was removed meanwhile"));
+                }
+                Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
+                Err(e) => return Err(format!("cannot make {}: {e}", path.display())),
+            }
+            // Without a state and without a lock it is what a command left that was killed in the middle.
+            match Self::try_lock(&path)? {
+                Some(left) if !matches!(State::load(&path), Ok(Some(_))) => left.remove()?,
+                _ => break,
+            }
+        }
+        Err("container with given ID already exists".into())
+    }
+
+    /// Locks the directory of an existing container.
+    pub fn open(root: &Path, id: &str) -> Result<Self> {
+        valid_id(id)?;
+        Self::lock(root.join(id))?.ok_or_else(|| NOT_FOUND.to_owned())
+    }
+
+    /// The directory of an existing container, not locked: for looking at it and talking to its sentry.
+    pub fn find(root: &Path, id: &str) -> Result<Self> {
+        valid_id(id)?;
+        Self::unlocked(root.join(id))?.ok_or_else(|| NOT_FOUND.to_owned())
+    }
+
+    /// The state in it; a directory without one is no container (yet).
+    pub fn state(&self) -> Result<State> {
+        State::load(&self.path)?.ok_or_else(|| NOT_FOUND.to_owned())
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The directory as a descriptor, through which its socket can be named however long its path is.
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Removes the directory and what is in it.
+    pub fn remove(self) -> Result<()> {
+        match fs::remove_dir_all(&self.path) {
+            Err(e) if e.kind() != ErrorKind::NotFound => {
+                Err(format!("cannot remove {}: {e}", self.path.display()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Lets others have the lock.
+    pub fn unlock(&self) -> Result<()> {
+        self.file.unlock().context(|| format!("cannot unlock {}", self.path.display()))
+    }
+
+    /// `None` when there is no such directory.
+    fn lock(path: PathBuf) -> Result<Option<Self>> {
+        let Some(directory) = Self::unlocked(path)? else { return Ok(None) };
+        directory.file.lock().context(|| format!("cannot lock {}", directory.path.display()))?;
+        Ok(directory.is_current().then_some(directory))
+    }
+
+    /// `None` also when somebody else holds the lock.
+    fn try_lock(path: &Path) -> Result<Option<Self>> {
+        let Some(directory) = Self::unlocked(path.to_owned())? else { return Ok(None) };
+        match directory.file.try_lock() {
+            Ok(()) => Ok(directory.is_current().then_some(directory)),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(e)) => Err(format!("cannot lock {}: {e}", path.display())),
+        }
+    }
+
+    fn unlocked(path: PathBuf) -> Result<Option<Self>> {
+        match File::open(&path) {
+            Ok(file) => Ok(Some(Self { path, file })),
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(format!("cannot open {}: {e}", path.display())),
+        }
+    }
+
+    /// Whoever held the lock before may have removed the directory, and a new one may have taken its name.
+    fn is_current(&self) -> bool {
+        match (fs::metadata(&self.path), self.file.metadata()) {
+            (Ok(named), Ok(held)) => named.dev() == held.dev() && named.ino() == held.ino(),
+            _ => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn root(name: &str) -> PathBuf {
+        let root = std::env::temp_dir().join(format!("chitin-directory-{name}-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&root);
+        root
+    }
+
+    #[test]
+    fn ids() {
+        for id in ["a", "A-b_c.d+1", "..."] {
+            assert!(valid_id(id).is_ok(), "{id}");
+        }
+        for id in ["", ".", "..", "a/b", "a b", "é", "a\n", "$x"] {
+            assert!(valid_id(id).is_err(), "{id}");
+        }
+        assert!(valid_id(&"x".repeat(256)).is_err());
+    }
+
+    #[test]
+    fn a_directory_is_made_once_and_removed() {
+        let root = root("once");
+        let directory = Directory::create(&root, "c").unwrap();
+        // Held by us, so it is no leftover.
+        assert!(Directory::create(&root, "c").unwrap_err().contains("already exists"));
+        directory.remove().unwrap();
+        assert_eq!(Directory::open(&root, "c").unwrap_err(), NOT_FOUND);
+        fs::remove_dir_all(&root).unwrap();
+    }
+
+    #[test]
+    fn a_cut_off_creation_does_not_block_the_id() {
+        let root = root("cut");
+        drop(Directory::create(&root, "c").unwrap());
+        let again = Directory::create(&root, "c").unwrap();
+        again.remove().unwrap();
+        fs::remove_dir_all(&root).unwrap();
+    }
+}

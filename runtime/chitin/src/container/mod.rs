@@ -1,0 +1,51 @@
+//! Containers on the host: their state directories, their locks, what is known of them.
+//!
+//! `<root>/<id>/` holds `state.json` (written atomically once the sandbox is ready, so its absence means that a
+//! creation is under way or was cut off) and `control.sock`, the sentry's control socket. An exclusive `flock` on
+//! the directory itself is held by every command that creates, starts or deletes. Whether a container runs is never
+//! stored: it follows from its sentry process, so a sentry that died leaves a stopped container.
+//!
+//! Neighbours: `sandbox` makes and ends the processes, `cli` has one file per command.
+
+mod directory;
+pub mod signal;
+mod state;
+
+pub use directory::{Directory, default_root, valid_id};
+pub use state::{HostProcess, Shown, State};
+
+use std::fs;
+use std::path::Path;
+
+use crate::util::Result;
+
+/// What engines know as the answer for an id that is not there.
+pub const NOT_FOUND: &str = "container does not exist";
+
+/// All containers below `root`, by id. Directories without a readable state are left out.
+pub fn list(root: &Path) -> Result<Vec<State>> {
+    let entries = match fs::read_dir(root) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(e) => return Err(format!("cannot list {}: {e}", root.display())),
+    };
+    let mut states: Vec<State> =
+        entries.flatten().filter_map(|entry| State::load(&entry.path()).ok().flatten()).collect();
+    states.sort_by(|a, b| a.id.cmp(&b.id));
+    Ok(states)
+}
+
+/// Removes what foreground commands that were killed have left behind: ephemeral containers whose sentry is gone.
+pub fn sweep(root: &Path) {
+    for state in list(root).unwrap_or_default() {
+        if !state.ephemeral || state.is_alive() {
+            continue;
+        }
+        if let Ok(directory) = Directory::open(root, &state.id)
+            && let Ok(Some(state)) = State::load(directory.path())
+            && !state.is_alive()
+        {
+            let _ = crate::sandbox::clean_up(directory, &state);
+        }
+    }
+}

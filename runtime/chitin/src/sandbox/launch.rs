@@ -1,0 +1,401 @@
+//! Making the two processes of a sandbox: clone into fresh namespaces, then exec of this same binary in a role.
+//!
+//! This is the runtime's only module with `unsafe` code. What runs in a cloned child before exec makes system calls
+//! only: everything that allocates is prepared before. A child begins by waiting for one byte on its sync socket, by
+//! when the parent has written its id maps and moved it into its cgroup; if the parent dies instead, so does it.
+//! Every descriptor but the ones that a role is given is closed by exec, also those that our own caller leaked.
+#![allow(unsafe_code)]
+
+use std::ffi::{CStr, CString};
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+
+use crate::util::{Context, Result};
+
+/// Takes over a descriptor that a call outside this module has returned for us alone.
+pub fn own_fd(fd: RawFd) -> io::Result<OwnedFd> {
+    if fd < 0 {
+        return Err(io::Error::from_raw_os_error(libc::EBADF));
+    }
+    // SAFETY: the callers pass numbers that the kernel has just returned to them.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// What a new process shall be.
+#[derive(Debug)]
+pub struct Role<'a> {
+    /// The hidden subcommand.
+    pub name: &'static CStr,
+    /// Shown in `ps` behind it.
+    pub id: &'a str,
+    /// The memfd with its configuration.
+    pub config: BorrowedFd<'a>,
+    /// `CLONE_NEW*`.
+    pub namespaces: libc::c_int,
+    /// Its 0, 1 and 2 (numbers above 2).
+    pub stdio: [BorrowedFd<'a>; 3],
+    /// Other descriptors that it shall have, under the same numbers.
+    pub inherited: Vec<RawFd>,
+    /// The terminal that becomes its controlling one.
+    pub terminal: Option<BorrowedFd<'a>>,
+    /// Become user 0 of the new user namespace, without supplementary groups if that is allowed.
+    pub namespace_root: bool,
+}
+
+/// What the child needs between clone and exec, all allocated before.
+struct Prepared<'a> {
+    exe: RawFd,
+    argv: [*const libc::c_char; 5],
+    sync: RawFd,
+    parents_sync: RawFd,
+    role: &'a Role<'a>,
+}
+
+/// A child process. Unless released it is killed and collected on drop.
+#[derive(Debug)]
+pub struct Child {
+    pid: i32,
+    pidfd: OwnedFd,
+    sync: UnixStream,
+    status: Option<WaitStatus>,
+    released: bool,
+}
+
+/// Steps in the child that can fail, by the number that is sent to the parent.
+const STEPS: [&str; 8] = [
+    "clearing groups",
+    "becoming group 0",
+    "becoming user 0",
+    "setsid",
+    "dup2",
+    "close_range",
+    "fcntl",
+    "execveat",
+];
+
+/// This binary, in a form that an unprivileged user can execute.
+pub fn executable() -> Result<OwnedFd> {
+    let failed = || "cannot open /proc/self/exe (is /proc mounted?)".to_owned();
+    let mut file = File::open("/proc/self/exe").context(failed)?;
+    let mode = file.metadata().context(failed)?.permissions().mode();
+    if mode & 0o005 == 0o005 {
+        return Ok(file.into());
+    }
+    // Installed for root only, but the sentry runs as nobody.
+    let failed =
+        || "cannot copy this binary for the sentry (or make it readable and executable by all)".to_owned();
+    let mut copy = File::from(memfd_create(c"chitin", MFdFlags::MFD_CLOEXEC).context(failed)?);
+    io::copy(&mut file, &mut copy).context(failed)?;
+    copy.set_permissions(fs::Permissions::from_mode(0o555)).context(failed)?;
+    // A file that is open for writing cannot be executed.
+    let readonly = File::open(format!("/proc/self/fd/{}", copy.as_raw_fd())).context(failed)?;
+    Ok(readonly.into())
+}
+
+/// Clones a process for `role`. It waits for [`Child::go`].
+pub fn spawn(exe: BorrowedFd<'_>, role: &Role<'_>) -> Result<Child> {
+    let what = || format!("cannot start the {}", role.name.to_string_lossy());
+    let (ours, theirs) = UnixStream::pair().context(what)?;
+    let config = CString::new(format!("--config-fd={}", role.config.as_raw_fd())).context(what)?;
+    let id = CString::new(role.id).context(what)?;
+    let prepared = Prepared {
+        exe: exe.as_raw_fd(),
+        argv: [c"chitin".as_ptr(), role.name.as_ptr(), config.as_ptr(), id.as_ptr(), std::ptr::null()],
+        sync: theirs.as_raw_fd(),
+        parents_sync: ours.as_raw_fd(),
+        role,
+    };
+
+    let mut pidfd: RawFd = -1;
+    let flags = libc::CLONE_PIDFD | role.namespaces;
+    // SAFETY: clone_args is plain data for which zero means "nothing asked".
+    let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
+    args.flags = u64::from(flags.cast_unsigned());
+    args.pidfd = (&raw mut pidfd).addr() as u64;
+    args.exit_signal = u64::from(libc::SIGCHLD.cast_unsigned());
+    // SAFETY: without CLONE_VM this is a fork: the child gets a copy of this single-threaded process and only makes
+    // system calls before exec. The kernel writes to pidfd only.
+    let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<libc::clone_args>()) };
+    if pid == 0 {
+        become_role(&prepared);
+    }
+    if pid < 0 {
+        return Err(clone_error(&what(), role.namespaces, io::Error::last_os_error()));
+    }
+    let pid = i32::try_from(pid).context(what)?;
+    let pidfd = own_fd(pidfd).context(what)?;
+    Ok(Child { pid, pidfd, sync: ours, status: None, released: false })
+}
+
+fn clone_error(what: &str, namespaces: libc::c_int, e: io::Error) -> String {
+    let remedy = match e.raw_os_error() {
+        Some(libc::ENOSPC | libc::EUSERS) => {
+            "a limit of namespaces is reached: raise /proc/sys/user/max_*_namespaces"
+        }
+        Some(libc::EPERM) if namespaces & libc::CLONE_NEWUSER != 0 => {
+            "user namespaces are not allowed here: enable them (kernel.unprivileged_userns_clone, \
+             kernel.apparmor_restrict_unprivileged_userns, or the seccomp profile of the container around us)"
+        }
+        Some(libc::ENOSYS) => "clone3(2) needs Linux 5.3 and a container around us that allows it",
+        Some(libc::EAGAIN) => "a limit of processes is reached (ulimit -u, pids.max)",
+        _ => "new namespaces need root or user namespaces",
+    };
+    format!("{what}: {e}; {remedy}")
+}
+
+/// The child's way to exec. System calls only.
+fn become_role(prepared: &Prepared<'_>) -> ! {
+    let step = prepare_and_exec(prepared);
+    let errno = io::Error::last_os_error().raw_os_error().unwrap_or(0);
+    let report = [step, errno.to_le_bytes()[0]];
+    // SAFETY: two bytes that are there.
+    unsafe { libc::write(prepared.sync, report.as_ptr().cast(), report.len()) };
+    // SAFETY: ends this process without running the parent's exit handlers.
+    unsafe { libc::_exit(127) }
+}
+
+/// Returns the number of the step that failed, its error in errno.
+fn prepare_and_exec(prepared: &Prepared<'_>) -> u8 {
+    let role = prepared.role;
+    // SAFETY: the child's copy; with it open we would never see the parent's end.
+    unsafe { libc::close(prepared.parents_sync) };
+    let mut byte = 0u8;
+    // SAFETY: one byte of our own.
+    while unsafe { libc::read(prepared.sync, (&raw mut byte).cast(), 1) } != 1 {
+        if io::Error::last_os_error().kind() == io::ErrorKind::Interrupted {
+            continue;
+        }
+        // SAFETY: as above.
+        unsafe { libc::_exit(126) };
+    }
+
+    if role.namespace_root {
+        // SAFETY: an empty list. Not allowed to the rootless, whose groups stay.
+        if unsafe { libc::syscall(libc::SYS_setgroups, 0, std::ptr::null::<libc::gid_t>()) } != 0
+            && io::Error::last_os_error().raw_os_error() != Some(libc::EPERM)
+        {
+            return 0;
+        }
+        // SAFETY: integers only. The raw calls, because the C library would look for other threads.
+        if unsafe { libc::syscall(libc::SYS_setresgid, 0, 0, 0) } != 0 {
+            return 1;
+        }
+        // SAFETY: as above.
+        if unsafe { libc::syscall(libc::SYS_setresuid, 0, 0, 0) } != 0 {
+            return 2;
+        }
+    }
+    // A session of its own: keys typed at our terminal signal us alone, and we pass them on once.
+    // SAFETY: no arguments.
+    if unsafe { libc::setsid() } < 0 {
+        return 3;
+    }
+    if let Some(terminal) = role.terminal {
+        // SAFETY: an integer argument. A failure means that it is no terminal, which the sentry finds out itself.
+        unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSCTTY, 0) };
+    }
+    let mut number: RawFd = 0;
+    for fd in &role.stdio {
+        // SAFETY: replaces one of our numbers 0 to 2.
+        if unsafe { libc::dup2(fd.as_raw_fd(), number) } < 0 {
+            return 4;
+        }
+        number += 1;
+    }
+    // SAFETY: integers only.
+    if unsafe { libc::syscall(libc::SYS_close_range, 3u32, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) } != 0 {
+        return 5;
+    }
+    for fd in role.inherited.iter().copied().chain([role.config.as_raw_fd()]) {
+        // SAFETY: integers only.
+        if unsafe { libc::fcntl(fd, libc::F_SETFD, 0) } != 0 {
+            return 6;
+        }
+    }
+    settle();
+    let envp: [*const libc::c_char; 1] = [std::ptr::null()];
+    // SAFETY: the arrays end in null and their strings in NUL.
+    unsafe {
+        libc::syscall(
+            libc::SYS_execveat,
+            prepared.exe,
+            c"".as_ptr(),
+            prepared.argv.as_ptr(),
+            envp.as_ptr(),
+            libc::AT_EMPTY_PATH,
+        )
+    };
+    7
+}
+
+/// Undoes what the process inherits from us or our caller beside descriptors. Nothing of it can fail badly.
+fn settle() {
+    // SAFETY: a constant string.
+    unsafe { libc::chdir(c"/".as_ptr()) };
+    // SAFETY: integers only.
+    unsafe { libc::umask(0o077) };
+    // SAFETY: integers only.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+    let mask = 0u64;
+    // SAFETY: the kernel's signal set is 8 bytes; an empty one unblocks all.
+    unsafe {
+        libc::syscall(
+            libc::SYS_rt_sigprocmask,
+            libc::SIG_SETMASK,
+            &raw const mask,
+            std::ptr::null::<u64>(),
+            8usize,
+        )
+    };
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the kernel fills the structure.
+    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } == 0 {
+        limit.rlim_cur = limit.rlim_max;
+        // SAFETY: an initialised structure.
+        unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) };
+    }
+}
+
+impl Child {
+    pub fn pid(&self) -> i32 {
+        self.pid
+    }
+
+    /// Readable once the process has ended.
+    pub fn pidfd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
+    }
+
+    /// Maps id 0 of its user namespace to `uid` and `gid` of ours, the only ids there are.
+    pub fn map_ids(&self, uid: u32, gid: u32, deny_setgroups: bool) -> io::Result<()> {
+        let file = |name: &str| format!("/proc/{}/{name}", self.pid);
+        if deny_setgroups {
+            fs::write(file("setgroups"), "deny")?;
+        }
+        fs::write(file("gid_map"), format!("0 {gid} 1"))?;
+        fs::write(file("uid_map"), format!("0 {uid} 1"))
+    }
+
+    /// Lets it run.
+    pub fn go(&mut self) -> Result<()> {
+        self.sync.write_all(&[1]).context(|| format!("process {} has died", self.pid))
+    }
+
+    /// Why it never came to exec, if that is so. To be asked after its end.
+    pub fn startup_failure(&mut self) -> Option<String> {
+        let mut report = [0u8; 2];
+        self.sync.read_exact(&mut report).ok()?;
+        let step = STEPS.get(usize::from(report[0]))?;
+        Some(format!("{step}: {}", io::Error::from_raw_os_error(report[1].into())))
+    }
+
+    pub fn kill(&self) {
+        let _ = send_signal(self.pidfd.as_fd(), libc::SIGKILL);
+    }
+
+    /// Waits for its end.
+    pub fn wait(&mut self) -> Result<WaitStatus> {
+        if let Some(status) = self.status {
+            return Ok(status);
+        }
+        loop {
+            match waitid(Id::PIDFd(self.pidfd.as_fd()), WaitPidFlag::WEXITED) {
+                Ok(status) => {
+                    self.status = Some(status);
+                    return Ok(status);
+                }
+                Err(nix::Error::EINTR) => {}
+                Err(e) => return Err(format!("cannot wait for process {}: {e}", self.pid)),
+            }
+        }
+    }
+
+    /// Lets it outlive this value.
+    pub fn release(&mut self) {
+        self.released = true;
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        if !self.released && self.status.is_none() {
+            self.kill();
+            let _ = self.wait();
+        }
+    }
+}
+
+fn send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
+    // SAFETY: integers, and null for "as kill(2) would".
+    let r = unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            pidfd.as_raw_fd(),
+            signal,
+            std::ptr::null::<libc::siginfo_t>(),
+            0,
+        )
+    };
+    if r == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// A descriptor of a process that is no child of ours.
+pub fn open_process(pid: i32) -> io::Result<OwnedFd> {
+    // SAFETY: integers only.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    if fd < 0 { Err(io::Error::last_os_error()) } else { own_fd(RawFd::try_from(fd).unwrap_or(-1)) }
+}
+
+/// Kills `process` and waits until it is gone (or a zombie that its parent has yet to collect).
+pub fn kill_and_wait(process: &crate::container::HostProcess, patience: Duration) -> Result<()> {
+    let Ok(pidfd) = open_process(process.pid) else { return Ok(()) };
+    // The descriptor names one process for good, so the check cannot be outrun.
+    if !process.is_alive() {
+        return Ok(());
+    }
+    match send_signal(pidfd.as_fd(), libc::SIGKILL) {
+        Err(e) if e.raw_os_error() != Some(libc::ESRCH) => {
+            return Err(format!("cannot kill process {}: {e}", process.pid));
+        }
+        _ => {}
+    }
+    wait_gone(pidfd.as_fd(), patience)
+        .and_then(|gone| if gone { Ok(()) } else { Err(format!("process {} does not die", process.pid)) })
+}
+
+/// Whether the process ends within `patience`.
+pub fn wait_gone(pidfd: BorrowedFd<'_>, patience: Duration) -> Result<bool> {
+    let deadline = Instant::now() + patience;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+        match poll(&mut [PollFd::new(pidfd, PollFlags::POLLIN)], timeout) {
+            Ok(0) => return Ok(false),
+            Ok(_) => return Ok(true),
+            Err(nix::Error::EINTR) => {}
+            Err(e) => return Err(format!("poll: {e}")),
+        }
+    }
+}
+
+/// The size of a terminal; `None` when `fd` is none.
+pub fn window_size(fd: BorrowedFd<'_>) -> Option<libc::winsize> {
+    let mut size = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: the kernel fills the structure.
+    let r = unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCGWINSZ, &raw mut size) };
+    (r == 0).then_some(size)
+}
+
+/// Sets the size of a terminal, if `fd` is one.
+pub fn set_window_size(fd: BorrowedFd<'_>, size: &libc::winsize) {
+    // SAFETY: the kernel reads the structure.
+    unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCSWINSZ, std::ptr::from_ref(size)) };
+}

@@ -1,0 +1,469 @@
+//! Sandboxes: one gofer and one sentry each, launched together and ended together.
+//!
+//! [`Sandbox::create`] either returns a sandbox that is ready or leaves nothing behind: processes, cgroups and the
+//! state directory are owned by values whose drop undoes them, until [`Sandbox::detach`] or the end of the
+//! container. Should this command itself be killed, the sentry sees its lifeline end and ends, the gofer sees its
+//! socket end and ends, and the directory without processes counts as a leftover.
+
+pub mod console;
+pub mod foreground;
+pub mod launch;
+pub mod link;
+pub mod role;
+
+use std::fs::{File, OpenOptions};
+use std::io::{PipeReader, PipeWriter, Read, Write, pipe};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use chitin_control::{
+    BootConfig, BootReport, Decoder, LogFormat, LogLevel, Medium, NetworkMode, OverlayConfig, OverlayMode,
+    PlatformChoice, SandboxFds,
+};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::wait::WaitStatus;
+use oci_spec::runtime::Spec;
+
+use crate::cgroup::{self, Cgroups};
+use crate::container::{Directory, HostProcess, State};
+use crate::spec::{self, Plan};
+use crate::util::{Context, Result, dev_null, duplicate, now_rfc3339, write_atomically};
+use launch::{Child, Role};
+
+/// How long a sandbox may take to become ready.
+const BOOT_PATIENCE: Duration = Duration::from_secs(60);
+/// How long killed processes may take to be gone.
+const KILL_PATIENCE: Duration = Duration::from_secs(10);
+/// The host user that sentries of root's containers run as: nobody.
+const NOBODY: u32 = 65534;
+
+/// Where the overlay's writes go.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum OverlayMedium {
+    #[default]
+    Memory,
+    Dir(PathBuf),
+}
+
+/// What the global flags say.
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub root: PathBuf,
+    pub platform: PlatformChoice,
+    pub network: NetworkMode,
+    pub overlay: OverlayMode,
+    pub medium: OverlayMedium,
+    pub log_format: LogFormat,
+    pub debug: bool,
+    pub debug_log: Option<PathBuf>,
+    pub strace: bool,
+    pub systemd_cgroup: bool,
+    pub rootless: bool,
+}
+
+/// A sandbox to be made.
+#[derive(Debug)]
+pub struct Creation<'a> {
+    pub id: &'a str,
+    pub bundle: &'a Path,
+    pub spec: &'a Spec,
+    /// Run init at once.
+    pub start: bool,
+    pub ephemeral: bool,
+    /// The slave of the container's pty; without it the container gets our own standard input, output and error.
+    pub terminal: Option<OwnedFd>,
+    pub pid_file: Option<&'a Path>,
+}
+
+/// A state directory that is removed on drop, unless it is kept.
+#[derive(Debug)]
+struct Reserved(Option<Directory>);
+
+impl Reserved {
+    fn keep(&mut self) -> Option<Directory> {
+        self.0.take()
+    }
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        if let Some(directory) = self.0.take() {
+            let _ = directory.remove();
+        }
+    }
+}
+
+/// A sandbox whose processes are our children.
+#[derive(Debug)]
+pub struct Sandbox {
+    // Dropped in this order: processes, then what they were in.
+    launched: Launched,
+    cgroups: Option<Cgroups>,
+    reserved: Reserved,
+    state: State,
+}
+
+impl Sandbox {
+    pub fn create(options: &Options, creation: Creation<'_>) -> Result<Self> {
+        for warning in spec::check(creation.spec, creation.bundle)? {
+            crate::log::warn(&format!("config.json: {warning}"));
+        }
+        let plan = spec::translate(creation.id, creation.spec, creation.bundle, options.overlay)?;
+        let directory = Directory::create(&options.root, creation.id)?;
+        let listener = link::listen(&directory);
+        let path = directory.path().to_owned();
+        let reserved = Reserved(Some(directory));
+        let listener = listener?;
+        let cgroups = make_cgroups(options, &plan, creation.spec)?;
+        let rootfs = plan.rootfs.clone();
+        let mut launched = launch(options, &creation, plan, listener.as_fd(), cgroups.as_ref())?;
+        drop(listener);
+        launched.wait_ready()?;
+
+        let state = State {
+            oci_version: creation.spec.version().clone(),
+            id: creation.id.to_owned(),
+            bundle: creation.bundle.to_owned(),
+            rootfs,
+            annotations: creation.spec.annotations().clone().unwrap_or_default().into_iter().collect(),
+            created: now_rfc3339(),
+            owner: nix::unistd::geteuid().as_raw(),
+            sentry: HostProcess::of(launched.sentry.pid())?,
+            gofer: HostProcess::of(launched.gofer.pid())?,
+            started: creation.start,
+            ephemeral: creation.ephemeral,
+            cgroups: cgroups.as_ref().map(|c| c.made().to_vec()).unwrap_or_default(),
+        };
+        state.save(&path)?;
+        if let Some(path) = creation.pid_file {
+            write_atomically(path, launched.sentry.pid().to_string().as_bytes())?;
+        }
+        if let Some(directory) = &reserved.0 {
+            directory.unlock()?;
+        }
+        Ok(Self { launched, cgroups, reserved, state })
+    }
+
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    pub fn sentry_pidfd(&self) -> BorrowedFd<'_> {
+        self.launched.sentry.pidfd()
+    }
+
+    /// A connection to the sentry.
+    pub fn link(&self) -> Result<link::Link> {
+        link::Link::open(self.reserved.0.as_ref().ok_or("the state directory is gone")?)
+    }
+
+    pub fn kill(&self) {
+        self.launched.sentry.kill();
+    }
+
+    /// Waits for the sentry's end, which is the container's.
+    pub fn wait(&mut self) -> Result<WaitStatus> {
+        self.launched.sentry.wait()
+    }
+
+    /// Keeps the state directory after the container's end, for `state` and `delete`.
+    pub fn keep(mut self) {
+        self.reserved.keep();
+        if let Some(cgroups) = self.cgroups.take() {
+            cgroups.keep();
+        }
+    }
+
+    /// Lets the sandbox outlive this command.
+    pub fn detach(mut self) -> Result<()> {
+        self.launched.lifeline.write_all(&[1]).context(|| "the sandbox has died".into())?;
+        self.launched.sentry.release();
+        self.launched.gofer.release();
+        self.keep();
+        Ok(())
+    }
+}
+
+/// Ends what is left of a container's processes and removes everything that was made for it.
+pub fn clean_up(directory: Directory, state: &State) -> Result<()> {
+    launch::kill_and_wait(&state.sentry, KILL_PATIENCE)?;
+    launch::kill_and_wait(&state.gofer, KILL_PATIENCE)?;
+    for left in cgroup::remove(&state.cgroups) {
+        crate::log::warn(&format!("the cgroup {} could not be removed: it is in use", left.display()));
+    }
+    directory.remove()
+}
+
+fn make_cgroups(options: &Options, plan: &Plan, spec: &Spec) -> Result<Option<Cgroups>> {
+    let Some(path) = &plan.cgroup else { return Ok(None) };
+    let resources = spec.linux().as_ref().and_then(|l| l.resources().as_ref());
+    match Cgroups::create(path, options.systemd_cgroup, resources) {
+        Ok(cgroups) => Ok(Some(cgroups)),
+        Err(e) if options.rootless => {
+            crate::log::warn(&format!("no cgroup and no limits, as we are rootless: {e}"));
+            Ok(None)
+        }
+        Err(e) => Err(e),
+    }
+}
+
+/// The two processes, while or after they become ready.
+#[derive(Debug)]
+struct Launched {
+    sentry: Child,
+    gofer: Child,
+    lifeline: PipeWriter,
+    ready: Option<PipeReader>,
+    gofer_says: PipeReader,
+}
+
+fn launch(
+    options: &Options,
+    creation: &Creation<'_>,
+    plan: Plan,
+    control: BorrowedFd<'_>,
+    cgroups: Option<&Cgroups>,
+) -> Result<Launched> {
+    let failed = || "cannot prepare the sandbox".to_owned();
+    let exe = launch::executable()?;
+    let null = OwnedFd::from(dev_null()?);
+    let null = duplicate(null.as_fd())?;
+    let log = open_debug_log(options, creation.id)?;
+    let (ready_read, ready_write) = pipe().context(failed)?;
+    let (lifeline_read, lifeline_write) = pipe().context(failed)?;
+    let (gofer_socket, sentry_socket) = chitin_gofer_protocol::transport::channel()
+        .context(|| "cannot make the gofer's socket (is net.core.wmem_max very small?)".into())?;
+    let stdio = match &creation.terminal {
+        Some(slave) => [duplicate(slave)?, duplicate(slave)?, duplicate(slave)?],
+        None => [duplicate(std::io::stdin())?, duplicate(std::io::stdout())?, duplicate(std::io::stderr())?],
+    };
+    // Last words of a process that dies: into the log, else where the container's own errors go. Never into the
+    // standard error of an engine that waits for its end.
+    let last_words = match (&log, &creation.terminal) {
+        (Some(log), _) => log.as_fd(),
+        (None, Some(_)) => null.as_fd(),
+        (None, None) => stdio[2].as_fd(),
+    };
+    let overlay_dir = match &options.medium {
+        OverlayMedium::Memory => None,
+        OverlayMedium::Dir(path) => {
+            let dir =
+                OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY | libc::O_CLOEXEC).open(path);
+            Some(
+                dir.context(|| {
+                    format!("cannot open the overlay's directory {} (--overlay)", path.display())
+                })?,
+            )
+        }
+    };
+
+    let user = if options.rootless { libc::CLONE_NEWUSER } else { 0 };
+    let common = libc::CLONE_NEWPID | libc::CLONE_NEWNS | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
+    // The gofer's standard output: why it could not start.
+    let (says_read, says_write) = pipe().context(failed)?;
+    let says_write = duplicate(says_write)?;
+    let gofer_config = role::config_memfd(&role::GoferBoot {
+        socket: gofer_socket.as_raw_fd(),
+        roots: plan.roots,
+        log: log.is_some(),
+        log_format: options.log_format,
+    })?;
+    let mut gofer = launch::spawn(
+        exe.as_fd(),
+        &Role {
+            name: c"gofer",
+            id: creation.id,
+            config: gofer_config.as_fd(),
+            namespaces: common | libc::CLONE_NEWNET | user,
+            stdio: [null.as_fd(), says_write.as_fd(), last_words],
+            inherited: vec![gofer_socket.as_raw_fd()],
+            terminal: None,
+            namespace_root: options.rootless,
+        },
+    )?;
+    drop((says_write, gofer_socket));
+    if options.rootless {
+        map_to_own(&gofer)?;
+    }
+    if let Some(cgroups) = cgroups {
+        cgroups.add(gofer.pid())?;
+    }
+    gofer.go()?;
+
+    let mut container = plan.container;
+    container.gofer_fd = sentry_socket.as_raw_fd();
+    container.process.stdio = [stdio[0].as_raw_fd(), stdio[1].as_raw_fd(), stdio[2].as_raw_fd()];
+    let oom_score_adj = container.process.oom_score_adj;
+    let boot = BootConfig {
+        sandbox_id: creation.id.to_owned(),
+        platform: options.platform,
+        network: options.network,
+        overlay: OverlayConfig {
+            mode: options.overlay,
+            medium: overlay_dir.as_ref().map_or(Medium::Memory, |d| Medium::Dir(d.as_raw_fd())),
+        },
+        debug_log_fd: log.as_ref().map(AsRawFd::as_raw_fd),
+        log_format: options.log_format,
+        log_level: if options.debug { LogLevel::Debug } else { LogLevel::Info },
+        strace: options.strace,
+        hostname: container.hostname.clone().unwrap_or_else(host_name),
+        domainname: container.domainname.clone().unwrap_or_else(|| "(none)".into()),
+        cpus: cpus(),
+        start: creation.start,
+        containers: vec![container],
+        fds: SandboxFds {
+            control: control.as_raw_fd(),
+            ready: ready_write.as_raw_fd(),
+            lifeline: Some(lifeline_read.as_raw_fd()),
+        },
+    };
+    let boot_config = role::config_memfd(&boot)?;
+    let network = match options.network {
+        NetworkMode::Host => {
+            join_network(plan.network.as_deref())?;
+            0
+        }
+        NetworkMode::Sandbox | NetworkMode::None => libc::CLONE_NEWNET,
+    };
+    let inherited = [
+        Some(sentry_socket.as_raw_fd()),
+        Some(boot.fds.control),
+        Some(boot.fds.ready),
+        boot.fds.lifeline,
+        boot.debug_log_fd,
+        overlay_dir.as_ref().map(AsRawFd::as_raw_fd),
+    ];
+    let mut sentry = launch::spawn(
+        exe.as_fd(),
+        &Role {
+            name: c"sentry",
+            id: creation.id,
+            config: boot_config.as_fd(),
+            // Always in a user namespace of its own, so that it is nobody on the host.
+            namespaces: common | network | libc::CLONE_NEWUSER,
+            stdio: [null.as_fd(), null.as_fd(), last_words],
+            inherited: inherited.into_iter().flatten().chain(stdio.iter().map(AsRawFd::as_raw_fd)).collect(),
+            terminal: creation.terminal.as_ref().map(AsFd::as_fd),
+            namespace_root: true,
+        },
+    )?;
+    if options.rootless {
+        map_to_own(&sentry)?;
+    } else if let Err(e) = sentry.map_ids(NOBODY, NOBODY, false) {
+        // We are root of a user namespace that has no nobody.
+        crate::log::debug(&format!("mapping the sentry to host user {NOBODY}: {e}; taking our own id"));
+        map_to_own(&sentry)?;
+    }
+    if let Some(cgroups) = cgroups {
+        cgroups.add(sentry.pid())?;
+    }
+    if let Some(adj) = oom_score_adj
+        && let Err(e) = std::fs::write(format!("/proc/{}/oom_score_adj", sentry.pid()), adj.to_string())
+    {
+        crate::log::warn(&format!("process.oomScoreAdj: cannot set {adj}: {e}"));
+    }
+    sentry.go()?;
+    Ok(Launched { sentry, gofer, lifeline: lifeline_write, ready: Some(ready_read), gofer_says: says_read })
+}
+
+fn map_to_own(child: &Child) -> Result<()> {
+    let (uid, gid) = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
+    child.map_ids(uid, gid, true).context(|| "cannot map ids into the sandbox's user namespace".into())
+}
+
+/// `--network=host` in the namespace that the configuration names.
+fn join_network(path: Option<&Path>) -> Result<()> {
+    let Some(path) = path else { return Ok(()) };
+    let failed = || format!("cannot join the network namespace {}", path.display());
+    let file = File::open(path).context(failed)?;
+    nix::sched::setns(file, nix::sched::CloneFlags::CLONE_NEWNET).context(failed)
+}
+
+fn host_name() -> String {
+    nix::unistd::gethostname().map_or_else(|_| "localhost".into(), |n| n.to_string_lossy().into_owned())
+}
+
+fn cpus() -> u32 {
+    std::thread::available_parallelism().ok().and_then(|n| u32::try_from(n.get()).ok()).unwrap_or(1)
+}
+
+fn open_debug_log(options: &Options, id: &str) -> Result<Option<OwnedFd>> {
+    let Some(path) = &options.debug_log else { return Ok(None) };
+    let path = PathBuf::from(path.to_string_lossy().replace("%ID%", id));
+    let file = OpenOptions::new().append(true).create(true).mode(0o600).open(&path);
+    let file = file.context(|| format!("cannot open the log file {} (--debug-log)", path.display()))?;
+    duplicate(file).map(Some)
+}
+
+impl Launched {
+    /// Waits for the sentry's report.
+    fn wait_ready(&mut self) -> Result<()> {
+        let Some(mut ready) = self.ready.take() else { return Ok(()) };
+        let deadline = Instant::now() + BOOT_PATIENCE;
+        let mut line = Vec::new();
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(format!("the sandbox was not ready after {} s", BOOT_PATIENCE.as_secs()));
+            }
+            let mut fds = [
+                PollFd::new(ready.as_fd(), PollFlags::POLLIN),
+                PollFd::new(self.gofer.pidfd(), PollFlags::POLLIN),
+            ];
+            match poll(&mut fds, PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)) {
+                Ok(_) => {}
+                Err(nix::Error::EINTR) => continue,
+                Err(e) => return Err(format!("poll: {e}")),
+            }
+            let [reported, gofer_ended] = fds.map(|fd| fd.any().unwrap_or(false));
+            if gofer_ended {
+                // The cause, where the sentry would only say that its gofer is gone.
+                return Err(self.why_dead("gofer"));
+            }
+            if reported && foreground::read_report(&mut ready, &mut line).context(|| "ready pipe".into())? {
+                break;
+            }
+        }
+        if line.is_empty() {
+            return Err(self.why_dead("sentry"));
+        }
+        let mut decoder = Decoder::new();
+        let report = decoder.push(&line).and_then(|()| decoder.next());
+        match report.context(|| "the sentry's report".into())? {
+            Some(BootReport::Ready) => Ok(()),
+            Some(BootReport::Error { message }) => Err(message),
+            None => Err("the sentry died in the middle of its report".into()),
+        }
+    }
+
+    /// What became of a process that should live. The other one may have died of it.
+    fn why_dead(&mut self, which: &str) -> String {
+        let child = if which == "gofer" { &mut self.gofer } else { &mut self.sentry };
+        // It has closed its end of the pipe; if it is not on its way out, it has no business to live.
+        if !launch::wait_gone(child.pidfd(), Duration::from_secs(1)).unwrap_or(false) {
+            child.kill();
+        }
+        let status = child.wait();
+        let mut said = String::new();
+        if which == "gofer"
+            && (&self.gofer_says).take(65536).read_to_string(&mut said).is_ok()
+            && !said.is_empty()
+        {
+            return said.trim_end().to_owned();
+        }
+        if let Some(step) = child.startup_failure() {
+            return format!("the {which} could not be started: {step}");
+        }
+        let how = match status {
+            Ok(WaitStatus::Exited(_, code)) => format!("exited with code {code}"),
+            Ok(WaitStatus::Signaled(_, nix::sys::signal::Signal::SIGSYS, _)) => {
+                "was killed for a system call that its seccomp list does not have".to_owned()
+            }
+            Ok(WaitStatus::Signaled(_, signal, _)) => format!("was killed by {signal}"),
+            _ => "ended".to_owned(),
+        };
+        format!("the {which} {how} before the sandbox was ready; --debug-log=FILE tells more")
+    }
+}

@@ -1,0 +1,91 @@
+//! The other side of a launch: this binary running as the gofer or as the sentry.
+//!
+//! Reached before the command line is parsed, by `chitin gofer|sentry --config-fd=N ID`. Both find their
+//! configuration in the memfd N and everything else in descriptors that it names.
+
+use std::fs::File;
+use std::io::{Read, Seek, Write};
+use std::os::fd::{OwnedFd, RawFd};
+use std::process::ExitCode;
+
+use chitin_control::{BootConfig, LogFormat};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::launch::own_fd;
+use crate::spec::GoferRoot;
+use crate::util::{Context, Result};
+
+/// What the gofer is told.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct GoferBoot {
+    pub socket: RawFd,
+    pub roots: Vec<GoferRoot>,
+    /// Standard error is a log file.
+    pub log: bool,
+    pub log_format: LogFormat,
+}
+
+/// A memfd with `value` in it, to be inherited.
+pub fn config_memfd<T: Serialize>(value: &T) -> Result<OwnedFd> {
+    let failed = || "cannot pass the configuration on".to_owned();
+    let mut file = File::from(memfd_create(c"chitin-config", MFdFlags::MFD_CLOEXEC).context(failed)?);
+    file.write_all(&serde_json::to_vec(value).context(failed)?).context(failed)?;
+    file.rewind().context(failed)?;
+    Ok(file.into())
+}
+
+fn read_config<T: DeserializeOwned>(argument: Option<&str>) -> Result<T> {
+    let number = argument.and_then(|a| a.strip_prefix("--config-fd=")).and_then(|n| n.parse().ok());
+    let number = number.ok_or("this is an internal command: use `chitin run` or `chitin do`")?;
+    let failed = || "cannot read the configuration".to_owned();
+    let mut text = Vec::new();
+    File::from(own_fd(number).context(failed)?).read_to_end(&mut text).context(failed)?;
+    serde_json::from_slice(&text).context(failed)
+}
+
+/// Runs a role and ends in it, if the arguments name one.
+pub fn run(arguments: &[String]) -> Option<ExitCode> {
+    let role = arguments.get(1).map(String::as_str);
+    let config = arguments.get(2).map(String::as_str);
+    let outcome = match role {
+        Some("sentry") => read_config::<BootConfig>(config).map(chitin_sentry::run),
+        Some("gofer") => read_config::<GoferBoot>(config).and_then(gofer).map(|()| ExitCode::SUCCESS),
+        _ => return None,
+    };
+    Some(outcome.unwrap_or_else(|e| {
+        // The gofer's standard output is read by its launcher; the sentry has a report of its own for most failures.
+        match role {
+            Some("gofer") => println!("{e}"),
+            _ => eprintln!("chitin: {e}"),
+        }
+        ExitCode::FAILURE
+    }))
+}
+
+fn gofer(boot: GoferBoot) -> Result<()> {
+    if boot.log {
+        let builder = tracing_subscriber::fmt()
+            .with_ansi(false)
+            .with_writer(std::io::stderr)
+            .with_max_level(tracing::Level::DEBUG);
+        match boot.log_format {
+            LogFormat::Json => builder.json().init(),
+            LogFormat::Text => builder.init(),
+        }
+    }
+    let socket = own_fd(boot.socket).context(|| "gofer socket".into())?;
+    let roots = boot
+        .roots
+        .into_iter()
+        .map(|root| chitin_gofer::RootConfig {
+            path: root.path,
+            readonly: !root.writable,
+            recursive: root.recursive,
+            noexec: root.noexec,
+        })
+        .collect();
+    let config = chitin_gofer::GoferConfig { roots, socket, limits: chitin_gofer::Limits::default() };
+    chitin_gofer::run(config).map_err(|e| e.to_string())
+}

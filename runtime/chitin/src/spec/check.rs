@@ -1,0 +1,386 @@
+//! What a configuration must satisfy. Every complaint begins with the JSON path of its field.
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
+
+use oci_spec::runtime::{Hooks, Linux, LinuxNamespaceType, Mount, Process, Spec};
+
+use crate::util::Result;
+
+/// File systems that the sentry implements.
+const FILE_SYSTEMS: [&str; 9] =
+    ["bind", "proc", "sysfs", "tmpfs", "devpts", "mqueue", "cgroup", "cgroup2", "devtmpfs"];
+
+/// What was found.
+#[derive(Debug, Default)]
+pub struct Findings {
+    errors: Vec<String>,
+    warnings: Vec<String>,
+}
+
+impl Findings {
+    fn error(&mut self, path: impl std::fmt::Display, text: impl std::fmt::Display) {
+        self.errors.push(format!("{path}: {text}"));
+    }
+
+    fn warn(&mut self, path: impl std::fmt::Display, text: impl std::fmt::Display) {
+        self.warnings.push(format!("{path}: {text}"));
+    }
+
+    fn unsupported(&mut self, path: &str, present: bool) {
+        if present {
+            self.error(path, "not supported; remove it");
+        }
+    }
+}
+
+/// Checks a configuration against the bundle's files. Returns warnings, or all errors in one line.
+pub fn check(spec: &Spec, bundle: &Path) -> Result<Vec<String>> {
+    let mut found = Findings::default();
+    let f = &mut found;
+
+    let version = spec.version();
+    if version.split('.').next() != Some("1") {
+        f.error("ociVersion", format!("{version:?} is not supported (this runtime implements 1.x)"));
+    }
+    match spec.root() {
+        None => f.error("root", "must be set"),
+        Some(root) if root.path().as_os_str().is_empty() => f.error("root.path", "must not be empty"),
+        Some(root) => {
+            let path = bundle.join(root.path());
+            match std::fs::metadata(&path) {
+                Ok(data) if data.is_dir() => {}
+                Ok(_) => f.error("root.path", format!("{} is not a directory", path.display())),
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                    f.error("root.path", format!("{} does not exist", path.display()));
+                }
+                Err(e) => f.error("root.path", format!("{}: {e}", path.display())),
+            }
+        }
+    }
+    match spec.process() {
+        None => f.error("process", "must be set"),
+        Some(process) => check_process(process, f),
+    }
+    for (name, value, most) in [("hostname", spec.hostname(), 64), ("domainname", spec.domainname(), 64)] {
+        if value.as_ref().is_some_and(|v| v.len() > most) {
+            f.error(name, format!("must not be longer than {most} bytes"));
+        }
+    }
+    for (index, mount) in spec.mounts().iter().flatten().enumerate() {
+        check_mount(&format!("mounts[{index}]"), mount, bundle, f);
+    }
+    if let Some(hooks) = spec.hooks() {
+        check_hooks(hooks, f);
+    }
+    if let Some(linux) = spec.linux() {
+        check_linux(linux, f);
+    }
+    f.unsupported("solaris", spec.solaris().is_some());
+    f.unsupported("windows", spec.windows().is_some());
+    f.unsupported("vm", spec.vm().is_some());
+    f.unsupported("zos", spec.zos().is_some());
+
+    if found.errors.is_empty() {
+        Ok(found.warnings)
+    } else {
+        Err(format!("config.json: {}", found.errors.join("; ")))
+    }
+}
+
+fn check_process(process: &Process, f: &mut Findings) {
+    match process.args() {
+        Some(args) if !args.is_empty() => {
+            if args[0].is_empty() {
+                f.error("process.args[0]", "must not be empty");
+            }
+            for (index, arg) in args.iter().enumerate() {
+                no_nul(&format!("process.args[{index}]"), arg, f);
+            }
+        }
+        _ => f.error("process.args", "must not be empty"),
+    }
+    for (index, entry) in process.env().iter().flatten().enumerate() {
+        let path = format!("process.env[{index}]");
+        if entry.find('=').is_none_or(|at| at == 0) {
+            f.error(&path, format!("{entry:?} is not of the form NAME=value"));
+        }
+        no_nul(&path, entry, f);
+    }
+    let cwd = process.cwd();
+    if !cwd.is_absolute() {
+        f.error("process.cwd", format!("{:?} must be an absolute path", cwd.display()));
+    }
+    no_nul("process.cwd", &cwd.to_string_lossy(), f);
+    let mut seen = HashSet::new();
+    for (index, limit) in process.rlimits().iter().flatten().enumerate() {
+        if !seen.insert(limit.typ().to_string()) {
+            f.error(format!("process.rlimits[{index}].type"), format!("{} is given twice", limit.typ()));
+        }
+        if limit.soft() > limit.hard() {
+            f.error(
+                format!("process.rlimits[{index}].soft"),
+                format!("{} exceeds the hard limit {}", limit.soft(), limit.hard()),
+            );
+        }
+    }
+    if let Some(adj) = process.oom_score_adj()
+        && !(-1000..=1000).contains(&adj)
+    {
+        f.error("process.oomScoreAdj", format!("{adj} is not between -1000 and 1000"));
+    }
+    if let Some(size) = process.console_size() {
+        for (name, value) in [("height", size.height()), ("width", size.width())] {
+            if value > u64::from(u16::MAX) {
+                f.error(format!("process.consoleSize.{name}"), format!("{value} is out of range"));
+            }
+        }
+    }
+    // Host mechanisms that add nothing to a sandbox: the guest's syscalls do not reach the host.
+    if process.apparmor_profile().as_ref().is_some_and(|p| !p.is_empty()) {
+        f.warn("process.apparmorProfile", "ignored: the guest makes no host syscalls that it could confine");
+    }
+    if process.selinux_label().as_ref().is_some_and(|l| !l.is_empty()) {
+        f.warn("process.selinuxLabel", "ignored: the guest makes no host syscalls that it could confine");
+    }
+    f.unsupported("process.ioPriority", process.io_priority().is_some());
+    f.unsupported("process.scheduler", process.scheduler().is_some());
+    f.unsupported("process.execCPUAffinity", process.exec_cpu_affinity().is_some());
+}
+
+fn no_nul(path: &str, text: &str, f: &mut Findings) {
+    if text.contains('\0') {
+        f.error(path, "must not contain NUL bytes");
+    }
+}
+
+/// The type of a mount, which may follow from its options.
+pub fn mount_type(mount: &Mount) -> &str {
+    let bind = mount.options().iter().flatten().any(|o| o == "bind" || o == "rbind");
+    match mount.typ().as_deref() {
+        _ if bind => "bind",
+        None | Some("") => "",
+        Some(typ) => typ,
+    }
+}
+
+/// Relative sources are relative to the bundle.
+pub fn mount_source(mount: &Mount, bundle: &Path) -> PathBuf {
+    bundle.join(mount.source().as_deref().unwrap_or(Path::new("")))
+}
+
+fn check_mount(path: &str, mount: &Mount, bundle: &Path, f: &mut Findings) {
+    let destination = mount.destination();
+    if !destination.is_absolute() {
+        f.error(
+            format!("{path}.destination"),
+            format!("{:?} must be an absolute path", destination.display()),
+        );
+    }
+    no_nul(&format!("{path}.destination"), &destination.to_string_lossy(), f);
+    match mount_type(mount) {
+        "" => f.error(format!("{path}.type"), "must be set (or the options must contain bind)"),
+        "bind" => {
+            if mount.source().is_none() {
+                f.error(format!("{path}.source"), "must be set for a bind mount");
+            } else {
+                let source = mount_source(mount, bundle);
+                if let Err(e) = std::fs::metadata(&source) {
+                    let what = match e.kind() {
+                        std::io::ErrorKind::NotFound => "does not exist".to_owned(),
+                        _ => e.to_string(),
+                    };
+                    f.error(format!("{path}.source"), format!("{} {what}", source.display()));
+                }
+            }
+        }
+        typ if FILE_SYSTEMS.contains(&typ) => {}
+        typ => f.error(
+            format!("{path}.type"),
+            format!("{typ:?} is not supported (there are {})", FILE_SYSTEMS.join(", ")),
+        ),
+    }
+    let mapped = |m: &Option<Vec<_>>| m.as_ref().is_some_and(|m| !m.is_empty());
+    f.unsupported(&format!("{path}.uidMappings"), mapped(mount.uid_mappings()));
+    f.unsupported(&format!("{path}.gidMappings"), mapped(mount.gid_mappings()));
+}
+
+fn check_hooks(hooks: &Hooks, f: &mut Findings) {
+    let prestart = hooks.prestart();
+    let kinds = [
+        ("prestart", prestart),
+        ("createRuntime", hooks.create_runtime()),
+        ("createContainer", hooks.create_container()),
+        ("startContainer", hooks.start_container()),
+        ("poststart", hooks.poststart()),
+        ("poststop", hooks.poststop()),
+    ];
+    for (name, hooks) in kinds {
+        if hooks.as_ref().is_some_and(|h| !h.is_empty()) {
+            f.error(format!("hooks.{name}"), "hooks are not supported; remove them from the configuration");
+        }
+    }
+}
+
+fn check_linux(linux: &Linux, f: &mut Findings) {
+    let mut seen = HashSet::new();
+    for (index, namespace) in linux.namespaces().iter().flatten().enumerate() {
+        let path = format!("linux.namespaces[{index}]");
+        let typ = namespace.typ();
+        if !seen.insert(typ) {
+            f.error(format!("{path}.type"), format!("{typ} is given twice"));
+        }
+        if typ == LinuxNamespaceType::Time {
+            f.error(format!("{path}.type"), "time namespaces are not supported");
+        }
+        let Some(file) = namespace.path().as_deref().filter(|p| !p.as_os_str().is_empty()) else { continue };
+        match typ {
+            LinuxNamespaceType::Network if file.exists() => {}
+            LinuxNamespaceType::Network => {
+                f.error(format!("{path}.path"), format!("{} does not exist", file.display()));
+            }
+            _ => f.error(
+                format!("{path}.path"),
+                format!("joining an existing {typ} namespace is not supported, only a network namespace can be given"),
+            ),
+        }
+    }
+    for (name, mappings) in [("uidMappings", linux.uid_mappings()), ("gidMappings", linux.gid_mappings())] {
+        for (index, mapping) in mappings.iter().flatten().enumerate() {
+            let own = match name {
+                "uidMappings" => nix::unistd::geteuid().as_raw(),
+                _ => nix::unistd::getegid().as_raw(),
+            };
+            // What a rootless sandbox does anyhow, or what changes nothing.
+            let harmless = mapping.host_id() == mapping.container_id()
+                || (mapping.container_id() == 0 && mapping.host_id() == own && mapping.size() == 1);
+            if !harmless {
+                f.error(format!("linux.{name}[{index}]"), "mapping ids to other host ids is not supported");
+            }
+        }
+    }
+    if linux.seccomp().is_some() {
+        f.warn("linux.seccomp", "ignored: the guest's syscalls never reach the host kernel");
+    }
+    for (index, device) in linux.devices().iter().flatten().enumerate() {
+        let path = format!("linux.devices[{index}]");
+        if !device.path().is_absolute() {
+            f.error(
+                format!("{path}.path"),
+                format!("{:?} must be an absolute path", device.path().display()),
+            );
+        }
+        if u32::try_from(device.major()).is_err() || u32::try_from(device.minor()).is_err() {
+            f.error(
+                format!("{path}.major"),
+                format!("{}:{} is out of range", device.major(), device.minor()),
+            );
+        }
+        if device.typ() == oci_spec::runtime::LinuxDeviceType::A {
+            f.error(format!("{path}.type"), "\"a\" has a meaning in linux.resources.devices only");
+        }
+    }
+    if let Some(cgroup) = linux.cgroups_path()
+        && cgroup.components().any(|c| matches!(c, std::path::Component::ParentDir))
+    {
+        f.error("linux.cgroupsPath", format!("{:?} must not contain ..", cgroup.display()));
+    }
+    f.unsupported("linux.intelRdt", linux.intel_rdt().is_some());
+    f.unsupported("linux.memoryPolicy", linux.memory_policy().is_some());
+    f.unsupported("linux.personality", linux.personality().is_some());
+    f.unsupported("linux.netDevices", linux.net_devices().as_ref().is_some_and(|d| !d.is_empty()));
+    f.unsupported("linux.timeOffsets", linux.time_offsets().as_ref().is_some_and(|o| !o.is_empty()));
+    if linux.mount_label().as_ref().is_some_and(|l| !l.is_empty()) {
+        f.warn("linux.mountLabel", "ignored: the sandbox's file systems have no labels");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn good() -> Value {
+        json!({
+            "ociVersion": "1.0.2",
+            "root": {"path": "/"},
+            "process": {"args": ["true"], "cwd": "/", "user": {"uid": 0, "gid": 0}},
+            "linux": {"namespaces": [{"type": "pid"}, {"type": "network"}]},
+        })
+    }
+
+    fn run(config: Value) -> Result<Vec<String>> {
+        let spec: Spec = serde_json::from_value(config).unwrap();
+        check(&spec, Path::new("/"))
+    }
+
+    /// The good configuration with one value changed gives exactly this complaint's path.
+    fn complains(pointer: &str, value: Value, path: &str) {
+        let mut config = good();
+        let (parent, key) = pointer.rsplit_once('/').unwrap();
+        config.pointer_mut(parent).unwrap()[key] = value;
+        let error = run(config).unwrap_err();
+        assert!(error.starts_with(&format!("config.json: {path}: ")), "{error}");
+        assert!(!error.contains("; /"), "{error}");
+    }
+
+    #[test]
+    fn a_good_one_passes() {
+        assert_eq!(run(good()), Ok(vec![]));
+    }
+
+    #[test]
+    fn complaints_name_the_field() {
+        complains("/ociVersion", json!("2.0.0"), "ociVersion");
+        complains("/root", json!({"path": "/does/not/exist"}), "root.path");
+        complains("/root", json!({"path": "/etc/passwd"}), "root.path");
+        complains("/root", Value::Null, "root");
+        complains("/process", Value::Null, "process");
+        complains("/process/args", json!([]), "process.args");
+        complains("/process/args", json!([""]), "process.args[0]");
+        complains("/process/args", json!(["a", "b\0"]), "process.args[1]");
+        complains("/process/cwd", json!("tmp"), "process.cwd");
+        complains("/process/env", json!(["A=1", "B"]), "process.env[1]");
+        complains("/process/env", json!(["=1"]), "process.env[0]");
+        let nofile = json!({"type": "RLIMIT_NOFILE", "soft": 1, "hard": 1});
+        complains("/process/rlimits", json!([nofile, nofile]), "process.rlimits[1].type");
+        let upside_down = json!([{"type": "RLIMIT_NOFILE", "soft": 2, "hard": 1}]);
+        complains("/process/rlimits", upside_down, "process.rlimits[0].soft");
+        complains("/process/oomScoreAdj", json!(1001), "process.oomScoreAdj");
+        complains("/mounts", json!([{"destination": "proc", "type": "proc"}]), "mounts[0].destination");
+        complains("/mounts", json!([{"destination": "/m", "type": "nfs"}]), "mounts[0].type");
+        complains("/mounts", json!([{"destination": "/m"}]), "mounts[0].type");
+        complains("/mounts", json!([{"destination": "/m", "type": "bind"}]), "mounts[0].source");
+        let missing = json!([{"destination": "/m", "source": "/not/there", "options": ["rbind"]}]);
+        complains("/mounts", missing, "mounts[0].source");
+        complains("/linux/namespaces", json!([{"type": "pid"}, {"type": "pid"}]), "linux.namespaces[1].type");
+        let joined = json!([{"type": "ipc", "path": "/proc/self/ns/ipc"}]);
+        complains("/linux/namespaces", joined, "linux.namespaces[0].path");
+        let lost = json!([{"type": "network", "path": "/proc/self/ns/not"}]);
+        complains("/linux/namespaces", lost, "linux.namespaces[0].path");
+        let shifted = json!([{"containerID": 0, "hostID": 100000, "size": 65536}]);
+        complains("/linux/uidMappings", shifted, "linux.uidMappings[0]");
+        complains("/linux/cgroupsPath", json!("/a/../../b"), "linux.cgroupsPath");
+        complains("/hooks", json!({"prestart": [{"path": "/bin/true"}]}), "hooks.prestart");
+    }
+
+    #[test]
+    fn all_complaints_come_at_once() {
+        let mut config = good();
+        config["process"]["args"] = json!([]);
+        config["root"]["path"] = json!("/does/not/exist");
+        let error = run(config).unwrap_err();
+        assert!(
+            error.contains("root.path: /does/not/exist does not exist; process.args: must not be empty"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn host_confinement_that_cannot_matter_is_a_warning() {
+        let mut config = good();
+        config["process"]["apparmorProfile"] = json!("docker-default");
+        config["linux"]["seccomp"] = json!({"defaultAction": "SCMP_ACT_ERRNO"});
+        assert_eq!(run(config).unwrap().len(), 2);
+    }
+}

@@ -1,0 +1,71 @@
+//! OCI configurations: reading, checking, and turning them into what sentry and gofer are told.
+//!
+//! Rule: a field that is not understood or not supported is an error that names its JSON path, unless ignoring it
+//! cannot weaken what the user asked for (then it is a warning). All errors of a configuration are reported at once.
+
+mod build;
+mod check;
+mod translate;
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use oci_spec::runtime::Spec;
+
+pub use build::{ALL_CAPABILITIES, AdHoc, template};
+pub use check::check;
+pub use translate::{GoferRoot, Plan, translate};
+
+use crate::util::{Context, Result};
+
+/// The version of the specification that we implement.
+pub const OCI_VERSION: &str = "1.2.1";
+
+/// Larger configurations are refused.
+const MAX_SIZE: u64 = 16 << 20;
+
+/// Reads `config.json` of a bundle, without checking more than its types.
+pub fn load(bundle: &Path) -> Result<Spec> {
+    let path = bundle.join("config.json");
+    let mut text = Vec::new();
+    let file = File::open(&path).context(|| {
+        format!(
+            "cannot open {} (--bundle names a directory with a config.json; `chitin spec` makes one)",
+            path.display()
+        )
+    })?;
+    file.take(MAX_SIZE + 1).read_to_end(&mut text).context(|| format!("cannot read {}", path.display()))?;
+    if text.len() as u64 > MAX_SIZE {
+        return Err(format!("{} is larger than {MAX_SIZE} bytes", path.display()));
+    }
+    parse(&text)
+}
+
+fn parse(text: &[u8]) -> Result<Spec> {
+    let mut deserializer = serde_json::Deserializer::from_slice(text);
+    let spec = serde_path_to_error::deserialize(&mut deserializer).map_err(|e| {
+        let path = e.path().to_string();
+        format!("config.json: {path}: {}", e.into_inner())
+    })?;
+    deserializer.end().map_err(|e| format!("config.json: {e}"))?;
+    Ok(spec)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn type_errors_name_their_path() {
+        let error =
+            parse(br#"{"ociVersion":"1.0.0","linux":{"namespaces":[{"type":"pid"},{"type":"nope"}]}}"#);
+        let error = error.unwrap_err();
+        assert!(error.starts_with("config.json: linux.namespaces[1].type: "), "{error}");
+        let error =
+            parse(br#"{"ociVersion":"1.0.0","process":{"cwd":"/","user":{"uid":-1,"gid":0}}}"#).unwrap_err();
+        assert!(error.starts_with("config.json: process.user.uid: "), "{error}");
+        assert!(parse(b"{} trailing").is_err());
+        assert!(parse(b"").is_err());
+    }
+}
