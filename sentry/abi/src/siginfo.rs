@@ -77,6 +77,10 @@ impl SigInfo {
         info
     }
 
+    pub const fn set_signo(&mut self, sig: u32) {
+        self.si_signo = sig as i32;
+    }
+
     pub const fn signo(&self) -> u32 {
         self.si_signo as u32
     }

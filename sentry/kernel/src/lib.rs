@@ -1,1 +1,38 @@
-//! (to be written)
+//! The kernel proper: tasks, processes, signals, time, futexes, IPC, terminals.
+//!
+//! Neighbours: `platform` runs the tasks, `mm` and `vfs` hold their memory and files; `syscalls` calls into this crate
+//! and is called back through [`Dispatch`]; `fs-proc`, `fs-sys` and `fs-dev` show what is here.
+//!
+//! The kernel is asynchronous. A system call either finishes on the spot or returns a future, which is parked in the
+//! task; wakers put the task on the *current thread's* run queue ([`run`]), which that thread drains as soon as it holds
+//! no locks. So whoever makes a blocked call ready completes it.
+//!
+//! Lock order (outer first): `Kernel::tree` → `Process::signals` → `Task::signals` → `Task::run` → leaf locks
+//! (`Process::{rlimits,…}`, `Task::{mm,files,fs,creds,…}` slots, wait queues). No lock is held across an await.
+
+pub mod clone;
+pub mod exec;
+pub mod exit;
+pub mod fdtable;
+pub mod fsstate;
+pub mod futex;
+pub mod kernel;
+pub mod loader;
+pub mod pidfd;
+pub mod process;
+pub mod reactor;
+pub mod result;
+pub mod run;
+pub mod signal;
+pub mod task;
+pub mod time;
+pub mod tree;
+pub mod tty;
+pub mod wait;
+
+pub use fdtable::{Fd, FdTable};
+pub use fsstate::FsState;
+pub use kernel::{Dispatch, Kernel, SyscallArgs};
+pub use process::Process;
+pub use result::{ExitStatus, Outcome, Restart, SysError, SysResult};
+pub use task::Task;

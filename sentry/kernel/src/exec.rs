@@ -1,0 +1,190 @@
+//! execve(2): from a file to a running program (fs/exec.c).
+
+use crate::clone::InitRequest;
+use crate::loader::{self, LoadRequest, Loaded, Program};
+use crate::result::Outcome;
+use crate::run::{WORK_EXIT, WORK_STOP};
+use crate::{Kernel, Process, Task, exit, futex};
+use chitin_abi::Errno;
+use chitin_abi::resource::RLIMIT_STACK;
+use chitin_abi::signal::{SS_DISABLE, StackT};
+use chitin_abi::stat::{S_ISGID, S_ISUID, S_IXGRP};
+use chitin_vfs::{Caps, Creds, File};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// What a task wants to execute.
+pub struct ExecRequest {
+    /// Opened and checked for execution.
+    pub file: Arc<File>,
+    /// The path as the caller gave it (AT_EXECFN, scripts' arguments).
+    pub path: Vec<u8>,
+    pub args: Vec<Vec<u8>>,
+    pub env: Vec<Vec<u8>>,
+}
+
+/// Credentials after executing `file` (cap_bprm_creds_from_file()); the flag says whether privilege was gained
+/// (AT_SECURE).
+fn exec_creds(creds: &Creds, file: &File) -> Result<(Creds, bool), Errno> {
+    let mut new = creds.clone();
+    let attr = file.inode().attr()?;
+    let nosuid = file.path().is_none_or(|path| path.mount.has(chitin_abi::mount::MS_NOSUID));
+    let may_gain = !nosuid && !creds.no_new_privs;
+    if may_gain && attr.perm & S_ISUID != 0 {
+        new.euid = attr.uid;
+    }
+    if may_gain && attr.perm & S_ISGID != 0 && attr.perm & S_IXGRP != 0 {
+        new.egid = attr.gid;
+    }
+    new.suid = new.euid;
+    new.fsuid = new.euid;
+    new.sgid = new.egid;
+    new.fsgid = new.egid;
+    let ids_changed = new.euid != creds.euid || new.egid != creds.egid;
+    // File capabilities count as absent; root gets all of its bounding set (unless SECBIT_NOROOT).
+    let noroot = creds.securebits & 1 != 0;
+    let root = !noroot && (new.uid == 0 || new.euid == 0);
+    if ids_changed {
+        new.ambient = Caps::EMPTY;
+    }
+    if root {
+        new.permitted = new.bounding | new.inheritable;
+    } else {
+        new.permitted = new.ambient;
+    }
+    new.effective = if root && new.euid == 0 { new.permitted } else { new.ambient };
+    if root && new.euid != 0 {
+        new.effective = new.ambient;
+    }
+    // SECBIT_KEEP_CAPS does not survive.
+    new.securebits &= !(1 << 4);
+    let secure = ids_changed || new.uid != new.euid || new.gid != new.egid;
+    Ok((new, secure))
+}
+
+fn load_request(process: &Process, creds: &Creds, secure: bool) -> LoadRequest {
+    LoadRequest {
+        stack_limit: process.rlimit(RLIMIT_STACK).rlim_cur,
+        no_randomize: process.personality.load(Ordering::Relaxed) & 0x0040_0000 != 0,
+        uid: creds.uid,
+        euid: creds.euid,
+        gid: creds.gid,
+        egid: creds.egid,
+        secure,
+    }
+}
+
+/// Loads init's program.
+pub(crate) async fn load_first(
+    kernel: &Arc<Kernel>,
+    process: &Arc<Process>,
+    request: &InitRequest,
+) -> Result<Loaded, Errno> {
+    let (ns, root, cwd, umask) = request.fs.snapshot();
+    let creds = Arc::new(request.creds.clone());
+    let caller = chitin_vfs::Caller { tgid: process.pid, tid: process.pid, creds };
+    let ctx = chitin_vfs::Context { vfs: kernel.vfs.clone(), ns, root, cwd: cwd.clone(), caller, umask };
+    let path = request.args.first().cloned().ok_or(Errno::EINVAL)?;
+    let path = loader::find_in_path(&ctx, &path, &request.env)?;
+    let file = ctx.open_exec(&cwd, &path, chitin_vfs::walk::Walk::FOLLOW)?;
+    let program = Program { file, path, args: request.args.clone(), env: request.env.clone() };
+    let options = load_request(process, &request.creds, false);
+    loader::load(ctx, &kernel.platform, program, options).await
+}
+
+/// execve(2) and execveat(2), for a task in its system call.
+pub fn execve(task: &Arc<Task>, request: ExecRequest) -> Outcome {
+    let task = task.clone();
+    Outcome::block_outcome(async move {
+        match replace(&task, request).await {
+            Ok(()) => Outcome::Frame,
+            Err(errno) => Outcome::error(errno),
+        }
+    })
+}
+
+async fn replace(task: &Arc<Task>, request: ExecRequest) -> Result<(), Errno> {
+    let process = task.process.clone();
+    let file = request.file.clone();
+    let (creds, secure) = exec_creds(&task.creds(), &file)?;
+    let options = load_request(&process, &creds, secure);
+    let program = Program { file: request.file, path: request.path, args: request.args, env: request.env };
+    let loaded = loader::load(task.context(), &task.kernel.platform, program, options).await?;
+    // The point of no return.
+    if !end_other_threads(task).await {
+        loaded.task.kill_process();
+        return Err(Errno::EAGAIN);
+    }
+    futex::exit_robust_list(task);
+    futex::mm_release(task);
+    take_leadership(task);
+    loaded.task.set_owner(task.clone());
+    let old = task.replace_memory(loaded.mm, loaded.task);
+    task.vfork_done();
+    old.kill_process();
+    let files = task.files();
+    let files = if Arc::strong_count(&files) > 2 {
+        let own = files.copy();
+        task.set_files(own.clone());
+        own
+    } else {
+        files
+    };
+    for file in files.take_where(|_, fd| fd.cloexec) {
+        // As in Linux, errors of these closes have nobody to go to.
+        let _ = files.close_file(file);
+    }
+    let reset = process.handlers().reset();
+    *process.handlers.write() = reset;
+    task.set_altstack(StackT { ss_flags: SS_DISABLE, ..StackT::default() });
+    process.timers.exec();
+    process.set_exe(Some(loaded.exe));
+    process.has_execed.store(true, Ordering::Relaxed);
+    process.exit_signal.store(chitin_abi::signal::SIGCHLD as i32, Ordering::Relaxed);
+    process.dumpable.store(i32::from(!secure), Ordering::Relaxed);
+    if secure {
+        task.parent_death_signal.store(0, Ordering::Relaxed);
+    }
+    task.set_name(&loaded.name);
+    task.set_creds(creds);
+    Ok(())
+}
+
+/// Ends all other threads of the process. `false`: the process is ending as a whole.
+async fn end_other_threads(task: &Arc<Task>) -> bool {
+    let process = task.process.clone();
+    {
+        let mut shared = process.signals.lock();
+        if shared.group_exit.is_some() || shared.execing.is_some() {
+            return false;
+        }
+        shared.execing = Some(task.tid());
+        shared.stop = None;
+    }
+    task.work.fetch_and(!WORK_STOP, Ordering::AcqRel);
+    for other in process.threads() {
+        if !Arc::ptr_eq(&other, task) {
+            other.add_work(WORK_EXIT);
+            exit::end_if_idle(&other);
+        }
+    }
+    let gone = || (process.threads.lock().len() <= 1).then_some(());
+    let ended = task.killable(process.exit_events.wait_until(gone)).await;
+    let mut shared = process.signals.lock();
+    shared.execing = None;
+    ended.is_ok() && shared.group_exit.is_none()
+}
+
+/// A thread other than the leader that executes a program takes over the leader's id.
+fn take_leadership(task: &Arc<Task>) {
+    let pid = task.process.pid;
+    let old = task.tid();
+    if old == pid {
+        return;
+    }
+    let mut tree = task.kernel.tree.lock();
+    tree.remove_task(old, task);
+    task.tid.store(pid, Ordering::Relaxed);
+    tree.insert_task(pid, task.clone());
+}
+

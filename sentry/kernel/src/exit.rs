@@ -1,0 +1,244 @@
+//! Ends: of a thread, of a thread group; zombies and orphans (kernel/exit.c).
+
+use crate::result::{ExitStatus, Outcome};
+use crate::run::{State, WORK_EXIT};
+use crate::signal::send_to_process;
+use crate::{FdTable, Process, Task, futex};
+use chitin_abi::signal::*;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// exit(2): ends the calling thread.
+pub fn exit_thread(task: &Arc<Task>, code: u8) -> Outcome {
+    let process = &task.process;
+    let alone = process.threads.lock().len() <= 1;
+    if alone {
+        return exit_group(task, code);
+    }
+    finish(task, true);
+    Outcome::Gone
+}
+
+/// exit_group(2): ends the caller's whole process.
+pub fn exit_group(task: &Arc<Task>, code: u8) -> Outcome {
+    group_exit(&task.process, ExitStatus::Exited(code));
+    finish_ended(task);
+    Outcome::Gone
+}
+
+/// Ends a process from anywhere. The first status wins.
+pub fn group_exit(process: &Arc<Process>, status: ExitStatus) {
+    {
+        let mut shared = process.signals.lock();
+        if shared.group_exit.is_some() {
+            return;
+        }
+        shared.group_exit = Some(status);
+    }
+    let threads = process.threads();
+    for task in &threads {
+        task.work.fetch_or(WORK_EXIT, Ordering::AcqRel);
+    }
+    if let Some(task) = threads.first() {
+        task.platform().kill_process();
+    }
+    for task in &threads {
+        end_if_idle(task);
+    }
+}
+
+/// Ends a thread that nobody is working on; one that is being worked on ends itself on its way back.
+pub(crate) fn end_if_idle(task: &Arc<Task>) {
+    let call = {
+        let mut run = task.run.lock();
+        match std::mem::replace(&mut run.state, State::Handling) {
+            State::Guest | State::Stopped => None,
+            State::Blocked(call) => Some(call),
+            other => {
+                if let State::Polling { .. } = other {
+                    // Whoever polls sees the bit and comes back to it.
+                    run.state = State::Polling { woken: true };
+                } else {
+                    run.state = other;
+                }
+                return;
+            }
+        }
+    };
+    drop(call);
+    finish_ended(task);
+}
+
+/// The last steps of a thread whose end was decided; its caller works on it.
+pub(crate) fn finish_ended(task: &Arc<Task>) {
+    // In an execve by another thread only this thread's host side ends, together with the old host process.
+    let whole = task.process.signals.lock().group_exit.is_some();
+    finish(task, !whole && task.process.signals.lock().execing.is_none());
+}
+
+fn finish(task: &Arc<Task>, end_host_thread: bool) {
+    {
+        let mut run = task.run.lock();
+        if matches!(run.state, State::Dead) {
+            return;
+        }
+        run.state = State::Dead;
+        run.back = None;
+    }
+    let process = task.process.clone();
+    futex::exit_robust_list(task);
+    futex::mm_release(task);
+    task.vfork_done();
+    let platform = task.platform();
+    let times = platform.cpu_times();
+    {
+        let mut usage = process.usage.lock();
+        usage.dead_threads_user_ns = usage.dead_threads_user_ns.saturating_add(times.user_ns);
+        usage.dead_threads_system_ns = usage.dead_threads_system_ns.saturating_add(times.system_ns);
+    }
+    if end_host_thread {
+        platform.exit_thread();
+    }
+    task.set_files(FdTable::new());
+    let last = {
+        let mut tree = task.kernel.tree.lock();
+        tree.remove_task(task.tid(), task);
+        let mut threads = process.threads.lock();
+        threads.retain(|known| !Arc::ptr_eq(known, task));
+        threads.is_empty()
+    };
+    process.exit_events.wake(0);
+    if last {
+        platform.kill_process();
+        end_process(task, &process);
+    }
+}
+
+/// The host ended a thread that we had not ended: the whole process is lost.
+pub(crate) fn host_death(task: &Arc<Task>, signal: i32) {
+    let signal = u32::try_from(signal).ok().filter(|signal| (1..=64).contains(signal)).unwrap_or(SIGKILL);
+    tracing::warn!(pid = task.pid(), signal, "the host ended a guest process");
+    group_exit(&task.process, ExitStatus::Signaled { signal, core: false });
+}
+
+fn end_process(task: &Arc<Task>, process: &Arc<Process>) {
+    let kernel = &task.kernel;
+    let status = process.group_exit().unwrap_or(ExitStatus::Exited(0));
+    process.timers.clear();
+    process.set_exe(None);
+    if process.sid() == process.pid {
+        crate::tty::session_leader_exits(kernel, process);
+    }
+    let (user, system) = process.cpu_ns();
+    let (parent, orphaned) = {
+        let tree = kernel.tree.lock();
+        let heir = heir_of(&tree, process);
+        let children = std::mem::take(&mut process.links.lock().children);
+        for child in &children {
+            child.links.lock().parent = heir.as_ref().map_or_else(std::sync::Weak::new, Arc::downgrade);
+        }
+        if let Some(heir) = &heir {
+            heir.links.lock().children.extend(children.iter().cloned());
+        }
+        let mut links = process.links.lock();
+        links.zombie = Some(status);
+        links.final_times = (user, system);
+        links.tty = None;
+        (links.parent.upgrade(), children)
+    };
+    for child in orphaned {
+        after_reparent(kernel, &child);
+    }
+    process.exit_events.wake(0);
+    if process.pid == 1 {
+        kernel.kill_all(ExitStatus::Signaled { signal: SIGKILL, core: false });
+        kernel.init_ended(status);
+    }
+    let Some(parent) = parent else { return };
+    let handler = parent.handlers().get(SIGCHLD);
+    let signal = u32::try_from(process.exit_signal.load(Ordering::Relaxed)).unwrap_or(0);
+    let unwanted = signal == SIGCHLD && (handler.sa_handler == SIG_IGN || handler.sa_flags & SA_NOCLDWAIT != 0);
+    if signal != 0 {
+        let uid = task.creds().uid;
+        let (code, value) = match status {
+            ExitStatus::Exited(code) => (CLD_EXITED, i32::from(code)),
+            ExitStatus::Signaled { signal, core } => (if core { CLD_DUMPED } else { CLD_KILLED }, signal as i32),
+        };
+        let (user, system) = process.cpu_ticks();
+        let mut info = SigInfo::child(code, process.pid, uid, value, user, system);
+        info.set_signo(signal);
+        send_to_process(&parent, info);
+    }
+    if unwanted {
+        crate::wait::reap(kernel, &parent, process);
+    }
+    parent.child_events.wake(0);
+}
+
+/// Who inherits a dying process's children: the nearest living subreaper above, else init.
+fn heir_of(tree: &crate::tree::Tree, process: &Arc<Process>) -> Option<Arc<Process>> {
+    let mut above = process.parent();
+    while let Some(candidate) = above {
+        if candidate.child_subreaper.load(Ordering::Relaxed) && !candidate.is_zombie() {
+            return Some(candidate);
+        }
+        above = candidate.parent();
+    }
+    tree.process(1).filter(|init| init.pid != process.pid && !init.is_zombie())
+}
+
+/// A child got a new parent: its death signal, a stopped group that became an orphan, a zombie for the new parent.
+fn after_reparent(kernel: &Arc<crate::Kernel>, child: &Arc<Process>) {
+    for task in child.threads() {
+        let signal = task.parent_death_signal.load(Ordering::Relaxed);
+        if signal != 0 {
+            crate::signal::send_to_task(&task, SigInfo::kill(signal, SI_USER, 0, 0));
+        }
+    }
+    if child.stopped_by().is_some() && kernel.is_orphaned_group(child) {
+        crate::signal::send_to_group(kernel, child.pgid(), SigInfo::kernel(SIGHUP));
+        crate::signal::send_to_group(kernel, child.pgid(), SigInfo::kernel(SIGCONT));
+    }
+    if child.is_zombie()
+        && let Some(parent) = child.parent()
+    {
+        let handler = parent.handlers().get(SIGCHLD);
+        send_to_process(&parent, SigInfo::kernel(SIGCHLD));
+        if handler.sa_handler == SIG_IGN || handler.sa_flags & SA_NOCLDWAIT != 0 {
+            crate::wait::reap(kernel, &parent, child);
+        }
+        parent.child_events.wake(0);
+    }
+}
+
+impl Task {
+    /// The memory borrowed by vfork is given back.
+    pub(crate) fn vfork_done(&self) {
+        if !self.vfork.done.swap(true, Ordering::AcqRel) {
+            self.vfork.queue.wake(0);
+        }
+    }
+}
+
+impl Process {
+    /// User and system CPU time so far, in nanoseconds, dead threads included.
+    pub fn cpu_ns(&self) -> (u64, u64) {
+        if self.is_zombie() {
+            return self.links.lock().final_times;
+        }
+        let usage = *self.usage.lock();
+        let (mut user, mut system) = (usage.dead_threads_user_ns, usage.dead_threads_system_ns);
+        for task in self.threads() {
+            let times = task.platform().cpu_times();
+            user = user.saturating_add(times.user_ns);
+            system = system.saturating_add(times.system_ns);
+        }
+        (user, system)
+    }
+
+    /// The same in clock ticks of 1/100 s.
+    pub fn cpu_ticks(&self) -> (i64, i64) {
+        let (user, system) = self.cpu_ns();
+        ((user / 10_000_000) as i64, (system / 10_000_000) as i64)
+    }
+}

@@ -1,0 +1,178 @@
+//! Descriptor tables (`files_struct`); shared by CLONE_FILES.
+//!
+//! Lock: `FdTable::slots`, a leaf; files are dropped outside it, since the last close can do work.
+
+use chitin_abi::Errno;
+use chitin_vfs::File;
+use chitin_vfs::locks::LockOwner;
+use parking_lot::RwLock;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A descriptor: the open file description and FD_CLOEXEC.
+#[derive(Clone)]
+pub struct Fd {
+    pub file: Arc<File>,
+    pub cloexec: bool,
+}
+
+#[derive(Default, Clone)]
+struct Slots {
+    fds: Vec<Option<Fd>>,
+    /// No free slot below this.
+    first_free: usize,
+}
+
+/// Numbers to open files.
+pub struct FdTable {
+    slots: RwLock<Slots>,
+    /// The owner of POSIX record locks.
+    id: u64,
+}
+
+/// The highest number RLIMIT_NOFILE can grant (fs.nr_open).
+pub const NR_OPEN: u64 = 1 << 20;
+
+impl Default for FdTable {
+    fn default() -> Self {
+        FdTable { slots: RwLock::default(), id: next_id() }
+    }
+}
+
+fn next_id() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
+impl FdTable {
+    pub fn new() -> Arc<FdTable> {
+        Arc::default()
+    }
+
+    /// A copy with the same files (fork, unshare).
+    pub fn copy(&self) -> Arc<FdTable> {
+        Arc::new(FdTable { slots: RwLock::new(self.slots.read().clone()), id: next_id() })
+    }
+
+    /// Identifies this table as the owner of POSIX locks.
+    pub fn lock_owner(&self) -> u64 {
+        self.id
+    }
+
+    /// The open file description behind a number: EBADF if there is none.
+    pub fn get(&self, fd: i32) -> Result<Arc<File>, Errno> {
+        let index = usize::try_from(fd).map_err(|_| Errno::EBADF)?;
+        match self.slots.read().fds.get(index) {
+            Some(Some(fd)) => Ok(fd.file.clone()),
+            _ => Err(Errno::EBADF),
+        }
+    }
+
+    /// As [`FdTable::get`], but EBADF also for O_PATH descriptors (most calls).
+    pub fn get_io(&self, fd: i32) -> Result<Arc<File>, Errno> {
+        let file = self.get(fd)?;
+        if file.is_path_only() { Err(Errno::EBADF) } else { Ok(file) }
+    }
+
+    pub fn get_fd(&self, fd: i32) -> Result<Fd, Errno> {
+        let index = usize::try_from(fd).map_err(|_| Errno::EBADF)?;
+        self.slots.read().fds.get(index).cloned().flatten().ok_or(Errno::EBADF)
+    }
+
+    /// Puts a file at the lowest free number from `min` on, below `limit` (RLIMIT_NOFILE): EMFILE if there is none.
+    pub fn add(&self, file: Arc<File>, cloexec: bool, min: i32, limit: u64) -> Result<i32, Errno> {
+        let mut slots = self.slots.write();
+        let min = usize::try_from(min).map_err(|_| Errno::EINVAL)?;
+        let mut at = min.max(slots.first_free);
+        while matches!(slots.fds.get(at), Some(Some(_))) {
+            at += 1;
+        }
+        if at as u64 >= limit.min(NR_OPEN) {
+            return Err(Errno::EMFILE);
+        }
+        if at >= slots.fds.len() {
+            slots.fds.resize(at + 1, None);
+        }
+        if let Some(slot) = slots.fds.get_mut(at) {
+            *slot = Some(Fd { file, cloexec });
+        }
+        if min <= slots.first_free {
+            slots.first_free = at + 1;
+        }
+        i32::try_from(at).map_err(|_| Errno::EMFILE)
+    }
+
+    /// Puts a file at `fd`, replacing what was there (dup2): the replaced file is returned, to be closed.
+    pub fn set(&self, fd: i32, file: Arc<File>, cloexec: bool, limit: u64) -> Result<Option<Arc<File>>, Errno> {
+        let index = usize::try_from(fd).map_err(|_| Errno::EBADF)?;
+        if index as u64 >= limit.min(NR_OPEN) {
+            return Err(Errno::EBADF);
+        }
+        let mut slots = self.slots.write();
+        if index >= slots.fds.len() {
+            slots.fds.resize(index + 1, None);
+        }
+        let old = slots.fds.get_mut(index).and_then(|slot| slot.replace(Fd { file, cloexec }));
+        Ok(old.map(|fd| fd.file))
+    }
+
+    /// Takes a number out of use; the file is returned, to be closed by [`close_file`].
+    pub fn remove(&self, fd: i32) -> Result<Arc<File>, Errno> {
+        let index = usize::try_from(fd).map_err(|_| Errno::EBADF)?;
+        let mut slots = self.slots.write();
+        let taken = slots.fds.get_mut(index).and_then(Option::take).ok_or(Errno::EBADF)?;
+        slots.first_free = slots.first_free.min(index);
+        Ok(taken.file)
+    }
+
+    pub fn set_cloexec(&self, fd: i32, cloexec: bool) -> Result<(), Errno> {
+        let index = usize::try_from(fd).map_err(|_| Errno::EBADF)?;
+        match self.slots.write().fds.get_mut(index) {
+            Some(Some(fd)) => {
+                fd.cloexec = cloexec;
+                Ok(())
+            }
+            _ => Err(Errno::EBADF),
+        }
+    }
+
+    /// The numbers in use.
+    pub fn numbers(&self) -> Vec<i32> {
+        let slots = self.slots.read();
+        let used = slots.fds.iter().enumerate().filter(|(_, slot)| slot.is_some());
+        used.filter_map(|(index, _)| i32::try_from(index).ok()).collect()
+    }
+
+    /// Takes out all that `pick` names; the files are returned, to be closed.
+    pub fn take_where(&self, pick: impl Fn(i32, &Fd) -> bool) -> Vec<Arc<File>> {
+        let mut slots = self.slots.write();
+        let mut taken = Vec::new();
+        let mut first = usize::MAX;
+        for (index, slot) in slots.fds.iter_mut().enumerate() {
+            let picked = slot.as_ref().is_some_and(|fd| pick(index as i32, fd));
+            if picked && let Some(fd) = slot.take() {
+                taken.push(fd.file);
+                first = first.min(index);
+            }
+        }
+        slots.first_free = slots.first_free.min(first);
+        taken
+    }
+
+    /// close(2)'s work on a file taken out of this table: POSIX locks of this table's owner on it go, errors are told.
+    pub fn close_file(&self, file: Arc<File>) -> Result<(), Errno> {
+        chitin_vfs::locks::release_owner(&file, LockOwner(self.id));
+        if file.is_path_only() {
+            return Ok(());
+        }
+        file.ops().flush()
+    }
+}
+
+impl Drop for FdTable {
+    fn drop(&mut self) {
+        for file in std::mem::take(&mut self.slots.get_mut().fds).into_iter().flatten() {
+            chitin_vfs::locks::release_owner(&file.file, LockOwner(self.id));
+        }
+    }
+}

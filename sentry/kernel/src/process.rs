@@ -1,0 +1,137 @@
+//! A process: a thread group and what its threads share.
+
+use crate::result::ExitStatus;
+use crate::signal::{SharedSignals, SigHand};
+use crate::time::ProcessTimers;
+use crate::tty::Tty;
+use crate::{Kernel, Task};
+use chitin_abi::resource::{RLIM_NLIMITS, Rlimit, Rusage};
+use chitin_vfs::{Path, WaitQueue};
+use parking_lot::{Mutex, RwLock};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64};
+use std::sync::{Arc, Weak};
+
+/// A thread group.
+pub struct Process {
+    pub kernel: Weak<Kernel>,
+    pub pid: i32,
+    /// The signal its parent gets at its end (0: none).
+    pub exit_signal: AtomicI32,
+    /// Relations to other processes; written only with `Kernel::tree` locked.
+    pub(crate) links: Mutex<Links>,
+    /// Living threads, the leader first while it lives.
+    pub(crate) threads: Mutex<Vec<Arc<Task>>>,
+    pub(crate) handlers: RwLock<Arc<SigHand>>,
+    pub(crate) signals: Mutex<SharedSignals>,
+    pub(crate) rlimits: Mutex<[Rlimit; RLIM_NLIMITS as usize]>,
+    /// wait4 in this process sleeps here; woken when a child changes state.
+    pub(crate) child_events: WaitQueue,
+    /// pidfd polls and the like: woken at this process's end.
+    pub exit_events: WaitQueue,
+    /// The program, as /proc/PID/exe shows it.
+    pub(crate) exe: Mutex<Option<Path>>,
+    pub timers: ProcessTimers,
+    /// Times of waited-for children, and of this process's dead threads.
+    pub(crate) usage: Mutex<Usage>,
+    pub started_ns: u64,
+    pub(crate) dumpable: AtomicI32,
+    pub(crate) child_subreaper: AtomicBool,
+    pub oom_score_adj: AtomicI32,
+    pub personality: AtomicU64,
+    /// Whether it has executed a program since its fork (setpgid's rule).
+    pub(crate) has_execed: AtomicBool,
+}
+
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Usage {
+    pub(crate) children: Rusage,
+    pub(crate) dead_threads_user_ns: u64,
+    pub(crate) dead_threads_system_ns: u64,
+}
+
+/// Family, group, session, end.
+pub(crate) struct Links {
+    /// Gone: the parent was the outside world (init's).
+    pub(crate) parent: Weak<Process>,
+    pub(crate) children: Vec<Arc<Process>>,
+    pub(crate) pgid: i32,
+    pub(crate) sid: i32,
+    pub(crate) tty: Option<Arc<Tty>>,
+    /// Set when the last thread is gone; the process is a zombie until waited for.
+    pub(crate) zombie: Option<ExitStatus>,
+    /// Stop and continue events not yet fetched by wait4.
+    pub(crate) stop_event: Option<u32>,
+    pub(crate) continue_event: bool,
+    /// CPU time at the end.
+    pub(crate) final_times: (u64, u64),
+}
+
+impl Process {
+    pub fn kernel(&self) -> Option<Arc<Kernel>> {
+        self.kernel.upgrade()
+    }
+    pub fn threads(&self) -> Vec<Arc<Task>> {
+        self.threads.lock().clone()
+    }
+    /// The leader, or any living thread.
+    pub fn leader(&self) -> Option<Arc<Task>> {
+        let threads = self.threads.lock();
+        threads.iter().find(|task| task.is_leader()).or_else(|| threads.first()).cloned()
+    }
+    pub fn pgid(&self) -> i32 {
+        self.links.lock().pgid
+    }
+    pub fn sid(&self) -> i32 {
+        self.links.lock().sid
+    }
+    pub fn parent(&self) -> Option<Arc<Process>> {
+        self.links.lock().parent.upgrade()
+    }
+    /// The parent's pid; 0 for init.
+    pub fn ppid(&self) -> i32 {
+        self.parent().map_or(0, |parent| parent.pid)
+    }
+    pub fn children(&self) -> Vec<Arc<Process>> {
+        self.links.lock().children.clone()
+    }
+    pub fn exit_status(&self) -> Option<ExitStatus> {
+        self.links.lock().zombie
+    }
+    pub fn is_zombie(&self) -> bool {
+        self.exit_status().is_some()
+    }
+    pub fn tty(&self) -> Option<Arc<Tty>> {
+        self.links.lock().tty.clone()
+    }
+    pub fn handlers(&self) -> Arc<SigHand> {
+        self.handlers.read().clone()
+    }
+    pub fn exe(&self) -> Option<Path> {
+        self.exe.lock().clone()
+    }
+    pub(crate) fn set_exe(&self, exe: Option<Path>) {
+        let old = std::mem::replace(&mut *self.exe.lock(), exe);
+        drop(old);
+    }
+    /// A resource limit: RLIMIT_*.
+    pub fn rlimit(&self, which: u32) -> Rlimit {
+        self.rlimits.lock().get(which as usize).copied().unwrap_or(Rlimit {
+            rlim_cur: chitin_abi::resource::RLIM_INFINITY,
+            rlim_max: chitin_abi::resource::RLIM_INFINITY,
+        })
+    }
+    /// Changes a limit under the lock; `edit` sees the old value and answers the new one or an error.
+    pub fn edit_rlimit<E>(&self, which: u32, edit: impl FnOnce(Rlimit) -> Result<Rlimit, E>) -> Result<Rlimit, E> {
+        let mut limits = self.rlimits.lock();
+        let fallback = Rlimit::default();
+        let old = limits.get(which as usize).copied().unwrap_or(fallback);
+        let new = edit(old)?;
+        if let Some(slot) = limits.get_mut(which as usize) {
+            *slot = new;
+        }
+        Ok(old)
+    }
+    pub fn nofile(&self) -> u64 {
+        self.rlimit(chitin_abi::resource::RLIMIT_NOFILE).rlim_cur
+    }
+}

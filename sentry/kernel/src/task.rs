@@ -1,0 +1,148 @@
+//! A task: one guest thread.
+
+use crate::run::Run;
+use crate::signal::TaskSignals;
+use crate::{FdTable, FsState, Kernel, Process, SysResult};
+use chitin_mm::Mm;
+use chitin_platform::PlatformTask;
+use chitin_vfs::{Caller, Context, Creds, WaitQueue};
+use parking_lot::{Mutex, RwLock};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64};
+use std::sync::{Arc, Weak};
+
+/// What a thread has of its own, or shares by clone flags.
+pub struct Task {
+    pub kernel: Arc<Kernel>,
+    /// The thread id; changes only when a non-leader executes a program.
+    pub(crate) tid: AtomicI32,
+    /// The thread group.
+    pub process: Arc<Process>,
+    pub(crate) me: Weak<Task>,
+    pub(crate) platform: RwLock<Arc<dyn PlatformTask>>,
+    pub(crate) mm: RwLock<Arc<Mm>>,
+    pub(crate) files: RwLock<Arc<FdTable>>,
+    pub(crate) fs: RwLock<Arc<FsState>>,
+    pub(crate) creds: RwLock<Arc<Creds>>,
+    pub(crate) signals: Mutex<TaskSignals>,
+    pub(crate) run: Mutex<Run>,
+    /// Bits of `run::WORK_*`: something to look at before guest code runs again.
+    pub(crate) work: AtomicU32,
+    /// On some thread's run queue.
+    pub(crate) queued: AtomicBool,
+    /// The name (`comm`), 15 bytes at most.
+    pub(crate) name: Mutex<Vec<u8>>,
+    /// CLONE_CHILD_CLEARTID's address; 0: none.
+    pub clear_child_tid: AtomicU64,
+    /// set_robust_list's head; 0: none.
+    pub robust_list: AtomicU64,
+    /// The signal that the parent death raises (PR_SET_PDEATHSIG).
+    pub parent_death_signal: AtomicU32,
+    /// A vfork parent waits here until this task has its own memory or is gone.
+    pub(crate) vfork: VforkDone,
+    /// For getrusage, /proc.
+    pub started_ns: u64,
+    pub counters: TaskCounters,
+    /// Nice value (-20..19), for getpriority.
+    pub nice: AtomicI32,
+    /// trapno, err and cr2 of the last fault, as signal frames show them.
+    pub(crate) last_fault: Mutex<(u64, u64, u64)>,
+    /// The number of the system call being handled or parked; -1 when running guest code.
+    pub(crate) in_syscall: AtomicU64,
+}
+
+/// Whether the memory borrowed by vfork has been given back.
+#[derive(Default)]
+pub(crate) struct VforkDone {
+    pub(crate) done: AtomicBool,
+    pub(crate) queue: WaitQueue,
+}
+
+/// Statistics of a thread.
+#[derive(Default)]
+pub struct TaskCounters {
+    pub voluntary_switches: AtomicU64,
+    pub read_calls: AtomicU64,
+    pub write_calls: AtomicU64,
+    pub read_chars: AtomicU64,
+    pub write_chars: AtomicU64,
+}
+
+impl Task {
+    pub fn tid(&self) -> i32 {
+        self.tid.load(std::sync::atomic::Ordering::Relaxed)
+    }
+    pub fn pid(&self) -> i32 {
+        self.process.pid
+    }
+    pub fn arc(&self) -> Arc<Task> {
+        // A task is only ever made inside an Arc and methods are called through it.
+        self.me.upgrade().unwrap_or_else(|| unreachable!("a method runs on a live task"))
+    }
+    pub fn is_leader(&self) -> bool {
+        self.tid() == self.process.pid
+    }
+
+    pub fn platform(&self) -> Arc<dyn PlatformTask> {
+        self.platform.read().clone()
+    }
+    pub fn mm(&self) -> Arc<Mm> {
+        self.mm.read().clone()
+    }
+    pub fn files(&self) -> Arc<FdTable> {
+        self.files.read().clone()
+    }
+    pub fn set_files(&self, files: Arc<FdTable>) {
+        let old = std::mem::replace(&mut *self.files.write(), files);
+        drop(old);
+    }
+    pub fn fs(&self) -> Arc<FsState> {
+        self.fs.read().clone()
+    }
+    pub fn set_fs(&self, fs: Arc<FsState>) {
+        let old = std::mem::replace(&mut *self.fs.write(), fs);
+        drop(old);
+    }
+    pub fn creds(&self) -> Arc<Creds> {
+        self.creds.read().clone()
+    }
+    pub fn set_creds(&self, creds: Creds) {
+        *self.creds.write() = Arc::new(creds);
+    }
+    pub fn name(&self) -> Vec<u8> {
+        self.name.lock().clone()
+    }
+    /// Sets the name; longer ones are cut at 15 bytes.
+    pub fn set_name(&self, name: &[u8]) {
+        *self.name.lock() = name.get(..name.len().min(15)).unwrap_or_default().to_vec();
+    }
+
+    pub(crate) fn last_fault(&self) -> (u64, u64, u64) {
+        *self.last_fault.lock()
+    }
+    pub(crate) fn set_last_fault(&self, trap_no: u64, error_code: u64, addr: u64) {
+        *self.last_fault.lock() = (trap_no, error_code, addr);
+    }
+
+    /// Who calls, as the VFS needs it.
+    pub fn caller(&self) -> Caller {
+        Caller { tgid: self.process.pid, tid: self.tid(), creds: self.creds() }
+    }
+
+    /// Everything a path operation depends on.
+    pub fn context(&self) -> Context {
+        let (ns, root, cwd, umask) = self.fs().snapshot();
+        Context { vfs: self.kernel.vfs.clone(), ns, root, cwd, caller: self.caller(), umask }
+    }
+
+    /// Replaces memory and platform task (execve).
+    pub(crate) fn replace_memory(&self, mm: Arc<Mm>, platform: Arc<dyn PlatformTask>) -> Arc<dyn PlatformTask> {
+        let old = std::mem::replace(&mut *self.mm.write(), mm);
+        drop(old);
+        std::mem::replace(&mut *self.platform.write(), platform)
+    }
+}
+
+/// A value as a system call returns it.
+pub fn ok(value: impl TryInto<u64>) -> SysResult {
+    value.try_into().map_err(|_| chitin_abi::Errno::EOVERFLOW.into())
+}

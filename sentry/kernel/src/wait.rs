@@ -1,0 +1,170 @@
+//! Waiting for children (wait4, waitid).
+
+use crate::result::{ExitStatus, SysError};
+use crate::{Kernel, Process, Task};
+use chitin_abi::Errno;
+use chitin_abi::resource::Rusage;
+use chitin_abi::signal::SIGCHLD;
+use chitin_abi::time::Timeval;
+use chitin_abi::wait::*;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// Which children are waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Which {
+    Any,
+    Pid(i32),
+    Group(i32),
+}
+
+/// What happened to a child.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChildState {
+    Ended(ExitStatus),
+    Stopped(u32),
+    Continued,
+}
+
+/// A child's event, fetched.
+#[derive(Clone, Copy, Debug)]
+pub struct ChildEvent {
+    pub pid: i32,
+    pub uid: u32,
+    pub state: ChildState,
+    pub usage: Rusage,
+}
+
+/// Waits for an event of a child. `options` are W*: WEXITED, WSTOPPED (= WUNTRACED), WCONTINUED say which;
+/// WNOHANG answers `None`; WNOWAIT leaves it to be fetched again.
+pub async fn wait_child(task: Arc<Task>, which: Which, options: u32) -> Result<Option<ChildEvent>, SysError> {
+    if let Some(event) = try_wait(&task, which, options)? {
+        return Ok(Some(event));
+    }
+    if options & WNOHANG != 0 {
+        return Ok(None);
+    }
+    let process = task.process.clone();
+    let waiter = task.clone();
+    let check = move || match try_wait(&waiter, which, options) {
+        Ok(None) => None,
+        Ok(Some(event)) => Some(Ok(event)),
+        Err(error) => Some(Err(error)),
+    };
+    let event = task.interruptible(process.child_events.wait_until(check)).await??;
+    Ok(Some(event))
+}
+
+fn try_wait(task: &Arc<Task>, which: Which, options: u32) -> Result<Option<ChildEvent>, Errno> {
+    let process = &task.process;
+    let mut any = false;
+    for child in process.children() {
+        let matches = match which {
+            Which::Any => true,
+            Which::Pid(pid) => child.pid == pid,
+            Which::Group(pgid) => child.pgid() == pgid,
+        };
+        let is_clone = child.exit_signal.load(Ordering::Relaxed) != SIGCHLD as i32;
+        let kind_ok = options & __WALL != 0 || is_clone == (options & __WCLONE != 0);
+        if !matches || !kind_ok {
+            continue;
+        }
+        any = true;
+        if let Some(event) = event_of(task, &child, options) {
+            return Ok(Some(event));
+        }
+    }
+    if any { Ok(None) } else { Err(Errno::ECHILD) }
+}
+
+fn event_of(task: &Arc<Task>, child: &Arc<Process>, options: u32) -> Option<ChildEvent> {
+    let keep = options & WNOWAIT != 0;
+    let uid = child.leader().map_or(0, |leader| leader.creds().uid);
+    let event = |state| ChildEvent { pid: child.pid, uid, state, usage: child.usage_self_and_children() };
+    if let Some(status) = child.exit_status() {
+        if options & WEXITED == 0 {
+            return None;
+        }
+        let event = event(ChildState::Ended(status));
+        if !keep && !reap(&task.kernel, &task.process, child) {
+            return None;
+        }
+        return Some(event);
+    }
+    let mut links = child.links.lock();
+    if options & WSTOPPED != 0
+        && let Some(signal) = links.stop_event
+    {
+        if !keep {
+            links.stop_event = None;
+        }
+        drop(links);
+        return Some(event(ChildState::Stopped(signal)));
+    }
+    if options & WCONTINUED != 0 && links.continue_event {
+        if !keep {
+            links.continue_event = false;
+        }
+        drop(links);
+        return Some(event(ChildState::Continued));
+    }
+    None
+}
+
+/// Takes a zombie out of the tree; `false` if somebody else already did.
+pub(crate) fn reap(kernel: &Arc<Kernel>, parent: &Arc<Process>, child: &Arc<Process>) -> bool {
+    let mut tree = kernel.tree.lock();
+    {
+        let mut links = parent.links.lock();
+        let Some(at) = links.children.iter().position(|known| Arc::ptr_eq(known, child)) else { return false };
+        links.children.remove(at);
+    }
+    let usage = child.usage_self_and_children();
+    let mut total = parent.usage.lock();
+    add_usage(&mut total.children, &usage);
+    tree.remove_process(child.pid);
+    true
+}
+
+fn micros(time: &Timeval) -> i64 {
+    time.tv_sec.saturating_mul(1_000_000).saturating_add(time.tv_usec)
+}
+
+fn timeval(micros: i64) -> Timeval {
+    Timeval { tv_sec: micros / 1_000_000, tv_usec: micros % 1_000_000 }
+}
+
+fn add_usage(to: &mut Rusage, more: &Rusage) {
+    to.ru_utime = timeval(micros(&to.ru_utime).saturating_add(micros(&more.ru_utime)));
+    to.ru_stime = timeval(micros(&to.ru_stime).saturating_add(micros(&more.ru_stime)));
+    to.ru_maxrss = to.ru_maxrss.max(more.ru_maxrss);
+    to.ru_minflt = to.ru_minflt.saturating_add(more.ru_minflt);
+    to.ru_majflt = to.ru_majflt.saturating_add(more.ru_majflt);
+    to.ru_nvcsw = to.ru_nvcsw.saturating_add(more.ru_nvcsw);
+    to.ru_nivcsw = to.ru_nivcsw.saturating_add(more.ru_nivcsw);
+}
+
+impl Process {
+    /// RUSAGE_SELF.
+    pub fn usage_self(&self) -> Rusage {
+        let (user, system) = self.cpu_ns();
+        let resident = self.leader().map_or(0, |task| task.mm().space().usage().resident);
+        Rusage {
+            ru_utime: timeval((user / 1000) as i64),
+            ru_stime: timeval((system / 1000) as i64),
+            ru_maxrss: (resident / 1024) as i64,
+            ..Rusage::default()
+        }
+    }
+
+    /// RUSAGE_CHILDREN.
+    pub fn usage_children(&self) -> Rusage {
+        self.usage.lock().children
+    }
+
+    fn usage_self_and_children(&self) -> Rusage {
+        let mut usage = self.usage_self();
+        add_usage(&mut usage, &self.usage_children());
+        usage
+    }
+}
