@@ -1,1 +1,146 @@
-//! (to be written)
+//! Platform `seccomp`: guest instructions run natively in stub processes whose system calls the host hands to the sentry
+//! by seccomp user notification.
+//!
+//! Neighbours: implements the traits of `chitin-platform`; only the boot crate names it.
+//!
+//! How the parts fit: `zygote` starts a tiny process under `filter`'s BPF program from `stub`'s image; every guest address
+//! space (`space`) is a fork of it, every guest thread (`task`) a host thread with a window in the `arena`. `sandbox`
+//! receives notifications and hands them to the task; `control` is what the kernel calls; `calls` has the stub make host
+//! calls; `spawn` clones; `copy`, `maps` and `mapping` implement guest memory; `reaper` and `parking` are threads of ours.
+//!
+//! Invariant: without the sentry's consent a guest thread completes no host call but `rt_sigreturn` and the constant
+//! parking wait.
+//!
+//! Lock order: `Process::inner`, `Space::readers` and `Space::windows` may be taken under a task's `st`; nothing is taken
+//! under those. No lock is held while a waker or the kernel's code runs.
+
+#![allow(unsafe_code)]
+
+mod arena;
+mod calls;
+mod control;
+mod copy;
+mod exec;
+mod filter;
+mod frame;
+mod mapping;
+mod maps;
+mod parking;
+mod process;
+mod reaper;
+mod sandbox;
+mod space;
+mod spawn;
+mod stub;
+mod sys;
+mod table;
+mod task;
+mod zygote;
+
+pub use sandbox::Features;
+
+use chitin_platform::{BoxFuture, Event, Platform, PlatformError, Spawned};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// Choices, mostly for tests.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// Do not use SYNC_WAKE_UP even if the host has it.
+    pub disable_sync_wake: bool,
+    /// Behave as on hosts before WAIT_KILLABLE_RECV (Linux 5.19).
+    pub disable_wait_killable: bool,
+    /// The stubs' RLIMIT_STACK, which bounds MAP_GROWSDOWN mappings and places the mmap base; 8 MiB if unset.
+    pub stack_limit: Option<u64>,
+}
+
+#[derive(Debug, Default)]
+pub struct Config {
+    /// A procfs of the sentry's PID namespace; /proc if unset.
+    pub proc_dir: Option<OwnedFd>,
+    pub options: Options,
+}
+
+/// Why the platform cannot be used here: cause and remedy in one line.
+#[derive(Clone, Debug)]
+pub struct SetupError(pub String);
+
+impl std::fmt::Display for SetupError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for SetupError {}
+
+/// The platform. Dropping it kills every guest process.
+pub struct SeccompPlatform {
+    sb: Arc<sandbox::Sandbox>,
+    pgid: i32,
+}
+
+impl SeccompPlatform {
+    /// Starts the zygote and two threads (reaper, parking). Call it early: before the sentry's own seccomp filter.
+    pub fn new(config: Config) -> Result<SeccompPlatform, SetupError> {
+        let (tx, rx) = std::sync::mpsc::channel();
+        let thread = |e: std::io::Error| SetupError(format!("platform seccomp: a thread: {e}; raise the process limit"));
+        std::thread::Builder::new()
+            .name("chitin-reaper".into())
+            .stack_size(256 << 10)
+            .spawn(move || match zygote::start(config) {
+                Ok((sb, pgid)) => {
+                    let _ = tx.send(Ok((sb.clone(), pgid)));
+                    reaper::run(&sb, pgid);
+                }
+                Err(e) => drop(tx.send(Err(e))),
+            })
+            .map_err(thread)?;
+        let gone = || SetupError("platform seccomp: the reaper thread died; see the log".into());
+        let (sb, pgid) = rx.recv().map_err(|_| gone())??;
+        let parker = sb.clone();
+        std::thread::Builder::new()
+            .name("chitin-parking".into())
+            .stack_size(256 << 10)
+            .spawn(move || parking::run(&parker))
+            .map_err(thread)?;
+        Ok(SeccompPlatform { sb, pgid })
+    }
+
+    /// What the host's kernel offers.
+    pub fn features(&self) -> Features {
+        self.sb.features
+    }
+
+    /// The process group of all stubs, for a last-resort kill.
+    pub fn process_group(&self) -> i32 {
+        self.pgid
+    }
+
+    /// Notifications that wait for an answer now (parked tasks do not count).
+    pub fn outstanding(&self) -> usize {
+        self.sb.parking.outstanding()
+    }
+}
+
+impl Platform for SeccompPlatform {
+    fn name(&self) -> &'static str {
+        "seccomp"
+    }
+
+    fn next_event(&self) -> Event {
+        self.sb.next_event()
+    }
+
+    fn new_space(&self) -> BoxFuture<Result<Spawned, PlatformError>> {
+        Box::pin(spawn::new_space(self.sb.clone()))
+    }
+}
+
+impl Drop for SeccompPlatform {
+    fn drop(&mut self) {
+        self.sb.closing.store(true, Ordering::Relaxed);
+        let _ = sys::kill(-self.pgid, libc::SIGKILL);
+        self.sb.parking.close();
+    }
+}

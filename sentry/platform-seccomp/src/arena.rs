@@ -1,0 +1,189 @@
+//! The arena: one memfd that holds every thread's window, mapped whole by the sentry and in chunks by the stubs.
+//!
+//! Neighbours: `space` hands windows out to threads, `frame` reads signal frames through them.
+//!
+//! Invariants: a window is written by a hostile guest at any time, so it is only touched with volatile word copies at
+//! checked offsets, and what is read from it is data, never a promise. A chunk goes back to the free list only when the
+//! host has confirmed that no thread of its address space is left.
+
+use crate::stub::{CHUNK_WINDOWS, ctl};
+use crate::sys;
+use parking_lot::Mutex;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+/// Chunks a sandbox can have: as many address spaces.
+const MAX_CHUNKS: u64 = 1 << 16;
+
+pub struct Arena {
+    fd: OwnedFd,
+    base: usize,
+    window: u64,
+    free: Mutex<Free>,
+}
+
+struct Free {
+    list: Vec<u32>,
+    next: u32,
+}
+
+impl Arena {
+    pub fn new() -> Result<Arc<Arena>, i32> {
+        // AT_MINSIGSTKSZ: the signal frame with the whole XSAVE area. The handler itself needs almost nothing.
+        let frame = match sys::auxval(51) {
+            0 => 12 << 10,
+            n => n.min(1 << 20),
+        };
+        let window = (ctl::PAGE as u64 + frame + 1024).next_power_of_two().max(16 << 10);
+        let len = MAX_CHUNKS * CHUNK_WINDOWS * window;
+        let fd = sys::memfd(c"chitin-windows", false)?;
+        sys::truncate(fd.as_fd(), len)?;
+        // SAFETY: a new shared mapping at an address of the kernel's choice.
+        let base = unsafe {
+            libc::mmap(
+                std::ptr::null_mut(),
+                len as usize,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_SHARED | libc::MAP_NORESERVE,
+                fd.as_raw_fd(),
+                0,
+            )
+        };
+        if base == libc::MAP_FAILED {
+            return Err(sys::errno());
+        }
+        let free = Mutex::new(Free { list: Vec::new(), next: 0 });
+        Ok(Arc::new(Arena { fd, base: base as usize, window, free }))
+    }
+
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
+    pub fn window_size(&self) -> u64 {
+        self.window
+    }
+
+    pub fn chunk_len(&self) -> u64 {
+        self.window * CHUNK_WINDOWS
+    }
+
+    pub fn alloc(self: &Arc<Self>) -> Option<Chunk> {
+        let mut f = self.free.lock();
+        let index = match f.list.pop() {
+            Some(i) => i,
+            None if u64::from(f.next) < MAX_CHUNKS => {
+                f.next += 1;
+                f.next - 1
+            }
+            None => return None,
+        };
+        Some(Chunk { arena: self.clone(), index, dirty: 0 })
+    }
+}
+
+impl Drop for Arena {
+    fn drop(&mut self) {
+        let len = (MAX_CHUNKS * self.chunk_len()) as usize;
+        // SAFETY: unmaps what `new` mapped; chunks and windows hold the arena alive.
+        unsafe { libc::munmap(self.base as *mut _, len) };
+    }
+}
+
+/// Eight windows that one address space maps together. Wiped when it is dropped.
+pub struct Chunk {
+    arena: Arc<Arena>,
+    index: u32,
+    dirty: u8,
+}
+
+impl Chunk {
+    /// Offset in the arena's file.
+    pub fn offset(&self) -> u64 {
+        u64::from(self.index) * self.arena.chunk_len()
+    }
+
+    /// The `i`th window of the chunk, which the stub sees at `vaddr`.
+    pub fn window(&mut self, i: u64, vaddr: u64) -> Window {
+        debug_assert!(i < CHUNK_WINDOWS);
+        self.dirty |= 1 << i;
+        let size = self.arena.window;
+        let at = self.arena.base + (self.offset() + i * size) as usize;
+        Window { at, size: size as usize, vaddr, _arena: self.arena.clone() }
+    }
+}
+
+impl Drop for Chunk {
+    fn drop(&mut self) {
+        if self.dirty.count_ones() > 1 {
+            let _ = sys::punch_hole(self.arena.fd(), self.offset(), self.arena.chunk_len());
+        } else if self.dirty != 0 {
+            let w = self.window(u64::from(self.dirty.trailing_zeros()), 0);
+            w.wipe();
+        }
+        self.arena.free.lock().list.push(self.index);
+    }
+}
+
+/// A thread's window: the control page, then the alternate signal stack.
+pub struct Window {
+    at: usize,
+    size: usize,
+    /// Where the stub sees it.
+    pub vaddr: u64,
+    _arena: Arc<Arena>,
+}
+
+impl Window {
+    pub fn size(&self) -> usize {
+        self.size
+    }
+
+    fn word(&self, off: usize) -> *mut u64 {
+        assert!(off.is_multiple_of(8) && off <= self.size - 8);
+        (self.at + off) as *mut u64
+    }
+
+    pub fn get(&self, off: usize) -> u64 {
+        // SAFETY: `word` checks that the aligned word lies in the mapped window.
+        unsafe { self.word(off).read_volatile() }
+    }
+
+    pub fn put(&self, off: usize, v: u64) {
+        // SAFETY: as in `get`.
+        unsafe { self.word(off).write_volatile(v) }
+    }
+
+    /// Appends `len` bytes from `off`, both multiples of eight.
+    pub fn copy_out(&self, off: usize, len: usize, out: &mut Vec<u8>) {
+        out.reserve(len);
+        for o in (off..off + len).step_by(8) {
+            out.extend_from_slice(&self.get(o).to_le_bytes());
+        }
+    }
+
+    /// Writes whole words at `off`, a multiple of eight; a shorter tail is padded with zeroes.
+    pub fn copy_in(&self, off: usize, data: &[u8]) {
+        for (i, c) in data.chunks(8).enumerate() {
+            let mut w = [0u8; 8];
+            w[..c.len()].copy_from_slice(c);
+            self.put(off + i * 8, u64::from_le_bytes(w));
+        }
+    }
+
+    /// Copies everything from `off` up to the top from another window.
+    pub fn copy_from(&self, from: &Window, off: usize) {
+        for o in (off..self.size).step_by(8) {
+            self.put(o, from.get(o));
+        }
+    }
+
+    /// Removes what a thread left behind.
+    pub fn wipe(&self) {
+        for o in (0..self.size).step_by(8) {
+            if self.get(o) != 0 {
+                self.put(o, 0);
+            }
+        }
+    }
+}

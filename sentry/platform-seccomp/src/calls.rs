@@ -1,0 +1,245 @@
+//! Host calls that the sentry has a stopped task's stub make.
+//!
+//! Neighbours: `stub` (the loop that runs the list), `task` (dispatches the notifications), `mapping` and `spawn` (users).
+//!
+//! Invariant: each call is notified and compared with the sentry's own copy, number and all arguments, before the host
+//! may run it; what the guest does to the list in its window can only get it killed. Results are untrusted.
+
+use crate::frame;
+use crate::stub::{DOORBELL, PRIVATE_FD, cmd, ctl};
+use crate::sys::Notif;
+use crate::task::{After, Phase, St, Task, wake};
+use chitin_platform::PlatformError;
+use parking_lot::MutexGuard;
+use std::future::poll_fn;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::task::Poll;
+
+/// One host call.
+#[derive(Clone)]
+pub struct Call {
+    pub nr: u64,
+    pub args: [u64; 6],
+    /// A descriptor to install first, at a number of the stub.
+    pub file: Option<(Arc<OwnedFd>, u32)>,
+}
+
+impl Call {
+    pub fn new(nr: i64, args: [u64; 6]) -> Call {
+        Call { nr: nr as u64, args, file: None }
+    }
+}
+
+pub struct List {
+    calls: Vec<Call>,
+    pos: usize,
+}
+
+/// The results up to and including the first failure.
+pub type Results = Vec<i64>;
+
+/// Whether a raw result is an errno.
+pub fn failed(r: i64) -> Option<i32> {
+    (-4095..0).contains(&r).then_some(-r as i32)
+}
+
+impl Task {
+    /// Runs calls on a stopped task with a frame.
+    pub async fn run(self: &Arc<Self>, calls: Vec<Call>) -> Result<Results, PlatformError> {
+        let mut all = Vec::with_capacity(calls.len());
+        for part in calls.chunks(ctl::MAX_CALLS) {
+            self.start_list(part).await?;
+            let got = self.settled().await?;
+            let stop = got.last().is_none_or(|r| failed(*r).is_some()) || got.len() < part.len();
+            all.extend(got);
+            if stop {
+                break;
+            }
+        }
+        Ok(all)
+    }
+
+    async fn start_list(self: &Arc<Self>, calls: &[Call]) -> Result<(), PlatformError> {
+        poll_fn(|cx| {
+            let mut st = self.st.lock();
+            match (st.phase, st.frame) {
+                (Phase::Stopped, Some(_)) => {}
+                (Phase::Bell | Phase::Parked, _) => {
+                    if st.phase == Phase::Parked {
+                        self.unpark_for_frame(&mut st);
+                    }
+                    st.waker = Some(cx.waker().clone());
+                    return Poll::Pending;
+                }
+                (Phase::Dead, _) => return Poll::Ready(Err(PlatformError::Gone)),
+                _ => return Poll::Ready(Err(PlatformError::Corrupt("host calls on a task that is not stopped"))),
+            }
+            for (i, c) in calls.iter().enumerate() {
+                let at = ctl::CALLS + i * ctl::CALL_SIZE;
+                st.win.put(at, c.nr);
+                for (j, a) in c.args.iter().enumerate() {
+                    st.win.put(at + 8 + j * 8, *a);
+                }
+                st.win.put(at + 56, 0);
+            }
+            st.win.put(ctl::COUNT, calls.len() as u64);
+            st.results.clear();
+            st.list = Some(Box::new(List { calls: calls.to_vec(), pos: 0 }));
+            st.phase = Phase::Calls;
+            self.answer(st.id, cmd::LIST);
+            Poll::Ready(Ok(()))
+        })
+        .await
+    }
+
+    /// Waits until an operation on the task has come to its end.
+    pub async fn settled(self: &Arc<Self>) -> Result<Results, PlatformError> {
+        poll_fn(|cx| {
+            let mut st = self.st.lock();
+            match st.phase {
+                Phase::Stopped => Poll::Ready(Ok(std::mem::take(&mut st.results))),
+                Phase::Dead => Poll::Ready(Err(PlatformError::Gone)),
+                _ => {
+                    st.waker = Some(cx.waker().clone());
+                    Poll::Pending
+                }
+            }
+        })
+        .await
+    }
+
+    /// Gives a stopped task a frame.
+    pub async fn frame_up(self: &Arc<Self>) -> Result<(), PlatformError> {
+        {
+            let mut st = self.st.lock();
+            match st.phase {
+                Phase::Stopped if st.frame.is_some() => return Ok(()),
+                Phase::Stopped => {
+                    if !st.kicked {
+                        self.kick(&mut st);
+                    }
+                    st.phase = Phase::AwaitFrame;
+                    st.after = After::Op;
+                    if self.killable() {
+                        self.answer(st.id, 0);
+                    }
+                }
+                Phase::Parked => self.unpark_for_frame(&mut st),
+                Phase::Bell => {}
+                Phase::AwaitFrame if st.after == After::Park => st.after = After::Op,
+                Phase::Dead => return Err(PlatformError::Gone),
+                _ => return Err(PlatformError::Corrupt("a frame was wanted of a task that runs")),
+            }
+        }
+        self.settled().await.map(drop)
+    }
+
+    /// A notification while the list runs.
+    pub fn listed_call(self: &Arc<Self>, mut st: MutexGuard<'_, St>, n: &Notif, in_stub: bool) {
+        let expected = st.list.as_mut().and_then(|l| {
+            let c = l.calls.get(l.pos)?.clone();
+            (in_stub && c.nr == n.nr as u64 && c.args == n.args && c.nr != DOORBELL).then(|| {
+                l.pos += 1;
+                c
+            })
+        });
+        let Some(call) = expected else {
+            return self.corrupt("a host call that was not asked for");
+        };
+        st.id = n.id;
+        if call.nr == libc::SYS_exit as u64 {
+            let id = n.id;
+            drop(self.bury(st));
+            self.go_on(id);
+            self.release_window();
+            return;
+        }
+        // Installing a descriptor waits for the stub's thread to be scheduled.
+        drop(st);
+        if let Some((file, at)) = &call.file {
+            if let Err(errno) = self.sb.listener.add_fd(n.id, file.as_fd(), *at) {
+                tracing::debug!(errno, at, "installing a descriptor in the stub failed");
+                return self.answer(n.id, -i64::from(errno));
+            }
+        }
+        self.go_on(n.id);
+    }
+
+    /// The list's doorbell.
+    pub fn list_done(self: &Arc<Self>, mut st: MutexGuard<'_, St>) {
+        let n = st.list.take().map_or(0, |l| l.pos);
+        let results = (0..n).map(|i| st.win.get(ctl::CALLS + i * ctl::CALL_SIZE + 56) as i64).collect();
+        st.results = results;
+        st.phase = Phase::Stopped;
+        wake(st);
+    }
+
+    /// What resuming natively means for a task with a frame (or with a file that does not fit the guest's number): the
+    /// stub makes the very call, and its result goes into the frame.
+    pub async fn native_by_list(self: Arc<Self>) {
+        let file = self.st.lock().native_fd.take();
+        if self.frame_up().await.is_err() {
+            return;
+        }
+        let (nr, mut args) = {
+            let st = self.st.lock();
+            (st.nr, st.args)
+        };
+        let mut calls = Vec::new();
+        let mut fd = None;
+        if let Some(f) = file {
+            fd = self.proc.space.take_fd();
+            let Some(at) = fd else { return self.finish_with(-i64::from(libc::ENOMEM)) };
+            args[4] = at.into();
+            calls.push(Call { nr, args, file: Some((f, at)) });
+            calls.push(close_call(at));
+        } else {
+            calls.push(Call { nr, args, file: None });
+        }
+        let got = self.run(calls).await;
+        if let Some(at) = fd {
+            self.proc.space.put_fd(at);
+        }
+        if let Ok(r) = got {
+            self.finish_with(r.first().copied().unwrap_or(-i64::from(libc::ENOMEM)));
+        }
+    }
+
+    fn finish_with(self: &Arc<Self>, v: i64) {
+        let st = self.st.lock();
+        if let (Phase::Stopped, Some(uc)) = (st.phase, st.frame) {
+            frame::set_rax(&st.win, uc, v as u64);
+            self.finish(st);
+        }
+    }
+
+    /// Without FSGSBASE: has the host set the segment bases, then goes on.
+    pub async fn set_bases_and_finish(self: Arc<Self>) {
+        let (fs, gs) = {
+            let mut st = self.st.lock();
+            st.bases_dirty = false;
+            (st.fs, st.gs)
+        };
+        let call = |code: u64, v: u64| Call::new(libc::SYS_arch_prctl, [code, v, 0, 0, 0, 0]);
+        if self.run(vec![call(0x1002, fs), call(0x1001, gs)]).await.is_ok() {
+            let st = self.st.lock();
+            if st.phase == Phase::Stopped && st.frame.is_some() {
+                self.finish(st);
+            }
+        }
+    }
+
+    /// Ends the thread alone.
+    pub async fn exit_by_list(self: Arc<Self>) {
+        if self.frame_up().await.is_ok() {
+            let _ = self.run(vec![Call::new(libc::SYS_exit, [0; 6])]).await;
+        }
+    }
+}
+
+/// Closes a private descriptor of the stub.
+pub fn close_call(fd: u32) -> Call {
+    debug_assert!(fd >= PRIVATE_FD);
+    Call::new(libc::SYS_close, [fd.into(), 0, 0, 0, 0, 0])
+}

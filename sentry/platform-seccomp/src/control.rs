@@ -1,0 +1,324 @@
+//! [`PlatformTask`]: what the kernel can do with a task.
+//!
+//! Neighbours: `task` (state), `calls` (host calls in the stub), `spawn` (new tasks).
+
+use crate::exec::detach;
+use crate::frame;
+use crate::maps;
+use crate::stub::{cmd, ctl};
+use crate::sys;
+use crate::task::{After, Phase, St, Task};
+use chitin_platform::{BoxFuture, CpuTimes, Owner, PlatformError, PlatformTask, Registers, Resume, Spawn, Spawned};
+use std::os::fd::AsFd;
+use std::sync::Arc;
+
+fn host(op: &'static str) -> impl Fn(i32) -> PlatformError {
+    move |errno| if errno == libc::ESRCH { PlatformError::Gone } else { PlatformError::Host { op, errno } }
+}
+
+impl Task {
+    fn arc(&self) -> Option<Arc<Task>> {
+        self.me.upgrade()
+    }
+
+    fn with_frame<R>(&self, f: impl FnOnce(&mut St, usize) -> Result<R, PlatformError>) -> Result<R, PlatformError> {
+        let mut st = self.st.lock();
+        let uc = Task::stopped_with_frame(&st)?;
+        f(&mut st, uc)
+    }
+
+    /// Writes the wake-up word of a parked task and kicks it; its frame must be ready.
+    fn unpark(&self, st: &mut St) {
+        st.phase = Phase::Running;
+        let mut how = 1;
+        if st.bases_dirty {
+            st.win.put(ctl::FS, st.fs);
+            st.win.put(ctl::GS, st.gs);
+            st.bases_dirty = false;
+            how = 2;
+        }
+        st.frame = None;
+        st.win.put(ctl::WAKE, how);
+        let _ = sys::tgkill(self.proc.pid, self.tid, crate::stub::KICK);
+    }
+
+    /// A parked task rings again, so that it is stopped as any other with a frame.
+    pub(crate) fn unpark_for_frame(&self, st: &mut St) {
+        st.phase = Phase::Bell;
+        st.win.put(ctl::WAKE, 0);
+        let _ = sys::tgkill(self.proc.pid, self.tid, crate::stub::KICK);
+    }
+}
+
+impl PlatformTask for Task {
+    fn set_owner(&self, owner: Owner) {
+        let old = self.st.lock().owner.replace(owner);
+        drop(old);
+    }
+
+    fn resume(&self, how: Resume) {
+        let Some(me) = self.arc() else { return };
+        let mut st = self.st.lock();
+        if st.phase == Phase::AwaitFrame && st.after == After::Park {
+            // It was about to be parked: the doorbell brings the frame that takes the result.
+            match how {
+                Resume::Return(v) => {
+                    st.after = After::Finish(v);
+                    return;
+                }
+                _ => {
+                    drop(st);
+                    return detach(Box::pin(me.native_by_list()));
+                }
+            }
+        }
+        if st.phase == Phase::Parked {
+            match (how, st.frame) {
+                (Resume::Return(v), Some(uc)) => {
+                    frame::set_rax(&st.win, uc, v as u64);
+                    if st.interrupt {
+                        // Ring instead of returning: the doorbell is the owed report.
+                        st.phase = Phase::Running;
+                        st.win.put(ctl::WAKE, 0);
+                        let _ = sys::tgkill(self.proc.pid, self.tid, crate::stub::KICK);
+                        return;
+                    }
+                    return self.unpark(&mut st);
+                }
+                _ => {
+                    drop(st);
+                    return detach(Box::pin(me.native_by_list()));
+                }
+            }
+        }
+        if st.phase != Phase::Stopped {
+            if st.phase != Phase::Dead {
+                tracing::error!(tid = self.tid, phase = ?st.phase, "resume of a task that is not stopped");
+            }
+            return;
+        }
+        let id = st.id;
+        self.uncount(&mut st);
+        if let Some(uc) = st.frame {
+            if how == Resume::Native {
+                drop(st);
+                return detach(Box::pin(me.native_by_list()));
+            }
+            if let Resume::Return(v) = how {
+                frame::set_rax(&st.win, uc, v as u64);
+            }
+            if st.bases_dirty && !self.sb.features.fsgsbase {
+                drop(st);
+                return detach(Box::pin(me.set_bases_and_finish()));
+            }
+            return me.finish(st);
+        }
+        match how {
+            Resume::Return(v) => {
+                if st.interrupt && !st.kicked {
+                    self.kick(&mut st);
+                }
+                if st.kicked && !self.killable() {
+                    st.phase = Phase::AwaitFrame;
+                    st.after = After::Answer(v);
+                    return;
+                }
+                st.phase = Phase::Running;
+                if self.killable() {
+                    drop(st);
+                    self.answer(id, v);
+                } else {
+                    self.answer(id, v);
+                }
+            }
+            Resume::Native => {
+                if st.native_fd.is_some() || (!self.killable() && (st.interrupt || st.kicked)) {
+                    drop(st);
+                    return detach(Box::pin(me.native_by_list()));
+                }
+                if st.interrupt && !st.kicked {
+                    self.kick(&mut st);
+                }
+                if !self.sb.features.fsgsbase && st.nr == libc::SYS_arch_prctl as u64 {
+                    match st.args[0] {
+                        0x1002 => st.fs = st.args[1],
+                        0x1001 => st.gs = st.args[1],
+                        _ => {}
+                    }
+                }
+                st.phase = Phase::Running;
+                self.go_on(id);
+            }
+            Resume::Frame => {
+                drop(st);
+                self.corrupt("resumed by a frame it does not have");
+            }
+        }
+    }
+
+    fn interrupt(&self) {
+        let mut st = self.st.lock();
+        if st.interrupt {
+            return;
+        }
+        match st.phase {
+            Phase::Dead | Phase::Limbo => {}
+            Phase::Running => {
+                st.interrupt = true;
+                if !st.kicked {
+                    self.kick(&mut st);
+                }
+            }
+            _ => st.interrupt = true,
+        }
+    }
+
+    fn has_frame(&self) -> bool {
+        let st = self.st.lock();
+        matches!(st.phase, Phase::Stopped | Phase::Parked) && st.frame.is_some()
+    }
+
+    fn ensure_frame(&self) -> BoxFuture<Result<(), PlatformError>> {
+        match self.arc() {
+            Some(me) => Box::pin(async move { me.frame_up().await }),
+            None => Box::pin(async { Err(PlatformError::Gone) }),
+        }
+    }
+
+    fn registers(&self) -> Result<Registers, PlatformError> {
+        self.with_frame(|st, uc| Ok(frame::registers(&st.win, uc, st.fs, st.gs)))
+    }
+
+    fn set_registers(&self, regs: &Registers) -> Result<(), PlatformError> {
+        self.with_frame(|st, uc| {
+            let changed = (st.fs, st.gs) != (regs.fs_base, regs.gs_base);
+            let user = |v: u64| v < 0x7fff_ffff_f000;
+            if changed && !(user(regs.fs_base) && user(regs.gs_base)) {
+                return Err(PlatformError::Host { op: "set of a segment base", errno: libc::EPERM });
+            }
+            frame::set_registers(&st.win, uc, regs);
+            if changed {
+                st.fs = regs.fs_base;
+                st.gs = regs.gs_base;
+                st.bases_dirty = true;
+            }
+            Ok(())
+        })
+    }
+
+    fn read_fpstate(&self, out: &mut Vec<u8>) -> Result<(), PlatformError> {
+        self.with_frame(|st, uc| frame::read_fp(&st.win, uc, &self.sb.layout(), out))
+    }
+
+    fn write_fpstate(&self, image: &[u8]) -> Result<(), PlatformError> {
+        self.with_frame(|st, uc| frame::write_fp(&st.win, uc, &self.sb.layout(), image))
+    }
+
+    fn fpstate_len(&self) -> usize {
+        frame::fp_len(&self.sb.layout())
+    }
+
+    fn spawn(&self, kind: Spawn) -> BoxFuture<Result<Spawned, PlatformError>> {
+        match self.arc() {
+            Some(me) => Box::pin(crate::spawn::spawn(me, kind)),
+            None => Box::pin(async { Err(PlatformError::Gone) }),
+        }
+    }
+
+    fn exit_thread(&self) {
+        let Some(me) = self.arc() else { return };
+        let mut st = self.st.lock();
+        match st.phase {
+            Phase::Dead | Phase::Limbo => return,
+            Phase::Running => {
+                tracing::error!(tid = self.tid, "exit of a thread that is not stopped");
+                return;
+            }
+            _ => {}
+        }
+        self.uncount(&mut st);
+        if self.proc.one_less() == 0 {
+            let exits = st.nr == libc::SYS_exit as u64 || st.nr == libc::SYS_exit_group as u64;
+            let native = st.phase == Phase::Stopped && st.frame.is_none() && exits && self.tid == self.proc.pid;
+            let id = st.id;
+            let owner = me.bury(st);
+            if native && self.sb.listener.go_on(id).is_ok() {
+                drop(owner);
+                return;
+            }
+            self.proc.kill(true);
+            self.sb.fail_pending(self.proc.pid);
+            drop(owner);
+            return;
+        }
+        if self.tid == self.proc.pid {
+            // The leader's pid must stay; it waits where it is, off the list if it can.
+            let owner = st.owner.take();
+            st.win.put(ctl::WAKE, 0);
+            if st.phase == Phase::Stopped && st.frame.is_some() {
+                self.answer(st.id, cmd::PARK);
+            } else if st.phase == Phase::Stopped {
+                if !st.kicked {
+                    self.kick(&mut st);
+                }
+                if self.killable() {
+                    self.answer(st.id, 0);
+                }
+            }
+            st.phase = Phase::Limbo;
+            drop(st);
+            drop(owner);
+            return;
+        }
+        let native = st.phase == Phase::Stopped && st.frame.is_none() && st.nr == libc::SYS_exit as u64;
+        if native {
+            let id = st.id;
+            let owner = me.bury(st);
+            self.go_on(id);
+            self.release_window();
+            drop(owner);
+            return;
+        }
+        let owner = st.owner.take();
+        drop(st);
+        drop(owner);
+        detach(Box::pin(me.exit_by_list()));
+    }
+
+    fn kill_process(&self) {
+        self.proc.kill(true);
+        for t in self.proc.tasks() {
+            let st = t.st.lock();
+            let owner = t.bury(st);
+            drop(owner);
+        }
+        self.sb.fail_pending(self.proc.pid);
+    }
+
+    fn cpu_times(&self) -> CpuTimes {
+        maps::cpu_times(self.sb.proc_dir.as_fd(), self.proc.pid, self.tid)
+    }
+
+    fn affinity(&self, set: Option<&[u8]>) -> Result<Vec<u8>, PlatformError> {
+        let st = self.st.lock();
+        if st.phase == Phase::Dead {
+            return Err(PlatformError::Gone);
+        }
+        if let Some(mask) = set {
+            sys::set_affinity(self.tid, mask).map_err(host("sched_setaffinity"))?;
+        }
+        sys::get_affinity(self.tid).map_err(host("sched_getaffinity"))
+    }
+
+    fn set_nice(&self, nice: i32) -> Result<(), PlatformError> {
+        let st = self.st.lock();
+        if st.phase == Phase::Dead {
+            return Err(PlatformError::Gone);
+        }
+        sys::set_nice(self.tid, nice).map_err(host("setpriority"))
+    }
+
+    fn debug_id(&self) -> u64 {
+        self.tid as u64
+    }
+}

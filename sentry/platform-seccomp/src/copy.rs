@@ -1,0 +1,178 @@
+//! Copies between the sentry and a guest address space.
+//!
+//! Invariants: copies are fallible and exact (`CopyFault::done` counts to the first inaccessible byte), respect page
+//! protections, and never touch the platform's own range.
+
+use crate::space::Space;
+use crate::stub::{STUB_BASE, STUB_HI};
+use crate::sys;
+use chitin_platform::CopyFault;
+
+const PAGE: u64 = 4096;
+const BATCH: usize = 64;
+
+/// How much of a range lies before the platform's own one.
+fn allowed(addr: u64, len: usize) -> usize {
+    let end = addr.saturating_add(len as u64);
+    let limit = if addr < STUB_BASE {
+        end.min(STUB_BASE)
+    } else if addr >= STUB_HI {
+        end
+    } else {
+        addr
+    };
+    (limit - addr) as usize
+}
+
+fn iov(addr: u64, len: usize) -> libc::iovec {
+    libc::iovec { iov_base: addr as *mut _, iov_len: len }
+}
+
+impl Space {
+    fn with_pid(&self, mut f: impl FnMut(i32) -> Result<usize, i32>) -> Result<usize, i32> {
+        let pids = self.readers.read();
+        for pid in pids.iter() {
+            match f(*pid) {
+                Err(libc::ESRCH) => {}
+                r => return r,
+            }
+        }
+        Err(libc::ESRCH)
+    }
+
+    fn copy(
+        &self,
+        addr: u64,
+        len: usize,
+        mut step: impl FnMut(i32, usize, usize) -> Result<usize, i32>,
+    ) -> Result<(), CopyFault> {
+        let ok = allowed(addr, len);
+        let mut done = 0;
+        while done < ok {
+            let left = ok - done;
+            match self.with_pid(|pid| step(pid, done, left)) {
+                Ok(n) if n > 0 => {
+                    done += n;
+                    continue;
+                }
+                _ => {}
+            }
+            // Find the exact end page by page.
+            let in_page = (PAGE - (addr + done as u64) % PAGE) as usize;
+            if in_page >= left {
+                return Err(CopyFault { done });
+            }
+            match self.with_pid(|pid| step(pid, done, in_page)) {
+                Ok(n) if n > 0 => done += n,
+                _ => return Err(CopyFault { done }),
+            }
+        }
+        if done == len { Ok(()) } else { Err(CopyFault { done }) }
+    }
+
+    pub(crate) fn read_at(&self, addr: u64, buf: &mut [u8]) -> Result<(), CopyFault> {
+        self.copy(addr, buf.len(), |pid, at, n| {
+            let local = buf.get_mut(at..at + n).ok_or(libc::EFAULT)?;
+            sys::vm_read(pid, local, &[iov(addr + at as u64, n)])
+        })
+    }
+
+    pub(crate) fn write_at(&self, addr: u64, data: &[u8]) -> Result<(), CopyFault> {
+        self.copy(addr, data.len(), |pid, at, n| {
+            let local = data.get(at..at + n).ok_or(libc::EFAULT)?;
+            sys::vm_write(pid, local, &[iov(addr + at as u64, n)])
+        })
+    }
+
+    /// Runs batches of ranges through `batch`, and finishes a batch that stopped early through `single`. Both get the
+    /// offset in the local buffer.
+    fn vectored(
+        &self,
+        ranges: &[(u64, usize)],
+        space: usize,
+        buf: &mut dyn VecBuf,
+    ) -> Result<(), CopyFault> {
+        let mut done = 0usize;
+        for part in ranges.chunks(BATCH) {
+            let mut iovs = [iov(0, 0); BATCH];
+            let mut total = 0usize;
+            let mut clean = true;
+            for (v, (addr, len)) in iovs.iter_mut().zip(part) {
+                let len = (*len).min(space - done - total);
+                clean &= allowed(*addr, len) == len;
+                *v = iov(*addr, len);
+                total += len;
+            }
+            let mut n = 0;
+            if clean && total > 0 {
+                n = self.with_pid(|pid| buf.batch(pid, done, total, &iovs[..part.len()])).unwrap_or(0);
+            }
+            if n < total {
+                let mut skip = n;
+                for v in &iovs[..part.len()] {
+                    let s = skip.min(v.iov_len);
+                    skip -= s;
+                    if s == v.iov_len {
+                        continue;
+                    }
+                    match buf.single(self, done + n, v.iov_base as u64 + s as u64, v.iov_len - s) {
+                        Ok(()) => n += v.iov_len - s,
+                        Err(f) => return Err(CopyFault { done: done + n + f.done }),
+                    }
+                }
+            }
+            done += total;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn readv_at(&self, ranges: &[(u64, usize)], buf: &mut [u8]) -> Result<(), CopyFault> {
+        let space = buf.len();
+        self.vectored(ranges, space, &mut Gather(buf))
+    }
+
+    pub(crate) fn writev_at(&self, ranges: &[(u64, usize)], data: &[u8]) -> Result<(), CopyFault> {
+        self.vectored(ranges, data.len(), &mut Scatter(data))
+    }
+
+    pub(crate) fn cmpxchg_at(&self, addr: u64, old: u32, new: u32) -> Result<u32, CopyFault> {
+        let stripe = (addr >> 2) as usize % self.sb.words.len();
+        let _g = self.sb.words[stripe].lock();
+        let mut b = [0u8; 4];
+        self.read_at(addr, &mut b)?;
+        let seen = u32::from_le_bytes(b);
+        // A futex word must be writable even when it is not exchanged: the caller decides; we write only on a match.
+        if seen == old {
+            self.write_at(addr, &new.to_le_bytes())?;
+        }
+        Ok(seen)
+    }
+}
+
+trait VecBuf {
+    fn batch(&mut self, pid: i32, at: usize, len: usize, iovs: &[libc::iovec]) -> Result<usize, i32>;
+    fn single(&mut self, s: &Space, at: usize, addr: u64, len: usize) -> Result<(), CopyFault>;
+}
+
+struct Gather<'a>(&'a mut [u8]);
+struct Scatter<'a>(&'a [u8]);
+
+impl VecBuf for Gather<'_> {
+    fn batch(&mut self, pid: i32, at: usize, len: usize, iovs: &[libc::iovec]) -> Result<usize, i32> {
+        sys::vm_read(pid, self.0.get_mut(at..at + len).ok_or(libc::EFAULT)?, iovs)
+    }
+
+    fn single(&mut self, s: &Space, at: usize, addr: u64, len: usize) -> Result<(), CopyFault> {
+        s.read_at(addr, self.0.get_mut(at..at + len).ok_or(CopyFault { done: 0 })?)
+    }
+}
+
+impl VecBuf for Scatter<'_> {
+    fn batch(&mut self, pid: i32, at: usize, len: usize, iovs: &[libc::iovec]) -> Result<usize, i32> {
+        sys::vm_write(pid, self.0.get(at..at + len).ok_or(libc::EFAULT)?, iovs)
+    }
+
+    fn single(&mut self, s: &Space, at: usize, addr: u64, len: usize) -> Result<(), CopyFault> {
+        s.write_at(addr, self.0.get(at..at + len).ok_or(CopyFault { done: 0 })?)
+    }
+}

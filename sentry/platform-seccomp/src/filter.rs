@@ -1,0 +1,97 @@
+//! The BPF program that every stub runs under.
+//!
+//! Neighbours: `stub` (the addresses it compares with), `zygote` (installs it).
+//!
+//! Invariant: nothing is allowed but `rt_sigreturn` and the constant parking wait, both from the stub's page only; the
+//! instruction pointer decides nothing else than between notify and trap.
+
+use crate::stub::{PARK_SET, STUB_BASE};
+use libc::sock_filter;
+
+const LD: u16 = 0x20; // BPF_LD | BPF_W | BPF_ABS
+const AND: u16 = 0x54;
+const JEQ: u16 = 0x15;
+const JGE: u16 = 0x35;
+const RET: u16 = 0x06;
+
+const ARCH: u32 = 4;
+const IP_LO: u32 = 8;
+const IP_HI: u32 = 12;
+
+const RET_ENOSYS: u32 = 0x0005_0000 | libc::ENOSYS as u32;
+const RET_TRAP: u32 = 0x0003_0000;
+const RET_NOTIF: u32 = 0x7fc0_0000;
+const RET_ALLOW: u32 = 0x7fff_0000;
+
+/// Calls that need the whole register file.
+const TRAPPED: [i64; 8] = [
+    libc::SYS_clone,
+    libc::SYS_fork,
+    libc::SYS_vfork,
+    libc::SYS_clone3,
+    libc::SYS_rt_sigreturn,
+    libc::SYS_brk,
+    libc::SYS_shmat,
+    libc::SYS_shmdt,
+];
+
+fn op(code: u16, k: u32, jt: u8, jf: u8) -> sock_filter {
+    sock_filter { code, jt, jf, k }
+}
+
+fn arg(n: u32, high: bool) -> u32 {
+    16 + 8 * n + if high { 4 } else { 0 }
+}
+
+/// The program.
+pub fn program() -> Vec<sock_filter> {
+    let mut p = vec![
+        op(LD, ARCH, 0, 0),
+        op(JEQ, 0xc000_003e, 1, 0),
+        op(RET, RET_ENOSYS, 0, 0),
+        // x32 numbers, and -1.
+        op(LD, 0, 0, 0),
+        op(JGE, 0x4000_0000, 0, 1),
+        op(RET, RET_ENOSYS, 0, 0),
+    ];
+    // From the stub's page?
+    let park: Vec<(u32, u32)> = vec![
+        (arg(0, true), (PARK_SET >> 32) as u32),
+        (arg(0, false), PARK_SET as u32),
+        (arg(1, true), 0),
+        (arg(1, false), 0),
+        (arg(2, true), 0),
+        (arg(2, false), 0),
+        (arg(3, true), 0),
+        (arg(3, false), 8),
+    ];
+    let mut stub = vec![
+        op(LD, 0, 0, 0),
+        op(JEQ, libc::SYS_rt_sigreturn as u32, 0, 1),
+        op(RET, RET_ALLOW, 0, 0),
+        op(JEQ, libc::SYS_rt_sigtimedwait as u32, 0, (park.len() * 2 + 1) as u8),
+    ];
+    let total = park.len();
+    for (i, (off, want)) in park.into_iter().enumerate() {
+        stub.push(op(LD, off, 0, 0));
+        stub.push(op(JEQ, want, 0, ((total - i - 1) * 2 + 1) as u8));
+    }
+    stub.push(op(RET, RET_ALLOW, 0, 0));
+    stub.push(op(RET, RET_NOTIF, 0, 0));
+
+    p.push(op(LD, IP_HI, 0, 0));
+    p.push(op(JEQ, (STUB_BASE >> 32) as u32, 0, (stub.len() + 3) as u8));
+    p.push(op(LD, IP_LO, 0, 0));
+    p.push(op(AND, 0xffff_f000, 0, 0));
+    p.push(op(JEQ, STUB_BASE as u32, 0, stub.len() as u8));
+    p.extend(stub);
+
+    p.push(op(LD, 0, 0, 0));
+    let n = TRAPPED.len();
+    for (i, nr) in TRAPPED.into_iter().enumerate() {
+        p.push(op(JEQ, nr as u32, (n - i) as u8, 0));
+    }
+    p.push(op(RET, RET_NOTIF, 0, 0));
+    p.push(op(RET, RET_TRAP, 0, 0));
+    p
+}

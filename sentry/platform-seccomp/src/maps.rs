@@ -1,0 +1,202 @@
+//! What the host knows about an address space: mappings, sizes, CPU time, read through an injected /proc directory.
+
+use crate::space::Space;
+use crate::stub::{STUB_BASE, STUB_HI};
+use crate::sys;
+use chitin_platform::{CpuTimes, HostVma, HostVmaKind, PlatformError, SpaceUsage};
+use std::ffi::CString;
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+/// `struct procmap_query` (Linux 6.11).
+#[repr(C)]
+#[derive(Default)]
+struct MapQuery {
+    size: u64,
+    flags: u64,
+    addr: u64,
+    start: u64,
+    end: u64,
+    vma_flags: u64,
+    page_size: u64,
+    offset: u64,
+    inode: u64,
+    dev_major: u32,
+    dev_minor: u32,
+    name_size: u32,
+    build_id_size: u32,
+    name: u64,
+    build_id: u64,
+}
+const PROCMAP_QUERY: u64 = 0xc068_6611;
+
+fn open(dir: BorrowedFd<'_>, path: &str) -> Result<OwnedFd, i32> {
+    let path = CString::new(path).map_err(|_| libc::EINVAL)?;
+    sys::open_at(Some(dir), &path, libc::O_RDONLY)
+}
+
+fn read(dir: BorrowedFd<'_>, path: &str) -> Result<String, i32> {
+    let mut out = Vec::new();
+    let mut f = File::from(open(dir, path)?);
+    f.read_to_end(&mut out).map_err(|e| e.raw_os_error().unwrap_or(libc::EIO))?;
+    Ok(String::from_utf8_lossy(&out).into_owned())
+}
+
+pub fn dev(major: u64, minor: u64) -> u64 {
+    libc::makedev(major as u32, minor as u32)
+}
+
+/// One header line of maps or smaps.
+fn parse_line(line: &str) -> Option<HostVma> {
+    let mut it = line.split_ascii_whitespace();
+    let (start, end) = it.next()?.split_once('-')?;
+    let start = u64::from_str_radix(start, 16).ok()?;
+    let end = u64::from_str_radix(end, 16).ok()?;
+    let perms = it.next()?.as_bytes();
+    if perms.len() != 4 {
+        return None;
+    }
+    let offset = u64::from_str_radix(it.next()?, 16).ok()?;
+    let (maj, min) = it.next()?.split_once(':')?;
+    let dev = dev(u64::from_str_radix(maj, 16).ok()?, u64::from_str_radix(min, 16).ok()?);
+    let ino = it.next()?.parse().ok()?;
+    let kind = match it.next() {
+        Some("[vdso]") => HostVmaKind::Vdso,
+        Some(s) if s.starts_with("[vvar") => HostVmaKind::Vvar,
+        Some("[vsyscall]") => HostVmaKind::Vsyscall,
+        _ if ino != 0 => HostVmaKind::File,
+        _ => HostVmaKind::Anonymous,
+    };
+    let prot = u32::from(perms[0] == b'r') | u32::from(perms[1] == b'w') << 1 | u32::from(perms[2] == b'x') << 2;
+    Some(HostVma { range: start..end, prot, shared: perms[3] == b's', offset, dev, ino, kind, rss_kb: 0 })
+}
+
+/// All mappings of a process, the platform's own included.
+pub fn all(dir: BorrowedFd<'_>, pid: i32, rss: bool) -> Result<Vec<HostVma>, i32> {
+    let text = read(dir, &format!("{pid}/{}", if rss { "smaps" } else { "maps" }))?;
+    let mut out: Vec<HostVma> = Vec::new();
+    for line in text.lines() {
+        if let Some(v) = parse_line(line) {
+            out.push(v);
+        } else if let (Some(kb), Some(v)) = (line.strip_prefix("Rss:"), out.last_mut()) {
+            v.rss_kb = kb.trim().trim_end_matches("kB").trim().parse().unwrap_or(0);
+        }
+    }
+    Ok(out)
+}
+
+fn host(op: &'static str) -> impl Fn(i32) -> PlatformError {
+    move |errno| match errno {
+        libc::ENOENT | libc::ESRCH => PlatformError::Gone,
+        _ => PlatformError::Host { op, errno },
+    }
+}
+
+impl Space {
+    fn pid(&self) -> Result<i32, PlatformError> {
+        self.readers.read().first().copied().ok_or(PlatformError::Gone)
+    }
+
+    fn hidden(&self, v: &HostVma) -> bool {
+        let own = v.range.start >= STUB_BASE && v.range.end <= STUB_HI;
+        let gap = self.gap.get().is_some_and(|g| v.prot == 0 && v.range.start >= g.start && v.range.end <= g.end);
+        own || gap
+    }
+
+    pub(crate) fn list_mappings(&self, rss: bool) -> Result<Vec<HostVma>, PlatformError> {
+        let mut all = all(self.sb.proc_dir.as_fd(), self.pid()?, rss).map_err(host("read of maps"))?;
+        all.retain(|v| !self.hidden(v));
+        // A guest's own PROT_NONE mapping may have merged with the gap.
+        if let Some(g) = self.gap.get() {
+            for v in all.iter_mut().filter(|v| v.prot == 0 && v.ino == 0) {
+                if v.range.end == g.end && v.range.start < g.start {
+                    v.range.end = g.start;
+                }
+            }
+        }
+        Ok(all)
+    }
+
+    pub(crate) fn find_mapping(&self, addr: u64) -> Result<Option<HostVma>, PlatformError> {
+        let fd = open(self.sb.proc_dir.as_fd(), &format!("{}/maps", self.pid()?)).map_err(host("open of maps"))?;
+        let mut q = MapQuery { size: size_of::<MapQuery>() as u64, addr, ..MapQuery::default() };
+        // SAFETY: the kernel reads and fills one `struct procmap_query` of the size given in it.
+        let r = unsafe { libc::ioctl(fd.as_raw_fd(), PROCMAP_QUERY as _, &raw mut q) };
+        if r < 0 {
+            return match sys::errno() {
+                libc::ENOENT => Ok(None),
+                libc::ESRCH => Err(PlatformError::Gone),
+                _ => Ok(self.list_mappings(false)?.into_iter().find(|v| v.range.contains(&addr))),
+            };
+        }
+        let in_list = |rs: Option<&Vec<std::ops::Range<u64>>>| rs.is_some_and(|rs| rs.iter().any(|r| r.contains(&addr)));
+        let kind = if matches!(self.sb.vdso.get(), Some(Some(r)) if r.contains(&addr)) {
+            HostVmaKind::Vdso
+        } else if in_list(self.sb.vvar.get()) {
+            HostVmaKind::Vvar
+        } else if q.inode != 0 {
+            HostVmaKind::File
+        } else {
+            HostVmaKind::Anonymous
+        };
+        let mut v = HostVma {
+            range: q.start..q.end,
+            prot: (q.vma_flags & 7) as u32,
+            shared: q.vma_flags & 8 != 0,
+            offset: q.offset,
+            dev: dev(q.dev_major.into(), q.dev_minor.into()),
+            ino: q.inode,
+            kind,
+            rss_kb: 0,
+        };
+        if self.hidden(&v) {
+            return Ok(None);
+        }
+        if let Some(g) = self.gap.get() {
+            if v.prot == 0 && v.ino == 0 && v.range.end == g.end && v.range.start < g.start {
+                if addr >= g.start {
+                    return Ok(None);
+                }
+                v.range.end = g.start;
+            }
+        }
+        Ok(Some(v))
+    }
+
+    pub(crate) fn read_usage(&self) -> SpaceUsage {
+        let Ok(pid) = self.pid() else { return SpaceUsage::default() };
+        let Ok(text) = read(self.sb.proc_dir.as_fd(), &format!("{pid}/statm")) else {
+            return SpaceUsage::default();
+        };
+        let n: Vec<u64> =
+            text.split_ascii_whitespace().map(|s| s.parse::<u64>().unwrap_or(0).saturating_mul(4096)).collect();
+        let at = |i: usize| n.get(i).copied().unwrap_or(0);
+        let gap = self.gap.get().map_or(0, |g| g.end - g.start);
+        let own = (STUB_HI - STUB_BASE) + gap;
+        SpaceUsage {
+            virt: at(0).saturating_sub(own),
+            resident: at(1),
+            shared: at(2),
+            text: at(3),
+            data: at(5),
+        }
+    }
+}
+
+/// CPU time of a thread: the precise total, split as the tick counters say.
+pub fn cpu_times(dir: BorrowedFd<'_>, pid: i32, tid: i32) -> CpuTimes {
+    let field = |s: &str, i: usize| s.split_ascii_whitespace().nth(i).and_then(|s| s.parse::<u64>().ok());
+    let Ok(stat) = read(dir, &format!("{pid}/task/{tid}/stat")) else { return CpuTimes::default() };
+    let rest = stat.rsplit_once(')').map_or("", |(_, r)| r);
+    let (u, s) = (field(rest, 11).unwrap_or(0), field(rest, 12).unwrap_or(0));
+    let total = read(dir, &format!("{pid}/task/{tid}/schedstat")).ok().and_then(|t| field(&t, 0));
+    match total {
+        Some(ns) if u + s > 0 => {
+            let user = (u128::from(ns) * u128::from(u) / u128::from(u + s)) as u64;
+            CpuTimes { user_ns: user, system_ns: ns - user }
+        }
+        Some(ns) => CpuTimes { user_ns: ns, system_ns: 0 },
+        None => CpuTimes { user_ns: u.saturating_mul(10_000_000), system_ns: s.saturating_mul(10_000_000) },
+    }
+}

@@ -1,0 +1,187 @@
+//! What all parts of one running platform share: listener, arena, tables, and the dispatch of notifications.
+//!
+//! Neighbours: `task` handles a known thread's notifications, `spawn` those of new-born threads, `reaper` deaths.
+//!
+//! Locks: all here are leaves but none is held across a host call that can block. The table maps a host tid to the task
+//! that owns it until the task is ended or its process found dead.
+
+use crate::arena::Arena;
+use crate::frame::Layout;
+use crate::process::Process;
+use crate::spawn::Pending;
+use crate::stub::{DOORBELL, STUB_BASE, WIN_BASE, code};
+use crate::sys::{self, Listener, Notif};
+use crate::table::TidTable;
+use crate::task::Task;
+use chitin_platform::{Event, PlatformError};
+use parking_lot::Mutex;
+use std::collections::{HashMap, VecDeque};
+use std::ops::Range;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+
+/// What the host's kernel offers, as found at the start.
+#[derive(Clone, Copy, Debug)]
+pub struct Features {
+    /// A received notification is not interrupted by signals (Linux 5.19).
+    pub wait_killable: bool,
+    /// The answer runs the guest on the answering CPU at once (Linux 6.6).
+    pub sync_wake: bool,
+    /// The stub may read and write the segment bases itself.
+    pub fsgsbase: bool,
+}
+
+pub struct Sandbox {
+    pub listener: Listener,
+    pub arena: Arc<Arena>,
+    pub features: Features,
+    pub proc_dir: OwnedFd,
+    pub layout: OnceLock<Layout>,
+    /// vDSO and vvar, which every address space keeps.
+    pub vdso: OnceLock<Option<Range<u64>>>,
+    pub vvar: OnceLock<Vec<Range<u64>>>,
+    pub zygote: OnceLock<Arc<Task>>,
+    pub table: TidTable<Arc<Task>>,
+    pub procs: Mutex<HashMap<i32, Arc<Process>>>,
+    pub pending: Mutex<HashMap<u64, Arc<Pending>>>,
+    pub parking: crate::parking::Parking,
+    /// The platform is being dropped.
+    pub closing: AtomicBool,
+    events: Mutex<VecDeque<Event>>,
+    events_len: AtomicUsize,
+    /// Stripes for compare-exchange on guest words.
+    pub words: [Mutex<()>; 64],
+}
+
+impl Sandbox {
+    pub fn new(listener: Listener, arena: Arc<Arena>, features: Features, proc_dir: OwnedFd) -> Arc<Sandbox> {
+        Arc::new(Sandbox {
+            listener,
+            arena,
+            features,
+            proc_dir,
+            layout: OnceLock::new(),
+            vdso: OnceLock::new(),
+            vvar: OnceLock::new(),
+            zygote: OnceLock::new(),
+            table: TidTable::new(),
+            procs: Mutex::default(),
+            pending: Mutex::default(),
+            parking: crate::parking::Parking::default(),
+            closing: AtomicBool::new(false),
+            events: Mutex::default(),
+            events_len: AtomicUsize::new(0),
+            words: std::array::from_fn(|_| Mutex::new(())),
+        })
+    }
+
+    pub fn window_addr(&self, index: u64) -> u64 {
+        WIN_BASE + index * self.arena.window_size()
+    }
+
+    pub fn layout(&self) -> Layout {
+        self.layout.get().copied().unwrap_or_default()
+    }
+
+    /// Waits for the next event.
+    pub fn next_event(self: &Arc<Self>) -> Event {
+        loop {
+            if self.events_len.load(Ordering::Acquire) > 0 {
+                if let Some(e) = self.pop() {
+                    return e;
+                }
+            }
+            match self.listener.recv() {
+                Ok(n) => {
+                    if let Some(e) = self.dispatch(&n) {
+                        return e;
+                    }
+                }
+                // The notifying thread died first, or we were interrupted.
+                Err(libc::ENOENT | libc::EINTR) => {}
+                Err(errno) => {
+                    tracing::error!(errno, "the notification listener failed; retrying");
+                    std::thread::sleep(std::time::Duration::from_millis(100));
+                }
+            }
+        }
+    }
+
+    fn pop(&self) -> Option<Event> {
+        let mut q = self.events.lock();
+        let e = q.pop_front();
+        self.events_len.store(q.len(), Ordering::Release);
+        let more = !q.is_empty();
+        drop(q);
+        if more {
+            self.ring();
+        }
+        e
+    }
+
+    /// Queues an event that no notification carries, and has some worker look at the queue.
+    pub fn push_event(&self, e: Event) {
+        let mut q = self.events.lock();
+        q.push_back(e);
+        self.events_len.store(q.len(), Ordering::Release);
+        drop(q);
+        self.ring();
+    }
+
+    fn ring(&self) {
+        if let Some(z) = self.zygote.get() {
+            z.ring();
+        }
+    }
+
+    fn dispatch(self: &Arc<Self>, n: &Notif) -> Option<Event> {
+        if n.ip & !0xfff == STUB_BASE {
+            let token = match n.nr as u64 {
+                9 => n.args[4],
+                DOORBELL if n.args[0] == code::CHILD => n.args[2],
+                _ => 0,
+            };
+            if token >> 32 != 0 {
+                let pending = self.pending.lock().get(&token).cloned();
+                if let Some(p) = pending {
+                    if p.announce(self, n) {
+                        return None;
+                    }
+                }
+            }
+        }
+        match self.table.get(n.pid) {
+            Some(t) => t.on_notif(n),
+            None => {
+                self.stranger(n);
+                None
+            }
+        }
+    }
+
+    /// A thread nobody expects: a child whose maker gave up, or one that died while we looked.
+    pub fn stranger(&self, n: &Notif) {
+        if self.listener.id_valid(n.id) {
+            tracing::warn!(tid = n.pid, nr = n.nr, "unexpected stub thread; killing its process");
+            let _ = sys::kill(n.pid as i32, libc::SIGKILL);
+        }
+    }
+
+    /// Registers a new host process; the caller adds its first task.
+    pub fn register(&self, p: &Arc<Process>) {
+        self.procs.lock().insert(p.pid, p.clone());
+    }
+
+    /// Children of a dead or killed process will not come.
+    pub fn fail_pending(&self, pid: i32) {
+        let lost: Vec<Arc<Pending>> = {
+            let mut all = self.pending.lock();
+            let tokens: Vec<u64> = all.iter().filter(|(_, p)| p.parent == pid).map(|(t, _)| *t).collect();
+            tokens.iter().filter_map(|t| all.remove(t)).collect()
+        };
+        for p in lost {
+            p.complete(Err(PlatformError::Gone));
+        }
+    }
+}

@@ -1,0 +1,289 @@
+//! New threads and processes: the stub of an existing task clones natively, and the child rings before it runs guest code.
+//!
+//! Neighbours: `stub` (the clone path), `space` (windows), `sandbox` (finds the expectation of an unknown thread).
+//!
+//! Invariants: at most one clone is under way per address space; its child presents a random token that only that address
+//! space can know, and its thread group is checked, so an announcement is what it claims to be. A forked child maps its
+//! own window over its maker's before it does anything else. If nobody waits for a child any more it is killed.
+
+use crate::calls::{Call, failed};
+use crate::frame;
+use crate::process::Process;
+use crate::sandbox::Sandbox;
+use crate::space::{NewWindow, Space};
+use crate::stub::{ARENA_FD, DOORBELL, ctl};
+use crate::sys::{self, Notif};
+use crate::task::{Birth, Phase, Task};
+use chitin_platform::{PlatformError, Spawn, Spawned};
+use parking_lot::Mutex;
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::{Poll, Waker};
+
+/// An expected child.
+pub struct Pending {
+    /// The maker's process.
+    pub parent: i32,
+    token: u64,
+    kind: Spawn,
+    maker: Arc<Process>,
+    space: Arc<Space>,
+    index: u64,
+    uc: usize,
+    fs: u64,
+    gs: u64,
+    /// The mapping of its own window that a forked child makes: address, length, arena offset.
+    map: Option<(u64, u64, u64)>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    win: Option<crate::arena::Window>,
+    done: Option<Result<Arc<Task>, PlatformError>>,
+    waker: Option<Waker>,
+    /// What the maker's clone call said; untrusted.
+    claim: i32,
+}
+
+/// Takes the expectation back when its future ends, however that happens.
+struct Expect {
+    sb: Arc<Sandbox>,
+    pending: Arc<Pending>,
+}
+
+impl Drop for Expect {
+    fn drop(&mut self) {
+        self.sb.pending.lock().remove(&self.pending.token);
+        if let Some(Ok(t)) = self.pending.state.lock().done.take() {
+            t.proc.kill(true);
+        }
+    }
+}
+
+impl Pending {
+    pub fn complete(&self, r: Result<Arc<Task>, PlatformError>) {
+        let mut s = self.state.lock();
+        if s.done.is_none() {
+            s.done = Some(r);
+        }
+        let w = s.waker.take();
+        drop(s);
+        if let Some(w) = w {
+            w.wake();
+        }
+    }
+
+    /// A process died that nobody knows: ours, if its maker said so.
+    pub fn claimed(&self, pid: i32) -> bool {
+        self.state.lock().claim == pid
+    }
+
+    async fn child(&self) -> Result<Arc<Task>, PlatformError> {
+        poll_fn(|cx| {
+            let mut s = self.state.lock();
+            match s.done.take() {
+                Some(r) => Poll::Ready(r),
+                None => {
+                    s.waker = Some(cx.waker().clone());
+                    Poll::Pending
+                }
+            }
+        })
+        .await
+    }
+
+    /// The first notification of a thread that knows the token. `false`: it is not what was expected.
+    pub fn announce(self: &Arc<Self>, sb: &Arc<Sandbox>, n: &Notif) -> bool {
+        let tid = n.pid as i32;
+        if let Some(old) = sb.table.get(n.pid) {
+            if sys::tgkill(old.proc.pid, tid, 0).is_ok() {
+                return false; // A thread we know; its own state decides (a booting child's doorbell comes here too).
+            }
+        }
+        let group = if self.kind == Spawn::Thread { self.maker.pid } else { tid };
+        let first = match self.map {
+            Some((addr, len, off)) => n.nr == 9 && n.args == [addr, len, 3, 0x11, self.token, off],
+            None => n.nr as u64 == DOORBELL && frame_at(self, n.args[1]),
+        };
+        if !first || sys::tgkill(group, tid, 0).is_err() {
+            return false;
+        }
+        let Some(win) = self.state.lock().win.take() else { return false };
+        let proc = match self.kind {
+            Spawn::Thread => self.maker.clone(),
+            _ => {
+                let p = Process::new(tid, self.space.clone());
+                sb.register(&p);
+                p
+            }
+        };
+        let boot = self.map.is_some();
+        let (phase, frame, token) = match boot {
+            true => (Phase::Boot, None, self.token),
+            false => (Phase::Stopped, Some(self.uc), 0),
+        };
+        let birth =
+            Birth { tid, index: self.index, win, phase, id: n.id, frame, fs: self.fs, gs: self.gs, token };
+        let task = Task::new(sb, &proc, birth);
+        if boot {
+            task.go_on(n.id);
+        } else {
+            sb.pending.lock().remove(&self.token);
+            self.complete(Ok(task));
+        }
+        true
+    }
+}
+
+fn frame_at(p: &Pending, uc: u64) -> bool {
+    p.state.lock().win.as_ref().is_some_and(|w| frame::locate(w, uc) == Some(p.uc))
+}
+
+fn no_window() -> PlatformError {
+    PlatformError::Host { op: "allocation of a thread's window", errno: libc::EAGAIN }
+}
+
+const CLONE_THREAD_FLAGS: i32 = libc::CLONE_VM
+    | libc::CLONE_FS
+    | libc::CLONE_FILES
+    | libc::CLONE_SIGHAND
+    | libc::CLONE_THREAD
+    | libc::CLONE_SYSVSEM;
+
+/// Clones the stopped `maker`.
+pub async fn spawn(maker: Arc<Task>, kind: Spawn) -> Result<Spawned, PlatformError> {
+    maker.frame_up().await?;
+    let sb = maker.sb.clone();
+    let space = maker.proc.space.clone();
+    let _one = space.clone_lock.lock().await;
+    let token = (sys::random_u64() | 1 << 63) & !0xffff_ffff | u64::from(ARENA_FD);
+
+    let mut calls = Vec::with_capacity(2);
+    let (new_space, win, index, map, flags) = match kind {
+        Spawn::Fork => {
+            let chunk = sb.arena.alloc().ok_or_else(no_window)?;
+            let off = chunk.offset();
+            let (s, win) = Space::new(&sb, chunk, maker.index);
+            if let Some(g) = space.gap.get() {
+                let _ = s.gap.set(g.clone());
+            }
+            let map = (space.chunk_addr(maker.index), sb.arena.chunk_len(), off);
+            (s, win, maker.index, Some(map), libc::CLONE_PARENT)
+        }
+        Spawn::Thread | Spawn::SharedProcess => {
+            let NewWindow { window, index, map } = space.alloc_window().ok_or_else(no_window)?;
+            if let Some((addr, off)) = map {
+                let len = sb.arena.chunk_len();
+                calls.push(Call::new(libc::SYS_mmap, [addr, len, 3, 0x11, ARENA_FD.into(), off]));
+            }
+            let flags = match kind {
+                Spawn::Thread => CLONE_THREAD_FLAGS,
+                _ => libc::CLONE_VM | libc::CLONE_FILES | libc::CLONE_PARENT,
+            };
+            (space.clone(), window, index, None, flags)
+        }
+    };
+    let mapped_chunk = !calls.is_empty();
+    calls.push(Call::new(libc::SYS_clone, [flags as u64, 0, 0, 0, 0, 0]));
+
+    let expect = {
+        let st = maker.st.lock();
+        let uc = Task::stopped_with_frame(&st)?;
+        win.copy_from(&st.win, uc - 8);
+        frame::rebase(&win, uc, &st.win);
+        for o in (0..ctl::CALLS).step_by(8) {
+            win.put(o, 0);
+        }
+        st.win.put(ctl::TOKEN, token);
+        st.win.put(ctl::CHUNK_ADDR, map.map_or(0, |m| m.0));
+        st.win.put(ctl::CHUNK_OFF, map.map_or(0, |m| m.2));
+        st.win.put(ctl::CHILD_UC, win.vaddr + uc as u64);
+        let pending = Arc::new(Pending {
+            parent: maker.proc.pid,
+            token,
+            kind,
+            maker: maker.proc.clone(),
+            space: new_space.clone(),
+            index,
+            uc,
+            fs: st.fs,
+            gs: st.gs,
+            map,
+            state: Mutex::new(State { win: Some(win), ..State::default() }),
+        });
+        sb.pending.lock().insert(token, pending.clone());
+        Expect { sb: sb.clone(), pending }
+    };
+
+    let wanted = calls.len();
+    let results = maker.run(calls).await;
+    let give_back = |space: &Arc<Space>| {
+        if kind != Spawn::Fork {
+            space.free_window(index);
+        }
+    };
+    let results = match results {
+        Ok(r) => r,
+        Err(e) => {
+            give_back(&space);
+            return Err(e);
+        }
+    };
+    if mapped_chunk && results.len() == wanted {
+        space.set_mapped(index);
+    }
+    let last = results.last().copied().unwrap_or(-i64::from(libc::EAGAIN));
+    if let Some(errno) = failed(last) {
+        give_back(&space);
+        return Err(PlatformError::Host { op: "clone", errno });
+    }
+    expect.pending.state.lock().claim = last as i32;
+    let task = expect.pending.child().await?;
+    drop(expect);
+
+    if kind == Spawn::Fork {
+        // The maker's other windows must not stay in reach.
+        let cover: Vec<Call> = space
+            .other_chunks(maker.index)
+            .into_iter()
+            .map(|(addr, len)| Call::new(libc::SYS_mmap, [addr, len, 0, 0x4032, u64::MAX, 0]))
+            .collect();
+        if !cover.is_empty() {
+            let n = cover.len();
+            let r = task.run(cover).await;
+            if !r.as_ref().is_ok_and(|r| r.len() == n && r.iter().all(|r| failed(*r).is_none())) {
+                task.proc.kill(true);
+                return Err(r.err().unwrap_or(PlatformError::Host { op: "cover of windows", errno: libc::ENOMEM }));
+            }
+        }
+    }
+    Ok(Spawned { space: task.proc.space.clone(), task })
+}
+
+/// A fresh address space: a fork of the zygote with a random gap below its mappings and a zeroed frame.
+pub async fn new_space(sb: Arc<Sandbox>) -> Result<Spawned, PlatformError> {
+    let zygote = sb.zygote.get().cloned().ok_or(PlatformError::Gone)?;
+    let Spawned { task, space } = spawn(zygote, Spawn::Fork).await?;
+    let Some(task) = sb.table.get(task.debug_id() as u32) else { return Err(PlatformError::Gone) };
+    // As much as the host itself uses for mmap_base: 28 bits of pages.
+    let len = ((sys::random_u64() & 0x0fff_ffff) + 1) << 12;
+    let gap = task.run(vec![Call::new(libc::SYS_mmap, [0, len, 0, 0x4022, u64::MAX, 0])]).await?;
+    if let Some(&at) = gap.first() {
+        if failed(at).is_none() {
+            let _ = task.proc.space.gap.set(at as u64..(at as u64).saturating_add(len));
+        }
+    }
+    {
+        let mut st = task.st.lock();
+        let uc = Task::stopped_with_frame(&st)?;
+        frame::reset(&st.win, uc, &sb.layout());
+        if (st.fs, st.gs) != (0, 0) {
+            st.fs = 0;
+            st.gs = 0;
+            st.bases_dirty = true;
+        }
+    }
+    Ok(Spawned { task, space })
+}
+

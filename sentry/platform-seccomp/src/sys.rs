@@ -1,0 +1,259 @@
+//! The host calls this crate makes, one safe wrapper each; errors are plain errno numbers.
+//!
+//! Neighbours: everything in this crate. Nothing here keeps state.
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+/// `struct seccomp_notif`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Notif {
+    pub id: u64,
+    pub pid: u32,
+    pub flags: u32,
+    pub nr: i32,
+    pub arch: u32,
+    pub ip: u64,
+    pub args: [u64; 6],
+}
+
+#[repr(C)]
+struct NotifResp {
+    id: u64,
+    val: i64,
+    error: i32,
+    flags: u32,
+}
+
+#[repr(C)]
+struct NotifAddFd {
+    id: u64,
+    flags: u32,
+    srcfd: u32,
+    newfd: u32,
+    newfd_flags: u32,
+}
+
+const IOCTL_RECV: u64 = 0xc050_2100;
+const IOCTL_SEND: u64 = 0xc018_2101;
+const IOCTL_ID_VALID: u64 = 0x4008_2102;
+const IOCTL_ADDFD: u64 = 0x4018_2103;
+const IOCTL_SET_FLAGS: u64 = 0x4008_2104;
+const FLAG_CONTINUE: u32 = 1;
+
+pub fn errno() -> i32 {
+    io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO)
+}
+
+fn check(r: i64) -> Result<i64, i32> {
+    if r < 0 { Err(errno()) } else { Ok(r) }
+}
+
+/// The user-notification listener.
+pub struct Listener(OwnedFd);
+
+impl Listener {
+    pub fn new(fd: OwnedFd) -> Self {
+        Listener(fd)
+    }
+
+    pub fn recv(&self) -> Result<Notif, i32> {
+        let mut n = Notif::default();
+        // SAFETY: the kernel fills one `struct seccomp_notif`, which `n` is.
+        check(unsafe { libc::ioctl(self.0.as_raw_fd(), IOCTL_RECV as _, &raw mut n) }.into())?;
+        Ok(n)
+    }
+
+    /// Waits until a notification is there; `false`: time out or nobody is left under the filter.
+    pub fn poll(&self, ms: i32) -> bool {
+        let mut p = libc::pollfd { fd: self.0.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        // SAFETY: one pollfd, on this stack.
+        let r = unsafe { libc::poll(&raw mut p, 1, ms) };
+        r > 0 && p.revents & libc::POLLIN != 0
+    }
+
+    fn respond(&self, mut r: NotifResp) -> Result<(), i32> {
+        // SAFETY: the kernel reads one `struct seccomp_notif_resp`.
+        check(unsafe { libc::ioctl(self.0.as_raw_fd(), IOCTL_SEND as _, &raw mut r) }.into()).map(drop)
+    }
+
+    /// Answers with a raw value.
+    pub fn answer(&self, id: u64, val: i64) -> Result<(), i32> {
+        self.respond(NotifResp { id, val, error: 0, flags: 0 })
+    }
+
+    /// Lets the host run the call.
+    pub fn go_on(&self, id: u64) -> Result<(), i32> {
+        self.respond(NotifResp { id, val: 0, error: 0, flags: FLAG_CONTINUE })
+    }
+
+    /// Installs `fd` at number `at` in the notified thread's table.
+    pub fn add_fd(&self, id: u64, fd: BorrowedFd<'_>, at: u32) -> Result<(), i32> {
+        let mut a = NotifAddFd { id, flags: 1, srcfd: fd.as_raw_fd() as u32, newfd: at, newfd_flags: 0 };
+        // SAFETY: the kernel reads one `struct seccomp_notif_addfd`.
+        check(unsafe { libc::ioctl(self.0.as_raw_fd(), IOCTL_ADDFD as _, &raw mut a) }.into()).map(drop)
+    }
+
+    /// Whether the notification still waits for its answer.
+    pub fn id_valid(&self, id: u64) -> bool {
+        let mut id = id;
+        // SAFETY: the kernel reads one u64.
+        unsafe { libc::ioctl(self.0.as_raw_fd(), IOCTL_ID_VALID as _, &raw mut id) == 0 }
+    }
+
+    /// Whether the kernel knows ADDFD: with an id nobody has, it says ENOENT then, and EINVAL or ENOTTY otherwise.
+    pub fn has_add_fd(&self) -> bool {
+        let fd = self.0.as_raw_fd();
+        let mut a = NotifAddFd { id: 0, flags: 1, srcfd: fd as u32, newfd: 0, newfd_flags: 0 };
+        // SAFETY: as in `add_fd`.
+        check(unsafe { libc::ioctl(fd, IOCTL_ADDFD as _, &raw mut a) }.into()) == Err(libc::ENOENT)
+    }
+
+    pub fn set_sync_wake(&self) -> Result<(), i32> {
+        // SAFETY: the argument is the flags word itself.
+        check(unsafe { libc::ioctl(self.0.as_raw_fd(), IOCTL_SET_FLAGS as _, 1u64) }.into()).map(drop)
+    }
+}
+
+pub fn tgkill(tgid: i32, tid: i32, sig: i32) -> Result<(), i32> {
+    // SAFETY: no memory is involved.
+    check(unsafe { libc::syscall(libc::SYS_tgkill, tgid, tid, sig) }).map(drop)
+}
+
+pub fn kill(pid: i32, sig: i32) -> Result<(), i32> {
+    // SAFETY: no memory is involved.
+    check(unsafe { libc::kill(pid, sig) }.into()).map(drop)
+}
+
+/// One death, as `waitid` tells it.
+#[derive(Clone, Copy, Debug)]
+pub struct Death {
+    pub pid: i32,
+    /// The signal that ended it, or 0.
+    pub signal: i32,
+}
+
+/// Waits for a death among the children in group `pgid` without reaping it.
+pub fn wait_peek(pgid: i32, block: bool) -> Result<Option<Death>, i32> {
+    // SAFETY: siginfo_t is plain data, all-zero is a value of it.
+    let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
+    let mut opts = libc::WEXITED | libc::WNOWAIT;
+    if !block {
+        opts |= libc::WNOHANG;
+    }
+    // SAFETY: the kernel fills `info`.
+    check(unsafe { libc::waitid(libc::P_PGID, pgid as u32, &raw mut info, opts) }.into())?;
+    // SAFETY: waitid fills the SIGCHLD fields, or leaves them zero.
+    let pid = unsafe { info.si_pid() };
+    if pid == 0 {
+        return Ok(None);
+    }
+    // SAFETY: as above.
+    let status = unsafe { info.si_status() };
+    let signal = if info.si_code == libc::CLD_EXITED { 0 } else { status };
+    Ok(Some(Death { pid, signal }))
+}
+
+/// Reaps a child that `wait_peek` named.
+pub fn wait_reap(pid: i32) {
+    // SAFETY: a null siginfo is allowed.
+    let _ = unsafe { libc::waitid(libc::P_PID, pid as u32, std::ptr::null_mut(), libc::WEXITED) };
+}
+
+/// Forks with a shared descriptor table. Returns 0 in the child.
+///
+/// # Safety
+/// The child may only make async-signal-safe calls and must not return.
+pub unsafe fn fork_sharing_files() -> Result<i32, i32> {
+    // SAFETY: without CLONE_VM this is fork; the caller keeps to what a child may do.
+    let r = unsafe { libc::syscall(libc::SYS_clone, libc::CLONE_FILES | libc::SIGCHLD, 0, 0, 0, 0) };
+    check(r).map(|r| r as i32)
+}
+
+pub fn memfd(name: &std::ffi::CStr, exec: bool) -> Result<OwnedFd, i32> {
+    let exec_flag: u32 = if exec { 0x10 } else { 0x8 }; // MFD_EXEC, MFD_NOEXEC_SEAL (Linux 6.3)
+    for flags in [libc::MFD_CLOEXEC | exec_flag, libc::MFD_CLOEXEC] {
+        // SAFETY: `name` is a C string.
+        let fd = unsafe { libc::memfd_create(name.as_ptr(), flags) };
+        if fd >= 0 {
+            // SAFETY: the descriptor is new and nobody else's.
+            return Ok(unsafe { OwnedFd::from_raw_fd(fd) });
+        }
+        if errno() != libc::EINVAL {
+            break;
+        }
+    }
+    Err(errno())
+}
+
+pub fn truncate(fd: BorrowedFd<'_>, len: u64) -> Result<(), i32> {
+    // SAFETY: no memory is involved.
+    check(unsafe { libc::ftruncate(fd.as_raw_fd(), len as i64) }.into()).map(drop)
+}
+
+pub fn punch_hole(fd: BorrowedFd<'_>, off: u64, len: u64) -> Result<(), i32> {
+    let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+    // SAFETY: no memory is involved.
+    check(unsafe { libc::fallocate(fd.as_raw_fd(), mode, off as i64, len as i64) }.into()).map(drop)
+}
+
+pub fn random_u64() -> u64 {
+    let mut v = 0u64;
+    // SAFETY: eight bytes are written to `v`.
+    let n = unsafe { libc::getrandom((&raw mut v).cast(), 8, 0) };
+    if n == 8 {
+        return v;
+    }
+    // SAFETY: the instruction reads a counter.
+    unsafe { std::arch::x86_64::_rdtsc() }.wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}
+
+pub fn auxval(kind: u64) -> u64 {
+    // SAFETY: reads the process's own auxiliary vector.
+    unsafe { libc::getauxval(kind) }
+}
+
+pub fn open_at(dir: Option<BorrowedFd<'_>>, path: &std::ffi::CStr, flags: i32) -> Result<OwnedFd, i32> {
+    let dir = dir.map_or(libc::AT_FDCWD, |d| d.as_raw_fd());
+    // SAFETY: `path` is a C string.
+    let fd = unsafe { libc::openat(dir, path.as_ptr(), flags | libc::O_CLOEXEC) };
+    check(fd.into())?;
+    // SAFETY: the descriptor is new and nobody else's.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+}
+
+/// `process_vm_readv` into one local buffer.
+pub fn vm_read(pid: i32, local: &mut [u8], remote: &[libc::iovec]) -> Result<usize, i32> {
+    let l = libc::iovec { iov_base: local.as_mut_ptr().cast(), iov_len: local.len() };
+    // SAFETY: the kernel writes at most `local.len()` bytes to `local`.
+    let r = unsafe { libc::process_vm_readv(pid, &raw const l, 1, remote.as_ptr(), remote.len() as u64, 0) };
+    check(r as i64).map(|n| n as usize)
+}
+
+/// `process_vm_writev` from one local buffer.
+pub fn vm_write(pid: i32, local: &[u8], remote: &[libc::iovec]) -> Result<usize, i32> {
+    let l = libc::iovec { iov_base: local.as_ptr().cast_mut().cast(), iov_len: local.len() };
+    // SAFETY: the kernel only reads `local`.
+    let r = unsafe { libc::process_vm_writev(pid, &raw const l, 1, remote.as_ptr(), remote.len() as u64, 0) };
+    check(r as i64).map(|n| n as usize)
+}
+
+pub fn get_affinity(tid: i32) -> Result<Vec<u8>, i32> {
+    let mut buf = vec![0u8; 1024];
+    // SAFETY: the kernel writes at most 1024 bytes.
+    let n =
+        check(unsafe { libc::syscall(libc::SYS_sched_getaffinity, tid, buf.len(), buf.as_mut_ptr()) })?;
+    buf.truncate(n as usize);
+    Ok(buf)
+}
+
+pub fn set_affinity(tid: i32, mask: &[u8]) -> Result<(), i32> {
+    // SAFETY: the kernel reads `mask.len()` bytes.
+    check(unsafe { libc::syscall(libc::SYS_sched_setaffinity, tid, mask.len(), mask.as_ptr()) }).map(drop)
+}
+
+pub fn set_nice(tid: i32, nice: i32) -> Result<(), i32> {
+    // SAFETY: no memory is involved.
+    check(unsafe { libc::setpriority(libc::PRIO_PROCESS, tid as u32, nice) }.into()).map(drop)
+}

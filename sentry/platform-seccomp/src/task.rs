@@ -1,0 +1,445 @@
+//! A guest thread: its state, and what its notifications mean in each state.
+//!
+//! Neighbours: `sandbox` dispatches notifications here, `calls` runs host calls in the stub, `control` implements the
+//! trait the kernel uses, `spawn` makes new tasks.
+//!
+//! Locks: `st` is a leaf but for `Process::inner` and window accounting; it may be held across host calls that do not
+//! block (answers, tgkill), never across a waker or the kernel's code. `last_id` makes late notifications harmless.
+
+use crate::arena::Window;
+use crate::calls::List;
+use crate::frame;
+use crate::process::Process;
+use crate::sandbox::Sandbox;
+use crate::stub::{DOORBELL, KICK, STUB_BASE, cmd, code, ctl};
+use crate::sys::{self, Notif};
+use chitin_platform::{Event, EventKind, Owner, PlatformError};
+use parking_lot::{Mutex, MutexGuard};
+use std::sync::{Arc, Weak};
+use std::task::Waker;
+
+/// Where a task stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// A forked child on its way to its first doorbell.
+    Boot,
+    /// Guest code (or a signal about to be reported).
+    Running,
+    /// Reported, or about to be; a notification waits for our answer.
+    Stopped,
+    /// The stub works through a list of calls.
+    Calls,
+    /// Kicked out of a system call; the handler's doorbell is due.
+    AwaitFrame,
+    /// The zygote was asked to ring, to wake a worker.
+    Bell,
+    /// Waiting off the list; the notification of its system call has been answered.
+    Parked,
+    /// A group leader that has exited, kept for the others' sake.
+    Limbo,
+    Dead,
+}
+
+/// What happens when the doorbell of an [`Phase::AwaitFrame`] comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum After {
+    /// An operation waits.
+    Op,
+    /// The system call's result goes into the frame, then the owed `Interrupted` is reported.
+    Answer(i64),
+    /// Park it; the kernel still holds the task.
+    Park,
+    /// The kernel answered meanwhile: put the result into the frame and go on.
+    Finish(i64),
+}
+
+pub struct St {
+    pub phase: Phase,
+    /// The outstanding notification.
+    pub id: u64,
+    last_id: Option<u64>,
+    /// Offset of the frame's ucontext in the window.
+    pub frame: Option<usize>,
+    pub win: Window,
+    /// An `Interrupted` is owed.
+    pub interrupt: bool,
+    /// A kick is under way.
+    pub kicked: bool,
+    pub after: After,
+    pub fs: u64,
+    pub gs: u64,
+    /// The bases differ from the thread's.
+    pub bases_dirty: bool,
+    pub token: u64,
+    /// The system call that stopped it (without a frame).
+    pub nr: u64,
+    pub args: [u64; 6],
+    /// The file for a native mmap whose number the guest chose too high.
+    pub native_fd: Option<Arc<std::os::fd::OwnedFd>>,
+    pub list: Option<Box<List>>,
+    pub results: Vec<i64>,
+    pub waker: Option<Waker>,
+    pub owner: Option<Owner>,
+    /// When it stopped, in the parking clock's ticks.
+    pub since: u64,
+    /// It is among the sandbox's outstanding ones.
+    pub counted: bool,
+    /// Its window has been given back.
+    pub released: bool,
+}
+
+pub struct Task {
+    pub(crate) me: Weak<Task>,
+    pub sb: Arc<Sandbox>,
+    pub proc: Arc<Process>,
+    pub tid: i32,
+    /// Which of its address space's windows it has.
+    pub index: u64,
+    pub st: Mutex<St>,
+}
+
+/// What `new` needs to know.
+pub struct Birth {
+    pub tid: i32,
+    pub index: u64,
+    pub win: Window,
+    pub phase: Phase,
+    pub id: u64,
+    pub frame: Option<usize>,
+    pub fs: u64,
+    pub gs: u64,
+    pub token: u64,
+}
+
+impl Task {
+    pub fn new(sb: &Arc<Sandbox>, proc: &Arc<Process>, b: Birth) -> Arc<Task> {
+        let t = Arc::new_cyclic(|me| Task {
+            me: me.clone(),
+            sb: sb.clone(),
+            proc: proc.clone(),
+            tid: b.tid,
+            index: b.index,
+            st: Mutex::new(St {
+                phase: b.phase,
+                id: b.id,
+                last_id: Some(b.id),
+                frame: b.frame,
+                win: b.win,
+                interrupt: false,
+                kicked: false,
+                after: After::Op,
+                fs: b.fs,
+                gs: b.gs,
+                bases_dirty: false,
+                token: b.token,
+                nr: 0,
+                args: [0; 6],
+                native_fd: None,
+                list: None,
+                results: Vec::new(),
+                waker: None,
+                owner: None,
+                since: 0,
+                counted: false,
+                released: false,
+            }),
+        });
+        proc.add(&t);
+        sb.table.insert(b.tid as u32, t.clone());
+        t
+    }
+
+    pub fn killable(&self) -> bool {
+        self.sb.features.wait_killable
+    }
+
+    /// Sends the kick; the caller holds the task's lock and it is not dead, so the pid is still ours.
+    pub fn kick(&self, st: &mut St) {
+        st.kicked = true;
+        let _ = sys::tgkill(self.proc.pid, self.tid, KICK);
+    }
+
+    pub fn answer(&self, id: u64, val: i64) {
+        if let Err(errno) = self.sb.listener.answer(id, val) {
+            // ENOENT: the thread was killed.
+            if errno != libc::ENOENT {
+                tracing::error!(errno, tid = self.tid, "answering a notification failed");
+            }
+        }
+    }
+
+    pub fn go_on(&self, id: u64) {
+        if let Err(errno) = self.sb.listener.go_on(id) {
+            if errno != libc::ENOENT {
+                tracing::error!(errno, tid = self.tid, "continuing a notification failed");
+            }
+        }
+    }
+
+    fn event(&self, st: &mut St, kind: EventKind) -> Option<Event> {
+        st.phase = Phase::Stopped;
+        self.count(st);
+        let Some(owner) = st.owner.clone() else {
+            tracing::error!(tid = self.tid, "event of a task without owner; killing its process");
+            self.proc.kill(false);
+            return None;
+        };
+        Some(Event { owner, kind })
+    }
+
+    /// The guest damaged its stub or forged a doorbell.
+    pub fn corrupt(&self, what: &'static str) {
+        tracing::warn!(tid = self.tid, what, "damaged stub; killing its process");
+        self.proc.kill(false);
+    }
+
+    pub fn on_notif(self: &Arc<Self>, n: &Notif) -> Option<Event> {
+        let mut st = self.st.lock();
+        if st.last_id.is_some_and(|last| n.id.wrapping_sub(last) as i64 <= 0) {
+            return None; // Interrupted before we came to it.
+        }
+        st.last_id = Some(n.id);
+        let in_stub = n.ip & !0xfff == STUB_BASE;
+        if in_stub && n.nr as u64 == DOORBELL {
+            return self.doorbell(st, n);
+        }
+        match st.phase {
+            Phase::Running => {
+                st.id = n.id;
+                st.frame = None;
+                st.nr = n.nr as u64;
+                st.args = n.args;
+                let (nr, args, ip) = (n.nr as u64, n.args, n.ip);
+                self.event(&mut st, EventKind::Syscall { nr, args, ip })
+            }
+            Phase::Calls => {
+                self.listed_call(st, n, in_stub);
+                None
+            }
+            Phase::Dead => None,
+            _ => {
+                self.corrupt("a system call while it was stopped");
+                None
+            }
+        }
+    }
+
+    fn doorbell(self: &Arc<Self>, mut st: MutexGuard<'_, St>, n: &Notif) -> Option<Event> {
+        let what = n.args[0];
+        if st.phase == Phase::Dead {
+            return None;
+        }
+        let Some(uc) = frame::locate(&st.win, n.args[1]) else {
+            self.corrupt("a frame outside of its window");
+            return None;
+        };
+        st.id = n.id;
+        if self.sb.features.fsgsbase && !st.bases_dirty {
+            st.fs = n.args[3];
+            st.gs = n.args[4];
+        }
+        const SYS: u64 = libc::SIGSYS as u64;
+        const BELL: u64 = KICK as u64;
+        match (st.phase, what) {
+            (Phase::Running, SYS) => {
+                st.frame = Some(uc);
+                let (nr, args, ip) = frame::syscall(&st.win, uc);
+                st.nr = nr;
+                st.args = args;
+                self.event(&mut st, EventKind::Syscall { nr, args, ip })
+            }
+            (Phase::Running, BELL) => {
+                st.kicked = false;
+                if !st.interrupt {
+                    self.answer(n.id, cmd::RETURN);
+                    return None;
+                }
+                st.interrupt = false;
+                st.frame = Some(uc);
+                self.event(&mut st, EventKind::Interrupted)
+            }
+            (Phase::Running, code::AGAIN) if st.interrupt => {
+                st.interrupt = false;
+                st.frame = Some(uc);
+                self.event(&mut st, EventKind::Interrupted)
+            }
+            (Phase::Running, s) if is_fault(s) => {
+                st.frame = Some(uc);
+                let (code, addr, trap_no, error_code) = frame::fault(&st.win, uc);
+                let signal = s as i32;
+                self.event(&mut st, EventKind::Fault { signal, code, addr, trap_no, error_code })
+            }
+            (Phase::AwaitFrame, BELL) => {
+                st.kicked = false;
+                self.take_frame(&mut st, uc);
+                self.framed(st)
+            }
+            (Phase::Stopped, BELL) if !self.killable() && st.frame.is_none() => {
+                st.kicked = false;
+                self.take_frame(&mut st, uc);
+                None
+            }
+            (Phase::Calls, code::DONE) if st.frame == Some(uc) => {
+                self.list_done(st);
+                None
+            }
+            (Phase::Bell, code::AGAIN) => {
+                st.phase = Phase::Stopped;
+                wake(st);
+                None
+            }
+            (Phase::Boot, code::CHILD) if st.token == n.args[2] && st.token != 0 => {
+                st.frame = Some(uc);
+                st.phase = Phase::Stopped;
+                let token = std::mem::take(&mut st.token);
+                drop(st);
+                let pending = self.sb.pending.lock().remove(&token);
+                if let Some(p) = pending {
+                    p.complete(Ok(self.clone()));
+                } else {
+                    self.proc.kill(true);
+                }
+                None
+            }
+            (Phase::Bell, code::WOKEN) => {
+                st.phase = Phase::Stopped;
+                self.count(&mut st);
+                wake(st);
+                None
+            }
+            // Woken by the host for reasons of its own: park again.
+            (Phase::Parked | Phase::Limbo, code::WOKEN) | (Phase::Limbo, BELL) => {
+                self.answer(n.id, cmd::PARK);
+                None
+            }
+            // Resumed while it was waking for such a reason, or to ring.
+            (Phase::Running, code::WOKEN) => {
+                if st.interrupt {
+                    st.interrupt = false;
+                    st.frame = Some(uc);
+                    return self.event(&mut st, EventKind::Interrupted);
+                }
+                let how = if st.win.get(ctl::WAKE) == 2 { cmd::BASES } else { cmd::RETURN };
+                st.win.put(ctl::WAKE, 0);
+                self.answer(n.id, how);
+                None
+            }
+            _ => {
+                self.corrupt("an unexpected doorbell");
+                None
+            }
+        }
+    }
+
+    /// The frame after a kick out of a system call. Without WAIT_KILLABLE_RECV the host has wound it back to restart.
+    fn take_frame(&self, st: &mut St, uc: usize) {
+        st.frame = Some(uc);
+        if !self.killable() {
+            let rip = frame::rip(&st.win, uc);
+            frame::set_rip(&st.win, uc, rip.wrapping_add(2));
+        }
+    }
+
+    fn framed(self: &Arc<Self>, mut st: MutexGuard<'_, St>) -> Option<Event> {
+        match st.after {
+            After::Op => {
+                st.phase = Phase::Stopped;
+                wake(st);
+                None
+            }
+            After::Answer(v) => {
+                if let Some(uc) = st.frame {
+                    frame::set_rax(&st.win, uc, v as u64);
+                }
+                st.interrupt = false;
+                self.event(&mut st, EventKind::Interrupted)
+            }
+            After::Park => {
+                st.win.put(ctl::WAKE, 0);
+                st.phase = Phase::Parked;
+                self.answer(st.id, cmd::PARK);
+                None
+            }
+            After::Finish(v) => {
+                if let Some(uc) = st.frame {
+                    frame::set_rax(&st.win, uc, v as u64);
+                }
+                st.phase = Phase::Stopped;
+                self.finish(st);
+                None
+            }
+        }
+    }
+
+    /// Lets a task with a frame go on with it.
+    pub fn finish(self: &Arc<Self>, mut st: MutexGuard<'_, St>) {
+        let id = st.id;
+        st.phase = Phase::Running;
+        if st.interrupt && !st.kicked {
+            return self.answer(id, cmd::AGAIN);
+        }
+        let mut how = cmd::RETURN;
+        if st.bases_dirty {
+            st.win.put(ctl::FS, st.fs);
+            st.win.put(ctl::GS, st.gs);
+            st.bases_dirty = false;
+            how = cmd::BASES;
+        }
+        st.frame = None;
+        self.answer(id, how);
+    }
+
+    /// Has the zygote ring, so that some worker looks at the queue of events. It does anyway while it is busy.
+    pub fn ring(&self) {
+        let mut st = self.st.lock();
+        if st.phase == Phase::Stopped {
+            st.phase = Phase::Bell;
+            self.answer(st.id, cmd::AGAIN);
+        }
+    }
+
+    /// Nothing of this thread is reported or touched any more.
+    pub fn bury(self: &Arc<Self>, mut st: MutexGuard<'_, St>) -> Option<Owner> {
+        st.phase = Phase::Dead;
+        st.list = None;
+        st.native_fd = None;
+        self.uncount(&mut st);
+        let owner = st.owner.take();
+        let waker = st.waker.take();
+        drop(st);
+        self.sb.table.remove_if(self.tid as u32, |t| Arc::ptr_eq(t, self));
+        if let Some(w) = waker {
+            w.wake();
+        }
+        owner
+    }
+
+    /// Its window may go to another thread of a still living address space; the thread is dead for certain.
+    pub fn release_window(&self) {
+        if !std::mem::replace(&mut self.st.lock().released, true) {
+            self.proc.space.free_window(self.index);
+        }
+    }
+
+    pub fn stopped_with_frame(st: &St) -> Result<usize, PlatformError> {
+        match (st.phase, st.frame) {
+            (Phase::Stopped | Phase::Parked, Some(uc)) => Ok(uc),
+            (Phase::Dead, _) => Err(PlatformError::Gone),
+            _ => Err(PlatformError::Corrupt("the task has no frame now")),
+        }
+    }
+}
+
+fn is_fault(s: u64) -> bool {
+    let s = s as i32;
+    matches!(s, libc::SIGSEGV | libc::SIGBUS | libc::SIGFPE | libc::SIGILL | libc::SIGTRAP)
+}
+
+/// Wakes the operation that waits for the task, after the lock is gone.
+pub fn wake(mut st: MutexGuard<'_, St>) {
+    let w = st.waker.take();
+    drop(st);
+    if let Some(w) = w {
+        w.wake();
+    }
+}
