@@ -37,3 +37,17 @@ impl Run {
         }
     }
 }
+
+/// Tasks move between threads, so whatever they wait on must.
+#[test]
+fn waits_are_send() {
+    fn send<T: Send>(_: T) {}
+    let file = crate::eventfd::EventFd::open(0, 0).unwrap();
+    let flock = chitin_abi::fcntl::Flock::default();
+    send(crate::locks::set_wait(&file, crate::locks::Owner::Ofd(1), 0, &flock));
+    send(crate::locks::flock_wait(&file, 0, 0));
+    let pipe = crate::pipe::Pipe::new();
+    send(crate::pipe::Pipe::open_fifo(&pipe, 0).unwrap().wait());
+    send(crate::poll::PollMany::new(Vec::new()));
+    send(crate::wait::ready(file.ops(), 0));
+}

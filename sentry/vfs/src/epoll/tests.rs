@@ -252,3 +252,55 @@ fn events_of_the_other_end() {
     assert_eq!(got(&epoll, 8), [(EPOLLOUT | EPOLLERR, 1)]);
     assert!(write.downcast::<PipeEnd>().is_some());
 }
+
+/// Writers, an edge-triggered nested reader and someone who keeps changing the set: nothing is lost, nobody hangs.
+#[test]
+fn many_threads() {
+    const BYTES: usize = 20_000;
+    let (outer, inner) = (Epoll::new(), Epoll::new());
+    let inner_file = open(&inner);
+    outer.ctl(EPOLL_CTL_ADD, 1, &inner_file, want(EPOLLIN | EPOLLET, 1)).unwrap();
+    let pipes: Vec<(Arc<File>, Arc<File>)> = (0..2).map(|_| Pipe::pair(0)).collect();
+    for (at, (read, _)) in pipes.iter().enumerate() {
+        inner.ctl(EPOLL_CTL_ADD, at as i32, read, want(EPOLLIN | EPOLLET, at as u64)).unwrap();
+    }
+    std::thread::scope(|scope| {
+        for (_, write) in &pipes {
+            scope.spawn(move || {
+                let mut sent = 0;
+                while sent < BYTES {
+                    match write.write(&mut SliceSource::new(&[1; 7][..7.min(BYTES - sent)])) {
+                        Ok(count) => sent += count,
+                        Err(_) => std::thread::yield_now(),
+                    }
+                }
+            });
+        }
+        let (churned, churn_outer) = (&inner, &outer);
+        scope.spawn(move || {
+            for _ in 0..2000 {
+                let Event { event, file } = event(1);
+                churned.ctl(EPOLL_CTL_ADD, 100, &file, want(EPOLLIN | EPOLLONESHOT, 100)).unwrap();
+                event.signal();
+                drop(file);
+                churn_outer.poll(None);
+            }
+        });
+        let start = std::time::Instant::now();
+        let mut received = 0;
+        while received < 2 * BYTES {
+            assert!(start.elapsed().as_secs() < 60, "an edge was lost after {received} bytes");
+            if outer.collect(1).is_empty() {
+                std::thread::yield_now();
+                continue;
+            }
+            for event in inner.collect(10) {
+                let Some((read, _)) = pipes.get(event.data as usize) else { continue };
+                let mut buf = [0; 512];
+                while let Ok(count) = read.read(&mut buf.as_mut_slice()) {
+                    received += count;
+                }
+            }
+        }
+    });
+}

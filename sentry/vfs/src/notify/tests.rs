@@ -166,3 +166,48 @@ fn readers_are_woken_and_closing_leaves_nothing() {
     drop((ops, inotify));
     assert!(file.state().extras().watches.list.lock().is_empty());
 }
+
+/// A file system that is only its root.
+struct Bare {
+    root: Arc<dyn Inode>,
+}
+
+impl crate::FileSystem for Bare {
+    fn fs_type(&self) -> &'static str {
+        "bare"
+    }
+    fn dev(&self) -> u64 {
+        1
+    }
+    fn root(&self) -> Arc<dyn Inode> {
+        self.root.clone()
+    }
+    fn statfs(&self) -> Result<chitin_abi::stat::Statfs, Errno> {
+        Err(Errno::ENOSYS)
+    }
+}
+
+#[test]
+fn the_directory_hears_of_its_files() {
+    let (dir, file) = (inode(FileKind::Directory), inode(FileKind::Regular));
+    let mount = crate::Mount::new(Arc::new(Bare { root: dir.clone() }), b"bare", 0);
+    let root = mount.root().clone();
+    let path = Path { mount, dentry: root.adopt(b"name", file.clone()) };
+    let inotify = Inotify::new().unwrap();
+    let on_dir = inotify.add_watch(&dir, IN_OPEN | IN_ATTRIB).unwrap();
+    let on_file = inotify.add_watch(&file, IN_OPEN).unwrap();
+    inode_event(file.state(), Some(&path), IN_OPEN);
+    let in_dir = |event| (on_dir, event, 0, "name".to_string());
+    assert_eq!(read(&inotify), [in_dir(IN_OPEN), none(on_file, IN_OPEN)]);
+    // The root itself lies in no directory.
+    let root = Path { mount: path.mount.clone(), dentry: path.mount.root().clone() };
+    inode_event(dir.state(), Some(&root), IN_OPEN);
+    assert_eq!(read(&inotify), [none(on_dir, IN_OPEN | IN_ISDIR)]);
+    // With IN_EXCL_UNLINK not after the name is gone.
+    path.mount.root().removed(b"name");
+    inode_event(file.state(), Some(&path), IN_ATTRIB);
+    assert_eq!(read(&inotify), [in_dir(IN_ATTRIB)]);
+    inotify.add_watch(&dir, IN_OPEN | IN_ATTRIB | IN_EXCL_UNLINK).unwrap();
+    inode_event(file.state(), Some(&path), IN_ATTRIB);
+    assert_eq!(read(&inotify), []);
+}

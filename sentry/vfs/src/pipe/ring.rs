@@ -65,6 +65,9 @@ impl Buffer {
 
     /// Makes room for `count` more bytes and answers the two slices they go to.
     fn spare(&mut self, count: usize) -> (&mut [u8], &mut [u8]) {
+        if count == 0 {
+            return (&mut [], &mut []);
+        }
         if count > self.ring.len() - self.len {
             let size = (self.len + count).next_power_of_two().max(PAGE);
             let mut ring = vec![0; size];
