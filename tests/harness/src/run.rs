@@ -1,0 +1,84 @@
+//! Bounded runs of host commands. Output goes to files, so that a stray descendant holding a pipe cannot hang a test.
+
+use std::fs::File;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    /// Exit code, 128+n for a signal, `None` when the time ran out.
+    pub code: Option<i32>,
+    pub stdout: Vec<u8>,
+    pub stderr: String,
+    pub elapsed: Duration,
+}
+
+impl Outcome {
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.stdout).into_owned()
+    }
+    /// One line for a failed assertion.
+    pub fn brief(&self) -> String {
+        let t = |s: &str| s.chars().rev().take(600).collect::<Vec<_>>().into_iter().rev().collect::<String>();
+        format!("exit {:?} after {:.1?}; stdout …{:?}; stderr …{:?}", self.code, self.elapsed, t(&self.text()), t(&self.stderr))
+    }
+}
+
+pub fn code_of(s: ExitStatus) -> i32 {
+    s.code().or_else(|| s.signal().map(|n| 128 + n)).unwrap_or(-1)
+}
+
+/// Waits, at most until the deadline.
+pub fn wait_for(child: &mut Child, limit: Duration) -> Option<i32> {
+    let end = Instant::now() + limit;
+    let mut nap = Duration::from_millis(1);
+    loop {
+        match child.try_wait().expect("wait for own child") {
+            Some(s) => return Some(code_of(s)),
+            None if Instant::now() >= end => return None,
+            None => std::thread::sleep(nap),
+        }
+        nap = (nap * 2).min(Duration::from_millis(20));
+    }
+}
+
+/// Kills the child and its process group (it was started as a group of its own), and reaps the child.
+pub fn kill_tree(child: &mut Child) {
+    let _ = killpg(Pid::from_raw(child.id().cast_signed()), Signal::SIGKILL);
+    let _ = child.kill();
+    let _ = child.wait();
+}
+
+/// Runs to the end or to the limit. `dir` takes the output files.
+pub fn run(mut cmd: Command, stdin: &[u8], dir: &Path, limit: Duration) -> Outcome {
+    let (i, o, e) = (dir.join("stdin"), dir.join("stdout"), dir.join("stderr"));
+    std::fs::write(&i, stdin).expect("scratch is writable");
+    let file = |p: &Path| File::create(p).expect("scratch is writable");
+    cmd.stdin(File::open(&i).expect("just written")).stdout(file(&o)).stderr(file(&e)).process_group(0);
+    let start = Instant::now();
+    let mut child = cmd.spawn().unwrap_or_else(|err| panic!("{:?}: {err}", cmd.get_program()));
+    let code = wait_for(&mut child, limit);
+    let elapsed = start.elapsed();
+    if code.is_none() {
+        kill_tree(&mut child);
+    }
+    let stderr = String::from_utf8_lossy(&std::fs::read(&e).unwrap_or_default()).into_owned();
+    Outcome { code, stdout: std::fs::read(&o).unwrap_or_default(), stderr, elapsed }
+}
+
+/// The same with no input and discarded files' location chosen here.
+pub fn quick(cmd: Command, limit: Duration) -> Outcome {
+    run(cmd, b"", &crate::paths::scratch("quick"), limit)
+}
+
+/// Is a program on PATH?
+pub fn have(program: &str) -> bool {
+    let mut c = Command::new("sh");
+    c.args(["-c", &format!("command -v {program}")]).stdout(Stdio::null()).stderr(Stdio::null());
+    c.status().is_ok_and(|s| s.success())
+}

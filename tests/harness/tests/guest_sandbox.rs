@@ -1,0 +1,37 @@
+//! The guest programs in the sandbox. Known gaps are in `../expect/guest.toml`, named `program.check`.
+//! `CHITIN_TEST_ENGINE=crun` runs the same under crun, which proves bundles and harness.
+
+mod programs;
+
+use std::time::Duration;
+
+use chitin_tests::bundle::Bundle;
+use chitin_tests::engine::Engine;
+use chitin_tests::expect::Gaps;
+use chitin_tests::{paths, skip, tap};
+
+fn check(program: &str) {
+    let engine = Engine::under_test();
+    // Dynamic programs need a C library of their own.
+    let root = if program.ends_with(".dyn") { "bookworm" } else { "busybox" };
+    let path = format!("/guest/{program}");
+    let b = Bundle::new(program, &paths::rootfs(root), &[&path]).bind(&paths::guests(), "/guest", &["ro"]).tmpfs("/tmp");
+    let out = engine.run(&b, b"", Duration::from_secs(150));
+    let gaps = Gaps::load("guest.toml", engine.name());
+    let mut bad = Vec::new();
+    for (name, r) in tap::read(&out.text(), &programs::checks(program), &format!("no result; {}", out.brief())) {
+        let name = format!("{program}.{name}");
+        let r = match r {
+            tap::Check::Pass => Ok(()),
+            tap::Check::Skip(why) => {
+                skip(&format!("{} {name}", engine.name()), &why);
+                continue;
+            }
+            tap::Check::Fail(why) => Err(why),
+        };
+        bad.extend(gaps.judge(&name, r));
+    }
+    assert!(bad.is_empty(), "under {}:\n{}", engine.name(), bad.join("\n"));
+}
+
+programs::each!(check);

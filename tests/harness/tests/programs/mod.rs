@@ -1,0 +1,28 @@
+//! The guest programs, one test each.
+
+use std::process::Command;
+
+use chitin_tests::paths;
+
+macro_rules! programs {
+    ($($test:ident = $name:literal),* $(,)?) => {
+        #[allow(dead_code)]
+        pub const ALL: &[&str] = &[$($name),*];
+        macro_rules! each {
+            ($f:path) => { $( #[test] fn $test() { $f($name) } )* };
+        }
+        pub(crate) use each;
+    };
+}
+
+programs! {
+    files = "files", dirs = "dirs", locks = "locks", pipes = "pipes", events = "events", inotify = "inotify",
+    unixsock = "unixsock", signals = "signals", signals_dyn = "signals.dyn", process = "process", threads = "threads",
+    threads_dyn = "threads.dyn", exec = "exec", exec_dyn = "exec.dyn",
+}
+
+/// The names of a program's checks, by asking it on the host.
+pub fn checks(program: &str) -> Vec<String> {
+    let out = Command::new(paths::guests().join(program)).arg("--list").output().expect("guest program starts");
+    String::from_utf8_lossy(&out.stdout).lines().map(str::to_owned).collect()
+}
