@@ -1,1 +1,30 @@
-//! (to be written)
+//! Sockets of the sentry's kernel.
+//!
+//! [`socket`] has what is common: how sockets are made, the open file around one, and the trait the families implement.
+//! [`unix`] is AF_UNIX, [`netlink`] as much of AF_NETLINK as the C library needs. The TCP/IP stack joins with
+//! [`NetNs::add_family`].
+//!
+//! Neighbours: `vfs` below (open files, wait queues, path walking for names of AF_UNIX); `syscalls` above, which builds
+//! blocking, timeouts and signals around operations that never wait, and copies messages from and to guests.
+//!
+//! Lock order: `unix::gc`'s list → a socket's state (one at a time, unless said otherwise) → tables of [`NetNs`] → wait
+//! queues. Files are dropped with nothing locked ([`trash`]).
+
+pub mod addr;
+pub mod control;
+pub mod iface;
+pub mod msg;
+pub mod netlink;
+pub mod ns;
+pub mod options;
+pub mod socket;
+pub mod trash;
+pub mod unix;
+
+pub use addr::{SockAddr, UnixAddr};
+pub use control::Control;
+pub use iface::{IfaceAddr, Interface};
+pub use msg::{RecvMsg, SendMsg, WaitOn};
+pub use ns::NetNs;
+pub use options::{Common, OptValue};
+pub use socket::{Family, PeerCred, SocketFile, SocketOps, create, create_pair};

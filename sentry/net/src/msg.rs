@@ -1,0 +1,75 @@
+//! What sendmsg(2) and recvmsg(2) carry between the system calls and the families.
+//!
+//! Both are kept by the caller over the attempts of one call: an operation that had to wait goes on where it was, since
+//! the source, the sink and what was collected so far live here.
+
+use crate::{Control, SockAddr};
+use chitin_mm::{Sink, Source};
+use chitin_vfs::{Context, FileOps};
+use std::sync::Arc;
+
+/// What is waited for with POLLOUT when it is not the socket itself.
+pub type WaitOn = Option<Arc<dyn FileOps>>;
+
+/// A message to send.
+pub struct SendMsg<'a> {
+    pub data: &'a mut dyn Source,
+    /// Taken by the first attempt that sends anything.
+    pub control: Control,
+    pub dest: Option<SockAddr>,
+    /// MSG_*.
+    pub flags: u32,
+    /// Who sends; `None` (plain write(2)): whoever made the socket, and `dest` must be `None`.
+    pub ctx: Option<&'a Context>,
+    /// RLIMIT_NOFILE of the sender, or `usize::MAX` with CAP_SYS_RESOURCE or CAP_SYS_ADMIN: how many descriptors may be
+    /// on the way for its user (ETOOMANYREFS).
+    pub rights_limit: usize,
+    /// Set with EAGAIN when the receiver's queue is full: wait for POLLOUT of this instead of the socket.
+    pub wait_on: WaitOn,
+}
+
+impl<'a> SendMsg<'a> {
+    pub fn new(data: &'a mut dyn Source, flags: u32) -> SendMsg<'a> {
+        SendMsg {
+            data,
+            control: Control::default(),
+            dest: None,
+            flags,
+            ctx: None,
+            rights_limit: usize::MAX,
+            wait_on: None,
+        }
+    }
+}
+
+/// A message to receive, and what came so far.
+pub struct RecvMsg<'a> {
+    pub data: &'a mut dyn Sink,
+    /// MSG_* asked for. MSG_DONTWAIT: the caller will not wait (set it for O_NONBLOCK too).
+    pub flags: u32,
+    /// Bytes put into `data`, over all attempts.
+    pub count: usize,
+    pub addr: Option<SockAddr>,
+    pub control: Control,
+    /// MSG_TRUNC and the like, for msg_flags.
+    pub out_flags: u32,
+    /// The call is over however much was asked for: end of stream, a boundary, ancillary data.
+    pub done: bool,
+    /// Credentials that all bytes of this call must share.
+    pub(crate) same_creds: Option<Option<chitin_abi::socket::Ucred>>,
+}
+
+impl<'a> RecvMsg<'a> {
+    pub fn new(data: &'a mut dyn Sink, flags: u32) -> RecvMsg<'a> {
+        RecvMsg {
+            data,
+            flags,
+            count: 0,
+            addr: None,
+            control: Control::default(),
+            out_flags: 0,
+            done: false,
+            same_creds: None,
+        }
+    }
+}

@@ -1,0 +1,392 @@
+//! Options of SOL_SOCKET (socket(7)), alike in all families.
+//!
+//! Locks: `Common::options` is a leaf; what messages look at on their way is atomic.
+
+use crate::NetNs;
+use crate::socket::SocketOps;
+use chitin_abi::Errno;
+use chitin_abi::capability::{CAP_NET_ADMIN, CAP_NET_RAW};
+use chitin_abi::socket::*;
+use chitin_abi::time::Timeval;
+use chitin_vfs::walk::Caller;
+use parking_lot::Mutex;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+use zerocopy::{FromBytes, IntoBytes};
+
+/// net.core.{w,r}mem_{default,max}.
+pub const MEM_MAX: usize = 212_992;
+/// SOCK_MIN_SNDBUF and SOCK_MIN_RCVBUF.
+const MIN_SNDBUF: usize = 4608;
+const MIN_RCVBUF: usize = 2304;
+/// SOCK_SNDBUF_LOCK and SOCK_RCVBUF_LOCK.
+const BUF_LOCKS: i32 = 3;
+
+/// What every socket has, whatever its family.
+pub struct Common {
+    pub ns: Arc<NetNs>,
+    pub family: u32,
+    /// SOCK_*.
+    pub kind: u32,
+    pub protocol: u32,
+    /// Who made it: plain write(2) sends as this process.
+    pub creator: Ucred,
+    cookie: u64,
+    /// The inode of the descriptor; 0 while there is none.
+    pub(crate) ino: AtomicU64,
+    pub(crate) nonblocking: AtomicBool,
+    pub(crate) sndbuf: Arc<AtomicUsize>,
+    rcvbuf: AtomicUsize,
+    rcvlowat: AtomicUsize,
+    pub(crate) passcred: AtomicBool,
+    /// SO_PEEK_OFF; -1: off.
+    pub(crate) peek_off: AtomicI32,
+    options: Mutex<Options>,
+}
+
+/// Options that are only kept.
+#[derive(Clone, Default)]
+struct Options {
+    rcvtimeo: Option<Duration>,
+    sndtimeo: Option<Duration>,
+    /// On, and seconds.
+    linger: (bool, i32),
+    /// Those that are on or off: bits by SO_*.
+    flags: u128,
+    priority: i32,
+    mark: u32,
+    buf_lock: i32,
+    device: Vec<u8>,
+}
+
+/// The answer of getsockopt(2).
+#[derive(Debug, PartialEq, Eq)]
+pub enum OptValue {
+    /// The value, no longer than asked for; its length goes to optlen.
+    Value(Vec<u8>),
+    /// ERANGE, with the length that is needed in optlen.
+    Needs(usize),
+}
+
+impl Common {
+    pub fn new(ns: &Arc<NetNs>, family: u32, kind: u32, protocol: u32, creator: Ucred) -> Common {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        Common {
+            ns: ns.clone(),
+            family,
+            kind,
+            protocol,
+            creator,
+            cookie: NEXT.fetch_add(1, Ordering::Relaxed),
+            ino: AtomicU64::new(0),
+            nonblocking: AtomicBool::new(false),
+            sndbuf: Arc::new(AtomicUsize::new(MEM_MAX)),
+            rcvbuf: AtomicUsize::new(MEM_MAX),
+            rcvlowat: AtomicUsize::new(1),
+            passcred: AtomicBool::new(false),
+            peek_off: AtomicI32::new(-1),
+            options: Mutex::default(),
+        }
+    }
+
+    /// SO_COOKIE: unique for ever.
+    pub fn cookie(&self) -> u64 {
+        self.cookie
+    }
+    pub fn sndbuf(&self) -> usize {
+        self.sndbuf.load(Ordering::Relaxed)
+    }
+    pub fn rcvbuf(&self) -> usize {
+        self.rcvbuf.load(Ordering::Relaxed)
+    }
+    pub fn passcred(&self) -> bool {
+        self.passcred.load(Ordering::Relaxed)
+    }
+    /// SO_REUSEADDR, SO_BROADCAST and other switches.
+    pub fn flag(&self, name: u32) -> bool {
+        self.options.lock().flags & bit(name) != 0
+    }
+    /// SO_LINGER, if on.
+    pub fn linger(&self) -> Option<Duration> {
+        let (on, seconds) = self.options.lock().linger;
+        on.then(|| Duration::from_secs(u64::try_from(seconds).unwrap_or(0)))
+    }
+    /// How long to wait for receiving and sending; `None`: for ever, zero: not at all.
+    pub fn timeouts(&self) -> (Option<Duration>, Option<Duration>) {
+        let options = self.options.lock();
+        (options.rcvtimeo, options.sndtimeo)
+    }
+    /// How much a receiving call of a stream wants before it returns (sock_rcvlowat()).
+    pub fn recv_target(&self, room: usize, wait_all: bool) -> usize {
+        let wanted = if wait_all { room } else { room.min(self.rcvlowat.load(Ordering::Relaxed)) };
+        wanted.max(1)
+    }
+
+    fn set_flag(&self, name: u32, on: bool) {
+        let mut options = self.options.lock();
+        options.flags = if on { options.flags | bit(name) } else { options.flags & !bit(name) };
+    }
+}
+
+fn bit(name: u32) -> u128 {
+    1u128.checked_shl(name).unwrap_or(0)
+}
+
+fn int(value: &[u8]) -> Result<i32, Errno> {
+    value.first_chunk().map(|raw| i32::from_ne_bytes(*raw)).ok_or(Errno::EINVAL)
+}
+
+/// What a buffer size asked for comes to: doubled for bookkeeping, within limits.
+fn buffer_size(asked: i32, max: usize, min: usize) -> usize {
+    // Negative numbers are huge ones here, as in Linux.
+    (asked as u32 as usize).min(max).saturating_mul(2).min(i32::MAX as usize).max(min)
+}
+
+/// Times are kept in ticks of a millisecond, rounded up.
+fn timeout(value: &[u8]) -> Result<Option<Duration>, Errno> {
+    let (tv, _) = Timeval::read_from_prefix(value).map_err(|_| Errno::EINVAL)?;
+    if !(0..1_000_000).contains(&tv.tv_usec) {
+        return Err(Errno::EDOM);
+    }
+    let Ok(seconds) = u64::try_from(tv.tv_sec) else { return Ok(Some(Duration::ZERO)) };
+    if (seconds == 0 && tv.tv_usec == 0) || seconds >= (i64::MAX / 1000 - 1) as u64 {
+        return Ok(None);
+    }
+    let millis = (tv.tv_usec as u64).div_ceil(1000);
+    Ok(Some(Duration::from_secs(seconds) + Duration::from_millis(millis)))
+}
+
+/// setsockopt(2) at SOL_SOCKET.
+pub(crate) fn set(ops: &dyn SocketOps, name: u32, value: &[u8], caller: &Caller) -> Result<(), Errno> {
+    let common = ops.common();
+    let creds = &caller.creds;
+    let admin = creds.capable(CAP_NET_ADMIN);
+    if name == SO_BINDTODEVICE {
+        if !creds.capable(CAP_NET_RAW) {
+            return Err(Errno::EPERM);
+        }
+        let device: Vec<u8> = value.iter().copied().take(15).take_while(|&b| b != 0).collect();
+        if !device.is_empty() && !common.ns.interfaces().iter().any(|i| i.name.as_bytes() == device) {
+            return Err(Errno::ENODEV);
+        }
+        common.options.lock().device = device;
+        return Ok(());
+    }
+    let number = int(value)?;
+    let on = number != 0;
+    match name {
+        SO_DEBUG if on && !admin => Err(Errno::EACCES),
+        SO_REUSEPORT if on && !matches!(common.family, AF_INET | AF_INET6) => Err(Errno::EOPNOTSUPP),
+        SO_DEBUG | SO_REUSEADDR | SO_REUSEPORT | SO_DONTROUTE | SO_BROADCAST | SO_KEEPALIVE
+        | SO_OOBINLINE | SO_NO_CHECK | SO_TIMESTAMP_OLD | SO_TIMESTAMPNS_OLD | SO_TIMESTAMP_NEW
+        | SO_TIMESTAMPNS_NEW | SO_RXQ_OVFL | SO_WIFI_STATUS | SO_NOFCS | SO_SELECT_ERR_QUEUE | SO_RCVMARK => {
+            common.set_flag(name, on);
+            Ok(())
+        }
+        // Security labels: there is no security module, so nothing is ever passed.
+        SO_PASSSEC => {
+            common.set_flag(name, on);
+            Ok(())
+        }
+        SO_PASSCRED => {
+            if !matches!(common.family, AF_UNIX | AF_NETLINK) {
+                return Err(Errno::EOPNOTSUPP);
+            }
+            common.passcred.store(on, Ordering::Relaxed);
+            Ok(())
+        }
+        SO_TYPE | SO_PROTOCOL | SO_DOMAIN | SO_ERROR => Err(Errno::ENOPROTOOPT),
+        SO_SNDBUF => {
+            common.sndbuf.store(buffer_size(number, MEM_MAX, MIN_SNDBUF), Ordering::Relaxed);
+            common.options.lock().buf_lock |= 1;
+            ops.buffers_changed();
+            Ok(())
+        }
+        SO_RCVBUF => {
+            common.rcvbuf.store(buffer_size(number, MEM_MAX, MIN_RCVBUF), Ordering::Relaxed);
+            common.options.lock().buf_lock |= 2;
+            ops.buffers_changed();
+            Ok(())
+        }
+        SO_SNDBUFFORCE | SO_RCVBUFFORCE => {
+            if !admin {
+                return Err(Errno::EPERM);
+            }
+            // The guest's root must not get at more of the host's memory than this.
+            let (field, min, lock) = match name {
+                SO_SNDBUFFORCE => (&*common.sndbuf, MIN_SNDBUF, 1),
+                _ => (&common.rcvbuf, MIN_RCVBUF, 2),
+            };
+            field.store(buffer_size(number.max(0), 64 * MEM_MAX, min), Ordering::Relaxed);
+            common.options.lock().buf_lock |= lock;
+            ops.buffers_changed();
+            Ok(())
+        }
+        SO_PRIORITY => {
+            if !(0..=6).contains(&number) && !admin && !creds.capable(CAP_NET_RAW) {
+                return Err(Errno::EPERM);
+            }
+            common.options.lock().priority = number;
+            Ok(())
+        }
+        SO_MARK => {
+            if !admin && !creds.capable(CAP_NET_RAW) {
+                return Err(Errno::EPERM);
+            }
+            common.options.lock().mark = number as u32;
+            Ok(())
+        }
+        SO_LINGER => {
+            let (linger, _) = Linger::read_from_prefix(value).map_err(|_| Errno::EINVAL)?;
+            let mut options = common.options.lock();
+            options.linger.0 = linger.l_onoff != 0;
+            if linger.l_onoff != 0 {
+                options.linger.1 = linger.l_linger;
+            }
+            Ok(())
+        }
+        SO_RCVLOWAT => {
+            let low = usize::try_from(number).unwrap_or(i32::MAX as usize).max(1);
+            common.rcvlowat.store(low, Ordering::Relaxed);
+            Ok(())
+        }
+        SO_RCVTIMEO_OLD | SO_RCVTIMEO_NEW => {
+            common.options.lock().rcvtimeo = timeout(value)?;
+            Ok(())
+        }
+        SO_SNDTIMEO_OLD | SO_SNDTIMEO_NEW => {
+            common.options.lock().sndtimeo = timeout(value)?;
+            Ok(())
+        }
+        SO_PEEK_OFF => {
+            if common.family != AF_UNIX {
+                return Err(Errno::EOPNOTSUPP);
+            }
+            common.peek_off.store(number, Ordering::Relaxed);
+            Ok(())
+        }
+        SO_BUF_LOCK => {
+            if number & !BUF_LOCKS != 0 {
+                return Err(Errno::EINVAL);
+            }
+            common.options.lock().buf_lock = number;
+            Ok(())
+        }
+        SO_DETACH_FILTER => Err(Errno::ENOENT),
+        _ => Err(Errno::ENOPROTOOPT),
+    }
+}
+
+/// getsockopt(2) at SOL_SOCKET for a buffer of `room` bytes.
+pub(crate) fn get(ops: &dyn SocketOps, name: u32, room: usize) -> Result<OptValue, Errno> {
+    let common = ops.common();
+    let options = common.options.lock().clone();
+    let flag = |name: u32| i32::from(options.flags & bit(name) != 0);
+    let clamp = |n: usize| i32::try_from(n).unwrap_or(i32::MAX);
+    let time = |timeout: Option<Duration>| {
+        let t = timeout.unwrap_or_default();
+        let tv_sec = i64::try_from(t.as_secs()).unwrap_or(i64::MAX);
+        Timeval { tv_sec, tv_usec: i64::from(t.subsec_micros()) }.as_bytes().to_vec()
+    };
+    let number = match name {
+        SO_DEBUG | SO_REUSEADDR | SO_REUSEPORT | SO_DONTROUTE | SO_BROADCAST | SO_KEEPALIVE
+        | SO_OOBINLINE | SO_NO_CHECK | SO_TIMESTAMP_OLD | SO_TIMESTAMPNS_OLD | SO_TIMESTAMP_NEW
+        | SO_TIMESTAMPNS_NEW | SO_RXQ_OVFL | SO_WIFI_STATUS | SO_NOFCS | SO_SELECT_ERR_QUEUE | SO_RCVMARK
+        | SO_PASSSEC => flag(name),
+        SO_PASSCRED => i32::from(common.passcred()),
+        SO_TYPE => clamp(common.kind as usize),
+        SO_PROTOCOL => clamp(common.protocol as usize),
+        SO_DOMAIN => clamp(common.family as usize),
+        SO_ERROR => ops.take_error().map_or(0, Errno::raw),
+        SO_SNDBUF => clamp(common.sndbuf()),
+        SO_RCVBUF => clamp(common.rcvbuf()),
+        SO_PRIORITY => options.priority,
+        SO_MARK => options.mark as i32,
+        SO_RCVLOWAT => clamp(common.rcvlowat.load(Ordering::Relaxed)),
+        SO_SNDLOWAT => 1,
+        SO_ACCEPTCONN => i32::from(ops.listening()),
+        SO_PEEK_OFF if common.family == AF_UNIX => common.peek_off.load(Ordering::Relaxed),
+        SO_PEEK_OFF => return Err(Errno::EOPNOTSUPP),
+        SO_BUF_LOCK => options.buf_lock,
+        SO_BINDTOIFINDEX => {
+            let interfaces = common.ns.interfaces();
+            let bound = interfaces.iter().find(|iface| iface.name.as_bytes() == options.device);
+            bound.map_or(0, |iface| iface.index as i32)
+        }
+        SO_INCOMING_CPU => -1,
+        SO_BPF_EXTENSIONS => 64,
+        SO_LOCK_FILTER | SO_ZEROCOPY | SO_INCOMING_NAPI_ID => 0,
+        _ => return get_long(ops, name, room, &options, time),
+    };
+    Ok(cut(number.to_ne_bytes().to_vec(), room))
+}
+
+fn cut(mut value: Vec<u8>, room: usize) -> OptValue {
+    value.truncate(room);
+    OptValue::Value(value)
+}
+
+/// Options whose value is no int.
+fn get_long(
+    ops: &dyn SocketOps,
+    name: u32,
+    room: usize,
+    options: &Options,
+    time: impl Fn(Option<Duration>) -> Vec<u8>,
+) -> Result<OptValue, Errno> {
+    let common = ops.common();
+    let value = match name {
+        SO_LINGER => {
+            let linger = Linger { l_onoff: i32::from(options.linger.0), l_linger: options.linger.1 };
+            linger.as_bytes().to_vec()
+        }
+        SO_RCVTIMEO_OLD | SO_RCVTIMEO_NEW => time(options.rcvtimeo),
+        SO_SNDTIMEO_OLD | SO_SNDTIMEO_NEW => time(options.sndtimeo),
+        SO_PEERCRED => {
+            let nobody = Ucred { pid: 0, uid: u32::MAX, gid: u32::MAX };
+            ops.peer_cred().map_or(nobody, |peer| peer.ucred).as_bytes().to_vec()
+        }
+        SO_PEERGROUPS => {
+            let groups = ops.peer_cred().ok_or(Errno::ENODATA)?.groups;
+            let raw: Vec<u8> = groups.iter().flat_map(|gid| gid.to_ne_bytes()).collect();
+            if raw.len() > room {
+                return Ok(OptValue::Needs(raw.len()));
+            }
+            raw
+        }
+        SO_PEERNAME => {
+            let raw = ops.getpeername().map_err(|_| Errno::ENOTCONN)?.encode();
+            if raw.len() < room {
+                return Err(Errno::EINVAL);
+            }
+            raw
+        }
+        SO_COOKIE | SO_NETNS_COOKIE => {
+            if room < size_of::<u64>() {
+                return Err(Errno::EINVAL);
+            }
+            let cookie = if name == SO_COOKIE { common.cookie } else { common.ns.cookie() };
+            cookie.to_ne_bytes().to_vec()
+        }
+        SO_BINDTODEVICE => {
+            let mut device = options.device.clone();
+            if !device.is_empty() {
+                device.push(0);
+                if room < 16 {
+                    return Err(Errno::EINVAL);
+                }
+            }
+            device
+        }
+        SO_GET_FILTER => Vec::new(),
+        SO_MEMINFO => {
+            let (receive, send) = ops.memory();
+            let clamp = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+            let info = [clamp(receive), clamp(common.rcvbuf()), clamp(send), clamp(common.sndbuf())];
+            info.iter().chain(&[0; 5]).flat_map(|n| n.to_ne_bytes()).collect()
+        }
+        _ => return Err(Errno::ENOPROTOOPT),
+    };
+    Ok(cut(value, room))
+}
