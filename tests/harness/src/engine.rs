@@ -78,10 +78,12 @@ impl Engine {
         let root = dir.join("state");
         std::fs::create_dir_all(&root).expect("scratch is writable");
         let b = bundle.dir.to_string_lossy().into_owned();
-        let out = run::run(self.command(&root, Some(bundle), &["run", "--bundle", &b, &id]), stdin, &dir, limit);
+        let out =
+            run::run(self.command(&root, Some(bundle), &["run", "--bundle", &b, &id]), stdin, &dir, limit);
         if out.code.is_none() {
             // What is left of a run that was cut off is removed through the engine itself.
-            let _ = run::quick(self.command(&root, None, &["delete", "--force", &id]), Duration::from_secs(20));
+            let _ =
+                run::quick(self.command(&root, None, &["delete", "--force", &id]), Duration::from_secs(20));
         }
         out
     }

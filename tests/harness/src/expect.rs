@@ -25,7 +25,8 @@ impl Gaps {
         }
         let mut gaps = BTreeMap::new();
         for g in all {
-            let field = |k: &str| g.get(k).filter(|v| !v.is_empty()).ok_or(format!("a gap without {k}: {g:?}"));
+            let field =
+                |k: &str| g.get(k).filter(|v| !v.is_empty()).ok_or(format!("a gap without {k}: {g:?}"));
             let (test, reason) = (field("test")?, field("reason")?);
             if field("engine")? == engine && gaps.insert(test.clone(), reason.clone()).is_some() {
                 return Err(format!("{test} is listed twice"));
@@ -49,7 +50,9 @@ impl Gaps {
     pub fn judge(&self, test: &str, result: Result<(), String>) -> Option<String> {
         match (self.reason(test), result) {
             (None, Err(e)) => Some(format!("{test}: {e}")),
-            (Some(r), Ok(())) => Some(format!("{test}: passes, but is listed as a gap ({r}); take it off tests/expect")),
+            (Some(r), Ok(())) => {
+                Some(format!("{test}: passes, but is listed as a gap ({r}); take it off tests/expect"))
+            }
             _ => None,
         }
     }

@@ -31,7 +31,8 @@ pub fn descendants(root: i32) -> Vec<i32> {
     }
     let mut all = BTreeSet::from([root]);
     loop {
-        let more: Vec<i32> = parents.iter().filter(|(p, pp)| all.contains(pp) && !all.contains(p)).map(|(p, _)| *p).collect();
+        let more: Vec<i32> =
+            parents.iter().filter(|(p, pp)| all.contains(pp) && !all.contains(p)).map(|(p, _)| *p).collect();
         if more.is_empty() {
             break;
         }
@@ -94,7 +95,8 @@ pub fn nothing_left(cookie: &str, id: &str, state: &Path, before: &BTreeSet<Stri
     if !p.is_empty() {
         return Err(format!("processes left: {p:?}"));
     }
-    let m: Vec<String> = mounts().difference(before).filter(|l| l.contains(id) || l.contains(cookie)).cloned().collect();
+    let m: Vec<String> =
+        mounts().difference(before).filter(|l| l.contains(id) || l.contains(cookie)).cloned().collect();
     if !m.is_empty() {
         return Err(format!("mounts left: {m:?}"));
     }

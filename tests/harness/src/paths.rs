@@ -6,7 +6,11 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 pub fn repo() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).expect("harness lies in tests/harness").to_path_buf()
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .ancestors()
+        .nth(2)
+        .expect("harness lies in tests/harness")
+        .to_path_buf()
 }
 
 /// The ignored folder that holds root file systems, compiled guests and scratch space.
@@ -19,15 +23,25 @@ pub fn chitin() -> PathBuf {
     if let Some(p) = std::env::var_os("CHITIN_BIN") {
         return PathBuf::from(p);
     }
-    let target = std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from).unwrap_or_else(|| repo().join("target"));
-    let found = ["x86_64-unknown-linux-gnu/release", "release"].iter().map(|d| target.join(d).join("chitin")).find(|p| p.exists());
-    found.unwrap_or_else(|| panic!("no chitin in {}: run `cargo build --release -p chitin` or set CHITIN_BIN", target.display()))
+    let target =
+        std::env::var_os("CARGO_TARGET_DIR").map(PathBuf::from).unwrap_or_else(|| repo().join("target"));
+    let found = ["x86_64-unknown-linux-gnu/release", "release"]
+        .iter()
+        .map(|d| target.join(d).join("chitin"))
+        .find(|p| p.exists());
+    found.unwrap_or_else(|| {
+        panic!("no chitin in {}: run `cargo build --release -p chitin` or set CHITIN_BIN", target.display())
+    })
 }
 
 /// A fresh scratch directory; the caller's `Drop` is not relied on, stale ones go when the next run starts.
 pub fn scratch(name: &str) -> PathBuf {
     static N: AtomicU32 = AtomicU32::new(0);
-    let d = cache().join("run").join(format!("{}-{}-{name}", std::process::id(), N.fetch_add(1, Ordering::Relaxed)));
+    let d = cache().join("run").join(format!(
+        "{}-{}-{name}",
+        std::process::id(),
+        N.fetch_add(1, Ordering::Relaxed)
+    ));
     std::fs::create_dir_all(&d).unwrap_or_else(|e| panic!("{}: {e}", d.display()));
     d
 }

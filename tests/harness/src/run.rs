@@ -25,7 +25,13 @@ impl Outcome {
     /// One line for a failed assertion.
     pub fn brief(&self) -> String {
         let t = |s: &str| s.chars().rev().take(600).collect::<Vec<_>>().into_iter().rev().collect::<String>();
-        format!("exit {:?} after {:.1?}; stdout …{:?}; stderr …{:?}", self.code, self.elapsed, t(&self.text()), t(&self.stderr))
+        format!(
+            "exit {:?} after {:.1?}; stdout …{:?}; stderr …{:?}",
+            self.code,
+            self.elapsed,
+            t(&self.text()),
+            t(&self.stderr)
+        )
     }
 }
 

@@ -29,7 +29,10 @@ pub fn read(output: &str, listed: &[String], why_missing: &str) -> BTreeMap<Stri
             seen.entry(n.to_owned()).or_insert(c);
         }
     }
-    listed.iter().map(|n| (n.clone(), seen.remove(n).unwrap_or_else(|| Check::Fail(why_missing.to_owned())))).collect()
+    listed
+        .iter()
+        .map(|n| (n.clone(), seen.remove(n).unwrap_or_else(|| Check::Fail(why_missing.to_owned()))))
+        .collect()
 }
 
 #[cfg(test)]

@@ -15,7 +15,11 @@ fn bundle(script: &str) -> Bundle {
         Some("pl") => "perl",
         _ => "bash",
     };
-    Bundle::new(script, &paths::rootfs("bookworm"), &[with, &path]).bind(&paths::repo().join("tests/apps"), "/apps", &["ro"])
+    Bundle::new(script, &paths::rootfs("bookworm"), &[with, &path]).bind(
+        &paths::repo().join("tests/apps"),
+        "/apps",
+        &["ro"],
+    )
 }
 
 fn first_difference(a: &str, b: &str) -> String {

@@ -15,11 +15,15 @@ fn check(program: &str) {
     // Dynamic programs need a C library of their own.
     let root = if program.ends_with(".dyn") { "bookworm" } else { "busybox" };
     let path = format!("/guest/{program}");
-    let b = Bundle::new(program, &paths::rootfs(root), &[&path]).bind(&paths::guests(), "/guest", &["ro"]).tmpfs("/tmp");
+    let b = Bundle::new(program, &paths::rootfs(root), &[&path])
+        .bind(&paths::guests(), "/guest", &["ro"])
+        .tmpfs("/tmp");
     let out = engine.run(&b, b"", Duration::from_secs(150));
     let gaps = Gaps::load("guest.toml", engine.name());
     let mut bad = Vec::new();
-    for (name, r) in tap::read(&out.text(), &programs::checks(program), &format!("no result; {}", out.brief())) {
+    for (name, r) in
+        tap::read(&out.text(), &programs::checks(program), &format!("no result; {}", out.brief()))
+    {
         let name = format!("{program}.{name}");
         let r = match r {
             tap::Check::Pass => Ok(()),

@@ -23,6 +23,7 @@ programs! {
 
 /// The names of a program's checks, by asking it on the host.
 pub fn checks(program: &str) -> Vec<String> {
-    let out = Command::new(paths::guests().join(program)).arg("--list").output().expect("guest program starts");
+    let out =
+        Command::new(paths::guests().join(program)).arg("--list").output().expect("guest program starts");
     String::from_utf8_lossy(&out.stdout).lines().map(str::to_owned).collect()
 }

@@ -1,0 +1,142 @@
+//! The layers hold by test: which crate may depend on which, where `unsafe` may be, how long a file may get.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use chitin_tests::paths::repo;
+use serde_json::Value;
+
+/// Workspace crates by folder with the folders they may depend on; a trailing `*` stands for any rest.
+fn allowed(from: &str) -> &'static [&'static str] {
+    const LEAF: &[&str] = &["sentry/platform", "sentry/abi", "sentry/host"];
+    const FS: &[&str] = &["sentry/vfs", "sentry/mm", "sentry/abi", "sentry/host"];
+    const FS_KERNEL: &[&str] = &["sentry/vfs", "sentry/mm", "sentry/kernel", "sentry/abi", "sentry/host"];
+    match from {
+        "sentry/abi" => &[],
+        "sentry/host" => &["sentry/abi"],
+        "sentry/platform" => &["sentry/abi", "sentry/host"],
+        "sentry/mm" => LEAF,
+        "sentry/vfs" => &["sentry/mm", "sentry/abi", "sentry/host"],
+        "sentry/fs-proc" | "sentry/fs-sys" | "sentry/fs-dev" => FS_KERNEL,
+        "sentry/fs-gofer" => &["sentry/vfs", "sentry/mm", "sentry/abi", "sentry/host", "gofer/protocol"],
+        "sentry/net" => &["sentry/vfs", "sentry/mm", "sentry/abi"],
+        "sentry/kernel" => &["sentry/vfs", "sentry/mm", "sentry/platform", "sentry/abi", "sentry/host"],
+        "sentry/syscalls" => &[
+            "sentry/kernel",
+            "sentry/vfs",
+            "sentry/mm",
+            "sentry/net",
+            "sentry/platform",
+            "sentry/abi",
+            "sentry/host",
+        ],
+        "sentry/boot" => &["sentry/*", "runtime/control", "gofer/protocol"],
+        "gofer/server" => &["gofer/protocol"],
+        "gofer/protocol" | "runtime/control" => &[],
+        "runtime/chitin" => &["runtime/control", "gofer/server", "sentry/boot"],
+        f if f.starts_with("sentry/platform-") => LEAF,
+        f if f.starts_with("sentry/fs-") => FS,
+        f if f.starts_with("tests/") || f.starts_with("benches/") => &[],
+        _ => panic!("{from} is in no layer; give it one here and in ARCHITECTURE.md"),
+    }
+}
+
+fn edges() -> BTreeMap<String, BTreeSet<String>> {
+    let out = Command::new(env!("CARGO"))
+        .args(["metadata", "--no-deps", "--format-version=1", "--offline"])
+        .current_dir(repo())
+        .output()
+        .expect("cargo metadata runs");
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    let meta: Value = serde_json::from_slice(&out.stdout).expect("cargo metadata prints JSON");
+    let folder = |p: &Value| -> Option<String> {
+        let rel = Path::new(p.as_str()?).strip_prefix(repo()).ok()?;
+        Some(rel.to_string_lossy().trim_end_matches("/Cargo.toml").to_owned())
+    };
+    let mut all = BTreeMap::new();
+    for p in meta["packages"].as_array().expect("packages") {
+        let deps = p["dependencies"].as_array().expect("dependencies").iter();
+        let inner = deps.filter(|d| d["kind"] != "dev").filter_map(|d| folder(&d["path"])).collect();
+        all.insert(folder(&p["manifest_path"]).expect("a member lies in the repository"), inner);
+    }
+    all
+}
+
+#[test]
+fn only_allowed_edges() {
+    let edges = edges();
+    assert!(edges.len() > 15, "the workspace's members were found: {}", edges.len());
+    let mut bad = Vec::new();
+    for (from, deps) in &edges {
+        let may = allowed(from);
+        for to in deps {
+            let fits = |m: &&str| m.strip_suffix('*').map_or(*m == to.as_str(), |p| to.starts_with(p));
+            if !may.iter().any(fits) {
+                bad.push(format!("{from} must not depend on {to}"));
+            }
+        }
+    }
+    assert!(bad.is_empty(), "{}", bad.join("\n"));
+}
+
+fn sources(dir: &Path, out: &mut Vec<PathBuf>) {
+    for e in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+        let p = e.path();
+        let name = e.file_name().to_string_lossy().into_owned();
+        if p.is_dir() && !name.starts_with('.') && name != "target" {
+            sources(&p, out);
+        } else if name.ends_with(".rs") || name.ends_with(".c") {
+            out.push(p);
+        }
+    }
+}
+
+fn all_sources() -> Vec<(String, String)> {
+    let mut files = Vec::new();
+    sources(&repo(), &mut files);
+    assert!(files.len() > 50, "sources were found: {}", files.len());
+    let rel = |p: &Path| p.strip_prefix(repo()).expect("inside").to_string_lossy().into_owned();
+    files.iter().map(|p| (rel(p), std::fs::read_to_string(p).unwrap_or_default())).collect()
+}
+
+#[test]
+fn files_stay_short() {
+    let long = |(f, t): &(String, String)| Some((f.clone(), t.lines().count())).filter(|(_, n)| *n > 800);
+    let bad: Vec<_> = all_sources().iter().filter_map(long).collect();
+    assert!(bad.is_empty(), "over 800 lines, split them: {bad:?}");
+}
+
+#[test]
+fn modules_say_what_they_are() {
+    let bad: Vec<_> = all_sources()
+        .into_iter()
+        .filter(|(f, t)| f.ends_with(".rs") && !t.trim_start().starts_with("//!"))
+        .collect();
+    let bad: Vec<_> = bad.into_iter().map(|(f, _)| f).collect();
+    assert!(bad.is_empty(), "no //! at the top: {bad:?}");
+}
+
+#[test]
+fn unsafe_only_where_allowed() {
+    let home = |f: &str| {
+        f.starts_with("sentry/host/")
+            || f.starts_with("sentry/platform-")
+            || f.starts_with("runtime/chitin/src/") && f.contains("/launch")
+            || f.starts_with("gofer/server/src/host")
+    };
+    let mut bad = Vec::new();
+    for (f, text) in all_sources() {
+        if home(&f) || !f.ends_with(".rs") || f.ends_with("tests/imports.rs") {
+            continue;
+        }
+        for (n, line) in text.lines().enumerate() {
+            let code = line.split("//").next().unwrap_or_default();
+            let opens = ["unsafe {", "unsafe fn", "unsafe impl", "unsafe extern", "allow(unsafe_code)"];
+            if opens.iter().any(|o| code.contains(o)) {
+                bad.push(format!("{f}:{}: {}", n + 1, line.trim()));
+            }
+        }
+    }
+    assert!(bad.is_empty(), "unsafe outside its crates:\n{}", bad.join("\n"));
+}
