@@ -154,12 +154,14 @@ impl Window {
         unsafe { self.word(off).write_volatile(v) }
     }
 
-    /// Appends `len` bytes from `off`, both multiples of eight.
+    /// Appends `len` bytes from `off`, a multiple of eight.
     pub fn copy_out(&self, off: usize, len: usize, out: &mut Vec<u8>) {
-        out.reserve(len);
+        let end = out.len() + len;
+        out.reserve(len + 8);
         for o in (off..off + len).step_by(8) {
             out.extend_from_slice(&self.get(o).to_le_bytes());
         }
+        out.truncate(end);
     }
 
     /// Writes whole words at `off`, a multiple of eight; a shorter tail is padded with zeroes.

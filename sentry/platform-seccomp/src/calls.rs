@@ -85,6 +85,7 @@ impl Task {
             }
             st.win.put(ctl::COUNT, calls.len() as u64);
             st.results.clear();
+            self.uncount(&mut st);
             st.list = Some(Box::new(List { calls: calls.to_vec(), pos: 0 }));
             st.phase = Phase::Calls;
             self.answer(st.id, cmd::LIST);
@@ -113,6 +114,8 @@ impl Task {
     pub async fn frame_up(self: &Arc<Self>) -> Result<(), PlatformError> {
         {
             let mut st = self.st.lock();
+            // While an operation is under way the task must not be parked.
+            self.uncount(&mut st);
             match st.phase {
                 Phase::Stopped if st.frame.is_some() => return Ok(()),
                 Phase::Stopped => {
@@ -133,6 +136,14 @@ impl Task {
             }
         }
         self.settled().await.map(drop)
+    }
+
+    /// The operation is over and the task stays stopped: it may be parked again.
+    pub fn op_over(&self) {
+        let mut st = self.st.lock();
+        if st.phase == Phase::Stopped && st.owner.is_some() {
+            self.count(&mut st);
+        }
     }
 
     /// A notification while the list runs.

@@ -180,7 +180,11 @@ impl PlatformTask for Task {
 
     fn ensure_frame(&self) -> BoxFuture<Result<(), PlatformError>> {
         match self.arc() {
-            Some(me) => Box::pin(async move { me.frame_up().await }),
+            Some(me) => Box::pin(async move {
+                let r = me.frame_up().await;
+                me.op_over();
+                r
+            }),
             None => Box::pin(async { Err(PlatformError::Gone) }),
         }
     }
@@ -220,7 +224,11 @@ impl PlatformTask for Task {
 
     fn spawn(&self, kind: Spawn) -> BoxFuture<Result<Spawned, PlatformError>> {
         match self.arc() {
-            Some(me) => Box::pin(crate::spawn::spawn(me, kind)),
+            Some(me) => Box::pin(async move {
+                let r = crate::spawn::spawn(me.clone(), kind).await;
+                me.op_over();
+                r
+            }),
             None => Box::pin(async { Err(PlatformError::Gone) }),
         }
     }

@@ -28,8 +28,6 @@ const USER_FLAGS: u64 = 0x0005_0dd5;
 /// Where things are in every frame on this machine, learnt from the zygote's first one.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Layout {
-    /// Offset of the ucontext in the window.
-    pub uc: usize,
     /// Offset of the FPU state in the window.
     fp: usize,
     fp_len: usize,
@@ -42,10 +40,6 @@ pub fn locate(w: &Window, uc: u64) -> Option<usize> {
     let off = usize::try_from(uc.checked_sub(w.vaddr)?).ok()?;
     let fits = off >= ctl::PAGE + 512 && off.is_multiple_of(8) && off.checked_add(UCONTEXT + SIGINFO)? <= w.size();
     fits.then_some(off)
-}
-
-pub fn rax(w: &Window, uc: usize) -> u64 {
-    w.get(uc + RAX)
 }
 
 pub fn set_rax(w: &Window, uc: usize, v: u64) {
@@ -72,7 +66,6 @@ pub fn fault(w: &Window, uc: usize) -> (i32, u64, u64, u64) {
     (code, w.get(uc + UCONTEXT + 16), w.get(uc + TRAPNO), w.get(uc + ERR))
 }
 
-/// si_code of the signal.
 pub fn registers(w: &Window, uc: usize, fs_base: u64, gs_base: u64) -> Registers {
     let g = |o: usize| w.get(uc + o);
     Registers {
@@ -149,13 +142,12 @@ pub fn learn(w: &Window, uc: usize) -> Option<Layout> {
     }
     let fp_len = (w.get(fp + 464) >> 32) as usize;
     let l = Layout {
-        uc,
         fp,
-        fp_len: fp_len.next_multiple_of(8),
+        fp_len,
         xfeatures: w.get(fp + 472),
         mxcsr_mask: (w.get(fp + 24) >> 32) as u32,
     };
-    (fp + l.fp_len <= w.size()).then_some(l)
+    (fp.is_multiple_of(8) && fp_len >= 576 && fp + fp_len <= w.size()).then_some(l)
 }
 
 /// Zeroed registers and initial FPU state.
@@ -178,7 +170,8 @@ fn reset_fp(w: &Window, fp: usize, layout: &Layout) {
     w.put(fp, 0x37f);
     w.put(fp + 24, 0x1f80 | (u64::from(layout.mxcsr_mask) << 32));
     // XSTATE_BV = 0: every component in its initial state.
-    for o in (512..layout.fp_len.saturating_sub(8)).step_by(8) {
+    let magic2 = layout.fp_len.saturating_sub(4);
+    for o in (512..magic2 & !7).step_by(8) {
         w.put(fp + o, 0);
     }
 }
@@ -219,6 +212,7 @@ pub fn write_fp(w: &Window, uc: usize, layout: &Layout, image: &[u8]) -> Result<
         && word(472) & !layout.xfeatures == 0
         && mxcsr & !mask == 0
         && word(512) & !layout.xfeatures == 0
+        && image.ends_with(&0x4650_5845u32.to_le_bytes())
         && (520..576).step_by(8).all(|o| word(o) == 0);
     if !ok {
         return Err(PlatformError::Corrupt("malformed FPU state"));

@@ -21,8 +21,8 @@ const USER_TOP: u64 = 0x7fff_ffff_f000;
 
 /// Whether the range wraps around or meets the platform's own one.
 fn forbidden(addr: u64, len: u64) -> bool {
-    match addr.checked_add(len.max(1)) {
-        Some(end) => addr < STUB_HI && end.next_multiple_of(4096) > STUB_BASE,
+    match addr.checked_add(len.max(1)).and_then(|end| end.checked_next_multiple_of(4096)) {
+        Some(end) => addr < STUB_HI && end > STUB_BASE,
         None => true,
     }
 }
@@ -194,9 +194,13 @@ impl AddressSpace for Space {
             for part in ops.chunks(8) {
                 match run_ops(task.clone(), part).await {
                     Ok(r) => out.extend(r),
-                    Err((i, e)) => return Err((out.len() + i, e)),
+                    Err((i, e)) => {
+                        task.op_over();
+                        return Err((out.len() + i, e));
+                    }
                 }
             }
+            task.op_over();
             Ok(out)
         })
     }

@@ -68,8 +68,4 @@ impl Process {
         i.dead = true;
         i.ending
     }
-
-    pub fn is_ending(&self) -> bool {
-        self.inner.lock().ending
-    }
 }

@@ -303,7 +303,6 @@ impl Task {
             }
             (Phase::Bell, code::WOKEN) => {
                 st.phase = Phase::Stopped;
-                self.count(&mut st);
                 wake(st);
                 None
             }

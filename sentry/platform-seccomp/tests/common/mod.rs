@@ -35,6 +35,11 @@ g_brk:
     mov rdi, rax
     mov eax, 60
     syscall
+    .globl g_brkloop
+g_brkloop:
+    mov eax, 12
+    syscall
+    jmp g_brkloop
     .globl g_spin
 g_spin:
     inc qword ptr [0x500000]
@@ -118,7 +123,7 @@ pub fn address_of(p: *const u8) -> u64 {
     CODE + (p as u64 - (&raw const guest_start as u64))
 }
 
-fn image() -> Vec<u8> {
+pub fn image() -> Vec<u8> {
     let len = &raw const guest_end as usize - &raw const guest_start as usize;
     // SAFETY: the symbols bound one object.
     unsafe { std::slice::from_raw_parts(&raw const guest_start, len) }.to_vec()
