@@ -58,6 +58,9 @@ impl Shared {
     }
 }
 
+/// A directory and a name in it.
+type Place = (Arc<Node>, Arc<[u8]>);
+
 pub struct Node {
     me: Weak<Node>,
     pub(crate) shared: Arc<Shared>,
@@ -69,7 +72,7 @@ pub struct Node {
     /// Kept by the tree (or the index), or without a place in it for good.
     pinned: AtomicBool,
     /// Where an unpinned lower file was found.
-    link: Mutex<Option<(Arc<Node>, Arc<[u8]>)>>,
+    link: Mutex<Option<Place>>,
     /// The attributes once they differ from the lower file's.
     meta: Mutex<Option<Box<Meta>>>,
     xattrs: Mutex<Option<XattrMap>>,

@@ -398,3 +398,62 @@ fn no_room_to_copy_up() {
     assert_eq!(fs.space().used_pages(), 0, "a failed copy-up leaves nothing");
     assert!(content(&above) == content(&f));
 }
+
+#[test]
+fn many_at_once() {
+    // Harsher than the VFS, which locks directories: whatever the order, nothing hangs, panics or leaks.
+    let lower = lower();
+    let mut below = Model::default();
+    model::run(&lower.root(), &mut below, &mut Rng(77), 500);
+    let (fs, root) = over(&lower);
+    let work = |seed: u64| {
+        let mut rng = Rng(seed * 7_919);
+        let mut at = root.clone();
+        for _ in 0..3000 {
+            let Some(dir) = at.dir() else {
+                at = root.clone();
+                continue;
+            };
+            let name = format!("n{}", rng.below(12));
+            let name = name.as_bytes();
+            match rng.below(9) {
+                0 => drop(dir.create(name, &new(NewKind::Regular))),
+                1 => drop(dir.create(name, &new(NewKind::Directory))),
+                2 => {
+                    if let Ok(victim) = dir.lookup(name) {
+                        let _ = if victim.dir().is_some() {
+                            dir.rmdir(name, &victim)
+                        } else {
+                            dir.unlink(name, &victim)
+                        };
+                    }
+                }
+                3 => drop(dir.rename(name, &at, format!("n{}", rng.below(12)).as_bytes(), 0)),
+                4 => {
+                    if let Ok(inode) = dir.lookup(name)
+                        && let Ok(ops) = inode.open(O_RDWR)
+                    {
+                        let _ = ops.write(WriteAt::End, &mut SliceSource::new(b"data"));
+                        let _ = ops.read(0, &mut VecSink { data: Vec::new(), limit: 1000 });
+                    }
+                }
+                5 => drop(dir.lookup(name).and_then(|f| dir.link(b"n1", &f))),
+                6 => drop(list(&at, 5)),
+                7 => at = root.clone(),
+                _ => {
+                    if let Ok(next) = dir.lookup(name) {
+                        let _ = next.attr();
+                        at = next;
+                    }
+                }
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        for seed in 1..5 {
+            scope.spawn(move || work(seed));
+        }
+    });
+    model::verify(&lower.root(), &below, 5);
+    gone(fs, root);
+}

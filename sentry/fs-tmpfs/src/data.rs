@@ -570,10 +570,10 @@ impl Store {
                         part.fill(0);
                     }
                 }
-                if last > first || head == 0 {
-                    if let Some(part) = pages.get_mut(&last).and_then(|page| page.get_mut(..tail)) {
-                        part.fill(0);
-                    }
+                if (last > first || head == 0)
+                    && let Some(part) = pages.get_mut(&last).and_then(|page| page.get_mut(..tail))
+                {
+                    part.fill(0);
                 }
                 if whole_start < last {
                     let gone: Vec<u64> = pages.range(whole_start..last).map(|(index, _)| *index).collect();
@@ -597,13 +597,13 @@ impl Store {
     /// Gives every page of a range blocks, all or none of them.
     fn allocate(&mut self, space: &Space, start: u64, end: u64) -> Result<(), Errno> {
         let (first, last) = (start / PAGE_SIZE, end.div_ceil(PAGE_SIZE));
-        if let Body::Heap(pages) = &self.body {
-            if (pages.len() as u64).saturating_add(last.saturating_sub(first)) > heap_pages().min(1 << 16) {
-                if space.max_pages().is_some_and(|max| last - first > max) {
-                    return Err(Errno::ENOSPC);
-                }
-                self.make_host(space)?;
+        if let Body::Heap(pages) = &self.body
+            && (pages.len() as u64).saturating_add(last.saturating_sub(first)) > heap_pages().min(1 << 16)
+        {
+            if space.max_pages().is_some_and(|max| last - first > max) {
+                return Err(Errno::ENOSPC);
             }
+            self.make_host(space)?;
         }
         match &mut self.body {
             Body::Heap(pages) => {

@@ -160,10 +160,11 @@ impl Inode for TmpInode {
     }
 
     fn set_attr(&self, change: &SetAttr) -> Result<(), Errno> {
-        if let (Some(perm), Some(data)) = (change.perm, self.data()) {
-            if data.seals() & F_SEAL_EXEC != 0 && (perm ^ self.meta.lock().perm) & 0o111 != 0 {
-                return Err(Errno::EPERM);
-            }
+        if let (Some(perm), Some(data)) = (change.perm, self.data())
+            && data.seals() & F_SEAL_EXEC != 0
+            && (perm ^ self.meta.lock().perm) & 0o111 != 0
+        {
+            return Err(Errno::EPERM);
         }
         if let Some(size) = change.size {
             match &self.body {
@@ -241,10 +242,10 @@ impl Drop for TmpInode {
                 let mut doomed: Vec<Arc<TmpInode>> = state.get_mut().entries.drain().collect();
                 while let Some(inode) = doomed.pop() {
                     // Where this is the last reference the inode goes here, without children of its own.
-                    if let Some(mut inode) = Arc::into_inner(inode) {
-                        if let Body::Directory(state) = &mut inode.body {
-                            doomed.extend(state.get_mut().entries.drain());
-                        }
+                    if let Some(mut inode) = Arc::into_inner(inode)
+                        && let Body::Directory(state) = &mut inode.body
+                    {
+                        doomed.extend(state.get_mut().entries.drain());
                     }
                 }
             }
