@@ -463,3 +463,20 @@ fn listing_in_pieces() {
     assert_eq!(list(&root, 7).len(), 400);
     assert_eq!(list(&root, 1000).len(), 400);
 }
+
+#[test]
+fn memfds_show_their_name() {
+    let file = memfd_file(b"x y", 0, 5, 6).unwrap();
+    let path = file.path().unwrap();
+    let (fs, root) = tmpfs("");
+    let mount = chitin_vfs::Mount::new(fs, b"tmpfs", 0);
+    let here = chitin_vfs::Path { dentry: mount.root().clone(), mount: mount.clone() };
+    assert_eq!(chitin_vfs::MountNs::new(mount).text(&here, path).0, b"/memfd:x y (deleted)");
+    let attr = file.inode().attr().unwrap();
+    assert_eq!((attr.uid, attr.gid, attr.nlink), (5, 6, 0));
+    // It counts as open for writing, so that it cannot be executed meanwhile.
+    assert_eq!(file.inode().state().start_exec(), Err(Errno::ETXTBSY));
+    let inode = file.inode().clone();
+    drop((file, root));
+    assert_eq!(inode.state().start_exec(), Ok(()));
+}
