@@ -47,23 +47,39 @@ impl Directory {
             .mode(0o711)
             .create(root)
             .context(|| format!("cannot make the state directory {} (see --root)", root.display()))?;
+        // In a directory that anybody may have made in /tmp, somebody else's processes would be ours to kill.
+        let owner = fs::metadata(root).context(|| format!("cannot look at {}", root.display()))?.uid();
+        if owner != 0 && owner != nix::unistd::geteuid().as_raw() {
+            return Err(format!(
+                "the state directory {} belongs to user {owner}: choose another (--root)",
+                root.display()
+            ));
+        }
         let path = root.join(id);
-        // A second round, if a directory without a container in it was in the way.
-        for _ in 0..2 {
+        // Further rounds, if a directory without a container in it is in the way, or a sweep is.
+        for _ in 0..10 {
             match DirBuilder::new().mode(0o700).create(&path) {
-                Ok(()) => {
-                    return Self::lock(path)?.ok_or_else(|| format!("container {id} was removed meanwhile"));
-                }
+                Ok(()) => match Self::lock(path.clone())? {
+                    Some(directory) => return Ok(directory),
+                    None => continue,
+                },
                 Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
                 Err(e) => return Err(format!("cannot make {}: {e}", path.display())),
             }
-            // Without a state and without a lock it is what a command left that was killed in the middle.
-            match Self::try_lock(&path)? {
-                Some(left) if !matches!(State::load(&path), Ok(Some(_))) => left.remove()?,
-                _ => break,
+            if !Self::remove_leftover(&path)? {
+                break;
             }
         }
         Err("container with given ID already exists".into())
+    }
+
+    /// Removes the directory if it has no state and nobody holds its lock: a command was killed in the middle. True
+    /// when there is no such directory any more.
+    pub fn remove_leftover(path: &Path) -> Result<bool> {
+        match Self::try_lock(path)? {
+            Some(left) if matches!(State::load(path), Ok(None)) => left.remove().map(|()| true),
+            _ => Ok(!path.exists()),
+        }
     }
 
     /// Locks the directory of an existing container.

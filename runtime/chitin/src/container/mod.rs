@@ -35,17 +35,26 @@ pub fn list(root: &Path) -> Result<Vec<State>> {
     Ok(states)
 }
 
-/// Removes what foreground commands that were killed have left behind: ephemeral containers whose sentry is gone.
+/// Removes what commands that were killed have left behind: cut-off creations, and ephemeral containers whose sentry
+/// is gone.
 pub fn sweep(root: &Path) {
-    for state in list(root).unwrap_or_default() {
-        if !state.ephemeral || state.is_alive() {
-            continue;
-        }
-        if let Ok(directory) = Directory::open(root, &state.id)
-            && let Ok(Some(state)) = State::load(directory.path())
-            && !state.is_alive()
-        {
-            let _ = crate::sandbox::clean_up(directory, &state);
+    let Ok(entries) = fs::read_dir(root) else { return };
+    for entry in entries.flatten() {
+        match State::load(&entry.path()) {
+            Ok(None) => {
+                let _ = Directory::remove_leftover(&entry.path());
+            }
+            Ok(Some(state)) if state.ephemeral && !state.is_alive() => {
+                // Again, now that we hold the lock.
+                if let Ok(directory) = Directory::open(root, &state.id)
+                    && let Ok(state) = directory.state()
+                    && state.ephemeral
+                    && !state.is_alive()
+                {
+                    let _ = crate::sandbox::clean_up(directory, &state);
+                }
+            }
+            _ => {}
         }
     }
 }

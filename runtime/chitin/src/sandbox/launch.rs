@@ -202,13 +202,11 @@ fn prepare_and_exec(prepared: &Prepared<'_>) -> u8 {
         // SAFETY: an integer argument. A failure means that it is no terminal, which the sentry finds out itself.
         unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSCTTY, 0) };
     }
-    let mut number: RawFd = 0;
-    for fd in &role.stdio {
+    for (number, fd) in (0..).zip(&role.stdio) {
         // SAFETY: replaces one of our numbers 0 to 2.
         if unsafe { libc::dup2(fd.as_raw_fd(), number) } < 0 {
             return 4;
         }
-        number += 1;
     }
     // SAFETY: integers only.
     if unsafe { libc::syscall(libc::SYS_close_range, 3u32, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) } != 0 {

@@ -349,7 +349,7 @@ fn launch(
             namespace_root: true,
         },
     )?;
-    if options.rootless {
+    if !nix::unistd::geteuid().is_root() {
         map_to_own(&sentry)?;
     } else if let Err(e) = sentry.map_ids(NOBODY, NOBODY, false) {
         // We are root of a user namespace that has no nobody.
