@@ -274,6 +274,8 @@ pub(crate) fn set(ops: &dyn SocketOps, name: u32, value: &[u8], caller: &Caller)
             Ok(())
         }
         SO_DETACH_FILTER => Err(Errno::ENOENT),
+        // Obsolete, and without effect.
+        SO_BSDCOMPAT => Ok(()),
         _ => Err(Errno::ENOPROTOOPT),
     }
 }
@@ -316,7 +318,7 @@ pub(crate) fn get(ops: &dyn SocketOps, name: u32, room: usize) -> Result<OptValu
         }
         SO_INCOMING_CPU => -1,
         SO_BPF_EXTENSIONS => 64,
-        SO_LOCK_FILTER | SO_ZEROCOPY | SO_INCOMING_NAPI_ID => 0,
+        SO_BSDCOMPAT | SO_LOCK_FILTER | SO_ZEROCOPY | SO_INCOMING_NAPI_ID => 0,
         _ => return get_long(ops, name, room, &options, time),
     };
     Ok(cut(number.to_ne_bytes().to_vec(), room))

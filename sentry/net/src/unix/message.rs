@@ -74,6 +74,8 @@ const HEAD_ROOM: usize = 3776;
 /// As much of a datagram goes into its head (SKB_MAX_ALLOC).
 const MAX_HEAD: usize = 16_064;
 const PAGE: usize = 4096;
+/// MAX_SKB_FRAGS pages.
+const MAX_PAGED: usize = 17 * PAGE;
 /// `struct sk_buff`, and `struct skb_shared_info`.
 const SKB: usize = 256;
 const SKB_INFO: usize = 320;
@@ -83,7 +85,7 @@ pub(super) fn truesize(len: usize, stream: bool) -> usize {
     let pages = |n: usize| n.div_ceil(PAGE).saturating_mul(PAGE);
     let paged = match stream {
         true => pages(len.saturating_sub(HEAD_ROOM)).min(len),
-        false => pages(len.saturating_sub(MAX_HEAD)).min(len),
+        false => pages(len.saturating_sub(MAX_HEAD)).min(MAX_PAGED),
     };
     let head = (len - paged).saturating_add(SKB_INFO).next_power_of_two().max(512);
     SKB + head + pages(paged)
