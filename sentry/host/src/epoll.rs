@@ -94,9 +94,8 @@ impl Epoll {
 
     /// The same with milliseconds, rounded up.
     fn wait_ms(&self, events: &mut Events, timeout: Option<Duration>) -> io::Result<()> {
-        let ms = timeout.map_or(-1, |timeout| {
-            i32::try_from(timeout.as_nanos().div_ceil(1_000_000)).unwrap_or(i32::MAX)
-        });
+        let ms = timeout
+            .map_or(-1, |timeout| i32::try_from(timeout.as_nanos().div_ceil(1_000_000)).unwrap_or(i32::MAX));
         let capacity = libc::c_int::try_from(events.buffer.len()).unwrap_or(libc::c_int::MAX);
         // SAFETY: the buffer holds `capacity` elements.
         let r = unsafe { libc::epoll_wait(self.0.0.as_raw_fd(), events.buffer.as_mut_ptr(), capacity, ms) };

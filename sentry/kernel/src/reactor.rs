@@ -133,7 +133,11 @@ impl Reactor {
         self.add_watch(fd, Some(on_ready))
     }
 
-    fn add_watch(self: &Arc<Self>, fd: Arc<OwnedFd>, on_ready: Option<OnReady>) -> io::Result<Arc<HostFdWatch>> {
+    fn add_watch(
+        self: &Arc<Self>,
+        fd: Arc<OwnedFd>,
+        on_ready: Option<OnReady>,
+    ) -> io::Result<Arc<HostFdWatch>> {
         let token = self.next_token.fetch_add(1, Ordering::Relaxed);
         let reactor = Arc::downgrade(self);
         let watch = Arc::new(HostFdWatch { fd, token, queue: WaitQueue::new(), on_ready, reactor });

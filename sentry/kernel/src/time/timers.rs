@@ -493,7 +493,8 @@ mod tests {
     fn many_are_cheap() {
         let (_, timers) = service();
         let (count, waker) = counter();
-        let mut sleeps: Vec<_> = (0..20_000).map(|n| timers.sleep_until(Deadline::after(3_000_000 + n))).collect();
+        let mut sleeps: Vec<_> =
+            (0..20_000).map(|n| timers.sleep_until(Deadline::after(3_000_000 + n))).collect();
         for sleep in &mut sleeps {
             let _ = poll(sleep, &waker);
         }
