@@ -20,6 +20,23 @@ pub fn processes(cookie: &str) -> Vec<i32> {
     found
 }
 
+/// Pids whose command line names a role among its first words and holds the id, or whose parent's does.
+pub fn processes_with(roles: &[&str], id: &str) -> Vec<i32> {
+    let line = |pid: i32| {
+        let b = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        b.split(|c| *c == 0).map(|a| String::from_utf8_lossy(a).into_owned()).collect::<Vec<_>>()
+    };
+    let role = |l: &[String]| {
+        l.iter().take(4).any(|a| roles.iter().any(|r| a == r || a.ends_with(&format!("-{r}"))))
+    };
+    let all = all_processes().into_iter().map(|(p, _)| p);
+    all.filter(|p| {
+        let l = line(*p);
+        role(&l) && l.iter().any(|a| a.contains(id))
+    })
+    .collect()
+}
+
 /// All descendants of a process: stubs and roles change their arguments and environment, not their parents.
 pub fn descendants(root: i32) -> Vec<i32> {
     let mut parents = Vec::new();

@@ -1,0 +1,139 @@
+//! Benchmarks of one run on one machine: native, crun, runc, runsc (when present) and chitin side by side, as medians and
+//! ratios. `cargo run --release -p chitin-benches -- [--json FILE] [--only ENGINE,…]`.
+//!
+//! Neighbours: `../guest/micro.c` (what runs inside), `tests/harness` (bundles, engines). Targets are in ARCHITECTURE.md.
+
+mod table;
+mod whole;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use chitin_tests::bundle::Bundle;
+use chitin_tests::engine::Engine;
+use chitin_tests::{paths, run};
+
+/// Where a number was measured; columns of the table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Column {
+    Native,
+    Crun,
+    Runc,
+    Runsc,
+    Chitin,
+}
+
+pub const COLUMNS: [Column; 5] = [Column::Native, Column::Crun, Column::Runc, Column::Runsc, Column::Chitin];
+
+impl Column {
+    pub fn name(self) -> &'static str {
+        ["native", "crun", "runc", "runsc", "chitin"][self as usize]
+    }
+}
+
+/// Row name → column → value.
+pub type Results = BTreeMap<String, BTreeMap<Column, f64>>;
+
+fn compile() -> Result<PathBuf, String> {
+    let out = paths::cache().join("bench");
+    std::fs::create_dir_all(&out).map_err(|e| e.to_string())?;
+    let (src, bin) = (paths::repo().join("benches/micro/guest/micro.c"), out.join("micro"));
+    let o = Command::new("gcc")
+        .args(["-static", "-O2", "-o"])
+        .args([&bin, &src])
+        .output()
+        .map_err(|e| format!("gcc: {e}"))?;
+    if o.status.success() { Ok(out) } else { Err(String::from_utf8_lossy(&o.stderr).into_owned()) }
+}
+
+fn read(text: &str, column: Column, into: &mut Results) {
+    for line in text.lines() {
+        if let Some((n, v)) = line.split_once(' ')
+            && let Ok(v) = v.parse()
+        {
+            into.entry(n.to_owned()).or_default().insert(column, v);
+        }
+    }
+}
+
+/// runsc is not part of the test harness: it is called plainly when it is there.
+fn runsc(b: &Bundle) -> Option<run::Outcome> {
+    if !run::have("runsc") {
+        return None;
+    }
+    b.write();
+    let mut c = Command::new("runsc");
+    c.args(["--ignore-cgroups", "--network=none", "--root"])
+        .arg(b.dir.join("runsc"))
+        .arg("run")
+        .arg("--bundle")
+        .arg(&b.dir);
+    c.arg(chitin_tests::engine::unique_id());
+    Some(run::quick(c, Duration::from_secs(120)))
+}
+
+fn outcome(column: Column, bin: &Path, b: &Bundle) -> Option<run::Outcome> {
+    let limit = Duration::from_secs(120);
+    let engine = match column {
+        Column::Native => {
+            // Files on a tmpfs, as in the containers.
+            let mut c = Command::new(bin.join("micro"));
+            c.arg("/dev/shm");
+            return Some(run::quick(c, limit));
+        }
+        Column::Runsc => return runsc(b),
+        Column::Crun => Engine::Crun,
+        Column::Runc => Engine::Runc,
+        Column::Chitin => Engine::Chitin,
+    };
+    engine.available().then(|| engine.run(b, b"", limit))
+}
+
+fn main() {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let value = |k: &str| args.iter().position(|a| a == k).and_then(|i| args.get(i + 1));
+    let only = value("--only").cloned();
+    let wanted = |c: Column| only.as_deref().is_none_or(|o| o.split(',').any(|n| n == c.name()));
+    let bin = compile().unwrap_or_else(|e| {
+        eprintln!(
+            "cannot build the benchmark program: {e}; install gcc and libc6-dev (tests/rootfs/packages does)"
+        );
+        std::process::exit(1)
+    });
+    let (mut results, mut failed) = (Results::new(), false);
+    let mut c = Command::new(bin.join("micro"));
+    c.arg("notify");
+    let notify = run::quick(c, Duration::from_secs(60));
+    read(&notify.text(), Column::Native, &mut results);
+    for column in COLUMNS.into_iter().filter(|c| wanted(*c)) {
+        let b = Bundle::new("bench", &paths::rootfs("busybox"), &["/bench/micro", "/tmp"])
+            .bind(&bin, "/bench", &["ro"])
+            .tmpfs("/tmp");
+        match outcome(column, &bin, &b) {
+            None => eprintln!("SKIP: {} is not installed", column.name()),
+            Some(o) => {
+                read(&o.text(), column, &mut results);
+                if o.code != Some(0) {
+                    failed = true;
+                    eprintln!("{}: {}", column.name(), o.brief());
+                }
+            }
+        }
+    }
+    failed |= whole::measure(&wanted, &mut results);
+    print!("{}", table::render(&results));
+    if let Some(path) = value("--json") {
+        let json: BTreeMap<_, BTreeMap<_, _>> =
+            results.iter().map(|(k, v)| (k, v.iter().map(|(c, n)| (c.name(), n)).collect())).collect();
+        let text = serde_json::to_string_pretty(&json).unwrap_or_default();
+        if let Err(e) = std::fs::write(path, text) {
+            eprintln!("{path}: {e}");
+            failed = true;
+        }
+    }
+    if failed {
+        std::process::exit(1);
+    }
+}
