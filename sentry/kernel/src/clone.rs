@@ -229,7 +229,7 @@ fn child_process(task: &Arc<Task>, request: &CloneRequest, pid: i32) -> Arc<Proc
         exe: Mutex::new(from.exe()),
         timers: Default::default(),
         usage: Mutex::new(Usage::default()),
-        started_ns: time::monotonic_ns(),
+        started_ns: time::monotonic(),
         dumpable: AtomicI32::new(from.dumpable.load(Ordering::Relaxed)),
         child_subreaper: AtomicBool::new(false),
         oom_score_adj: AtomicI32::new(from.oom_score_adj.load(Ordering::Relaxed)),
@@ -270,7 +270,7 @@ impl Task {
             robust_list: AtomicU64::new(0),
             parent_death_signal: AtomicU32::new(0),
             vfork: Default::default(),
-            started_ns: time::monotonic_ns(),
+            started_ns: time::monotonic(),
             counters: Default::default(),
             nice: AtomicI32::new(0),
             last_fault: Mutex::default(),
@@ -318,7 +318,7 @@ pub async fn make_init(kernel: &Arc<Kernel>, request: InitRequest) -> Result<Arc
         exe: Mutex::default(),
         timers: Default::default(),
         usage: Mutex::new(Usage::default()),
-        started_ns: time::monotonic_ns(),
+        started_ns: time::monotonic(),
         dumpable: AtomicI32::new(1),
         child_subreaper: AtomicBool::new(false),
         oom_score_adj: AtomicI32::new(0),
@@ -338,7 +338,7 @@ pub async fn make_init(kernel: &Arc<Kernel>, request: InitRequest) -> Result<Arc
         creds,
     );
     task.set_name(&loaded.name);
-    process.set_exe(Some(loaded.exe.clone()));
+    process.set_exe(loaded.exe.clone());
     task.platform().set_owner(task.clone());
     let mut tree = kernel.tree.lock();
     process.threads.lock().push(task.clone());

@@ -138,7 +138,7 @@ async fn replace(task: &Arc<Task>, request: ExecRequest) -> Result<(), Errno> {
     *process.handlers.write() = reset;
     task.set_altstack(StackT { ss_flags: SS_DISABLE, ..StackT::default() });
     process.timers.exec();
-    process.set_exe(Some(loaded.exe));
+    process.set_exe(loaded.exe);
     process.has_execed.store(true, Ordering::Relaxed);
     process.exit_signal.store(chitin_abi::signal::SIGCHLD as i32, Ordering::Relaxed);
     process.dumpable.store(i32::from(!secure), Ordering::Relaxed);

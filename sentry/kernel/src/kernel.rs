@@ -73,7 +73,7 @@ impl Kernel {
             tree: Mutex::new(Tree::new()),
             uts: RwLock::new(uts),
             machine,
-            boot_ns: time::monotonic_ns(),
+            boot_ns: time::monotonic(),
             dispatch: OnceLock::new(),
             extensions: RwLock::default(),
             init_status: Mutex::new(None),

@@ -153,6 +153,8 @@ pub struct TaskSignals {
     pub(crate) altstack: StackT,
     /// signalfd reads and sigtimedwait sleep here.
     pub(crate) arrivals: WaitQueue,
+    /// What sigtimedwait waits for: such signals are queued for it even if they are ignored by default.
+    pub(crate) waiting_for: SigSet,
 }
 
 /// A process's part.
@@ -203,6 +205,11 @@ impl Task {
             }
         }
         self.recalc_signals();
+    }
+
+    /// Signals that this thread is about to take by sigtimedwait.
+    pub fn set_waiting_for(&self, set: SigSet) {
+        self.signals.lock().waiting_for = set;
     }
 
     pub fn altstack(&self) -> StackT {

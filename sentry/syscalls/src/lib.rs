@@ -1,1 +1,53 @@
-//! (to be written)
+//! The system calls: one table, handlers by family.
+//!
+//! A handler takes the task and the raw arguments and answers an [`Outcome`]: most finish on the spot, those that may
+//! wait return a future. Handlers only translate between the guest's registers and the kernel's own interfaces.
+//!
+//! Neighbours: `kernel`, `vfs`, `mm` and `net` do the work; `boot` installs [`Table`].
+
+mod args;
+mod attrs;
+mod creds;
+mod events;
+mod fd;
+mod futexes;
+mod io;
+mod ipc;
+mod memory;
+mod misc;
+mod mounts;
+mod names;
+mod open;
+mod poll;
+mod process;
+mod sched;
+mod signals;
+mod socket;
+mod splice;
+mod stat;
+mod strace;
+mod table;
+mod times;
+
+pub use strace::Strace;
+pub use table::{Entry, Support, Table, entries};
+
+pub(crate) use args::{Args, at_start, fd_file};
+
+use chitin_abi::Errno;
+use chitin_kernel::{Outcome, SysError, SysResult};
+
+/// The answer of a handler that never waits.
+pub(crate) fn done(result: Result<u64, Errno>) -> Outcome {
+    Outcome::Done(result.map_err(SysError::Errno))
+}
+
+/// The answer of a handler that never waits and returns nothing.
+pub(crate) fn unit(result: Result<(), Errno>) -> Outcome {
+    done(result.map(|()| 0))
+}
+
+/// A result for a signed return value.
+pub(crate) fn signed(value: i64) -> SysResult {
+    Ok(value as u64)
+}

@@ -52,7 +52,10 @@ fn send(process: &Arc<Process>, task: Option<&Arc<Task>>, info: SigInfo, forced:
     }
     let action = process.handlers().get(signal);
     let threads = process.threads();
-    let blocked_by = |task: &Arc<Task>| task.signals.lock().mask.contains(signal);
+    let blocked_by = |task: &Arc<Task>| {
+        let signals = task.signals.lock();
+        signals.mask.contains(signal) || signals.waiting_for.contains(signal)
+    };
     let blocked = match task {
         Some(task) => blocked_by(task),
         None => !threads.is_empty() && threads.iter().all(blocked_by),

@@ -1,0 +1,358 @@
+//! User and group ids, groups, capabilities (kernel/sys.c, kernel/groups.c, kernel/capability.c).
+
+use crate::{Args, done, unit};
+use chitin_abi::Errno;
+use chitin_abi::capability::*;
+use chitin_abi::limits::NGROUPS_MAX;
+use chitin_kernel::{Outcome, Task};
+use chitin_vfs::{Caps, Creds};
+use std::sync::Arc;
+
+pub(crate) fn getuid(task: &Arc<Task>, _args: Args) -> Outcome {
+    Outcome::value(task.creds().uid.into())
+}
+pub(crate) fn geteuid(task: &Arc<Task>, _args: Args) -> Outcome {
+    Outcome::value(task.creds().euid.into())
+}
+pub(crate) fn getgid(task: &Arc<Task>, _args: Args) -> Outcome {
+    Outcome::value(task.creds().gid.into())
+}
+pub(crate) fn getegid(task: &Arc<Task>, _args: Args) -> Outcome {
+    Outcome::value(task.creds().egid.into())
+}
+
+/// -1 leaves an id alone.
+fn id(value: u32) -> Option<u32> {
+    (value != u32::MAX).then_some(value)
+}
+
+/// What changed ids do to capabilities (cap_emulate_setxuid()).
+fn adjust_caps(old: &Creds, new: &mut Creds) {
+    if old.securebits & SECBIT_NO_SETUID_FIXUP != 0 {
+        return;
+    }
+    let had_root = old.uid == 0 || old.euid == 0 || old.suid == 0;
+    let has_root = new.uid == 0 || new.euid == 0 || new.suid == 0;
+    if had_root && !has_root {
+        if old.securebits & SECBIT_KEEP_CAPS == 0 {
+            new.permitted = Caps::EMPTY;
+            new.effective = Caps::EMPTY;
+        }
+        new.ambient = Caps::EMPTY;
+    }
+    if old.euid == 0 && new.euid != 0 {
+        new.effective = Caps::EMPTY;
+    }
+    if old.euid != 0 && new.euid == 0 {
+        new.effective = new.permitted;
+    }
+}
+
+/// Capabilities that go with the file system uid (cap_safe_nice() apart).
+const CAP_FS: [u32; 8] = [
+    CAP_CHOWN,
+    CAP_MKNOD,
+    CAP_DAC_OVERRIDE,
+    CAP_DAC_READ_SEARCH,
+    CAP_FOWNER,
+    CAP_FSETID,
+    CAP_LINUX_IMMUTABLE,
+    CAP_MAC_OVERRIDE,
+];
+
+fn change(task: &Arc<Task>, edit: impl FnOnce(&Creds, &mut Creds) -> Result<(), Errno>) -> Outcome {
+    let old = task.creds();
+    let mut new = (*old).clone();
+    let work = edit(&old, &mut new).map(|()| {
+        adjust_caps(&old, &mut new);
+        if new.euid != old.euid || new.egid != old.egid {
+            task.process.set_dumpable(0);
+        }
+        task.set_creds(new);
+    });
+    unit(work)
+}
+
+pub(crate) fn setuid(task: &Arc<Task>, args: Args) -> Outcome {
+    let Some(uid) = id(args.u32(0)) else { return Outcome::error(Errno::EINVAL) };
+    change(task, |old, new| {
+        if old.capable(CAP_SETUID) {
+            new.uid = uid;
+            new.suid = uid;
+        } else if uid != old.uid && uid != old.suid {
+            return Err(Errno::EPERM);
+        }
+        new.euid = uid;
+        new.fsuid = uid;
+        Ok(())
+    })
+}
+
+pub(crate) fn setgid(task: &Arc<Task>, args: Args) -> Outcome {
+    let Some(gid) = id(args.u32(0)) else { return Outcome::error(Errno::EINVAL) };
+    change(task, |old, new| {
+        if old.capable(CAP_SETGID) {
+            new.gid = gid;
+            new.sgid = gid;
+        } else if gid != old.gid && gid != old.sgid {
+            return Err(Errno::EPERM);
+        }
+        new.egid = gid;
+        new.fsgid = gid;
+        Ok(())
+    })
+}
+
+pub(crate) fn setreuid(task: &Arc<Task>, args: Args) -> Outcome {
+    let (ruid, euid) = (id(args.u32(0)), id(args.u32(1)));
+    change(task, |old, new| {
+        let privileged = old.capable(CAP_SETUID);
+        if let Some(ruid) = ruid {
+            if !privileged && ruid != old.uid && ruid != old.euid {
+                return Err(Errno::EPERM);
+            }
+            new.uid = ruid;
+        }
+        if let Some(euid) = euid {
+            if !privileged && euid != old.uid && euid != old.euid && euid != old.suid {
+                return Err(Errno::EPERM);
+            }
+            new.euid = euid;
+        }
+        if ruid.is_some() || euid.is_some_and(|euid| euid != old.uid) {
+            new.suid = new.euid;
+        }
+        new.fsuid = new.euid;
+        Ok(())
+    })
+}
+
+pub(crate) fn setregid(task: &Arc<Task>, args: Args) -> Outcome {
+    let (rgid, egid) = (id(args.u32(0)), id(args.u32(1)));
+    change(task, |old, new| {
+        let privileged = old.capable(CAP_SETGID);
+        if let Some(rgid) = rgid {
+            if !privileged && rgid != old.gid && rgid != old.egid {
+                return Err(Errno::EPERM);
+            }
+            new.gid = rgid;
+        }
+        if let Some(egid) = egid {
+            if !privileged && egid != old.gid && egid != old.egid && egid != old.sgid {
+                return Err(Errno::EPERM);
+            }
+            new.egid = egid;
+        }
+        if rgid.is_some() || egid.is_some_and(|egid| egid != old.gid) {
+            new.sgid = new.egid;
+        }
+        new.fsgid = new.egid;
+        Ok(())
+    })
+}
+
+pub(crate) fn setresuid(task: &Arc<Task>, args: Args) -> Outcome {
+    let (ruid, euid, suid) = (id(args.u32(0)), id(args.u32(1)), id(args.u32(2)));
+    change(task, |old, new| {
+        let known = |value: &u32| *value == old.uid || *value == old.euid || *value == old.suid;
+        if !old.capable(CAP_SETUID) && ![ruid, euid, suid].iter().flatten().all(known) {
+            return Err(Errno::EPERM);
+        }
+        new.uid = ruid.unwrap_or(old.uid);
+        new.euid = euid.unwrap_or(old.euid);
+        new.suid = suid.unwrap_or(old.suid);
+        new.fsuid = new.euid;
+        Ok(())
+    })
+}
+
+pub(crate) fn setresgid(task: &Arc<Task>, args: Args) -> Outcome {
+    let (rgid, egid, sgid) = (id(args.u32(0)), id(args.u32(1)), id(args.u32(2)));
+    change(task, |old, new| {
+        let known = |value: &u32| *value == old.gid || *value == old.egid || *value == old.sgid;
+        if !old.capable(CAP_SETGID) && ![rgid, egid, sgid].iter().flatten().all(known) {
+            return Err(Errno::EPERM);
+        }
+        new.gid = rgid.unwrap_or(old.gid);
+        new.egid = egid.unwrap_or(old.egid);
+        new.sgid = sgid.unwrap_or(old.sgid);
+        new.fsgid = new.egid;
+        Ok(())
+    })
+}
+
+fn write_three(task: &Task, args: Args, values: [u32; 3]) -> Outcome {
+    let work = || {
+        for (index, value) in values.iter().enumerate() {
+            task.mm().write(args.u64(index), value)?;
+        }
+        Ok(())
+    };
+    unit(work())
+}
+
+pub(crate) fn getresuid(task: &Arc<Task>, args: Args) -> Outcome {
+    let creds = task.creds();
+    write_three(task, args, [creds.uid, creds.euid, creds.suid])
+}
+
+pub(crate) fn getresgid(task: &Arc<Task>, args: Args) -> Outcome {
+    let creds = task.creds();
+    write_three(task, args, [creds.gid, creds.egid, creds.sgid])
+}
+
+/// Answers the old id, whether or not it could be changed.
+pub(crate) fn setfsuid(task: &Arc<Task>, args: Args) -> Outcome {
+    let old = task.creds();
+    let uid = args.u32(0);
+    let allowed = [old.uid, old.euid, old.suid, old.fsuid].contains(&uid) || old.capable(CAP_SETUID);
+    if uid != u32::MAX && allowed {
+        let mut new = (*old).clone();
+        new.fsuid = uid;
+        if old.securebits & SECBIT_NO_SETUID_FIXUP == 0 {
+            for cap in CAP_FS {
+                if old.fsuid == 0 && uid != 0 {
+                    new.effective = new.effective.without(cap);
+                } else if old.fsuid != 0 && uid == 0 && new.permitted.has(cap) {
+                    new.effective = new.effective.with(cap);
+                }
+            }
+        }
+        task.set_creds(new);
+    }
+    Outcome::value(old.fsuid.into())
+}
+
+pub(crate) fn setfsgid(task: &Arc<Task>, args: Args) -> Outcome {
+    let old = task.creds();
+    let gid = args.u32(0);
+    let allowed = [old.gid, old.egid, old.sgid, old.fsgid].contains(&gid) || old.capable(CAP_SETGID);
+    if gid != u32::MAX && allowed {
+        let mut new = (*old).clone();
+        new.fsgid = gid;
+        task.set_creds(new);
+    }
+    Outcome::value(old.fsgid.into())
+}
+
+pub(crate) fn getgroups(task: &Arc<Task>, args: Args) -> Outcome {
+    let creds = task.creds();
+    let work = || {
+        let size = usize::try_from(args.i32(0)).map_err(|_| Errno::EINVAL)?;
+        if size > 0 {
+            if size < creds.groups.len() {
+                return Err(Errno::EINVAL);
+            }
+            task.mm().write_array(args.u64(1), &creds.groups)?;
+        }
+        Ok(creds.groups.len() as u64)
+    };
+    done(work())
+}
+
+pub(crate) fn setgroups(task: &Arc<Task>, args: Args) -> Outcome {
+    let work = || {
+        let mut creds = (*task.creds()).clone();
+        if !creds.capable(CAP_SETGID) {
+            return Err(Errno::EPERM);
+        }
+        let count = usize::try_from(args.u32(0)).map_err(|_| Errno::EINVAL)?;
+        if count > NGROUPS_MAX as usize {
+            return Err(Errno::EINVAL);
+        }
+        let mut groups: Vec<u32> = task.mm().read_array(args.u64(1), count)?;
+        if groups.contains(&u32::MAX) {
+            return Err(Errno::EINVAL);
+        }
+        groups.sort_unstable();
+        creds.groups = groups;
+        task.set_creds(creds);
+        Ok(())
+    };
+    unit(work())
+}
+
+/// Reads the header; an unknown version is answered with the newest one and EINVAL. How many data words follow.
+fn cap_header(task: &Task, at: u64) -> Result<(CapUserHeader, usize), Errno> {
+    let mm = task.mm();
+    let mut header: CapUserHeader = mm.read(at)?;
+    match header.version {
+        LINUX_CAPABILITY_VERSION_1 => Ok((header, 1)),
+        LINUX_CAPABILITY_VERSION_2 | LINUX_CAPABILITY_VERSION_3 => Ok((header, 2)),
+        _ => {
+            header.version = LINUX_CAPABILITY_VERSION_3;
+            mm.write(at, &header)?;
+            Err(Errno::EINVAL)
+        }
+    }
+}
+
+pub(crate) fn capget(task: &Arc<Task>, args: Args) -> Outcome {
+    let work = || {
+        let (header, words) = match cap_header(task, args.u64(0)) {
+            // A null data pointer only asks for the version.
+            Err(Errno::EINVAL) if args.u64(1) == 0 => return Ok(()),
+            header => header?,
+        };
+        if header.pid < 0 {
+            return Err(Errno::EINVAL);
+        }
+        if args.u64(1) == 0 {
+            return Ok(());
+        }
+        let creds = match header.pid {
+            0 => task.creds(),
+            pid => task.kernel.find_task(pid).ok_or(Errno::ESRCH)?.creds(),
+        };
+        for word in 0..words {
+            let part = |caps: Caps| (caps.0 >> (32 * word)) as u32;
+            let data = CapUserData {
+                effective: part(creds.effective),
+                permitted: part(creds.permitted),
+                inheritable: part(creds.inheritable),
+            };
+            task.mm().write(args.ptr::<CapUserData>(1).at(word as u64), &data)?;
+        }
+        Ok(())
+    };
+    unit(work())
+}
+
+pub(crate) fn capset(task: &Arc<Task>, args: Args) -> Outcome {
+    let work = || {
+        let (header, words) = cap_header(task, args.u64(0))?;
+        if header.pid != 0 && header.pid != task.tid() {
+            return Err(Errno::EPERM);
+        }
+        let (mut effective, mut permitted, mut inheritable) = (0u64, 0u64, 0u64);
+        for word in 0..words {
+            let data: CapUserData = task.mm().read(args.ptr::<CapUserData>(1).at(word as u64))?;
+            effective |= u64::from(data.effective) << (32 * word);
+            permitted |= u64::from(data.permitted) << (32 * word);
+            inheritable |= u64::from(data.inheritable) << (32 * word);
+        }
+        let all = Caps::ALL;
+        let (effective, permitted, inheritable) =
+            (Caps(effective) & all, Caps(permitted) & all, Caps(inheritable) & all);
+        let mut creds = (*task.creds()).clone();
+        let inherit_limit = if creds.capable(CAP_SETPCAP) {
+            creds.inheritable | creds.bounding
+        } else {
+            creds.inheritable | creds.permitted
+        };
+        if !permitted.subset_of(creds.permitted)
+            || !effective.subset_of(permitted)
+            || !inheritable.subset_of(inherit_limit)
+            || !inheritable.subset_of(creds.inheritable | creds.bounding)
+        {
+            return Err(Errno::EPERM);
+        }
+        creds.effective = effective;
+        creds.permitted = permitted;
+        creds.inheritable = inheritable;
+        creds.ambient = creds.ambient & permitted & inheritable;
+        task.set_creds(creds);
+        Ok(())
+    };
+    unit(work())
+}

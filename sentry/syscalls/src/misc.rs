@@ -1,0 +1,231 @@
+//! Names of the machine, random bytes, other processes' memory and what fits nowhere else.
+
+use crate::{Args, done, unit};
+use chitin_abi::Errno;
+use chitin_abi::capability::{CAP_SYS_ADMIN, CAP_SYS_PTRACE, CAP_SYSLOG};
+use chitin_abi::limits::IOV_MAX;
+use chitin_abi::random::{GRND_INSECURE, GRND_NONBLOCK, GRND_RANDOM};
+use chitin_abi::uio::Iovec;
+use chitin_abi::utsname::{Sysinfo, Utsname};
+use chitin_kernel::kernel::{RELEASE, VERSION};
+use chitin_kernel::{Outcome, Task, time};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// Copies a text into a NUL-terminated field.
+fn field(text: &[u8]) -> [u8; 65] {
+    let mut out = [0; 65];
+    for (to, from) in out.iter_mut().take(64).zip(text) {
+        *to = *from;
+    }
+    out
+}
+
+pub(crate) fn uname(task: &Arc<Task>, args: Args) -> Outcome {
+    let uts = task.kernel.uts.read().clone();
+    let names = Utsname {
+        sysname: field(b"Linux"),
+        nodename: field(&uts.hostname),
+        release: field(RELEASE.as_bytes()),
+        version: field(VERSION.as_bytes()),
+        machine: field(b"x86_64"),
+        domainname: field(&uts.domainname),
+    };
+    unit(task.mm().write(args.u64(0), &names))
+}
+
+fn new_name(task: &Task, args: Args) -> Result<Vec<u8>, Errno> {
+    if !task.creds().capable(CAP_SYS_ADMIN) {
+        return Err(Errno::EPERM);
+    }
+    let len = usize::try_from(args.i32(1)).ok().filter(|&len| len <= 64).ok_or(Errno::EINVAL)?;
+    task.mm().read_vec(args.u64(0), len)
+}
+
+pub(crate) fn sethostname(task: &Arc<Task>, args: Args) -> Outcome {
+    unit(new_name(task, args).map(|name| task.kernel.uts.write().hostname = name))
+}
+
+pub(crate) fn setdomainname(task: &Arc<Task>, args: Args) -> Outcome {
+    unit(new_name(task, args).map(|name| task.kernel.uts.write().domainname = name))
+}
+
+pub(crate) fn sysinfo(task: &Arc<Task>, args: Args) -> Outcome {
+    let kernel = &task.kernel;
+    let used = kernel.memory_used();
+    let info = Sysinfo {
+        uptime: (time::monotonic().saturating_sub(kernel.boot_ns) / 1_000_000_000) as i64,
+        totalram: kernel.machine.memory_bytes,
+        freeram: kernel.machine.memory_bytes.saturating_sub(used),
+        procs: u16::try_from(kernel.thread_count()).unwrap_or(u16::MAX),
+        mem_unit: 1,
+        ..Sysinfo::default()
+    };
+    unit(task.mm().write(args.u64(0), &info))
+}
+
+pub(crate) fn getrandom(task: &Arc<Task>, args: Args) -> Outcome {
+    let work = || {
+        let flags = args.u32(2);
+        if flags & !(GRND_NONBLOCK | GRND_RANDOM | GRND_INSECURE) != 0
+            || flags & (GRND_RANDOM | GRND_INSECURE) == GRND_RANDOM | GRND_INSECURE
+        {
+            return Err(Errno::EINVAL);
+        }
+        let len = args.u64(1).min(i32::MAX as u64);
+        let mut buffer = [0u8; 4096];
+        let mut at = 0;
+        while at < len {
+            let step = (len - at).min(buffer.len() as u64) as usize;
+            let part = buffer.get_mut(..step).unwrap_or_default();
+            chitin_host::random::fill(part).map_err(|_| Errno::EIO)?;
+            if task.mm().write_bytes(args.u64(0).wrapping_add(at), part).is_err() {
+                return if at > 0 { Ok(at) } else { Err(Errno::EFAULT) };
+            }
+            at += step as u64;
+            if task.signal_pending() {
+                break;
+            }
+        }
+        Ok(at)
+    };
+    done(work())
+}
+
+/// Only asks, as personality(2) has it.
+const PERSONALITY_QUERY: u64 = 0xffff_ffff;
+
+pub(crate) fn personality(task: &Arc<Task>, args: Args) -> Outcome {
+    let old = task.process.personality.load(Ordering::Relaxed);
+    let new = args.u64(0) & 0xffff_ffff;
+    if new != PERSONALITY_QUERY {
+        task.process.personality.store(new, Ordering::Relaxed);
+    }
+    Outcome::value(old)
+}
+
+pub(crate) fn syslog(task: &Arc<Task>, args: Args) -> Outcome {
+    let work = || match args.i32(0) {
+        // The size of the log, and reading all of it.
+        10 => Ok(16384),
+        3 if task.creds().capable(CAP_SYSLOG) => {
+            if args.u64(1) == 0 || args.i32(2) < 0 { Err(Errno::EINVAL) } else { Ok(0) }
+        }
+        0..=9 => Err(Errno::EPERM),
+        _ => Err(Errno::EINVAL),
+    };
+    done(work())
+}
+
+pub(crate) fn vhangup(_task: &Arc<Task>, _args: Args) -> Outcome {
+    Outcome::error(Errno::EPERM)
+}
+
+/// ptrace_may_access(): the same ids, or CAP_SYS_PTRACE; and the target is dumpable.
+pub(crate) fn may_access(task: &Arc<Task>, other: &Arc<Task>) -> Result<(), Errno> {
+    if Arc::ptr_eq(&task.process, &other.process) {
+        return Ok(());
+    }
+    let (own, target) = (task.creds(), other.creds());
+    if own.capable(CAP_SYS_PTRACE) {
+        return Ok(());
+    }
+    let uids = [target.uid, target.euid, target.suid].iter().all(|&uid| uid == own.fsuid);
+    let gids = [target.gid, target.egid, target.sgid].iter().all(|&gid| gid == own.fsgid);
+    if uids && gids && other.process.dumpable() == 1 { Ok(()) } else { Err(Errno::EPERM) }
+}
+
+pub(crate) fn process_vm_readv(task: &Arc<Task>, args: Args) -> Outcome {
+    done(process_vm(task, args, false))
+}
+
+pub(crate) fn process_vm_writev(task: &Arc<Task>, args: Args) -> Outcome {
+    done(process_vm(task, args, true))
+}
+
+fn vectors(task: &Task, at: u64, count: u64) -> Result<Vec<Iovec>, Errno> {
+    if count > IOV_MAX as u64 {
+        return Err(Errno::EINVAL);
+    }
+    let vectors = task.mm().read_array::<Iovec>(at, count as usize)?;
+    if vectors.iter().any(|vector| i64::try_from(vector.iov_len).is_err()) {
+        return Err(Errno::EINVAL);
+    }
+    Ok(vectors)
+}
+
+/// Copies between this process and another, range by range, through a buffer.
+fn process_vm(task: &Arc<Task>, args: Args, write: bool) -> Result<u64, Errno> {
+    if args.u64(5) != 0 {
+        return Err(Errno::EINVAL);
+    }
+    let local = vectors(task, args.u64(1), args.u64(2))?;
+    let remote = vectors(task, args.u64(3), args.u64(4))?;
+    let other = task.kernel.find_task(args.i32(0)).ok_or(Errno::ESRCH)?;
+    may_access(task, &other)?;
+    let (here, there) = (task.mm(), other.mm());
+    let mut local = local.into_iter().filter(|vector| vector.iov_len > 0).peekable();
+    let mut remote = remote.into_iter().filter(|vector| vector.iov_len > 0).peekable();
+    let mut buffer = vec![0u8; 65536];
+    let mut total = 0u64;
+    while let (Some(to), Some(from)) = (local.peek_mut(), remote.peek_mut()) {
+        let step = to.iov_len.min(from.iov_len).min(buffer.len() as u64) as usize;
+        let part = buffer.get_mut(..step).unwrap_or_default();
+        let (source, source_at, sink, sink_at) = if write {
+            (&here, to.iov_base, &there, from.iov_base)
+        } else {
+            (&there, from.iov_base, &here, to.iov_base)
+        };
+        let copied = source.read_bytes(source_at, part).and_then(|()| sink.write_bytes(sink_at, part));
+        if let Err(errno) = copied {
+            return if total > 0 { Ok(total) } else { Err(errno) };
+        }
+        total += step as u64;
+        for vector in [&mut *to, &mut *from] {
+            vector.iov_base = vector.iov_base.wrapping_add(step as u64);
+            vector.iov_len -= step as u64;
+        }
+        let (to_done, from_done) = (to.iov_len == 0, from.iov_len == 0);
+        if to_done {
+            local.next();
+        }
+        if from_done {
+            remote.next();
+        }
+    }
+    Ok(total)
+}
+
+/// kcmp(2): orders two tasks' resources by identity.
+pub(crate) fn kcmp(task: &Arc<Task>, args: Args) -> Outcome {
+    const KCMP_FILE: i32 = 0;
+    const KCMP_VM: i32 = 1;
+    const KCMP_FILES: i32 = 2;
+    const KCMP_FS: i32 = 3;
+    const KCMP_SIGHAND: i32 = 4;
+    let work = || {
+        let one = task.kernel.find_task(args.i32(0)).ok_or(Errno::ESRCH)?;
+        let two = task.kernel.find_task(args.i32(1)).ok_or(Errno::ESRCH)?;
+        may_access(task, &one)?;
+        may_access(task, &two)?;
+        let (a, b) = match args.i32(2) {
+            KCMP_FILE => {
+                let a = one.files().get(args.i32(3))?.id();
+                (a, two.files().get(args.i32(4))?.id())
+            }
+            KCMP_VM => (Arc::as_ptr(&one.mm()) as u64, Arc::as_ptr(&two.mm()) as u64),
+            KCMP_FILES => (Arc::as_ptr(&one.files()) as u64, Arc::as_ptr(&two.files()) as u64),
+            KCMP_FS => (Arc::as_ptr(&one.fs()) as u64, Arc::as_ptr(&two.fs()) as u64),
+            KCMP_SIGHAND => {
+                (Arc::as_ptr(&one.process.handlers()) as u64, Arc::as_ptr(&two.process.handlers()) as u64)
+            }
+            _ => return Err(Errno::EINVAL),
+        };
+        Ok(match a.cmp(&b) {
+            std::cmp::Ordering::Equal => 0,
+            std::cmp::Ordering::Less => 1,
+            std::cmp::Ordering::Greater => 2,
+        })
+    };
+    done(work())
+}
