@@ -34,7 +34,7 @@ fn allowed(from: &str) -> &'static [&'static str] {
         "sentry/boot" => &["sentry/*", "runtime/control", "gofer/protocol"],
         "gofer/server" => &["gofer/protocol"],
         "gofer/protocol" | "runtime/control" => &[],
-        "runtime/chitin" => &["runtime/control", "gofer/server", "sentry/boot"],
+        "runtime/chitin" => &["runtime/control", "gofer/server", "gofer/protocol", "sentry/boot"],
         f if f.starts_with("sentry/platform-") => LEAF,
         f if f.starts_with("sentry/fs-") => FS,
         f if f.starts_with("tests/") => &[],
@@ -125,6 +125,8 @@ fn unsafe_only_where_allowed() {
             || f.starts_with("sentry/platform-")
             || f.starts_with("runtime/chitin/src/") && f.contains("/launch")
             || f.starts_with("gofer/server/src/host")
+            // A crate's own tests may call the host directly to compare with it; no sandbox runs that code.
+            || (f.contains("/tests/") && !f.starts_with("tests/"))
     };
     let mut bad = Vec::new();
     for (f, text) in all_sources() {

@@ -427,6 +427,9 @@ fn broken_calls_leave_nothing() {
     let b = busybox("calls", "true");
     std::fs::write(b.dir.join("config.json"), "{ not json").unwrap();
     let garbled = b.dir.to_string_lossy().into_owned();
+    let sound = busybox("sound", "true");
+    sound.write();
+    let good = sound.dir.to_string_lossy().into_owned();
     let root = state_root("calls");
     let mut try_ = |what: &str, names: &str, args: &dyn Fn(&str) -> Vec<String>| {
         bad.extend(fails_cleanly(what, names, args, &root, None))
@@ -435,11 +438,11 @@ fn broken_calls_leave_nothing() {
     try_("no config.json", "config.json", &|id| own(&["run", "--bundle", &empty, id]));
     try_("no bundle", "/no/such/bundle", &|id| own(&["run", "--bundle", "/no/such/bundle", id]));
     try_("garbled config", "config.json", &|id| own(&["run", "--bundle", &garbled, id]));
-    try_("id with a slash", "a/../b", &|_| own(&["run", "--bundle", &garbled, "a/../b"]));
-    try_("start of nothing", "nobody", &|_| own(&["start", "nobody"]));
-    try_("state of nothing", "nobody", &|_| own(&["state", "nobody"]));
-    try_("kill of nothing", "nobody", &|_| own(&["kill", "nobody", "TERM"]));
-    try_("delete of nothing", "nobody", &|_| own(&["delete", "nobody"]));
+    try_("id with a slash", "a/../b", &|_| own(&["run", "--bundle", &good, "a/../b"]));
+    try_("start of nothing", "does not exist", &|_| own(&["start", "nobody"]));
+    try_("state of nothing", "does not exist", &|_| own(&["state", "nobody"]));
+    try_("kill of nothing", "does not exist", &|_| own(&["kill", "nobody", "TERM"]));
+    try_("delete of nothing", "does not exist", &|_| own(&["delete", "nobody"]));
     try_("unknown command", "frobnicate", &|_| own(&["frobnicate"]));
     assert!(bad.is_empty(), "{}", bad.join("\n"));
 }
