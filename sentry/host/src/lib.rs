@@ -9,5 +9,6 @@ pub mod caps;
 pub mod clock;
 pub mod epoll;
 pub mod filestore;
+pub mod hostfile;
 pub mod mountfd;
 pub mod random;
