@@ -6,7 +6,7 @@ use crate::iface::Interface;
 use crate::socket::Family;
 use crate::unix::UnixSock;
 use parking_lot::{Mutex, RwLock};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
@@ -23,8 +23,8 @@ pub struct NetNs {
     pub(crate) autobind: AtomicU32,
     /// Families beyond those of this crate's own, by AF_*.
     pub(crate) families: RwLock<HashMap<u32, Arc<dyn Family>>>,
-    /// Ports of bound netlink sockets.
-    pub(crate) netlink: Mutex<HashMap<(u32, u32), Weak<dyn std::any::Any + Send + Sync>>>,
+    /// Ports of netlink sockets, by protocol.
+    pub(crate) netlink_ports: Mutex<HashSet<(u32, u32)>>,
     interfaces: RwLock<Vec<Interface>>,
     /// net.unix.max_dgram_qlen.
     pub max_dgram_qlen: AtomicU32,
@@ -42,7 +42,7 @@ impl NetNs {
             unix: Mutex::default(),
             autobind: AtomicU32::new(0),
             families: RwLock::default(),
-            netlink: Mutex::default(),
+            netlink_ports: Mutex::default(),
             interfaces: RwLock::new(vec![Interface::loopback(lo_up)]),
             max_dgram_qlen: AtomicU32::new(10),
             somaxconn: AtomicU32::new(chitin_abi::socket::SOMAXCONN),

@@ -274,6 +274,12 @@ pub(crate) fn set(ops: &dyn SocketOps, name: u32, value: &[u8], caller: &Caller)
             Ok(())
         }
         SO_DETACH_FILTER => Err(Errno::ENOENT),
+        SO_LOCK_FILTER if !on && common.flag(SO_LOCK_FILTER) => Err(Errno::EPERM),
+        SO_LOCK_FILTER => {
+            common.set_flag(name, on);
+            Ok(())
+        }
+        SO_ZEROCOPY => Err(Errno::EOPNOTSUPP),
         // Obsolete, and without effect.
         SO_BSDCOMPAT => Ok(()),
         _ => Err(Errno::ENOPROTOOPT),
@@ -318,7 +324,8 @@ pub(crate) fn get(ops: &dyn SocketOps, name: u32, room: usize) -> Result<OptValu
         }
         SO_INCOMING_CPU => -1,
         SO_BPF_EXTENSIONS => 64,
-        SO_BSDCOMPAT | SO_LOCK_FILTER | SO_ZEROCOPY | SO_INCOMING_NAPI_ID => 0,
+        SO_LOCK_FILTER => flag(name),
+        SO_BSDCOMPAT | SO_ZEROCOPY | SO_INCOMING_NAPI_ID => 0,
         _ => return get_long(ops, name, room, &options, time),
     };
     Ok(cut(number.to_ne_bytes().to_vec(), room))
