@@ -66,10 +66,33 @@ pub struct Loaded {
     pub task: Arc<dyn PlatformTask>,
     /// `None`: the file has no path (a memfd).
     pub exe: Option<Path>,
-    /// The file behind it, for as long as nobody may write to it.
-    pub file: Arc<File>,
+    /// Keeps the program's file from being written to.
+    pub text: DenyWrite,
     /// The thread's name.
     pub name: Vec<u8>,
+}
+
+/// A file that is being executed: opening it for writing is ETXTBSY until this is dropped.
+pub struct DenyWrite {
+    file: Arc<File>,
+}
+
+impl DenyWrite {
+    /// ETXTBSY while somebody has it open for writing.
+    fn new(file: &Arc<File>) -> Result<DenyWrite, Errno> {
+        file.inode().state().start_exec()?;
+        Ok(DenyWrite { file: file.clone() })
+    }
+
+    pub fn file(&self) -> &Arc<File> {
+        &self.file
+    }
+}
+
+impl Drop for DenyWrite {
+    fn drop(&mut self) {
+        self.file.inode().state().end_exec();
+    }
 }
 
 /// Reads from a file until the buffer is full or the file ends.
@@ -94,6 +117,7 @@ pub fn resolve(ctx: &Context, mut program: Program) -> Result<Program, Errno> {
         if depth > MAX_SCRIPTS {
             return Err(Errno::ELOOP);
         }
+        let _text = DenyWrite::new(&program.file)?;
         let mut head = [0; HEAD_SIZE];
         read_file(&program.file, 0, &mut head)?;
         if !head.starts_with(b"#!") {

@@ -121,7 +121,8 @@ impl Elf {
             return Err(malformed);
         }
         let size = usize::from(header.e_phnum) * size_of::<Elf64Phdr>();
-        if usize::from(header.e_phentsize) != size_of::<Elf64Phdr>() || size == 0 || size > MAX_HEADERS_BYTES {
+        if usize::from(header.e_phentsize) != size_of::<Elf64Phdr>() || size == 0 || size > MAX_HEADERS_BYTES
+        {
             return Err(malformed);
         }
         let mut headers = vec![Elf64Phdr::default(); usize::from(header.e_phnum)];
