@@ -310,19 +310,19 @@ impl Kernel for Host {
         let mut value = vec![0u8; room];
         let mut len = room as u32;
         let fd = self.fds[fd];
+        let at = value.as_mut_ptr().cast();
         // SAFETY: the buffer is as long as it says.
-        host(
-            unsafe { libc::getsockopt(fd, level as i32, name as i32, value.as_mut_ptr().cast(), &mut len) }
-                .into(),
-        )?;
+        let result = unsafe { libc::getsockopt(fd, level as i32, name as i32, at, &mut len) };
+        host(result.into())?;
         value.truncate(len as usize);
         Ok(value)
     }
     fn set(&mut self, fd: Fd, level: u32, name: u32, value: &[u8]) -> Res<()> {
         let (fd, len) = (self.fds[fd], value.len() as u32);
+        let at = value.as_ptr().cast();
         // SAFETY: the value is as long as it says.
-        host(unsafe { libc::setsockopt(fd, level as i32, name as i32, value.as_ptr().cast(), len) }.into())
-            .map(|_| ())
+        let result = unsafe { libc::setsockopt(fd, level as i32, name as i32, at, len) };
+        host(result.into()).map(|_| ())
     }
     fn queued(&mut self, fd: Fd, out: bool) -> Res {
         let mut count = 0i32;
