@@ -68,6 +68,9 @@ impl GoferFile {
 
 impl FileOps for GoferFile {
     fn read(&self, pos: u64, dst: &mut dyn Sink) -> Result<usize, Errno> {
+        if i64::try_from(pos).is_err() {
+            return Err(Errno::EINVAL);
+        }
         let mut done = 0usize;
         if dst.room() == 0 {
             return Ok(0);

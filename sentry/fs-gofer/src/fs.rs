@@ -100,11 +100,7 @@ impl Core {
                 }
             }
         };
-        match u64::try_from(index).unwrap_or(0) {
-            0 => ino,
-            // Numbers beyond 48 bits are rare; folding them keeps clashes improbable.
-            index => (ino ^ (ino >> 48)) & 0xffff_ffff_ffff | (index << 48),
-        }
+        tagged(index, ino)
     }
 
     /// The file has no name any more: its number may soon mean another file.
@@ -132,6 +128,15 @@ impl Core {
     /// Inodes that are held by somebody, for tests.
     fn live(&self) -> usize {
         self.table.lock().len()
+    }
+}
+
+/// Numbers of the first device stay; those of others get the device's index above 48 bits, where hosts have none.
+fn tagged(index: usize, ino: u64) -> u64 {
+    match u64::try_from(index).unwrap_or(0) {
+        0 => ino,
+        // Larger numbers are rare; folding them keeps clashes improbable.
+        index => (ino ^ (ino >> 48)) & 0xffff_ffff_ffff | (index << 48),
     }
 }
 
@@ -231,5 +236,20 @@ impl Drop for GoferFs {
     fn drop(&mut self) {
         // Nobody waits for the outcome.
         let _ = self.core.client.flush_forgotten();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::tagged;
+
+    #[test]
+    fn numbers_of_several_devices_differ() {
+        assert_eq!(tagged(0, 2), 2);
+        assert_eq!(tagged(0, u64::MAX), u64::MAX);
+        let all = [tagged(0, 2), tagged(1, 2), tagged(2, 2), tagged(1, 3), tagged(1, 1 << 50)];
+        for (i, one) in all.iter().enumerate() {
+            assert!(all[..i].iter().all(|other| other != one));
+        }
     }
 }
