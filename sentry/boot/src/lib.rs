@@ -1,18 +1,58 @@
-//! Boot and wiring of the sentry.
+//! The sentry: boot and wiring. The only crate that names concrete platforms and file systems.
+//!
+//! Neighbours: the runtime starts [`run`] in a process of its own, already in its namespaces, and tells it everything
+//! in a [`BootConfig`]; `control` answers the runtime afterwards.
+//!
+//! Order of a boot, which is also the order in which the process loses what it could do: log → lifeline → empty root →
+//! no_new_privs, capabilities → platform (its zygote must not inherit our filter) → seccomp filter → kernel, mounts,
+//! first process → ready.
 
+mod boot;
 pub mod confine;
+mod control;
+mod factory;
 pub mod filter;
+mod lifeline;
+mod log;
+mod mounts;
+mod process;
+mod table;
 
-use std::process::ExitCode;
+pub use table::{SyscallRow, syscalls};
 
 use chitin_control::{BootConfig, BootReport};
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::OwnedFd;
+use std::process::ExitCode;
 
 /// Runs the sandbox that `config` describes in this process, which the runtime has put into its namespaces.
 /// The exit code is the first container's.
 pub fn run(config: BootConfig) -> ExitCode {
-    let message = "this build of chitin has no guest kernel yet".to_owned();
-    if let Ok(line) = chitin_control::encode(&BootReport::Error { message }) {
-        let _ = std::fs::write(format!("/proc/self/fd/{}", config.fds.ready), &line);
+    let ready = match chitin_host::inherit::take(config.fds.ready) {
+        Ok(ready) => ready,
+        Err(error) => {
+            eprintln!("chitin sentry: descriptor {} (ready pipe) is not open: {error}", config.fds.ready);
+            return ExitCode::FAILURE;
+        }
+    };
+    match boot::boot(config) {
+        Ok(sandbox) => {
+            report(ready, &BootReport::Ready);
+            sandbox.wait()
+        }
+        Err(message) => {
+            tracing::error!("{message}");
+            report(ready, &BootReport::Error { message });
+            ExitCode::FAILURE
+        }
     }
-    ExitCode::FAILURE
+}
+
+/// Writes the one line of the ready pipe and closes it.
+fn report(ready: OwnedFd, report: &BootReport) {
+    if let Ok(line) = chitin_control::encode(report) {
+        // A runtime that is gone will be noticed by the lifeline.
+        let _ = File::from(ready).write_all(&line);
+    }
 }

@@ -10,5 +10,6 @@ pub mod clock;
 pub mod epoll;
 pub mod filestore;
 pub mod hostfile;
+pub mod inherit;
 pub mod mountfd;
 pub mod random;

@@ -168,3 +168,40 @@ impl Process {
         usage
     }
 }
+
+/// Blocks this host thread (no worker) until `check` answers something; woken by the queue.
+pub fn block_until<T>(queue: &chitin_vfs::WaitQueue, mut check: impl FnMut() -> Option<T>) -> T {
+    struct Unpark(std::thread::Thread);
+    impl chitin_vfs::wait::Notify for Unpark {
+        fn notify(&self, _events: u32) {
+            self.0.unpark();
+        }
+    }
+    let _registration = queue.register(Arc::new(Unpark(std::thread::current())));
+    loop {
+        if let Some(value) = check() {
+            return value;
+        }
+        std::thread::park();
+    }
+}
+
+/// Runs a future on this host thread (no worker), which sleeps between its steps.
+pub fn block_on<F: Future>(future: F) -> F::Output {
+    use std::task::{Context, Poll, Wake, Waker};
+    struct Unpark(std::thread::Thread);
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+    let mut cx = Context::from_waker(&waker);
+    let mut future = std::pin::pin!(future);
+    loop {
+        match future.as_mut().poll(&mut cx) {
+            Poll::Ready(value) => return value,
+            Poll::Pending => std::thread::park(),
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! What only concrete file systems can make: memfds, and the types of mount(2).
+
+use chitin_abi::Errno;
+use chitin_fs_dev::{DevPts, DevTmpFs};
+use chitin_fs_proc::ProcFs;
+use chitin_fs_sys::SysFs;
+use chitin_fs_tmpfs::{Storage, TmpFs};
+use chitin_kernel::Kernel;
+use chitin_vfs::factory::{FsFactory, MemfdMaker};
+use chitin_vfs::{Context, File, FileSystem};
+use std::sync::{Arc, Weak};
+
+/// memfd_create(2).
+pub struct TmpfsMemfds;
+
+impl MemfdMaker for TmpfsMemfds {
+    fn make(&self, name: &[u8], flags: u32, uid: u32, gid: u32) -> Result<Arc<File>, Errno> {
+        chitin_fs_tmpfs::memfd_file(name, flags, uid, gid)
+    }
+}
+
+/// The file system types that guests and the OCI configuration can mount.
+pub struct Types {
+    kernel: Weak<Kernel>,
+    storage: Storage,
+}
+
+impl Types {
+    pub fn new(kernel: &Arc<Kernel>, storage: Storage) -> Types {
+        Types { kernel: Arc::downgrade(kernel), storage }
+    }
+
+    /// Makes a file system by type name: ENODEV for an unknown one.
+    pub fn make(&self, fstype: &str, data: &[u8]) -> Result<Arc<dyn FileSystem>, Errno> {
+        let kernel = self.kernel.upgrade().ok_or(Errno::ENODEV)?;
+        let memory = kernel.machine.memory_bytes;
+        Ok(match fstype {
+            "tmpfs" | "ramfs" => TmpFs::new(self.storage.clone(), data, memory)?,
+            // Queues are made by system calls that are not there yet; the mount point is.
+            "mqueue" => TmpFs::new(Storage::Memory, b"size=64k,mode=1777", memory)?,
+            "proc" => ProcFs::new(&kernel),
+            "sysfs" => SysFs::new(&kernel),
+            "devpts" => DevPts::new(&kernel, data)?,
+            "devtmpfs" => DevTmpFs::new(&kernel)?,
+            "cgroup" | "cgroup2" => TmpFs::new(Storage::Memory, b"size=64k,mode=0755", memory)?,
+            _ => return Err(Errno::ENODEV),
+        })
+    }
+}
+
+impl FsFactory for Types {
+    fn mount(
+        &self,
+        fstype: &str,
+        _source: &[u8],
+        _flags: u64,
+        data: &[u8],
+        _ctx: &Context,
+    ) -> Result<Arc<dyn FileSystem>, Errno> {
+        self.make(fstype, data)
+    }
+}

@@ -1,0 +1,245 @@
+//! The container's file systems: root, the configuration's mounts, devices, masked and read-only paths.
+
+use crate::factory::Types;
+use chitin_abi::Errno;
+use chitin_abi::mount::*;
+use chitin_control::{BootConfig, ContainerConfig, DeviceKind, MountConfig, OverlayMode};
+use chitin_fs_dev::DevNode;
+use chitin_fs_gofer::{Cache, GoferFs, GoferOptions};
+use chitin_fs_overlay::{OverlayFs, OverlayOptions};
+use chitin_fs_tmpfs::{Storage, TmpFs};
+use chitin_gofer_protocol::Client;
+use chitin_kernel::Kernel;
+use chitin_vfs::walk::Walk;
+use chitin_vfs::{Caller, Context, Creds, FileKind, FileSystem, Mount, MountNs, NewKind, Path};
+use std::sync::Arc;
+
+/// What mounting needs.
+pub struct Mounter<'a> {
+    pub kernel: &'a Arc<Kernel>,
+    pub config: &'a BootConfig,
+    pub container: &'a ContainerConfig,
+    pub client: Arc<Client>,
+    pub storage: Storage,
+    pub types: &'a Types,
+}
+
+/// A mount option's effect on per-mount flags: set, or clear.
+fn flag(option: &str) -> Option<(u64, bool)> {
+    // Recursive variants ("rro", "rnosuid") count like the plain ones; "relatime" and "rw", "ro" are no such variants.
+    let plain = option.strip_prefix('r').filter(|_| !matches!(option, "ro" | "rw" | "relatime"));
+    Some(match plain.unwrap_or(option) {
+        "ro" => (MS_RDONLY, true),
+        "rw" => (MS_RDONLY, false),
+        "nosuid" => (MS_NOSUID, true),
+        "suid" => (MS_NOSUID, false),
+        "nodev" => (MS_NODEV, true),
+        "dev" => (MS_NODEV, false),
+        "noexec" => (MS_NOEXEC, true),
+        "exec" => (MS_NOEXEC, false),
+        "noatime" => (MS_NOATIME, true),
+        "atime" => (MS_NOATIME, false),
+        "nodiratime" => (MS_NODIRATIME, true),
+        "diratime" => (MS_NODIRATIME, false),
+        "relatime" => (MS_RELATIME, true),
+        "norelatime" => (MS_RELATIME, false),
+        "strictatime" => (MS_STRICTATIME, true),
+        "nostrictatime" => (MS_STRICTATIME, false),
+        "nosymfollow" => (MS_NOSYMFOLLOW, true),
+        "symfollow" => (MS_NOSYMFOLLOW, false),
+        _ => return None,
+    })
+}
+
+/// Options that say how, not what, and never reach a file system.
+const HOW: [&str; 22] = [
+    "bind", "rbind", "private", "rprivate", "shared", "rshared", "slave", "rslave", "unbindable", "runbindable",
+    "defaults", "sync", "async", "dirsync", "mand", "nomand", "silent", "loud", "iversion", "noiversion",
+    "tmpcopyup", "copy-symlink",
+];
+
+/// Flags for the mount, and the option string for the file system.
+fn split(options: &[String]) -> (u64, Vec<u8>) {
+    let mut flags = 0;
+    let mut data: Vec<&str> = Vec::new();
+    for option in options {
+        match flag(option) {
+            Some((bit, true)) => flags |= bit,
+            Some((bit, false)) => flags &= !bit,
+            None if HOW.contains(&option.as_str()) => {}
+            None => data.push(option),
+        }
+    }
+    (flags, data.join(",").into_bytes())
+}
+
+impl Mounter<'_> {
+    /// Builds the namespace.
+    pub fn build(&self) -> Result<Arc<MountNs>, String> {
+        let root = self.root_fs()?;
+        // Read-only only once everything is in place.
+        let mount = Mount::new(root, b"overlay", MS_RELATIME as u32);
+        let ns = MountNs::new(mount.clone());
+        let ctx = self.context(&ns);
+        for config in &self.container.mounts {
+            self.mount(&ctx, config)
+                .map_err(|error| format!("mounts: {} at {}: {error}", config.fstype, config.destination))?;
+        }
+        self.devices(&ctx)?;
+        for path in &self.container.masked_paths {
+            self.mask(&ctx, path).map_err(|errno| format!("linux.maskedPaths: {path}: {}", errno.message()))?;
+        }
+        for path in &self.container.readonly_paths {
+            self.make_readonly(&ctx, path)
+                .map_err(|errno| format!("linux.readonlyPaths: {path}: {}", errno.message()))?;
+        }
+        if self.container.root_readonly {
+            mount.set_flags(mount.flags() | MS_RDONLY as u32);
+        }
+        Ok(ns)
+    }
+
+    /// A context of the kernel's own, with all rights.
+    fn context(&self, ns: &Arc<MountNs>) -> Context {
+        let root = ns.root();
+        let caller = Caller { tgid: 1, tid: 1, creds: Arc::new(Creds::root()) };
+        Context { vfs: self.kernel.vfs.clone(), ns: ns.clone(), cwd: root.clone(), root, caller, umask: 0 }
+    }
+
+    fn overlay(&self, lower: Arc<dyn FileSystem>) -> Arc<dyn FileSystem> {
+        let options = OverlayOptions { size: self.kernel.machine.memory_bytes, nr_inodes: 0 };
+        OverlayFs::new(lower, self.storage.clone(), options)
+    }
+
+    fn root_fs(&self) -> Result<Arc<dyn FileSystem>, String> {
+        let overlaid = self.config.overlay.mode != OverlayMode::None;
+        let options = GoferOptions {
+            cache: Cache::Exclusive,
+            readonly: overlaid || self.container.root_readonly,
+            ..GoferOptions::default()
+        };
+        let lower = GoferFs::attach(self.client.clone(), self.container.root_gofer_root, options)
+            .map_err(|error| format!("root: the gofer does not serve it: {error}; see the gofer's messages"))?;
+        Ok(if overlaid { self.overlay(lower) } else { lower })
+    }
+
+    fn mount(&self, ctx: &Context, config: &MountConfig) -> Result<(), String> {
+        let (flags, data) = split(&config.options);
+        let (fs, is_file): (Arc<dyn FileSystem>, bool) = match config.gofer_root {
+            Some(index) => {
+                let overlaid = self.config.overlay.mode == OverlayMode::All && flags & MS_RDONLY == 0;
+                let options = GoferOptions {
+                    cache: if overlaid { Cache::Exclusive } else { Cache::Shared },
+                    readonly: overlaid || flags & MS_RDONLY != 0,
+                    ..GoferOptions::default()
+                };
+                let fs = GoferFs::attach(self.client.clone(), index, options)
+                    .map_err(|error| format!("the gofer does not serve the source: {error}"))?;
+                (if overlaid { self.overlay(fs) } else { fs }, config.is_file)
+            }
+            None => {
+                let fs = self.types.make(&config.fstype, &data).map_err(|errno| match errno {
+                    Errno::ENODEV => "the type is not supported; remove the mount or use bind, tmpfs, proc, sysfs, \
+                                      devpts, mqueue, devtmpfs or cgroup"
+                        .to_string(),
+                    errno => format!("{} (options: {})", errno.message(), String::from_utf8_lossy(&data)),
+                })?;
+                (fs, false)
+            }
+        };
+        let point = mountpoint(ctx, config.destination.as_bytes(), is_file)
+            .map_err(|errno| format!("cannot make the mount point: {}", errno.message()))?;
+        let mount = Mount::new(fs, config.source.as_bytes(), flags as u32);
+        ctx.ns.attach(mount, point).map_err(|errno| errno.message().to_string())
+    }
+
+    /// The devices every container has (OCI runtime spec, config-linux: default devices), and the configured ones.
+    fn devices(&self, ctx: &Context) -> Result<(), String> {
+        let configured = self.container.devices.iter().map(|device| DevNode {
+            path: device.path.clone(),
+            kind: match device.kind {
+                DeviceKind::Char => FileKind::CharDevice,
+                DeviceKind::Block => FileKind::BlockDevice,
+                DeviceKind::Fifo => FileKind::Fifo,
+            },
+            rdev: chitin_abi::stat::makedev(device.major, device.minor),
+            mode: device.mode,
+            uid: device.uid,
+            gid: device.gid,
+        });
+        let nodes: Vec<DevNode> = configured.collect();
+        chitin_fs_dev::populate_dev(ctx, &nodes, self.container.process.terminal)
+            .map_err(|errno| format!("linux.devices: {}", errno.message()))
+    }
+
+    fn mask(&self, ctx: &Context, path: &str) -> Result<(), Errno> {
+        let found = match ctx.walk(&ctx.root, path.as_bytes(), Walk::FOLLOW) {
+            Ok(found) => found,
+            Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(()),
+            Err(errno) => return Err(errno),
+        };
+        if found.inode().kind() == FileKind::Directory {
+            let empty = TmpFs::new(Storage::Memory, b"size=0k,mode=0755", self.kernel.machine.memory_bytes)?;
+            return ctx.ns.attach(Mount::new(empty, b"tmpfs", MS_RDONLY as u32), found);
+        }
+        let null = ctx.walk(&ctx.root, b"/dev/null", Walk::FOLLOW)?;
+        ctx.ns.bind(&null, found, false)
+    }
+
+    fn make_readonly(&self, ctx: &Context, path: &str) -> Result<(), Errno> {
+        let found = match ctx.walk(&ctx.root, path.as_bytes(), Walk::FOLLOW) {
+            Ok(found) => found,
+            Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(()),
+            Err(errno) => return Err(errno),
+        };
+        ctx.ns.bind(&found.clone(), found.clone(), true)?;
+        let top = ctx.ns.follow(found);
+        top.mount.set_flags(top.mount.flags() | MS_RDONLY as u32);
+        Ok(())
+    }
+}
+
+/// Finds the place of a mount, making what is missing of the path (a file or directories).
+fn mountpoint(ctx: &Context, destination: &[u8], is_file: bool) -> Result<Path, Errno> {
+    let mut at = ctx.root.clone();
+    let names: Vec<&[u8]> = destination.split(|&byte| byte == b'/').filter(|name| !name.is_empty()).collect();
+    for (index, name) in names.iter().enumerate() {
+        let last = index + 1 == names.len();
+        at = match ctx.walk(&at, name, Walk::FOLLOW) {
+            Ok(found) => found,
+            Err(Errno::ENOENT) => {
+                let kind = if last && is_file { NewKind::Regular } else { NewKind::Directory };
+                let perm = if last && is_file { 0o644 } else { 0o755 };
+                ctx.make(&at, name, kind, perm)?
+            }
+            Err(errno) => return Err(errno),
+        };
+    }
+    Ok(at)
+}
+
+/// The working directory; made if it is missing, as runc does.
+pub fn working_directory(ctx: &Context, path: &str) -> Result<Path, Errno> {
+    let path = if path.is_empty() { "/" } else { path };
+    let found = mountpoint(ctx, path.as_bytes(), false)?;
+    if found.inode().kind() != FileKind::Directory {
+        return Err(Errno::ENOTDIR);
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_become_flags_and_data() {
+        let options: Vec<String> =
+            ["nosuid", "strictatime", "mode=755", "size=65536k", "rbind", "rro", "rprivate", "relatime"]
+                .map(String::from)
+                .to_vec();
+        let (flags, data) = split(&options);
+        assert_eq!(flags, MS_NOSUID | MS_STRICTATIME | MS_RDONLY | MS_RELATIME);
+        assert_eq!(data, b"mode=755,size=65536k");
+    }
+}
