@@ -199,24 +199,46 @@ fn a_dead_gofer_is_an_io_error() {
     drop(ours);
     let client = Arc::new(Client::new(theirs));
     assert!(chitin_fs_gofer::GoferFs::attach(client, 0, Default::default()).is_err());
+    // It dies while in use: what is open goes on, the rest fails and does not hang.
+    let mut world = World::new();
+    std::fs::write(world.host("f"), "x").unwrap();
+    std::fs::write(world.host("g"), "x").unwrap();
+    let counted = Counted::over(&mut world);
+    let guest = world.guest(Cache::Exclusive);
+    let file = guest.open("f", O_RDWR).unwrap();
+    counted.1.store(true, std::sync::atomic::Ordering::SeqCst);
+    for _ in 0..2 {
+        assert_eq!(guest.get("g").err(), Some(Errno::EIO));
+        assert_eq!(guest.unlink("f").err(), Some(Errno::EIO));
+        assert_eq!(guest.open("new", O_RDWR | O_CREAT).err(), Some(Errno::EIO));
+    }
+    assert_eq!(read_all(&file), b"x");
+    assert_eq!(file.inode().attr().unwrap().size, 1);
 }
 
 /// Counts the requests between a client and the gofer by standing in the middle.
-struct Counted(Arc<std::sync::atomic::AtomicUsize>);
+/// With the second field set it plays dead.
+struct Counted(Arc<std::sync::atomic::AtomicUsize>, Arc<std::sync::atomic::AtomicBool>);
 
 impl Counted {
     /// Gives the world a client of one conversation, whose packets are counted on their way.
     fn over(world: &mut World) -> Counted {
         use std::os::fd::AsFd;
         let count = Arc::new(std::sync::atomic::AtomicUsize::new(0));
-        let relay = |count: Arc<std::sync::atomic::AtomicUsize>, inside: std::os::fd::OwnedFd| {
+        let dead = Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let dying = dead.clone();
+        let relay = move |count: Arc<std::sync::atomic::AtomicUsize>, inside: std::os::fd::OwnedFd| {
             let (ours, theirs) = transport::channel().unwrap();
             let server = ours;
+            let dying = dying.clone();
             std::thread::spawn(move || {
                 let mut inbox = transport::Inbox::default();
                 let mut buffer = vec![0; chitin_gofer_protocol::REQUEST_MAX];
                 while let Ok(packet) = transport::recv(server.as_fd(), &mut buffer) {
                     count.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+                    if dying.load(std::sync::atomic::Ordering::SeqCst) {
+                        return;
+                    }
                     if transport::send(inside.as_fd(), packet, None).is_err() {
                         return;
                     }
@@ -234,7 +256,7 @@ impl Counted {
         // The control channel hands a second channel out; that one is relayed, too.
         let control = relay_control(outside, relay, count.clone());
         world.client = Arc::new(Client::with_channels(control, 1));
-        Counted(count)
+        Counted(count, dead)
     }
 
     fn get(&self) -> usize {

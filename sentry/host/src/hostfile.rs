@@ -70,7 +70,8 @@ pub fn fallocate(fd: BorrowedFd<'_>, mode: u32, offset: u64, len: u64) -> io::Re
 
 /// fsync(2) or fdatasync(2).
 pub fn sync(fd: BorrowedFd<'_>, data_only: bool) -> io::Result<()> {
-    Ok(if data_only { nix::unistd::fdatasync(fd)? } else { nix::unistd::fsync(fd)? })
+    let done = if data_only { nix::unistd::fdatasync(fd) } else { nix::unistd::fsync(fd) };
+    Ok(done?)
 }
 
 #[cfg(test)]
