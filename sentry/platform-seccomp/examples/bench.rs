@@ -22,7 +22,8 @@ fn bare(n: u64) {
         let pid = libc::syscall(libc::SYS_clone, libc::CLONE_FILES | libc::SIGCHLD, 0, 0, 0, 0) as i32;
         if pid == 0 {
             let f = |code, jt, jf, k| libc::sock_filter { code, jt, jf, k };
-            let prog = [f(0x20, 0, 0, 0), f(0x15, 0, 1, 110), f(6, 0, 0, 0x7fc0_0000), f(6, 0, 0, 0x7fff_0000)];
+            let prog =
+                [f(0x20, 0, 0, 0), f(0x15, 0, 1, 110), f(6, 0, 0, 0x7fc0_0000), f(6, 0, 0, 0x7fff_0000)];
             let p = libc::sock_fprog { len: 4, filter: prog.as_ptr().cast_mut() };
             libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
             let fd = libc::syscall(libc::SYS_seccomp, 1, 1 << 3 | 1 << 5, &raw const p) as i32;
@@ -94,7 +95,8 @@ fn direct(p: &SeccompPlatform, n: u64) {
         let h = s.spawn(|| p.next_event());
         let sp = common::wait(p.new_space()).expect("new_space");
         let map = |addr, len, prot| HostOp::Mmap { addr, len, prot, flags: 0x32, file: None };
-        let ops = vec![map(common::CODE, 0x10000, 7), map(common::DATA, 0x10000, 3), map(0x60_0000, 0x10000, 3)];
+        let ops =
+            vec![map(common::CODE, 0x10000, 7), map(common::DATA, 0x10000, 3), map(0x60_0000, 0x10000, 3)];
         common::wait(sp.space.apply(sp.task.clone(), ops)).expect("apply");
         sp.space.write(common::CODE, &common::image()).expect("write");
         let mut r = sp.task.registers().expect("registers");

@@ -73,7 +73,11 @@ impl Task {
                     return Poll::Pending;
                 }
                 (Phase::Dead, _) => return Poll::Ready(Err(PlatformError::Gone)),
-                _ => return Poll::Ready(Err(PlatformError::Corrupt("host calls on a task that is not stopped"))),
+                _ => {
+                    return Poll::Ready(Err(PlatformError::Corrupt(
+                        "host calls on a task that is not stopped",
+                    )));
+                }
             }
             for (i, c) in calls.iter().enumerate() {
                 let at = ctl::CALLS + i * ctl::CALL_SIZE;

@@ -8,7 +8,9 @@ use crate::maps;
 use crate::stub::{cmd, ctl};
 use crate::sys;
 use crate::task::{After, Phase, St, Task};
-use chitin_platform::{BoxFuture, CpuTimes, Owner, PlatformError, PlatformTask, Registers, Resume, Spawn, Spawned};
+use chitin_platform::{
+    BoxFuture, CpuTimes, Owner, PlatformError, PlatformTask, Registers, Resume, Spawn, Spawned,
+};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
@@ -21,7 +23,10 @@ impl Task {
         self.me.upgrade()
     }
 
-    fn with_frame<R>(&self, f: impl FnOnce(&mut St, usize) -> Result<R, PlatformError>) -> Result<R, PlatformError> {
+    fn with_frame<R>(
+        &self,
+        f: impl FnOnce(&mut St, usize) -> Result<R, PlatformError>,
+    ) -> Result<R, PlatformError> {
         let mut st = self.st.lock();
         let uc = Task::stopped_with_frame(&st)?;
         f(&mut st, uc)
@@ -247,7 +252,8 @@ impl PlatformTask for Task {
         self.uncount(&mut st);
         if self.proc.one_less() == 0 {
             let exits = st.nr == libc::SYS_exit as u64 || st.nr == libc::SYS_exit_group as u64;
-            let native = st.phase == Phase::Stopped && st.frame.is_none() && exits && self.tid == self.proc.pid;
+            let native =
+                st.phase == Phase::Stopped && st.frame.is_none() && exits && self.tid == self.proc.pid;
             let id = st.id;
             let owner = me.bury(st);
             if native && self.sb.listener.go_on(id).is_ok() {

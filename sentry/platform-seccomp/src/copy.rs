@@ -86,12 +86,7 @@ impl Space {
 
     /// Runs batches of ranges through `batch`, and finishes a batch that stopped early through `single`. Both get the
     /// offset in the local buffer.
-    fn vectored(
-        &self,
-        ranges: &[(u64, usize)],
-        space: usize,
-        buf: &mut dyn VecBuf,
-    ) -> Result<(), CopyFault> {
+    fn vectored(&self, ranges: &[(u64, usize)], space: usize, buf: &mut dyn VecBuf) -> Result<(), CopyFault> {
         let mut done = 0usize;
         for part in ranges.chunks(BATCH) {
             let mut iovs = [iov(0, 0); BATCH];

@@ -38,7 +38,8 @@ pub struct Layout {
 /// Checks a ucontext pointer that a doorbell brought; the result is an offset in the window.
 pub fn locate(w: &Window, uc: u64) -> Option<usize> {
     let off = usize::try_from(uc.checked_sub(w.vaddr)?).ok()?;
-    let fits = off >= ctl::PAGE + 512 && off.is_multiple_of(8) && off.checked_add(UCONTEXT + SIGINFO)? <= w.size();
+    let fits =
+        off >= ctl::PAGE + 512 && off.is_multiple_of(8) && off.checked_add(UCONTEXT + SIGINFO)? <= w.size();
     fits.then_some(off)
 }
 
@@ -141,12 +142,7 @@ pub fn learn(w: &Window, uc: usize) -> Option<Layout> {
         return None;
     }
     let fp_len = (w.get(fp + 464) >> 32) as usize;
-    let l = Layout {
-        fp,
-        fp_len,
-        xfeatures: w.get(fp + 472),
-        mxcsr_mask: (w.get(fp + 24) >> 32) as u32,
-    };
+    let l = Layout { fp, fp_len, xfeatures: w.get(fp + 472), mxcsr_mask: (w.get(fp + 24) >> 32) as u32 };
     (fp.is_multiple_of(8) && fp_len >= 576 && fp + fp_len <= w.size()).then_some(l)
 }
 

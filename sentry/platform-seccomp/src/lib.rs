@@ -84,7 +84,9 @@ impl SeccompPlatform {
     /// Starts the zygote and two threads (reaper, parking). Call it early: before the sentry's own seccomp filter.
     pub fn new(config: Config) -> Result<SeccompPlatform, SetupError> {
         let (tx, rx) = std::sync::mpsc::channel();
-        let thread = |e: std::io::Error| SetupError(format!("platform seccomp: a thread: {e}; raise the process limit"));
+        let thread = |e: std::io::Error| {
+            SetupError(format!("platform seccomp: a thread: {e}; raise the process limit"))
+        };
         std::thread::Builder::new()
             .name("chitin-reaper".into())
             .stack_size(256 << 10)

@@ -10,7 +10,8 @@ use crate::space::Space;
 use crate::stub::{PRIVATE_FD, STUB_BASE, STUB_HI};
 use crate::task::{Phase, Task};
 use chitin_platform::{
-    AddressSpace, BoxFuture, CopyFault, HostOp, HostVma, MapCall, Native, PlatformError, PlatformTask, SpaceUsage,
+    AddressSpace, BoxFuture, CopyFault, HostOp, HostVma, MapCall, Native, PlatformError, PlatformTask,
+    SpaceUsage,
 };
 use std::ops::Range;
 use std::sync::Arc;
@@ -173,7 +174,9 @@ impl AddressSpace for Space {
             MapCall::Madvise { addr, len, .. } if forbidden(addr, len) => Err(libc::ENOMEM),
             MapCall::Range { addr, len } if forbidden(addr, len) => Err(libc::ENOMEM),
             MapCall::Mremap { old, old_len, .. } if forbidden(old, old_len) => Err(libc::EFAULT),
-            MapCall::Mremap { new, new_len, flags, .. } if flags & MREMAP_FIXED != 0 && forbidden(new, new_len) => {
+            MapCall::Mremap { new, new_len, flags, .. }
+                if flags & MREMAP_FIXED != 0 && forbidden(new, new_len) =>
+            {
                 Err(libc::EINVAL)
             }
             _ => Ok(Native::Host),

@@ -68,7 +68,8 @@ fn parse_line(line: &str) -> Option<HostVma> {
         _ if ino != 0 => HostVmaKind::File,
         _ => HostVmaKind::Anonymous,
     };
-    let prot = u32::from(perms[0] == b'r') | u32::from(perms[1] == b'w') << 1 | u32::from(perms[2] == b'x') << 2;
+    let prot =
+        u32::from(perms[0] == b'r') | u32::from(perms[1] == b'w') << 1 | u32::from(perms[2] == b'x') << 2;
     Some(HostVma { range: start..end, prot, shared: perms[3] == b's', offset, dev, ino, kind, rss_kb: 0 })
 }
 
@@ -100,7 +101,8 @@ impl Space {
 
     fn hidden(&self, v: &HostVma) -> bool {
         let own = v.range.start >= STUB_BASE && v.range.end <= STUB_HI;
-        let gap = self.gap.get().is_some_and(|g| v.prot == 0 && v.range.start >= g.start && v.range.end <= g.end);
+        let gap =
+            self.gap.get().is_some_and(|g| v.prot == 0 && v.range.start >= g.start && v.range.end <= g.end);
         own || gap
     }
 
@@ -119,7 +121,8 @@ impl Space {
     }
 
     pub(crate) fn find_mapping(&self, addr: u64) -> Result<Option<HostVma>, PlatformError> {
-        let fd = open(self.sb.proc_dir.as_fd(), &format!("{}/maps", self.pid()?)).map_err(host("open of maps"))?;
+        let fd =
+            open(self.sb.proc_dir.as_fd(), &format!("{}/maps", self.pid()?)).map_err(host("open of maps"))?;
         let mut q = MapQuery { size: size_of::<MapQuery>() as u64, addr, ..MapQuery::default() };
         // SAFETY: the kernel reads and fills one `struct procmap_query` of the size given in it.
         let r = unsafe { libc::ioctl(fd.as_raw_fd(), PROCMAP_QUERY as _, &raw mut q) };
@@ -130,7 +133,9 @@ impl Space {
                 _ => Ok(self.list_mappings(false)?.into_iter().find(|v| v.range.contains(&addr))),
             };
         }
-        let in_list = |rs: Option<&Vec<std::ops::Range<u64>>>| rs.is_some_and(|rs| rs.iter().any(|r| r.contains(&addr)));
+        let in_list = |rs: Option<&Vec<std::ops::Range<u64>>>| {
+            rs.is_some_and(|rs| rs.iter().any(|r| r.contains(&addr)))
+        };
         let kind = if matches!(self.sb.vdso.get(), Some(Some(r)) if r.contains(&addr)) {
             HostVmaKind::Vdso
         } else if in_list(self.sb.vvar.get()) {
@@ -169,8 +174,10 @@ impl Space {
         let Ok(text) = read(self.sb.proc_dir.as_fd(), &format!("{pid}/statm")) else {
             return SpaceUsage::default();
         };
-        let n: Vec<u64> =
-            text.split_ascii_whitespace().map(|s| s.parse::<u64>().unwrap_or(0).saturating_mul(4096)).collect();
+        let n: Vec<u64> = text
+            .split_ascii_whitespace()
+            .map(|s| s.parse::<u64>().unwrap_or(0).saturating_mul(4096))
+            .collect();
         let at = |i: usize| n.get(i).copied().unwrap_or(0);
         let gap = self.gap.get().map_or(0, |g| g.end - g.start);
         let own = (STUB_HI - STUB_BASE) + gap;

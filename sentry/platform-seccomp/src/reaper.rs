@@ -60,7 +60,10 @@ fn bury(sb: &Arc<Sandbox>, d: Death) {
         proc.space.release();
     }
     if sb.zygote.get().is_some_and(|z| z.proc.pid == d.pid) && !sb.closing.load(Ordering::Relaxed) {
-        tracing::error!(signal = d.signal, "the zygote died: no new process can be made; restart the sandbox");
+        tracing::error!(
+            signal = d.signal,
+            "the zygote died: no new process can be made; restart the sandbox"
+        );
     }
     for owner in exited {
         sb.push_event(Event { owner, kind: EventKind::Exited { signal: d.signal } });

@@ -254,7 +254,9 @@ pub async fn spawn(maker: Arc<Task>, kind: Spawn) -> Result<Spawned, PlatformErr
             let r = task.run(cover).await;
             if !r.as_ref().is_ok_and(|r| r.len() == n && r.iter().all(|r| failed(*r).is_none())) {
                 task.proc.kill(true);
-                return Err(r.err().unwrap_or(PlatformError::Host { op: "cover of windows", errno: libc::ENOMEM }));
+                return Err(r
+                    .err()
+                    .unwrap_or(PlatformError::Host { op: "cover of windows", errno: libc::ENOMEM }));
             }
         }
     }
@@ -286,4 +288,3 @@ pub async fn new_space(sb: Arc<Sandbox>) -> Result<Spawned, PlatformError> {
     }
     Ok(Spawned { task, space })
 }
-

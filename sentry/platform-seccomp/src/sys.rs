@@ -242,8 +242,7 @@ pub fn vm_write(pid: i32, local: &[u8], remote: &[libc::iovec]) -> Result<usize,
 pub fn get_affinity(tid: i32) -> Result<Vec<u8>, i32> {
     let mut buf = vec![0u8; 1024];
     // SAFETY: the kernel writes at most 1024 bytes.
-    let n =
-        check(unsafe { libc::syscall(libc::SYS_sched_getaffinity, tid, buf.len(), buf.as_mut_ptr()) })?;
+    let n = check(unsafe { libc::syscall(libc::SYS_sched_getaffinity, tid, buf.len(), buf.as_mut_ptr()) })?;
     buf.truncate(n as usize);
     Ok(buf)
 }

@@ -56,7 +56,8 @@ pub fn start(config: Config) -> Result<(Arc<Sandbox>, i32), SetupError> {
         None => sys::open_at(None, c"/proc", libc::O_RDONLY | libc::O_DIRECTORY)
             .map_err(|e| err("open of /proc", e, "mount procfs or pass its descriptor"))?,
     };
-    let arena = Arena::new().map_err(|e| err("windows' memory", e, "allow memfd_create and 8 GiB of address space"))?;
+    let arena = Arena::new()
+        .map_err(|e| err("windows' memory", e, "allow memfd_create and 8 GiB of address space"))?;
     let fsgsbase = sys::auxval(26) & 2 != 0; // AT_HWCAP2, HWCAP2_FSGSBASE
     let image = sys::memfd(c"chitin-stub", true)
         .map_err(|e| err("the stub's memfd", e, "set the sysctl vm.memfd_noexec to 0 or 1"))?;
@@ -73,8 +74,11 @@ pub fn start(config: Config) -> Result<(Arc<Sandbox>, i32), SetupError> {
     };
 
     let shared = map_shared()?;
-    let prep =
-        Prepared { program: filter::program(), stack: stack_limit.unwrap_or(8 << 20), killable: !disable_wait_killable };
+    let prep = Prepared {
+        program: filter::program(),
+        stack: stack_limit.unwrap_or(8 << 20),
+        killable: !disable_wait_killable,
+    };
     // SAFETY: the child only makes direct system calls on memory prepared here, and ends in exec or _exit.
     let pid = match unsafe { sys::fork_sharing_files() } {
         Ok(0) => child(&prep, shared, image.as_raw_fd()),
@@ -100,7 +104,11 @@ pub fn start(config: Config) -> Result<(Arc<Sandbox>, i32), SetupError> {
     // SAFETY: the child made the descriptor in the table it shared with us, and has left it to us.
     let listener = Listener::new(unsafe { OwnedFd::from_raw_fd(fd as RawFd) });
     if !listener.has_add_fd() {
-        return Err(err("SECCOMP_IOCTL_NOTIF_ADDFD", libc::ENOSYS, "use Linux 5.9 or newer, or --platform=ptrace"));
+        return Err(err(
+            "SECCOMP_IOCTL_NOTIF_ADDFD",
+            libc::ENOSYS,
+            "use Linux 5.9 or newer, or --platform=ptrace",
+        ));
     }
     let sync_wake = !disable_sync_wake && listener.set_sync_wake().is_ok();
     let features = Features { wait_killable, sync_wake, fsgsbase };
@@ -221,10 +229,16 @@ fn next(sb: &Sandbox) -> Result<Notif, SetupError> {
         match sb.listener.recv() {
             Ok(n) => return Ok(n),
             Err(libc::EINTR | libc::ENOENT) => {}
-            Err(e) => return Err(err("the zygote's start", e, "see the host's log for seccomp or memfd limits")),
+            Err(e) => {
+                return Err(err("the zygote's start", e, "see the host's log for seccomp or memfd limits"));
+            }
         }
     }
-    Err(err("the zygote's start", libc::ETIMEDOUT, "executing a memfd may be forbidden (sysctl vm.memfd_noexec)"))
+    Err(err(
+        "the zygote's start",
+        libc::ETIMEDOUT,
+        "executing a memfd may be forbidden (sysctl vm.memfd_noexec)",
+    ))
 }
 
 /// Continues whatever the zygote does until it rings with `what`; returns the doorbell.
@@ -236,7 +250,11 @@ fn until(sb: &Sandbox, what: u64) -> Result<Notif, SetupError> {
         }
         if n.nr as i64 == libc::SYS_exit_group {
             let _ = sb.listener.go_on(n.id);
-            return Err(err("executing the stub", libc::EACCES, "allow execution of memfds (sysctl vm.memfd_noexec)"));
+            return Err(err(
+                "executing the stub",
+                libc::EACCES,
+                "allow execution of memfds (sysctl vm.memfd_noexec)",
+            ));
         }
         if n.nr as i64 == libc::SYS_mmap && n.args[4] == u64::from(ARENA_FD) {
             sb.listener
@@ -256,8 +274,9 @@ fn boot(sb: &Arc<Sandbox>, pid: i32) -> Result<(), SetupError> {
     let n = until(sb, code::START)?;
 
     // Everything but the stub and the vDSO goes.
-    let all = maps::all(sb.proc_dir.as_fd(), pid, false)
-        .map_err(|e| err("reading the zygote's maps", e, "pass a procfs of the sentry's own PID namespace"))?;
+    let all = maps::all(sb.proc_dir.as_fd(), pid, false).map_err(|e| {
+        err("reading the zygote's maps", e, "pass a procfs of the sentry's own PID namespace")
+    })?;
     let mut calls = vec![
         Call::new(libc::SYS_close_range, [0, u64::from(ARENA_FD) - 1, 0, 0, 0, 0]),
         Call::new(libc::SYS_close_range, [u64::from(ARENA_FD) + 1, u64::from(u32::MAX), 0, 0, 0, 0]),
@@ -269,10 +288,8 @@ fn boot(sb: &Arc<Sandbox>, pid: i32) -> Result<(), SetupError> {
             HostVmaKind::Vvar => vvar.push(v.range.clone()),
             HostVmaKind::Vsyscall => {}
             _ if v.range.start >= STUB_BASE && v.range.end <= STUB_HI => {}
-            _ => calls.push(Call::new(
-                libc::SYS_munmap,
-                [v.range.start, v.range.end - v.range.start, 0, 0, 0, 0],
-            )),
+            _ => calls
+                .push(Call::new(libc::SYS_munmap, [v.range.start, v.range.end - v.range.start, 0, 0, 0, 0])),
         }
     }
     let _ = sb.vdso.set(vdso);
@@ -311,7 +328,11 @@ fn boot(sb: &Arc<Sandbox>, pid: i32) -> Result<(), SetupError> {
     sys::tgkill(pid, pid, KICK).map_err(|e| err("the zygote's first signal", e, "try again"))?;
     let _ = sb.listener.answer(n.id, cmd::AGAIN);
     let n = until(sb, KICK as u64)?;
-    let bad = || SetupError("platform seccomp: the host's signal frame has an unknown form; use --platform=ptrace".into());
+    let bad = || {
+        SetupError(
+            "platform seccomp: the host's signal frame has an unknown form; use --platform=ptrace".into(),
+        )
+    };
     let uc = frame::locate(&win, n.args[1]).ok_or_else(bad)?;
     let layout = frame::learn(&win, uc).ok_or_else(bad)?;
     let _ = sb.layout.set(layout);

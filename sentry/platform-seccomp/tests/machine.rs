@@ -57,7 +57,9 @@ fn main() {
                 ..Options::default()
             };
             if std::env::var_os("CASE_LOG").is_some() {
-                tracing_subscriber::fmt().with_max_level(tracing_subscriber::filter::LevelFilter::DEBUG).init();
+                tracing_subscriber::fmt()
+                    .with_max_level(tracing_subscriber::filter::LevelFilter::DEBUG)
+                    .init();
             }
             let m = Machine::new(options);
             let group = m.plat.process_group();
@@ -69,7 +71,8 @@ fn main() {
     let filter = args.iter().find(|a| !a.starts_with('-'));
     let exe = std::env::current_exe().expect("exe");
     let mut bad = Vec::new();
-    let namespaces = Command::new("unshare").args(["-pf", "--mount-proc", "true"]).status().is_ok_and(|s| s.success());
+    let namespaces =
+        Command::new("unshare").args(["-pf", "--mount-proc", "true"]).status().is_ok_and(|s| s.success());
     if !namespaces {
         eprintln!("SKIP: PID namespaces cannot be made here; cases run in plain processes");
     }
@@ -650,7 +653,8 @@ fn copy_faults(m: &Machine) {
     let mut out = [0u8; 6];
     g.space.read_vectored(&[(DATA, 2), (DATA + 4, 3), (DATA + 7, 1)], &mut out).expect("readv");
     assert_eq!(&out, b"abefgh");
-    let ranges: Vec<_> = (0..200).map(|i| (DATA + 0x100 + i * 16, 3)).chain([(end - 2, 4), (DATA, 1)]).collect();
+    let ranges: Vec<_> =
+        (0..200).map(|i| (DATA + 0x100 + i * 16, 3)).chain([(end - 2, 4), (DATA, 1)]).collect();
     let mut big = vec![7u8; 605];
     assert_eq!(g.space.write_vectored(&ranges, &big), Err(CopyFault { done: 602 }));
     big.fill(0);
