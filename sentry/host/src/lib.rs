@@ -11,5 +11,7 @@ pub mod epoll;
 pub mod filestore;
 pub mod hostfile;
 pub mod inherit;
+pub mod limits;
 pub mod mountfd;
 pub mod random;
+pub mod stdio;

@@ -277,10 +277,10 @@ fn cap_header(task: &Task, at: u64) -> Result<(CapUserHeader, usize), Errno> {
     let mm = task.mm();
     let mut header: CapUserHeader = mm.read(at)?;
     match header.version {
-        LINUX_CAPABILITY_VERSION_1 => Ok((header, 1)),
-        LINUX_CAPABILITY_VERSION_2 | LINUX_CAPABILITY_VERSION_3 => Ok((header, 2)),
+        _LINUX_CAPABILITY_VERSION_1 => Ok((header, 1)),
+        _LINUX_CAPABILITY_VERSION_2 | _LINUX_CAPABILITY_VERSION_3 => Ok((header, 2)),
         _ => {
-            header.version = LINUX_CAPABILITY_VERSION_3;
+            header.version = _LINUX_CAPABILITY_VERSION_3;
             mm.write(at, &header)?;
             Err(Errno::EINVAL)
         }

@@ -32,10 +32,10 @@ mod times;
 pub use strace::Strace;
 pub use table::{Entry, Support, Table, entries};
 
-pub(crate) use args::{Args, at_start, fd_file};
+pub(crate) use args::Args;
 
 use chitin_abi::Errno;
-use chitin_kernel::{Outcome, SysError, SysResult};
+use chitin_kernel::{Outcome, SysError};
 
 /// The answer of a handler that never waits.
 pub(crate) fn done(result: Result<u64, Errno>) -> Outcome {
@@ -45,9 +45,4 @@ pub(crate) fn done(result: Result<u64, Errno>) -> Outcome {
 /// The answer of a handler that never waits and returns nothing.
 pub(crate) fn unit(result: Result<(), Errno>) -> Outcome {
     done(result.map(|()| 0))
-}
-
-/// A result for a signed return value.
-pub(crate) fn signed(value: i64) -> SysResult {
-    Ok(value as u64)
 }

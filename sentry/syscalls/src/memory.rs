@@ -91,7 +91,8 @@ fn may_map(file: &File, prot: u32, flags: u32) -> Result<(), Errno> {
 
 /// Remembers what guest file the host file is, for /proc/PID/maps.
 fn name(task: &Task, file: &File, host: &Arc<std::os::fd::OwnedFd>) {
-    let Ok(id) = chitin_host::filestore::identity(host.as_fd()) else { return };
+    let Ok(host) = chitin_host::filestore::stat(host.as_fd()) else { return };
+    let id = (host.dev, host.ino);
     let mm = task.mm();
     if mm.file_name(id).is_some() {
         return;

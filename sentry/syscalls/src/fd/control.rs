@@ -1,0 +1,167 @@
+//! fcntl(2).
+
+use crate::{Args, done, unit};
+use chitin_abi::Errno;
+use chitin_abi::capability::CAP_SYS_RESOURCE;
+use chitin_abi::fcntl::*;
+use chitin_kernel::{Outcome, Task};
+use chitin_vfs::locks::{self, LockOwner, Owner};
+use chitin_vfs::pipe::PipeEnd;
+use chitin_vfs::{File, FileKind};
+use std::sync::Arc;
+
+/// What O_PATH descriptors may be asked.
+fn allowed_for_paths(cmd: u32) -> bool {
+    matches!(cmd, F_DUPFD | F_DUPFD_CLOEXEC | F_GETFD | F_SETFD | F_GETFL | F_DUPFD_QUERY)
+}
+
+pub(crate) fn fcntl(task: &Arc<Task>, args: Args) -> Outcome {
+    let (fd, cmd) = (args.i32(0), args.u32(1));
+    let files = task.files();
+    let file = match files.get(fd) {
+        Ok(file) if file.is_path_only() && !allowed_for_paths(cmd) => return Outcome::error(Errno::EBADF),
+        Ok(file) => file,
+        Err(error) => return Outcome::error(error),
+    };
+    let arg = args.u64(2);
+    match cmd {
+        F_DUPFD | F_DUPFD_CLOEXEC => done(duplicate(task, file, arg as u32, cmd == F_DUPFD_CLOEXEC)),
+        F_GETFD => done(files.get_fd(fd).map(|fd| u64::from(fd.cloexec))),
+        F_SETFD => unit(files.set_cloexec(fd, arg & u64::from(FD_CLOEXEC) != 0)),
+        F_GETFL => Outcome::value(u64::from(file.flags())),
+        F_SETFL => unit(set_flags(task, &file, arg as u32)),
+        F_GETLK | F_OFD_GETLK => unit(get_lock(task, &file, cmd, arg)),
+        F_SETLK | F_SETLKW | F_OFD_SETLK | F_OFD_SETLKW => set_lock(task, file, cmd, arg),
+        F_GETOWN => {
+            let owner = *file.owner.lock();
+            let id = if owner.kind == F_OWNER_PGRP { -owner.id } else { owner.id };
+            Outcome::value(i64::from(id) as u64)
+        }
+        F_SETOWN => unit(set_owner_by_sign(task, &file, arg as i32)),
+        F_GETOWN_EX => {
+            let owner = *file.owner.lock();
+            unit(task.mm().write(arg, &FOwnerEx { r#type: owner.kind, pid: owner.id }))
+        }
+        F_SETOWN_EX => unit(
+            task.mm().read::<FOwnerEx>(arg).and_then(|owner| set_owner(task, &file, owner.r#type, owner.pid)),
+        ),
+        F_GETSIG => Outcome::value(file.owner.lock().signal as u64),
+        F_SETSIG => {
+            if arg > u64::from(chitin_kernel::signal::NSIG) {
+                return Outcome::error(Errno::EINVAL);
+            }
+            file.owner.lock().signal = arg as i32;
+            Outcome::value(0)
+        }
+        F_GETLEASE => Outcome::value(F_UNLCK as u64),
+        F_SETLEASE => unit(locks::set_lease()),
+        F_GETPIPE_SZ => done(pipe(&file).map(|end| end.pipe().size() as u64)),
+        F_SETPIPE_SZ => {
+            let privileged = task.creds().capable(CAP_SYS_RESOURCE);
+            done(pipe(&file).and_then(|end| end.pipe().set_size(arg, privileged)).map(|size| size as u64))
+        }
+        F_GET_SEALS => done(file.ops().seals().map(u64::from)),
+        F_ADD_SEALS => unit(add_seals(&file, arg as u32)),
+        F_DUPFD_QUERY => {
+            done(files.get(arg as i32).map(|other| u64::from(Arc::ptr_eq(&other, &file))))
+        }
+        _ => Outcome::error(Errno::EINVAL),
+    }
+}
+
+fn duplicate(task: &Task, file: Arc<File>, min: u32, cloexec: bool) -> Result<u64, Errno> {
+    let limit = task.process.nofile();
+    if u64::from(min) >= limit {
+        return Err(Errno::EINVAL);
+    }
+    let min = i32::try_from(min).map_err(|_| Errno::EINVAL)?;
+    task.files().add(file, cloexec, min, limit).map(|fd| fd as u64)
+}
+
+/// setfl()
+fn set_flags(task: &Task, file: &File, flags: u32) -> Result<(), Errno> {
+    if flags & O_NOATIME != 0 && file.flags() & O_NOATIME == 0 && !task.creds().owns(&file.inode().attr()?) {
+        return Err(Errno::EPERM);
+    }
+    file.set_flags(flags)
+}
+
+fn pipe(file: &File) -> Result<&PipeEnd, Errno> {
+    file.downcast::<PipeEnd>().ok_or(Errno::EBADF)
+}
+
+fn add_seals(file: &File, seals: u32) -> Result<(), Errno> {
+    // Whether it can be sealed at all comes first.
+    file.ops().seals()?;
+    if !file.writable() {
+        return Err(Errno::EPERM);
+    }
+    file.ops().add_seals(seals)
+}
+
+/// F_SETOWN: process groups are negative.
+fn set_owner_by_sign(task: &Task, file: &File, id: i32) -> Result<(), Errno> {
+    if id >= 0 {
+        return set_owner(task, file, F_OWNER_PID, id);
+    }
+    set_owner(task, file, F_OWNER_PGRP, id.checked_neg().ok_or(Errno::EINVAL)?)
+}
+
+/// ESRCH for an id that nobody has; 0 means nobody.
+fn set_owner(task: &Task, file: &File, kind: i32, id: i32) -> Result<(), Errno> {
+    let kernel = &task.kernel;
+    let found = match kind {
+        F_OWNER_TID => kernel.find_task(id).is_some(),
+        F_OWNER_PID => kernel.find_process(id).is_some(),
+        F_OWNER_PGRP => kernel.group_exists(id),
+        _ => return Err(Errno::EINVAL),
+    };
+    if id != 0 && !found {
+        return Err(Errno::ESRCH);
+    }
+    let mut owner = file.owner.lock();
+    owner.kind = kind;
+    owner.id = id;
+    Ok(())
+}
+
+fn lock_owner(task: &Task, file: &File, cmd: u32) -> Owner {
+    match cmd {
+        F_OFD_GETLK | F_OFD_SETLK | F_OFD_SETLKW => Owner::Ofd(file.id()),
+        _ => Owner::Posix(LockOwner(task.files().lock_owner())),
+    }
+}
+
+fn get_lock(task: &Task, file: &File, cmd: u32, addr: u64) -> Result<(), Errno> {
+    let flock = task.mm().read::<Flock>(addr)?;
+    let found = locks::get(file, lock_owner(task, file, cmd), &flock)?;
+    task.mm().write(addr, &found)
+}
+
+fn set_lock(task: &Arc<Task>, file: Arc<File>, cmd: u32, addr: u64) -> Outcome {
+    let flock = match task.mm().read::<Flock>(addr) {
+        Ok(flock) => flock,
+        Err(error) => return Outcome::error(error),
+    };
+    let (owner, pid) = (lock_owner(task, &file, cmd), task.pid());
+    match locks::set(&file, owner, pid, &flock) {
+        Err(Errno::EAGAIN) if matches!(cmd, F_SETLKW | F_OFD_SETLKW) => {}
+        result => return unit(result),
+    }
+    let task = task.clone();
+    Outcome::block(async move {
+        task.interruptible(locks::set_wait(&file, owner, pid, &flock)).await??;
+        Ok(0)
+    })
+}
+
+/// FIOASYNC and FIONBIO: one flag on or off.
+pub(super) fn set_flag(file: &File, flag: u32, on: bool) -> Result<(), Errno> {
+    let flags = file.flags();
+    file.set_flags(if on { flags | flag } else { flags & !flag })
+}
+
+/// Whether a file has a size that FIONREAD and FIOQSIZE tell.
+pub(super) fn is_sized(file: &File) -> bool {
+    file.inode().kind() == FileKind::Regular && file.ops().seekable()
+}
