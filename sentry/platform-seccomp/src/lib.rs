@@ -130,8 +130,8 @@ impl Platform for SeccompPlatform {
         "seccomp"
     }
 
-    fn next_event(&self) -> Event {
-        self.sb.next_event()
+    fn next_event(&self, between: &dyn Fn()) -> Event {
+        self.sb.next_event(between)
     }
 
     fn new_space(&self) -> BoxFuture<Result<Spawned, PlatformError>> {

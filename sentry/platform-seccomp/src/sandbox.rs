@@ -37,6 +37,8 @@ pub struct Sandbox {
     pub arena: Arc<Arena>,
     pub features: Features,
     pub proc_dir: OwnedFd,
+    /// PID 1 of its namespace: the host kills every stub with it.
+    pub is_init: bool,
     pub layout: OnceLock<Layout>,
     /// vDSO and vvar, which every address space keeps.
     pub vdso: OnceLock<Option<Range<u64>>>,
@@ -61,6 +63,7 @@ impl Sandbox {
             arena,
             features,
             proc_dir,
+            is_init: std::process::id() == 1,
             layout: OnceLock::new(),
             vdso: OnceLock::new(),
             vvar: OnceLock::new(),
@@ -85,7 +88,7 @@ impl Sandbox {
     }
 
     /// Waits for the next event.
-    pub fn next_event(self: &Arc<Self>) -> Event {
+    pub fn next_event(self: &Arc<Self>, between: &dyn Fn()) -> Event {
         loop {
             if self.events_len.load(Ordering::Acquire) > 0 {
                 if let Some(e) = self.pop() {
@@ -97,6 +100,7 @@ impl Sandbox {
                     if let Some(e) = self.dispatch(&n) {
                         return e;
                     }
+                    between();
                 }
                 // The notifying thread died first, or we were interrupted.
                 Err(libc::ENOENT | libc::EINTR) => {}

@@ -242,22 +242,25 @@ pub async fn spawn(maker: Arc<Task>, kind: Spawn) -> Result<Spawned, PlatformErr
     let task = expect.pending.child().await?;
     drop(expect);
 
+    // The maker's other windows must not stay in reach of a forked child; and where no PID namespace does it, each process
+    // must see to it that it dies with the sentry.
+    let mut first = Vec::new();
     if kind == Spawn::Fork {
-        // The maker's other windows must not stay in reach.
-        let cover: Vec<Call> = space
-            .other_chunks(maker.index)
-            .into_iter()
-            .map(|(addr, len)| Call::new(libc::SYS_mmap, [addr, len, 0, 0x4032, u64::MAX, 0]))
-            .collect();
-        if !cover.is_empty() {
-            let n = cover.len();
-            let r = task.run(cover).await;
-            if !r.as_ref().is_ok_and(|r| r.len() == n && r.iter().all(|r| failed(*r).is_none())) {
-                task.proc.kill(true);
-                return Err(r
-                    .err()
-                    .unwrap_or(PlatformError::Host { op: "cover of windows", errno: libc::ENOMEM }));
-            }
+        let cover = |(addr, len)| Call::new(libc::SYS_mmap, [addr, len, 0, 0x4032, u64::MAX, 0]);
+        first.extend(space.other_chunks(maker.index).into_iter().map(cover));
+    }
+    if kind != Spawn::Thread && !sb.is_init {
+        let args = [libc::PR_SET_PDEATHSIG as u64, libc::SIGKILL as u64, 0, 0, 0, 0];
+        first.push(Call::new(libc::SYS_prctl, args));
+    }
+    if !first.is_empty() {
+        let n = first.len();
+        let r = task.run(first).await;
+        if !r.as_ref().is_ok_and(|r| r.len() == n && r.iter().all(|r| failed(*r).is_none())) {
+            task.proc.kill(true);
+            return Err(r
+                .err()
+                .unwrap_or(PlatformError::Host { op: "set-up of a child", errno: libc::ENOMEM }));
         }
     }
     Ok(Spawned { space: task.proc.space.clone(), task })
