@@ -165,6 +165,11 @@ impl Reactor {
         Ok(())
     }
 
+    /// Makes the thread take a turn, to work off tasks that a thread without a run queue has woken.
+    pub fn ring(&self) {
+        self.bell.ring();
+    }
+
     /// Ends the thread soon.
     pub fn stop(&self) {
         self.stopping.store(true, Ordering::Release);

@@ -9,12 +9,13 @@ use crate::signal::{self, Next};
 use crate::{Task, exit};
 use chitin_abi::Errno;
 use chitin_platform::{Event, EventKind, Resume};
-use std::cell::RefCell;
+use parking_lot::Mutex;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 
 /// A signal may be deliverable.
@@ -63,23 +64,42 @@ impl Default for Run {
 
 thread_local! {
     static QUEUE: RefCell<VecDeque<Arc<Task>>> = const { RefCell::new(VecDeque::new()) };
+    /// Whether this thread calls [`drain`]; what others wake (a platform's helper threads) goes to the reactor.
+    static DRAINS: Cell<bool> = const { Cell::new(false) };
 }
+
+/// Woken by threads that do not drain; worked off by whoever drains next, the reactor at the latest.
+static INJECTED: Mutex<VecDeque<Arc<Task>>> = Mutex::new(VecDeque::new());
+static ANY_INJECTED: AtomicBool = AtomicBool::new(false);
 
 impl Wake for Task {
     fn wake(self: Arc<Self>) {
-        if !self.queued.swap(true, Ordering::AcqRel) {
-            QUEUE.with_borrow_mut(|queue| queue.push_back(self));
-        }
+        self.wake_by_ref();
     }
     fn wake_by_ref(self: &Arc<Self>) {
-        if !self.queued.swap(true, Ordering::AcqRel) {
+        if self.queued.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        if DRAINS.get() {
             QUEUE.with_borrow_mut(|queue| queue.push_back(self.clone()));
+        } else {
+            INJECTED.lock().push_back(self.clone());
+            ANY_INJECTED.store(true, Ordering::Release);
+            self.kernel.reactor.ring();
         }
     }
 }
 
 /// Works off this thread's run queue. Every kernel thread calls it after each unit of work, holding no lock.
 pub fn drain() {
+    DRAINS.set(true);
+    if ANY_INJECTED.swap(false, Ordering::AcqRel) {
+        let injected = std::mem::take(&mut *INJECTED.lock());
+        for task in injected {
+            task.queued.store(false, Ordering::Release);
+            task.woken();
+        }
+    }
     while let Some(task) = QUEUE.with_borrow_mut(VecDeque::pop_front) {
         task.queued.store(false, Ordering::Release);
         task.woken();
@@ -88,8 +108,9 @@ pub fn drain() {
 
 /// Serves the platform's events for ever: the body of a worker thread.
 pub fn worker(kernel: &Arc<Kernel>) -> ! {
+    drain();
     loop {
-        handle(kernel, kernel.platform.next_event());
+        handle(kernel, kernel.platform.next_event(&drain));
         drain();
     }
 }

@@ -92,7 +92,7 @@ fn main() {
 fn direct(p: &SeccompPlatform, n: u64) {
     let m = std::thread::scope(|s| {
         // A temporary pump until the guests stand; it ends with the marker event.
-        let h = s.spawn(|| p.next_event());
+        let h = s.spawn(|| p.next_event(&|| {}));
         let sp = common::wait(p.new_space()).expect("new_space");
         let map = |addr, len, prot| HostOp::Mmap { addr, len, prot, flags: 0x32, file: None };
         let ops =
@@ -111,7 +111,7 @@ fn direct(p: &SeccompPlatform, n: u64) {
     let run = |name: &str, n: u64, f: &dyn Fn(&EventKind)| {
         let start = Instant::now();
         for _ in 0..n {
-            let e = p.next_event();
+            let e = p.next_event(&|| {});
             f(&e.kind);
         }
         report(name, n, start);
@@ -119,10 +119,10 @@ fn direct(p: &SeccompPlatform, n: u64) {
     m.task.resume(Resume::Return(1));
     run("notify getppid", n, &|_| m.task.resume(Resume::Return(1)));
     run("notify getppid, continued", n, &|_| m.task.resume(Resume::Native));
-    let e = p.next_event();
+    let e = p.next_event(&|| {});
     assert!(matches!(e.kind, EventKind::Syscall { .. }));
     let h = std::thread::scope(|s| {
-        let h = s.spawn(|| p.next_event());
+        let h = s.spawn(|| p.next_event(&|| {}));
         common::wait(m.task.ensure_frame()).expect("frame");
         let mut r = m.task.registers().expect("registers");
         r.rip = entry!(g_brkloop);
@@ -134,10 +134,10 @@ fn direct(p: &SeccompPlatform, n: u64) {
     m.task.resume(Resume::Return(1));
     run("trap brk", n, &|_| m.task.resume(Resume::Return(1)));
     // Kick before the answer: two events per round.
-    let e = p.next_event();
+    let e = p.next_event(&|| {});
     assert!(matches!(e.kind, EventKind::Syscall { .. }));
     let h = std::thread::scope(|s| {
-        let h = s.spawn(|| p.next_event());
+        let h = s.spawn(|| p.next_event(&|| {}));
         let mut r = m.task.registers().expect("registers");
         r.rip = entry!(g_getppid);
         m.task.set_registers(&r).expect("set");
@@ -148,7 +148,7 @@ fn direct(p: &SeccompPlatform, n: u64) {
     m.task.resume(Resume::Return(1));
     let start = Instant::now();
     for _ in 0..n {
-        let e = p.next_event();
+        let e = p.next_event(&|| {});
         if matches!(e.kind, EventKind::Interrupted) {
             m.task.resume(Resume::Frame);
         } else {

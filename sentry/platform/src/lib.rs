@@ -86,8 +86,10 @@ pub trait Platform: Send + Sync {
     /// The name users choose it by (`--platform=`).
     fn name(&self) -> &'static str;
 
-    /// Waits for the next stopped task. Any number of worker threads may call it at once.
-    fn next_event(&self) -> Event;
+    /// Waits for the next stopped task. Any number of worker threads may call it at once. `between` is called, with no
+    /// lock held, each time before it waits again after wakers may have run on this thread (a platform operation's
+    /// future became ready): the caller works off what they queued.
+    fn next_event(&self, between: &dyn Fn()) -> Event;
 
     /// Makes a fresh address space with its first task in it, stopped, with a zeroed frame, as `execve` wants it.
     fn new_space(&self) -> BoxFuture<Result<Spawned, PlatformError>>;

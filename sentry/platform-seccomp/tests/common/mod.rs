@@ -170,7 +170,7 @@ impl Machine {
         let (tx, events) = channel();
         for _ in 0..2 {
             let (p, tx) = (plat.clone(), tx.clone());
-            std::thread::spawn(move || while tx.send(p.next_event()).is_ok() {});
+            std::thread::spawn(move || while tx.send(p.next_event(&|| {})).is_ok() {});
         }
         Machine { plat, events, next: std::cell::Cell::new(1) }
     }
