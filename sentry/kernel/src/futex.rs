@@ -14,6 +14,8 @@ mod exit;
 mod key;
 mod pi;
 mod table;
+#[cfg(test)]
+mod tests;
 
 pub use call::{futex, futex_waitv};
 pub use exit::{exit_robust_list, mm_release};

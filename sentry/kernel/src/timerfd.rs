@@ -18,8 +18,8 @@ use std::sync::{Arc, Weak};
 
 #[derive(Default)]
 struct State {
-    /// The next expiry on the timer's clock.
-    deadline: Option<u64>,
+    /// The next expiry.
+    deadline: Option<Deadline>,
     interval: u64,
     /// TFD_TIMER_ABSTIME and the like of the last settime.
     flags: u32,
@@ -73,11 +73,12 @@ impl TimerFd {
         let interval = from_timespec(&new.it_interval)?;
         let absolute = flags & TFD_TIMER_ABSTIME != 0;
         let cancel = absolute && flags & TFD_TIMER_CANCEL_ON_SET != 0 && self.base == Base::Realtime;
-        // A relative timer does not follow the clock's steps; the distance is what counts, from now on.
-        let deadline = match value {
-            0 => None,
-            _ if absolute => Some(value),
-            _ => Some(self.base.now().saturating_add(value)),
+        // A relative timer does not follow steps of the real-time clock.
+        let deadline = match (value, self.base) {
+            (0, _) => None,
+            (_, base) if absolute => Some(Deadline { base, ns: value }),
+            (_, Base::Realtime) => Some(Deadline::after(value)),
+            (_, base) => Some(Deadline { base, ns: base.now().saturating_add(value) }),
         };
         let old = {
             let mut state = self.state.lock();
@@ -97,11 +98,11 @@ impl TimerFd {
 
     fn setting(&self, state: &State) -> Itimerspec {
         let left = state.deadline.map_or(0, |deadline| {
-            let now = self.base.now();
-            match deadline.checked_sub(now) {
+            let now = deadline.base.now();
+            match deadline.ns.checked_sub(now) {
                 Some(left) if left > 0 => left,
                 // Expired: the time to the next period; 0 for a timer that goes off once.
-                _ => (now.saturating_sub(deadline))
+                _ => (now.saturating_sub(deadline.ns))
                     .checked_rem(state.interval)
                     .map_or(0, |into| state.interval - into),
             }
@@ -111,7 +112,7 @@ impl TimerFd {
 
     fn arm(&self, state: &State) {
         match state.deadline {
-            Some(ns) => self.timer.arm(Deadline { base: self.base, ns }),
+            Some(deadline) => self.timer.arm(deadline),
             None => self.timer.disarm(),
         }
     }
@@ -132,14 +133,17 @@ impl TimerFd {
         }
         state.deadline = match state.interval {
             0 => None,
-            interval => state.deadline.map(|at| at.saturating_add(interval.saturating_mul(count))),
+            interval => state.deadline.map(|Deadline { base, ns }| {
+                let ns = ns.saturating_add(interval.saturating_mul(count));
+                Deadline { base, ns }
+            }),
         };
         self.arm(&state);
         Ok(count)
     }
 
     fn expirations(&self, state: &State) -> u64 {
-        let late = state.deadline.and_then(|deadline| self.base.now().checked_sub(deadline));
+        let late = state.deadline.and_then(|deadline| deadline.base.now().checked_sub(deadline.ns));
         late.map_or(0, |late| late.checked_div(state.interval).unwrap_or(0).saturating_add(1))
     }
 

@@ -164,13 +164,9 @@ fn requeue(
 ) -> Result<usize, Errno> {
     let count = |count: u32| usize::try_from(count.cast_signed()).map_err(|_| Errno::EINVAL);
     let counts = (count(counts.0)?, count(counts.1)?);
-    // Moved waiters keep the kind of key they came with, so here sharing matters even without waiters on the target.
     let from = table.wake_key(mm, addrs.0, private)?;
-    let to = if from.is_shared() || !private {
-        table.wait_key(mm, addrs.1, private)?
-    } else {
-        table.wake_key(mm, addrs.1, private)?
-    };
+    // Waiters are moved there, so its true key is needed.
+    let to = table.wait_key(mm, addrs.1, private)?;
     let mut wakes = Wakes::default();
     let done = {
         let mut locked = table.lock_two(&from, &to);

@@ -8,7 +8,7 @@ use std::collections::{HashMap, VecDeque};
 use std::future::{Future, poll_fn};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 use std::task::{Poll, Waker};
 
 const BUCKETS: usize = 256;
@@ -23,6 +23,8 @@ pub(super) struct Waiter {
     pub(super) bitset: u32,
     /// For locks with an owner: the waiting thread.
     pub(super) pi_tid: Option<i32>,
+    /// Counted in `FutexTable::shared`.
+    shared: AtomicBool,
     /// Keeps the address that keys are made of from being used again.
     _mm: Arc<Mm>,
     slot: Mutex<Slot>,
@@ -239,8 +241,9 @@ impl FutexTable {
         }
         let slot = Slot { key, woken: false, pi_owner: pi.map_or(0, |(_, owner)| owner), waker: None };
         let pi_tid = pi.map(|(tid, _)| tid);
-        let waiter = Arc::new(Waiter { bitset, pi_tid, _mm: mm.clone(), slot: Mutex::new(slot) });
-        Queued { table: self, waiter, shared }
+        let shared = AtomicBool::new(shared);
+        let waiter = Arc::new(Waiter { bitset, pi_tid, shared, _mm: mm.clone(), slot: Mutex::new(slot) });
+        Queued { table: self, waiter }
     }
 
     /// Waits for a lock that `owner` holds; the caller has the bucket locked.
@@ -287,6 +290,9 @@ impl FutexTable {
         done += moved.len();
         for waiter in moved {
             waiter.slot.lock().key = *to;
+            if to.is_shared() && !waiter.shared.swap(true, Ordering::SeqCst) {
+                self.shared.fetch_add(1, Ordering::SeqCst);
+            }
             locked.two().push(*to, waiter);
         }
         done
@@ -323,7 +329,6 @@ impl FutexTable {
 pub struct Queued<'a> {
     table: &'a FutexTable,
     waiter: Arc<Waiter>,
-    shared: bool,
 }
 
 impl Queued<'_> {
@@ -373,7 +378,7 @@ impl Queued<'_> {
 impl Drop for Queued<'_> {
     fn drop(&mut self) {
         self.cancel();
-        if self.shared {
+        if self.waiter.shared.load(Ordering::SeqCst) {
             self.table.shared.fetch_sub(1, Ordering::SeqCst);
         }
         if self.waiter.pi_tid.is_some() {

@@ -46,6 +46,8 @@ struct State {
     /// On the alarm's clock; `None`: not armed.
     deadline: Option<u64>,
     interval: u64,
+    /// On CLOCK_MONOTONIC instead of the alarm's clock.
+    steady: bool,
     /// For CPU clocks: what the last look showed, and the pause since.
     seen: u64,
     pause: u64,
@@ -76,17 +78,28 @@ impl Alarm {
 
     /// Sets it to go off at `deadline` on its clock (`None`: disarms); answers the setting before.
     pub fn set(&self, deadline: Option<u64>, interval: u64) -> Setting {
+        self.replace(deadline, interval, false)
+    }
+
+    /// As [`Alarm::set`], relative to now. On the real-time clock it then does not follow steps.
+    pub fn set_after(&self, after: u64, interval: u64) -> Setting {
+        let steady = matches!(self.clock, AlarmClock::Base(Base::Realtime));
+        let now = if steady { Some(Base::Monotonic.now()) } else { self.clock.now() };
+        let deadline = (after != 0).then(|| now.unwrap_or(0).saturating_add(after));
+        self.replace(deadline, interval, steady)
+    }
+
+    fn replace(&self, deadline: Option<u64>, interval: u64, steady: bool) -> Setting {
         let mut state = self.state.lock();
         let old = self.setting(&mut state);
-        *state = State { deadline, interval, seen: 0, pause: 0 };
+        *state = State { deadline, interval, steady, seen: 0, pause: 0 };
         self.schedule(&mut state);
         old
     }
 
-    /// As [`Alarm::set`], relative to now.
-    pub fn set_after(&self, after: u64, interval: u64) -> Setting {
-        let deadline = (after != 0).then(|| self.clock.now().unwrap_or(0).saturating_add(after));
-        self.set(deadline, interval)
+    /// The clock that the present setting is on.
+    fn clock_of(&self, state: &State) -> AlarmClock {
+        if state.steady { AlarmClock::Base(Base::Monotonic) } else { self.clock.clone() }
     }
 
     pub fn get(&self) -> Setting {
@@ -97,7 +110,7 @@ impl Alarm {
     fn setting(&self, state: &mut State) -> Setting {
         let interval = state.interval;
         let Some(deadline) = state.deadline else { return Setting { left: 0, interval } };
-        let now = self.clock.now().unwrap_or(0);
+        let now = self.clock_of(state).now().unwrap_or(0);
         let left = match deadline.checked_sub(now) {
             Some(left) if left > 0 => left,
             // Due, not yet served: the time to the expiry after; one that comes only once is just about to.
@@ -115,7 +128,7 @@ impl Alarm {
         if self.on_expiry.is_none() {
             return;
         }
-        match &self.clock {
+        match &self.clock_of(state) {
             AlarmClock::Base(base) => self.timer.arm(Deadline { base: *base, ns: deadline }),
             AlarmClock::Cpu(clock) => {
                 let Some(now) = clock.now() else { return self.timer.disarm() };
@@ -135,7 +148,8 @@ impl Expire for Alarm {
         let count = {
             let mut state = self.state.lock();
             let Some(deadline) = state.deadline else { return };
-            let Some(now) = self.clock.now() else {
+            let clock = self.clock_of(&state);
+            let Some(now) = clock.now() else {
                 state.deadline = None;
                 return;
             };
@@ -154,7 +168,7 @@ impl Expire for Alarm {
                     state.deadline = Some(next);
                     self.schedule(&mut state);
                     if state.interval < MIN_INTERVAL_NS
-                        && let AlarmClock::Base(base) = &self.clock
+                        && let AlarmClock::Base(base) = &clock
                     {
                         let ns = now.saturating_add(MIN_INTERVAL_NS);
                         self.timer.arm(Deadline { base: *base, ns });
