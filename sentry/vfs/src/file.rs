@@ -9,6 +9,7 @@ use chitin_abi::poll::{POLLIN, POLLOUT, POLLRDNORM, POLLWRNORM};
 use chitin_mm::{Mm, Sink, Source};
 use parking_lot::Mutex;
 use std::any::Any;
+use std::ops::{Deref, DerefMut};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -88,6 +89,12 @@ pub trait FileOps: Any + Send + Sync {
     fn fallocate(&self, _mode: u32, _offset: u64, _len: u64) -> Result<(), Errno> {
         Err(Errno::EOPNOTSUPP)
     }
+    /// The position, where it is shared with somebody outside the sandbox: read before each use of the file position.
+    fn shared_position(&self) -> Option<u64> {
+        None
+    }
+    /// The file position moved to `pos`; for those that answer [`FileOps::shared_position`].
+    fn position_moved(&self, _pos: u64) {}
     /// F_SETFL changed the flags (O_NONBLOCK, FASYNC, O_DIRECT); for objects that behave differently.
     fn flags_changed(&self, _flags: u32) -> Result<(), Errno> {
         Ok(())
@@ -99,6 +106,14 @@ pub trait FileOps: Any + Send + Sync {
     /// Bytes that read would answer right now (FIONREAD), for streams.
     fn readable_bytes(&self) -> Result<u64, Errno> {
         Err(Errno::ENOTTY)
+    }
+    /// F_GET_SEALS; EINVAL for files that cannot be sealed.
+    fn seals(&self) -> Result<u32, Errno> {
+        Err(Errno::EINVAL)
+    }
+    /// F_ADD_SEALS, on a description that is open for writing.
+    fn add_seals(&self, _seals: u32) -> Result<(), Errno> {
+        Err(Errno::EINVAL)
     }
 }
 
@@ -190,8 +205,12 @@ impl File {
     }
 
     /// The file position, locked: read(2), write(2) and lseek(2) hold it while they move it (f_pos_lock).
-    pub fn position(&self) -> parking_lot::MutexGuard<'_, u64> {
-        self.pos.lock()
+    pub fn position(&self) -> Position<'_> {
+        let mut guard = self.pos.lock();
+        if let Some(pos) = self.ops.shared_position() {
+            *guard = pos;
+        }
+        Position { before: *guard, guard, ops: &*self.ops }
     }
 
     /// Reads at the file position and moves it; EAGAIN when not ready.
@@ -202,7 +221,7 @@ impl File {
         if !self.ops.seekable() {
             return self.ops.read(0, dst);
         }
-        let mut pos = self.pos.lock();
+        let mut pos = self.position();
         let count = self.ops.read(*pos, dst)?;
         *pos = pos.saturating_add(count as u64);
         Ok(count)
@@ -227,7 +246,7 @@ impl File {
         if !self.ops.seekable() {
             return Ok(self.ops.write(WriteAt::End, src)?.count);
         }
-        let mut pos = self.pos.lock();
+        let mut pos = self.position();
         let at = if self.flags() & O_APPEND != 0 { WriteAt::End } else { WriteAt::At(*pos) };
         let written = self.ops.write(at, src)?;
         *pos = written.end;
@@ -257,9 +276,34 @@ impl File {
 
     /// What readlink of /proc/PID/fd/N shows where there is no path.
     pub fn anon_text(&self) -> Vec<u8> {
-        match (&*self.inode as &dyn Any).downcast_ref::<crate::AnonInode>() {
-            Some(anon) => anon.text(),
-            None => b"anon_inode:[unknown]".to_vec(),
+        self.inode.anon_text().unwrap_or_else(|| b"anon_inode:[unknown]".to_vec())
+    }
+}
+
+/// A file position, locked.
+pub struct Position<'a> {
+    guard: parking_lot::MutexGuard<'a, u64>,
+    before: u64,
+    ops: &'a dyn FileOps,
+}
+
+impl Deref for Position<'_> {
+    type Target = u64;
+    fn deref(&self) -> &u64 {
+        &self.guard
+    }
+}
+
+impl DerefMut for Position<'_> {
+    fn deref_mut(&mut self) -> &mut u64 {
+        &mut self.guard
+    }
+}
+
+impl Drop for Position<'_> {
+    fn drop(&mut self) {
+        if *self.guard != self.before {
+            self.ops.position_moved(*self.guard);
         }
     }
 }

@@ -88,6 +88,16 @@ pub trait Inode: Any + Send + Sync {
     /// FIFOs, sockets, directories and device nodes are opened by the VFS unless this answers for them.
     fn open(self: Arc<Self>, flags: u32) -> Result<Arc<dyn FileOps>, Errno>;
 
+    /// As [`Inode::open`], for file systems whose files depend on who opened them (proc).
+    fn open_as(self: Arc<Self>, flags: u32, _caller: &Caller) -> Result<Arc<dyn FileOps>, Errno> {
+        self.open(flags)
+    }
+
+    /// What readlink of /proc/PID/fd/N shows for a file without a path.
+    fn anon_text(&self) -> Option<Vec<u8>> {
+        None
+    }
+
     /// A permission check of its own on top of the mode bits (e.g. /proc/PID/*).
     fn permission(&self, _caller: &Caller, _mask: u32) -> Result<(), Errno> {
         Ok(())
@@ -233,5 +243,8 @@ impl Inode for AnonInode {
     }
     fn open(self: Arc<Self>, _flags: u32) -> Result<Arc<dyn FileOps>, Errno> {
         Err(Errno::ENXIO)
+    }
+    fn anon_text(&self) -> Option<Vec<u8>> {
+        Some(self.text())
     }
 }

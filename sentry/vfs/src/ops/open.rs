@@ -201,7 +201,7 @@ impl Context {
         if writes {
             inode.state().start_write()?;
         }
-        let opened = inode.clone().open(flags).and_then(|ops| {
+        let opened = inode.clone().open_as(flags, &self.caller).and_then(|ops| {
             if flags & O_TRUNC != 0 {
                 inode.set_attr(&SetAttr { size: Some(0), ..SetAttr::default() })?;
                 inode.state().notify(Some(&path), IN_MODIFY);
@@ -232,10 +232,15 @@ impl Context {
         }
         self.may(&inode, access_mask(flags))?;
         match inode.kind() {
-            FileKind::Fifo => {
-                let pipe = inode.state().fifo().clone();
-                Ok(Opened::Fifo { pipe, path: None, inode, flags })
-            }
+            // A pipe of the host opens itself.
+            FileKind::Fifo => match inode.clone().open(flags) {
+                Ok(ops) => Ok(Opened::File(File::new(ops, inode, None, flags & !O_TRUNC))),
+                Err(Errno::ENXIO) => {
+                    let pipe = inode.state().fifo().clone();
+                    Ok(Opened::Fifo { pipe, path: None, inode, flags })
+                }
+                Err(error) => Err(error),
+            },
             _ => {
                 let ops = inode.clone().open(flags)?;
                 if flags & O_TRUNC != 0 {
