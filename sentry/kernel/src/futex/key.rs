@@ -15,7 +15,7 @@ pub enum Key {
 
 /// Checks an address: EINVAL if it is not aligned, EFAULT outside user space.
 pub(super) fn check(mm: &Mm, addr: u64) -> Result<(), Errno> {
-    if addr % 4 != 0 {
+    if !addr.is_multiple_of(4) {
         return Err(Errno::EINVAL);
     }
     if !mm.range_ok(addr, 4) {

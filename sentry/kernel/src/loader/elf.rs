@@ -47,6 +47,9 @@ impl Segment {
     }
 }
 
+/// Reads at an offset: how much of the buffer the file could fill.
+type ReadAt<'a> = dyn FnMut(u64, &mut [u8]) -> Result<usize, Errno> + 'a;
+
 /// An ELF file, as far as it matters.
 #[derive(Clone, Debug)]
 pub(super) struct Elf {
@@ -101,11 +104,8 @@ impl Elf {
         Elf::read_from(role, &mut |pos, buf| read_file(file, pos, buf))
     }
 
-    /// As [`Elf::read`]; `read` answers how much of the buffer the file could fill.
-    pub(super) fn read_from(
-        role: Role,
-        read: &mut dyn FnMut(u64, &mut [u8]) -> Result<usize, Errno>,
-    ) -> Result<Elf, Errno> {
+    /// As [`Elf::read`], from anything that can be read.
+    pub(super) fn read_from(role: Role, read: &mut ReadAt<'_>) -> Result<Elf, Errno> {
         let malformed = role.malformed();
         let mut bytes = [0; size_of::<Elf64Ehdr>()];
         let count = read(0, &mut bytes)?;
@@ -186,10 +186,7 @@ impl Elf {
 }
 
 /// The path of the interpreter: ENOEXEC unless it ends in NUL and is not too long.
-fn read_interpreter(
-    header: &Elf64Phdr,
-    read: &mut dyn FnMut(u64, &mut [u8]) -> Result<usize, Errno>,
-) -> Result<Vec<u8>, Errno> {
+fn read_interpreter(header: &Elf64Phdr, read: &mut ReadAt<'_>) -> Result<Vec<u8>, Errno> {
     let len = usize::try_from(header.p_filesz).map_err(|_| Errno::ENOEXEC)?;
     if !(2..=PATH_MAX).contains(&len) {
         return Err(Errno::ENOEXEC);

@@ -157,7 +157,7 @@ impl Expire for Alarm {
                 // Set anew since, or a CPU clock that is not there yet.
                 return self.schedule(&mut state);
             };
-            let count = match late.checked_div(state.interval) {
+            match late.checked_div(state.interval) {
                 None => {
                     state.deadline = None;
                     1
@@ -175,8 +175,7 @@ impl Expire for Alarm {
                     }
                     count
                 }
-            };
-            count
+            }
         };
         if let Some(on_expiry) = &self.on_expiry {
             on_expiry(count);
