@@ -89,6 +89,14 @@ impl FileOps for TmpFile {
         Ok(())
     }
 
+    fn seals(&self) -> Result<u32, Errno> {
+        self.inode.seals()
+    }
+
+    fn add_seals(&self, seals: u32) -> Result<(), Errno> {
+        self.inode.add_seals(seals)
+    }
+
     fn flags_changed(&self, flags: u32) -> Result<(), Errno> {
         self.flags.store(flags, Ordering::Relaxed);
         Ok(())

@@ -20,6 +20,7 @@ pub mod device;
 pub mod dirfile;
 pub mod epoll;
 pub mod eventfd;
+pub mod factory;
 pub mod file;
 pub mod inode;
 pub mod locks;
