@@ -23,11 +23,27 @@ pub trait Source {
     fn untake(&mut self, count: usize);
 }
 
+/// One range without an allocation, or several.
+#[derive(Clone)]
+enum Ranges {
+    One((u64, usize)),
+    Many(Vec<(u64, usize)>),
+}
+
+impl Ranges {
+    fn as_slice(&self) -> &[(u64, usize)] {
+        match self {
+            Ranges::One(range) => std::slice::from_ref(range),
+            Ranges::Many(ranges) => ranges,
+        }
+    }
+}
+
 /// The guest's buffers of one read or write call, in order, with a position.
 #[derive(Clone)]
 pub struct UserIo {
     mm: Arc<Mm>,
-    ranges: Vec<(u64, usize)>,
+    ranges: Ranges,
     total: usize,
     done: usize,
 }
@@ -38,7 +54,7 @@ pub const MAX_RW_COUNT: usize = 0x7fff_f000;
 impl UserIo {
     pub fn single(mm: &Arc<Mm>, addr: u64, len: u64) -> UserIo {
         let len = usize::try_from(len).unwrap_or(usize::MAX).min(MAX_RW_COUNT);
-        UserIo { mm: mm.clone(), ranges: vec![(addr, len)], total: len, done: 0 }
+        UserIo { mm: mm.clone(), ranges: Ranges::One((addr, len)), total: len, done: 0 }
     }
 
     /// Reads and checks an iovec array as import_iovec() does: EINVAL for too many or a negative length.
@@ -59,7 +75,7 @@ impl UserIo {
                 ranges.push((entry.iov_base, len));
             }
         }
-        Ok(UserIo { mm: mm.clone(), ranges, total, done: 0 })
+        Ok(UserIo { mm: mm.clone(), ranges: Ranges::Many(ranges), total, done: 0 })
     }
 
     /// Bytes moved so far.
@@ -80,8 +96,8 @@ impl UserIo {
     fn next_ranges(&self, want: usize) -> Vec<(u64, usize)> {
         let mut skip = self.done;
         let mut want = want.min(self.total - self.done);
-        let mut out = Vec::with_capacity(self.ranges.len().min(8));
-        for &(addr, len) in &self.ranges {
+        let mut out = Vec::with_capacity(self.ranges.as_slice().len().min(8));
+        for &(addr, len) in self.ranges.as_slice() {
             if want == 0 {
                 break;
             }
