@@ -1,114 +1,117 @@
-//! Changes of attributes: modes, owners, times, sizes, extended attributes.
+//! Changes of attributes: modes, owners, sizes, the umask (fs/open.c); [`times`] and [`xattrs`] have files of their own.
 
-use crate::Args;
+mod times;
+mod xattrs;
+
+pub(crate) use times::{futimesat, utime, utimensat, utimes};
+pub(crate) use xattrs::{
+    fgetxattr, flistxattr, fremovexattr, fsetxattr, getxattr, lgetxattr, listxattr, llistxattr, lremovexattr,
+    lsetxattr, removexattr, setxattr,
+};
+
+use crate::args::{at_target, fd_file, file_target};
+use crate::io::limit_size;
+use crate::{Args, unit};
 use chitin_abi::Errno;
+use chitin_abi::fcntl::*;
 use chitin_kernel::{Outcome, Task};
+use chitin_vfs::walk::{Target, Walk};
+use chitin_vfs::{Context, FileKind};
 use std::sync::Arc;
 
-pub(crate) fn chmod(_task: &Arc<Task>, _args: Args) -> Outcome {
-    Outcome::error(Errno::ENOSYS)
+/// What a (dirfd, path, AT_*) triple names, of the flags AT_SYMLINK_NOFOLLOW and AT_EMPTY_PATH.
+fn target(task: &Task, ctx: &Context, dirfd: i32, path: u64, flags: u32) -> Result<Target, Errno> {
+    if flags & !(AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH) != 0 {
+        return Err(Errno::EINVAL);
+    }
+    let path = task.mm().read_path(path)?;
+    at_target(task, ctx, dirfd, &path, flags & AT_SYMLINK_NOFOLLOW == 0, flags & AT_EMPTY_PATH != 0)
 }
 
-pub(crate) fn fchmod(_task: &Arc<Task>, _args: Args) -> Outcome {
-    Outcome::error(Errno::ENOSYS)
+fn change_mode(task: &Task, dirfd: i32, path: u64, mode: u32, flags: u32) -> Result<(), Errno> {
+    let ctx = task.context();
+    ctx.chmod(&target(task, &ctx, dirfd, path, flags)?, mode)
 }
 
-pub(crate) fn fchmodat(_task: &Arc<Task>, _args: Args) -> Outcome {
-    Outcome::error(Errno::ENOSYS)
+pub(crate) fn chmod(task: &Arc<Task>, args: Args) -> Outcome {
+    unit(change_mode(task, AT_FDCWD, args.u64(0), args.u32(1), 0))
 }
 
-pub(crate) fn fchmodat2(_task: &Arc<Task>, _args: Args) -> Outcome {
-    Outcome::error(Errno::ENOSYS)
+pub(crate) fn fchmod(task: &Arc<Task>, args: Args) -> Outcome {
+    unit(fd_file(task, args.i32(0)).and_then(|file| task.context().chmod(&file_target(&file), args.u32(1))))
 }
 
-pub(crate) fn chown(_task: &Arc<Task>, _args: Args) -> Outcome {
-    Outcome::error(Errno::ENOSYS)
+pub(crate) fn fchmodat(task: &Arc<Task>, args: Args) -> Outcome {
+    unit(change_mode(task, args.i32(0), args.u64(1), args.u32(2), 0))
 }
 
-pub(crate) fn fchown(_task: &Arc<Task>, _args: Args) -> Outcome {
-    Outcome::error(Errno::ENOSYS)
+pub(crate) fn fchmodat2(task: &Arc<Task>, args: Args) -> Outcome {
+    unit(change_mode(task, args.i32(0), args.u64(1), args.u32(2), args.u32(3)))
 }
 
-pub(crate) fn lchown(_task: &Arc<Task>, _args: Args) -> Outcome {
-    Outcome::error(Errno::ENOSYS)
+/// -1 leaves an id alone.
+fn id(value: u32) -> Option<u32> {
+    (value != u32::MAX).then_some(value)
 }
 
-pub(crate) fn fchownat(_task: &Arc<Task>, _args: Args) -> Outcome {
-    Outcome::error(Errno::ENOSYS)
+fn change_owner(task: &Task, dirfd: i32, path: u64, owner: (u32, u32), flags: u32) -> Result<(), Errno> {
+    let ctx = task.context();
+    ctx.chown(&target(task, &ctx, dirfd, path, flags)?, id(owner.0), id(owner.1))
 }
 
-pub(crate) fn utime(_task: &Arc<Task>, _args: Args) -> Outcome {
-    Outcome::error(Errno::ENOSYS)
+pub(crate) fn chown(task: &Arc<Task>, args: Args) -> Outcome {
+    unit(change_owner(task, AT_FDCWD, args.u64(0), (args.u32(1), args.u32(2)), 0))
 }
 
-pub(crate) fn utimes(_task: &Arc<Task>, _args: Args) -> Outcome {
-    Outcome::error(Errno::ENOSYS)
+pub(crate) fn lchown(task: &Arc<Task>, args: Args) -> Outcome {
+    unit(change_owner(task, AT_FDCWD, args.u64(0), (args.u32(1), args.u32(2)), AT_SYMLINK_NOFOLLOW))
 }
 
-pub(crate) fn futimesat(_task: &Arc<Task>, _args: Args) -> Outcome {
-    Outcome::error(Errno::ENOSYS)
+pub(crate) fn fchown(task: &Arc<Task>, args: Args) -> Outcome {
+    unit(
+        fd_file(task, args.i32(0))
+            .and_then(|file| task.context().chown(&file_target(&file), id(args.u32(1)), id(args.u32(2)))),
+    )
 }
 
-pub(crate) fn utimensat(_task: &Arc<Task>, _args: Args) -> Outcome {
-    Outcome::error(Errno::ENOSYS)
+pub(crate) fn fchownat(task: &Arc<Task>, args: Args) -> Outcome {
+    unit(change_owner(task, args.i32(0), args.u64(1), (args.u32(2), args.u32(3)), args.u32(4)))
 }
 
-pub(crate) fn truncate(_task: &Arc<Task>, _args: Args) -> Outcome {
-    Outcome::error(Errno::ENOSYS)
+/// inode_newsize_ok(): growing past RLIMIT_FSIZE is EFBIG.
+fn allow_size(task: &Arc<Task>, old: u64, new: u64) -> Result<(), Errno> {
+    if new > old {
+        limit_size(task, new - 1, 1)?;
+    }
+    Ok(())
 }
 
-pub(crate) fn ftruncate(_task: &Arc<Task>, _args: Args) -> Outcome {
-    Outcome::error(Errno::ENOSYS)
+pub(crate) fn truncate(task: &Arc<Task>, args: Args) -> Outcome {
+    unit((|| {
+        let size = u64::try_from(args.i64(1)).map_err(|_| Errno::EINVAL)?;
+        let path = task.mm().read_path(args.u64(0))?;
+        let ctx = task.context();
+        let found = ctx.walk(&ctx.cwd, &path, Walk::FOLLOW)?;
+        if found.inode().kind() == FileKind::Regular {
+            ctx.may(found.inode(), chitin_vfs::creds::MAY_WRITE)?;
+            allow_size(task, found.inode().attr()?.size, size)?;
+        }
+        ctx.truncate(&found, size)
+    })())
 }
 
-pub(crate) fn setxattr(_task: &Arc<Task>, _args: Args) -> Outcome {
-    Outcome::error(Errno::ENOSYS)
+pub(crate) fn ftruncate(task: &Arc<Task>, args: Args) -> Outcome {
+    unit((|| {
+        let size = u64::try_from(args.i64(1)).map_err(|_| Errno::EINVAL)?;
+        let file = fd_file(task, args.i32(0))?;
+        if file.inode().kind() != FileKind::Regular || !file.ops().seekable() || !file.writable() {
+            return Err(Errno::EINVAL);
+        }
+        allow_size(task, file.inode().attr()?.size, size)?;
+        task.context().set_size(file.inode(), file.path(), size)
+    })())
 }
 
-pub(crate) fn lsetxattr(_task: &Arc<Task>, _args: Args) -> Outcome {
-    Outcome::error(Errno::ENOSYS)
-}
-
-pub(crate) fn fsetxattr(_task: &Arc<Task>, _args: Args) -> Outcome {
-    Outcome::error(Errno::ENOSYS)
-}
-
-pub(crate) fn getxattr(_task: &Arc<Task>, _args: Args) -> Outcome {
-    Outcome::error(Errno::ENOSYS)
-}
-
-pub(crate) fn lgetxattr(_task: &Arc<Task>, _args: Args) -> Outcome {
-    Outcome::error(Errno::ENOSYS)
-}
-
-pub(crate) fn fgetxattr(_task: &Arc<Task>, _args: Args) -> Outcome {
-    Outcome::error(Errno::ENOSYS)
-}
-
-pub(crate) fn listxattr(_task: &Arc<Task>, _args: Args) -> Outcome {
-    Outcome::error(Errno::ENOSYS)
-}
-
-pub(crate) fn llistxattr(_task: &Arc<Task>, _args: Args) -> Outcome {
-    Outcome::error(Errno::ENOSYS)
-}
-
-pub(crate) fn flistxattr(_task: &Arc<Task>, _args: Args) -> Outcome {
-    Outcome::error(Errno::ENOSYS)
-}
-
-pub(crate) fn removexattr(_task: &Arc<Task>, _args: Args) -> Outcome {
-    Outcome::error(Errno::ENOSYS)
-}
-
-pub(crate) fn lremovexattr(_task: &Arc<Task>, _args: Args) -> Outcome {
-    Outcome::error(Errno::ENOSYS)
-}
-
-pub(crate) fn fremovexattr(_task: &Arc<Task>, _args: Args) -> Outcome {
-    Outcome::error(Errno::ENOSYS)
-}
-
-pub(crate) fn umask(_task: &Arc<Task>, _args: Args) -> Outcome {
-    Outcome::error(Errno::ENOSYS)
+pub(crate) fn umask(task: &Arc<Task>, args: Args) -> Outcome {
+    Outcome::value(u64::from(task.fs().set_umask(args.u32(0))))
 }

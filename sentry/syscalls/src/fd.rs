@@ -6,7 +6,8 @@ mod ioctl;
 pub(crate) use control::fcntl;
 pub(crate) use ioctl::ioctl;
 
-use crate::{Args, done, fd_file, unit};
+use crate::args::fd_file;
+use crate::{Args, done, unit};
 use chitin_abi::Errno;
 use chitin_abi::fcntl::*;
 use chitin_kernel::{Outcome, Task};

@@ -40,7 +40,11 @@ pub(crate) struct How {
 const RWF_KNOWN: u32 = RWF_HIPRI | RWF_DSYNC | RWF_SYNC | RWF_NOWAIT | RWF_APPEND | RWF_NOAPPEND;
 
 /// Tries until `attempt` answers something, woken by the file's wait queues. Spurious readiness costs a try, no loop.
-pub(crate) async fn until<T>(task: &Arc<Task>, file: &Arc<File>, mut attempt: impl FnMut() -> Option<T>) -> T {
+pub(crate) async fn until<T>(
+    task: &Arc<Task>,
+    file: &Arc<File>,
+    mut attempt: impl FnMut() -> Option<T>,
+) -> T {
     let mut held: Vec<Registration> = Vec::new();
     poll_fn(|cx| {
         let mut table = PollTable::for_waker(cx.waker());
@@ -213,7 +217,13 @@ fn push_at(task: &Arc<Task>, file: &File, how: How, src: &mut UserIo, pos: &mut 
 }
 
 /// The result of a write that moved `done` bytes and then ended so.
-fn finish_write(task: &Arc<Task>, file: &File, how: How, done: usize, result: Result<(), SysError>) -> SysResult {
+fn finish_write(
+    task: &Arc<Task>,
+    file: &File,
+    how: How,
+    done: usize,
+    result: Result<(), SysError>,
+) -> SysResult {
     task.counters.write_calls.fetch_add(1, Ordering::Relaxed);
     if matches!(result, Err(SysError::Errno(Errno::EPIPE))) {
         raise(task, SIGPIPE);
@@ -224,7 +234,9 @@ fn finish_write(task: &Arc<Task>, file: &File, how: How, done: usize, result: Re
     task.counters.write_chars.fetch_add(done as u64, Ordering::Relaxed);
     file.inode().state().notify(file.path(), IN_MODIFY);
     let flags = file.flags();
-    if file.inode().kind() == FileKind::Regular && (flags & O_DSYNC != 0 || how.flags & (RWF_DSYNC | RWF_SYNC) != 0) {
+    if file.inode().kind() == FileKind::Regular
+        && (flags & O_DSYNC != 0 || how.flags & (RWF_DSYNC | RWF_SYNC) != 0)
+    {
         let data_only = flags & O_SYNC != O_SYNC && how.flags & RWF_SYNC == 0;
         file.ops().fsync(data_only)?;
     }

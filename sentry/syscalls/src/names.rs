@@ -8,8 +8,7 @@ use chitin_abi::fcntl::*;
 use chitin_abi::limits::PATH_MAX;
 use chitin_abi::stat::S_IFMT;
 use chitin_kernel::{Outcome, Task};
-use chitin_vfs::walk::Target;
-use chitin_vfs::{Context, FileKind, Inode, NewKind, Path};
+use chitin_vfs::{Context, FileKind, Inode, LinkTarget, NewKind, Path};
 use std::sync::Arc;
 
 /// A path argument: its text, who walks, and where from.
@@ -156,11 +155,14 @@ fn link_text(task: &Task, args: Args, dirfd: i32, path: u64, first: usize) -> Re
         return Err(if path.is_empty() { Errno::ENOENT } else { Errno::EINVAL });
     }
     inode.permission(&ctx.caller, 0)?;
-    let text = match (&target, inode.link_target(&ctx.caller)) {
-        // A magic link shows the path as this caller sees it, if it has one.
-        (Target::Path(_), Ok(chitin_vfs::LinkTarget::Magic(path))) => ctx.text(&path),
-        (Target::Path(_), Ok(chitin_vfs::LinkTarget::File(file))) => file.anon_text(),
-        _ => inode.link_text(&ctx.caller)?,
+    let text = match inode.link_text(&ctx.caller) {
+        // A magic link without a text of its own shows the path as this caller sees it.
+        Err(Errno::EINVAL) => match inode.link_target(&ctx.caller)? {
+            LinkTarget::Text(text) => text,
+            LinkTarget::Magic(path) => ctx.text(&path),
+            LinkTarget::File(file) => file.anon_text(),
+        },
+        text => text?,
     };
     let count = text.len().min(size).min(PATH_MAX);
     mm.write_bytes(args.u64(first), text.get(..count).unwrap_or_default())?;

@@ -62,9 +62,7 @@ pub(crate) fn fcntl(task: &Arc<Task>, args: Args) -> Outcome {
         }
         F_GET_SEALS => done(file.ops().seals().map(u64::from)),
         F_ADD_SEALS => unit(add_seals(&file, arg as u32)),
-        F_DUPFD_QUERY => {
-            done(files.get(arg as i32).map(|other| u64::from(Arc::ptr_eq(&other, &file))))
-        }
+        F_DUPFD_QUERY => done(files.get(arg as i32).map(|other| u64::from(Arc::ptr_eq(&other, &file)))),
         _ => Outcome::error(Errno::EINVAL),
     }
 }

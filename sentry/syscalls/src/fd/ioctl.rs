@@ -1,7 +1,8 @@
 //! ioctl(2): what holds for all files (do_vfs_ioctl()); the rest is the object's.
 
 use super::control::{is_sized, set_flag};
-use crate::{Args, fd_file, unit};
+use crate::args::fd_file;
+use crate::{Args, unit};
 use chitin_abi::Errno;
 use chitin_abi::capability::CAP_SYS_ADMIN;
 use chitin_abi::fcntl::{FASYNC, O_APPEND, O_NONBLOCK};
@@ -42,10 +43,11 @@ fn common(task: &Arc<Task>, fd: i32, file: &Arc<File>, cmd: u32, arg: u64) -> Op
         FIONBIO => mm.read::<i32>(arg).and_then(|on| set_flag(file, O_NONBLOCK, on != 0)),
         FIOASYNC => mm.read::<i32>(arg).and_then(|on| set_flag(file, FASYNC, on != 0)),
         FIOQSIZE => match file.inode().kind() {
-            FileKind::Regular | FileKind::Directory | FileKind::Symlink => file
-                .inode()
-                .attr()
-                .and_then(|attr| mm.write(arg, &i64::try_from(attr.blocks.saturating_mul(512)).unwrap_or(i64::MAX))),
+            FileKind::Regular | FileKind::Directory | FileKind::Symlink => {
+                file.inode().attr().and_then(|attr| {
+                    mm.write(arg, &i64::try_from(attr.blocks.saturating_mul(512)).unwrap_or(i64::MAX))
+                })
+            }
             _ => Err(Errno::ENOTTY),
         },
         FIGETBSZ => file

@@ -1,7 +1,8 @@
 //! fsync, sync, fallocate, and advice about coming accesses.
 
 use super::limit_size;
-use crate::{Args, fd_file, unit};
+use crate::args::fd_file;
+use crate::{Args, unit};
 use chitin_abi::Errno;
 use chitin_abi::fcntl::*;
 use chitin_abi::inotify::IN_MODIFY;
@@ -123,7 +124,9 @@ mod tests {
     #[test]
     fn modes_of_fallocate() {
         assert!(mode_is_known(0) && mode_is_known(FALLOC_FL_KEEP_SIZE));
-        assert!(mode_is_known(FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE) && !mode_is_known(FALLOC_FL_PUNCH_HOLE));
+        assert!(
+            mode_is_known(FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE) && !mode_is_known(FALLOC_FL_PUNCH_HOLE)
+        );
         assert!(!mode_is_known(FALLOC_FL_COLLAPSE_RANGE | FALLOC_FL_KEEP_SIZE));
         assert!(!mode_is_known(FALLOC_FL_ZERO_RANGE | FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE));
         assert!(!mode_is_known(1 << 20));

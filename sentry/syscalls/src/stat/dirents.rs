@@ -1,6 +1,7 @@
 //! getdents(2): directory entries in their two layouts (fs/readdir.c).
 
-use crate::{Args, done, fd_file};
+use crate::args::fd_file;
+use crate::{Args, done};
 use chitin_abi::Errno;
 use chitin_abi::inotify::IN_ACCESS;
 use chitin_kernel::{Outcome, Task};
