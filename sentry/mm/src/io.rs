@@ -21,6 +21,17 @@ pub trait Source {
     fn take(&mut self, buf: &mut [u8]) -> Result<usize, Errno>;
     /// Steps back over the last `count` bytes taken, when they could not be used after all.
     fn untake(&mut self, count: usize);
+    /// Steps over `count` bytes (at most what is left); user memory is not looked at.
+    fn skip(&mut self, count: usize) {
+        let mut scrap = [0; 4096];
+        let mut left = count;
+        while let Some(part) = scrap.get_mut(..left.min(4096)).filter(|part| !part.is_empty()) {
+            match self.take(part) {
+                Ok(taken) if taken > 0 => left -= taken.min(left),
+                _ => break,
+            }
+        }
+    }
 }
 
 /// One range without an allocation, or several.
@@ -177,6 +188,10 @@ impl Source for UserIo {
     fn untake(&mut self, count: usize) {
         self.done = self.done.saturating_sub(count);
     }
+
+    fn skip(&mut self, count: usize) {
+        self.done = self.done.saturating_add(count).min(self.total);
+    }
 }
 
 /// Kernel buffers as sinks and sources.
@@ -237,5 +252,8 @@ impl Source for SliceSource<'_> {
     }
     fn untake(&mut self, count: usize) {
         self.done = self.done.saturating_sub(count);
+    }
+    fn skip(&mut self, count: usize) {
+        self.done = self.done.saturating_add(count).min(self.data.len());
     }
 }
