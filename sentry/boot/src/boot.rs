@@ -71,14 +71,14 @@ pub fn boot(config: BootConfig) -> Result<Sandbox, String> {
     let proc_fd = confine::enter_empty_root()?;
     confine::no_new_privs()?;
     confine::drop_capabilities()?;
-    chitin_host::signals::block_for_reactor().map_err(|error| format!("cannot block signals: {error}"))?;
     let proc_dir = proc_fd.try_clone().map_err(|error| format!("cannot keep procfs: {error}"))?;
+    let proc_fds = [proc_fd.as_raw_fd(), proc_dir.as_raw_fd()];
     let platform = make_platform(config.platform, proc_dir)?;
     let options = FilterOptions {
-        proc_fd: proc_fd.as_raw_fd(),
+        proc_fds,
         overlay_dir: overlay_dir.as_ref().map(|dir| dir.as_raw_fd()),
     };
-    chitin_host::filestore::set_proc_dir(proc_fd.into());
+    chitin_host::filestore::set_proc_dir(proc_fd.into_fd());
     let reactor = Reactor::start().map_err(|error| format!("cannot start the reactor: {error}"))?;
     filter::install(options, filter::Rules::default())?;
     let kernel = make_kernel(&config, &container, platform, reactor, logfile);
@@ -125,7 +125,7 @@ fn make_kernel(
     kernel.set_dispatch(Box::new(Table::new(strace)));
     kernel.extend(Arc::new(Memfds(Box::new(TmpfsMemfds))));
     kernel.extend(Arc::new(FileSystems(Box::new(Types::new(&kernel, Storage::Memory)))));
-    kernel.extend(chitin_net::NetNs::new());
+    kernel.extend(chitin_net::NetNs::new(true));
     kernel
 }
 
@@ -137,7 +137,7 @@ fn make_container(
 ) -> Result<Arc<chitin_kernel::Task>, String> {
     let gofer = take(container.gofer_fd, "gofer socket")?;
     watch_gofer(kernel, &gofer)?;
-    let client = Client::new(gofer).map_err(|error| format!("cannot talk to the gofer: {error}"))?;
+    let client = Client::new(gofer);
     let types = Types::new(kernel, storage.clone());
     let (files, console) = standard_files(kernel, container)?;
     chitin_fs_dev::register_drivers(kernel, console.clone());

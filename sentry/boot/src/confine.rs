@@ -30,6 +30,15 @@ const BUILD_AT: &str = "/proc";
 pub struct ProcFd(OwnedFd);
 
 impl ProcFd {
+    /// A second descriptor of the same directory.
+    pub fn try_clone(&self) -> io::Result<OwnedFd> {
+        self.0.try_clone()
+    }
+
+    pub fn into_fd(self) -> OwnedFd {
+        self.0
+    }
+
     /// Opens `relative` (`"42/statm"`) for reading.
     pub fn open(&self, relative: &str) -> io::Result<File> {
         let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;

@@ -23,8 +23,8 @@ pub type Rules = BTreeMap<i64, Vec<SeccompRule>>;
 /// What the list depends on.
 #[derive(Clone, Copy, Debug)]
 pub struct FilterOptions {
-    /// Directories in which files may be opened for reading: our own procfs.
-    pub proc_fd: RawFd,
+    /// Directories in which files may be opened for reading: our own procfs, the platform's descriptor of it and ours.
+    pub proc_fds: [RawFd; 2],
     /// The directory of `--overlay=…:dir=`, in which unnamed files may be made.
     pub overlay_dir: Option<RawFd>,
 }
@@ -293,8 +293,10 @@ fn allowed(options: FilterOptions) -> Built<Rules> {
     // Threads, and nothing else.
     rules.insert(libc::SYS_clone, vec![all(vec![is(0, THREAD_FLAGS.cast_unsigned())?])?]);
     // Reading in our procfs; unnamed files for the overlay.
-    let proc_fd = options.proc_fd.cast_unsigned();
-    let mut openat = vec![all(vec![is(0, proc_fd)?, only_bits(2, PROC_OPEN)?])?];
+    let mut openat = Vec::new();
+    for fd in options.proc_fds {
+        openat.push(all(vec![is(0, fd.cast_unsigned())?, only_bits(2, PROC_OPEN)?])?);
+    }
     if let Some(dir) = options.overlay_dir {
         let flags = libc::O_TMPFILE | libc::O_RDWR | libc::O_CLOEXEC | libc::O_EXCL | libc::O_LARGEFILE;
         openat.push(all(vec![
@@ -349,7 +351,7 @@ mod tests {
 
     fn filter_on(proc_fd: RawFd) {
         nix::sys::prctl::set_no_new_privs().unwrap();
-        let options = FilterOptions { proc_fd, overlay_dir: None };
+        let options = FilterOptions { proc_fds: [proc_fd; 2], overlay_dir: None };
         // Before: the test harness reads its own files lazily.
         println!("filter is on");
         install(options, Rules::new()).unwrap();

@@ -39,6 +39,11 @@ pub fn group_exit(process: &Arc<Process>, status: ExitStatus) {
     for task in &threads {
         task.work.fetch_or(WORK_EXIT, Ordering::AcqRel);
     }
+    for task in &threads {
+        // While its memory can still be reached.
+        futex::exit_robust_list(task);
+        futex::mm_release(task);
+    }
     if let Some(task) = threads.first() {
         task.platform().kill_process();
     }
@@ -100,6 +105,7 @@ fn finish(task: &Arc<Task>, end_host_thread: bool) {
         platform.exit_thread();
     }
     task.set_files(FdTable::new());
+    process.write_epitaph(task);
     let last = {
         let mut tree = task.kernel.tree.lock();
         tree.remove_task(task.tid(), task);

@@ -28,7 +28,6 @@ pub mod result;
 pub mod run;
 pub mod signal;
 pub mod signalfd;
-pub mod signalfd;
 pub mod sysctl;
 pub mod task;
 #[cfg(test)]
