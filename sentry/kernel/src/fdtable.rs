@@ -102,6 +102,17 @@ impl FdTable {
         i32::try_from(at).map_err(|_| Errno::EMFILE)
     }
 
+    /// EMFILE unless a number below `limit` is free: for calls that cannot undo what they do before they install a file.
+    pub fn check_room(&self, limit: u64) -> Result<(), Errno> {
+        let slots = self.slots.read();
+        let limit = usize::try_from(limit.min(NR_OPEN)).unwrap_or(usize::MAX);
+        if slots.fds.len() < limit {
+            return Ok(());
+        }
+        let mut below = slots.fds.iter().take(limit).skip(slots.first_free);
+        if below.any(Option::is_none) { Ok(()) } else { Err(Errno::EMFILE) }
+    }
+
     /// Puts a file at `fd`, replacing what was there (dup2): the replaced file is returned, to be closed.
     pub fn set(&self, fd: i32, file: Arc<File>, cloexec: bool, limit: u64) -> Result<Option<Arc<File>>, Errno> {
         let index = usize::try_from(fd).map_err(|_| Errno::EBADF)?;

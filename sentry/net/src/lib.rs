@@ -24,7 +24,7 @@ pub mod unix;
 pub use addr::{SockAddr, UnixAddr};
 pub use control::Control;
 pub use iface::{IfaceAddr, Interface};
-pub use msg::{RecvMsg, SendMsg, WaitOn};
+pub use msg::{Received, RecvMsg, SendMsg, WaitOn};
 pub use ns::NetNs;
 pub use options::{Common, OptValue};
 pub use socket::{Family, PeerCred, SocketFile, SocketOps, create, create_pair};

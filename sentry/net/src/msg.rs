@@ -73,3 +73,51 @@ impl<'a> RecvMsg<'a> {
         }
     }
 }
+
+/// What a [`RecvMsg`] holds beside its sink, between the attempts of a call that waits.
+#[derive(Default)]
+pub struct Received {
+    /// As in [`RecvMsg`], like all that follows.
+    pub flags: u32,
+    pub count: usize,
+    pub addr: Option<SockAddr>,
+    pub control: Control,
+    pub out_flags: u32,
+    pub done: bool,
+    same_creds: Option<Option<chitin_abi::socket::Ucred>>,
+}
+
+impl Received {
+    /// Nothing yet.
+    pub fn new(flags: u32) -> Received {
+        let mut received = Received::default();
+        received.flags = flags;
+        received
+    }
+
+    /// One attempt that goes on where the last one left off.
+    pub fn attempt<T>(&mut self, data: &mut dyn Sink, attempt: impl FnOnce(&mut RecvMsg<'_>) -> T) -> T {
+        let mut msg = RecvMsg {
+            data,
+            flags: self.flags,
+            count: self.count,
+            addr: self.addr.take(),
+            control: std::mem::take(&mut self.control),
+            out_flags: self.out_flags,
+            done: self.done,
+            same_creds: self.same_creds.take(),
+        };
+        let answer = attempt(&mut msg);
+        let RecvMsg { data: _, flags, count, addr, control, out_flags, done, same_creds } = msg;
+        (self.flags, self.count, self.addr, self.control) = (flags, count, addr, control);
+        (self.out_flags, self.done, self.same_creds) = (out_flags, done, same_creds);
+        answer
+    }
+}
+
+/// Descriptors that nobody took are dropped, once nothing is locked.
+impl Drop for Received {
+    fn drop(&mut self) {
+        crate::trash::discard(std::mem::take(&mut self.control.rights));
+    }
+}

@@ -3,7 +3,7 @@
 mod control;
 mod ioctl;
 
-pub(crate) use control::fcntl;
+pub(crate) use control::{fcntl, set_owner_by_sign, signed_owner};
 pub(crate) use ioctl::ioctl;
 
 use crate::args::fd_file;

@@ -9,7 +9,7 @@ mod sync;
 pub(crate) use position::lseek;
 pub(crate) use sync::{fadvise64, fallocate, fdatasync, fsync, readahead, sync, sync_file_range, syncfs};
 
-use crate::Args;
+use crate::{Args, socket};
 use chitin_abi::Errno;
 use chitin_abi::capability::CAP_FSETID;
 use chitin_abi::fcntl::*;
@@ -123,6 +123,9 @@ fn count_read(task: &Task, file: &File, result: Result<usize, Errno>) -> SysResu
 }
 
 fn read_file(task: &Arc<Task>, file: Arc<File>, mut dst: UserIo, how: How) -> Outcome {
+    if socket::is_socket(&file) {
+        return socket::read_file(task, file, dst, how.flags & RWF_NOWAIT != 0);
+    }
     if let Err(error) = check_terminal(task, &file, false) {
         return Outcome::Done(Err(error));
     }
@@ -244,6 +247,9 @@ fn finish_write(
 }
 
 fn write_file(task: &Arc<Task>, file: Arc<File>, mut src: UserIo, how: How) -> Outcome {
+    if socket::is_socket(&file) {
+        return socket::write_file(task, file, src, how.flags & RWF_NOWAIT != 0);
+    }
     if let Err(error) = check_terminal(task, &file, true) {
         return Outcome::Done(Err(error));
     }

@@ -32,11 +32,7 @@ pub(crate) fn fcntl(task: &Arc<Task>, args: Args) -> Outcome {
         F_SETFL => unit(set_flags(task, &file, arg as u32)),
         F_GETLK | F_OFD_GETLK => unit(get_lock(task, &file, cmd, arg)),
         F_SETLK | F_SETLKW | F_OFD_SETLK | F_OFD_SETLKW => set_lock(task, file, cmd, arg),
-        F_GETOWN => {
-            let owner = *file.owner.lock();
-            let id = if owner.kind == F_OWNER_PGRP { -owner.id } else { owner.id };
-            Outcome::value(i64::from(id) as u64)
-        }
+        F_GETOWN => Outcome::value(i64::from(signed_owner(&file)) as u64),
         F_SETOWN => unit(set_owner_by_sign(task, &file, arg as i32)),
         F_GETOWN_EX => {
             let owner = *file.owner.lock();
@@ -97,8 +93,14 @@ fn add_seals(file: &File, seals: u32) -> Result<(), Errno> {
     file.ops().add_seals(seals)
 }
 
+/// F_GETOWN: process groups are negative.
+pub(crate) fn signed_owner(file: &File) -> i32 {
+    let owner = *file.owner.lock();
+    if owner.kind == F_OWNER_PGRP { owner.id.wrapping_neg() } else { owner.id }
+}
+
 /// F_SETOWN: process groups are negative.
-fn set_owner_by_sign(task: &Task, file: &File, id: i32) -> Result<(), Errno> {
+pub(crate) fn set_owner_by_sign(task: &Task, file: &File, id: i32) -> Result<(), Errno> {
     if id >= 0 {
         return set_owner(task, file, F_OWNER_PID, id);
     }

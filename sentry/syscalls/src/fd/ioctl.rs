@@ -69,7 +69,7 @@ fn common(task: &Arc<Task>, fd: i32, file: &Arc<File>, cmd: u32, arg: u64) -> Op
         FICLONERANGE => mm
             .read::<FileCloneRange>(arg)
             .and_then(|range| clone_from(task, file, i32::try_from(range.src_fd).unwrap_or(-1))),
-        _ => return None,
+        _ => return crate::socket::ioctl(task, file, cmd, arg),
     })
 }
 
