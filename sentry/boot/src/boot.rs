@@ -9,6 +9,7 @@ use chitin_control::{BootConfig, ContainerConfig, Medium, NetworkMode, PlatformC
 use chitin_fs_tmpfs::Storage;
 use chitin_gofer_protocol::Client;
 use chitin_kernel::clone::{InitRequest, make_init};
+use chitin_kernel::hostfile::HostFile;
 use chitin_kernel::kernel::{Machine, Uts};
 use chitin_kernel::reactor::Reactor;
 use chitin_kernel::tty::Tty;
@@ -229,7 +230,7 @@ fn standard_files(
                     console = Some(tty);
                     file
                 } else {
-                    chitin_kernel::hostfile::open(&kernel.reactor, fd).map_err(|errno| cannot(&errno.message()))?
+                    HostFile::open(&kernel.reactor, Arc::new(fd)).map_err(|errno| cannot(&errno.message()))?
                 }
             }
         };

@@ -41,7 +41,7 @@ impl Types {
             "proc" => ProcFs::new(&kernel),
             "sysfs" => SysFs::new(&kernel),
             "devpts" => DevPts::new(&kernel, data)?,
-            "devtmpfs" => DevTmpFs::new(&kernel)?,
+            "devtmpfs" => DevTmpFs::new(&chitin_fs_dev::default_nodes(true), data, memory)?,
             "cgroup" | "cgroup2" => TmpFs::new(Storage::Memory, b"size=64k,mode=0755", memory)?,
             _ => return Err(Errno::ENODEV),
         })

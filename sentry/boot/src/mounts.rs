@@ -11,7 +11,7 @@ use chitin_fs_tmpfs::{Storage, TmpFs};
 use chitin_gofer_protocol::Client;
 use chitin_kernel::Kernel;
 use chitin_vfs::walk::Walk;
-use chitin_vfs::{Caller, Context, Creds, FileKind, FileSystem, Mount, MountNs, NewKind, Path};
+use chitin_vfs::{Caller, Context, Creds, FileKind, FileSystem, Inode, Mount, MountNs, NewKind, Path};
 use std::sync::Arc;
 
 /// What mounting needs.
@@ -149,27 +149,46 @@ impl Mounter<'_> {
         };
         let point = mountpoint(ctx, config.destination.as_bytes(), is_file)
             .map_err(|errno| format!("cannot make the mount point: {}", errno.message()))?;
+        if is_dev(&config.destination) && config.gofer_root.is_none() {
+            self.populate(&fs.root()).map_err(|errno| format!("linux.devices: {}", errno.message()))?;
+        }
         let mount = Mount::new(fs, config.source.as_bytes(), flags as u32);
         ctx.ns.attach(mount, point).map_err(|errno| errno.message().to_string())
     }
 
-    /// The devices every container has (OCI runtime spec, config-linux: default devices), and the configured ones.
+    /// The devices every container has (OCI runtime spec, config-linux: default devices), and the configured ones, in
+    /// the directory or file system that is /dev.
+    fn populate(&self, dev: &Arc<dyn Inode>) -> Result<(), Errno> {
+        let mut nodes = chitin_fs_dev::default_nodes(self.container.process.terminal);
+        for device in &self.container.devices {
+            let Some(path) = device.path.strip_prefix("/dev/") else { continue };
+            nodes.push(DevNode {
+                path: path.into(),
+                kind: match device.kind {
+                    DeviceKind::Char => FileKind::CharDevice,
+                    DeviceKind::Block => FileKind::BlockDevice,
+                    DeviceKind::Fifo => FileKind::Fifo,
+                },
+                rdev: chitin_abi::stat::makedev(device.major, device.minor),
+                mode: device.mode,
+                uid: device.uid,
+                gid: device.gid,
+            });
+        }
+        chitin_fs_dev::populate(dev, &nodes)
+    }
+
+    /// Without a file system of its own, /dev is filled where it lies in the root.
     fn devices(&self, ctx: &Context) -> Result<(), String> {
-        let configured = self.container.devices.iter().map(|device| DevNode {
-            path: device.path.clone(),
-            kind: match device.kind {
-                DeviceKind::Char => FileKind::CharDevice,
-                DeviceKind::Block => FileKind::BlockDevice,
-                DeviceKind::Fifo => FileKind::Fifo,
-            },
-            rdev: chitin_abi::stat::makedev(device.major, device.minor),
-            mode: device.mode,
-            uid: device.uid,
-            gid: device.gid,
-        });
-        let nodes: Vec<DevNode> = configured.collect();
-        chitin_fs_dev::populate_dev(ctx, &nodes, self.container.process.terminal)
-            .map_err(|errno| format!("linux.devices: {}", errno.message()))
+        if self.container.mounts.iter().any(|mount| is_dev(&mount.destination)) {
+            return Ok(());
+        }
+        let dev = mountpoint(ctx, b"/dev", false).and_then(|dev| self.populate(dev.inode()));
+        match dev {
+            // A read-only root without an overlay keeps the devices it has.
+            Ok(()) | Err(Errno::EROFS) => Ok(()),
+            Err(errno) => Err(format!("linux.devices: {}", errno.message())),
+        }
     }
 
     fn mask(&self, ctx: &Context, path: &str) -> Result<(), Errno> {
@@ -197,6 +216,10 @@ impl Mounter<'_> {
         top.mount.set_flags(top.mount.flags() | MS_RDONLY as u32);
         Ok(())
     }
+}
+
+fn is_dev(destination: &str) -> bool {
+    destination.trim_end_matches('/') == "/dev"
 }
 
 /// Finds the place of a mount, making what is missing of the path (a file or directories).

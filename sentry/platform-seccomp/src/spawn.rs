@@ -153,10 +153,11 @@ const CLONE_THREAD_FLAGS: i32 = libc::CLONE_VM
 
 /// Clones the stopped `maker`.
 pub async fn spawn(maker: Arc<Task>, kind: Spawn) -> Result<Spawned, PlatformError> {
-    maker.frame_up().await?;
     let sb = maker.sb.clone();
     let space = maker.proc.space.clone();
+    // First: the zygote may be busy with another clone.
     let _one = space.clone_lock.lock().await;
+    maker.frame_up().await?;
     let token = (sys::random_u64() | 1 << 63) & !0xffff_ffff | u64::from(ARENA_FD);
 
     let mut calls = Vec::with_capacity(2);

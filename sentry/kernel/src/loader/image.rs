@@ -231,7 +231,10 @@ pub(super) async fn load(
 ) -> Result<Loaded, Errno> {
     let text = DenyWrite::new(&program.file)?;
     let _interpreter_text = interpreter.as_ref().map(|(file, _)| DenyWrite::new(file)).transpose()?;
-    let spawned = platform.new_space().await.map_err(|error| host_errno(&error))?;
+    let spawned = platform.new_space().await.map_err(|error| {
+        tracing::debug!(%error, "making an address space failed");
+        host_errno(&error)
+    })?;
     let (task, space) = (spawned.task, spawned.space);
     let mut unfinished = Unfinished(Some(task.clone()));
     let mm = Mm::new(space.clone());
@@ -254,12 +257,18 @@ pub(super) async fn load(
         file: None,
     }];
     sources().for_each(|source| source.map(&mut ops));
-    mm.apply(task.clone(), ops).await.map_err(|(_, error)| host_errno(&error))?;
+    mm.apply(task.clone(), ops).await.map_err(|(index, error)| {
+            tracing::debug!(index, %error, "mapping a program failed");
+            host_errno(&error)
+        })?;
     sources().try_for_each(|source| source.fill(&mm))?;
     let mut ops = Vec::new();
     sources().for_each(|source| source.protect(&mut ops));
     if !ops.is_empty() {
-        mm.apply(task.clone(), ops).await.map_err(|(_, error)| host_errno(&error))?;
+        mm.apply(task.clone(), ops).await.map_err(|(index, error)| {
+            tracing::debug!(index, %error, "mapping a program failed");
+            host_errno(&error)
+        })?;
     }
 
     let mut random_bytes = [0; 16];
