@@ -227,6 +227,7 @@ fn child_process(task: &Arc<Task>, request: &CloneRequest, pid: i32) -> Arc<Proc
         child_events: WaitQueue::new(),
         exit_events: WaitQueue::new(),
         exe: Mutex::new(from.exe()),
+        text: Mutex::new(from.text.lock().clone()),
         timers: Default::default(),
         usage: Mutex::new(Usage::default()),
         started_ns: time::monotonic(),
@@ -234,6 +235,9 @@ fn child_process(task: &Arc<Task>, request: &CloneRequest, pid: i32) -> Arc<Proc
         child_subreaper: AtomicBool::new(false),
         oom_score_adj: AtomicI32::new(from.oom_score_adj.load(Ordering::Relaxed)),
         personality: AtomicU64::new(from.personality.load(Ordering::Relaxed)),
+        loginuid: AtomicU32::new(from.loginuid.load(Ordering::Relaxed)),
+        sessionid: AtomicU32::new(from.sessionid.load(Ordering::Relaxed)),
+        epitaph: Mutex::default(),
         has_execed: AtomicBool::new(false),
     };
     Arc::new(process)
@@ -316,6 +320,7 @@ pub async fn make_init(kernel: &Arc<Kernel>, request: InitRequest) -> Result<Arc
         child_events: WaitQueue::new(),
         exit_events: WaitQueue::new(),
         exe: Mutex::default(),
+        text: Mutex::default(),
         timers: Default::default(),
         usage: Mutex::new(Usage::default()),
         started_ns: time::monotonic(),
@@ -323,6 +328,9 @@ pub async fn make_init(kernel: &Arc<Kernel>, request: InitRequest) -> Result<Arc
         child_subreaper: AtomicBool::new(false),
         oom_score_adj: AtomicI32::new(0),
         personality: AtomicU64::new(0),
+        loginuid: AtomicU32::new(u32::MAX),
+        sessionid: AtomicU32::new(u32::MAX),
+        epitaph: Mutex::default(),
         has_execed: AtomicBool::new(true),
     });
     let loaded = crate::exec::load_first(kernel, &process, &request).await?;
@@ -339,6 +347,7 @@ pub async fn make_init(kernel: &Arc<Kernel>, request: InitRequest) -> Result<Arc
     );
     task.set_name(&loaded.name);
     process.set_exe(loaded.exe.clone());
+    process.set_text(Some(Arc::new(loaded.text)));
     task.platform().set_owner(task.clone());
     let mut tree = kernel.tree.lock();
     process.threads.lock().push(task.clone());

@@ -124,11 +124,13 @@ pub fn execve(task: &Arc<Task>, request: ExecRequest) -> Outcome {
 
 async fn replace(task: &Arc<Task>, request: ExecRequest) -> Result<(), Errno> {
     let process = task.process.clone();
-    let file = request.file.clone();
-    let (creds, secure) = exec_creds(&task.creds(), &file)?;
-    let options = load_request(&process, &creds, secure);
+    let ctx = task.context();
     let program = Program { file: request.file, path: request.path, args: request.args, env: request.env };
-    let loaded = loader::load(task.context(), &task.kernel.platform, program, options).await?;
+    // Credentials follow from the program that runs in the end: a script's own bits count for nothing.
+    let program = loader::resolve(&ctx, program)?;
+    let (creds, secure) = exec_creds(&task.creds(), &program.file)?;
+    let options = load_request(&process, &creds, secure);
+    let loaded = loader::load(ctx, &task.kernel.platform, program, options).await?;
     // The point of no return.
     if !end_other_threads(task).await {
         loaded.task.kill_process();
@@ -158,6 +160,7 @@ async fn replace(task: &Arc<Task>, request: ExecRequest) -> Result<(), Errno> {
     task.set_altstack(StackT { ss_flags: SS_DISABLE, ..StackT::default() });
     process.timers.exec();
     process.set_exe(loaded.exe);
+    process.set_text(Some(Arc::new(loaded.text)));
     process.has_execed.store(true, Ordering::Relaxed);
     process.exit_signal.store(chitin_abi::signal::SIGCHLD as i32, Ordering::Relaxed);
     process.dumpable.store(i32::from(!secure), Ordering::Relaxed);

@@ -132,6 +132,7 @@ fn end_process(task: &Arc<Task>, process: &Arc<Process>) {
     let status = process.group_exit().unwrap_or(ExitStatus::Exited(0));
     process.timers.clear();
     process.set_exe(None);
+    process.set_text(None);
     if process.sid() == process.pid {
         crate::tty::session_leader_exits(kernel, process);
     }

@@ -1,5 +1,6 @@
 //! A process: a thread group and what its threads share.
 
+use crate::loader::DenyWrite;
 use crate::result::ExitStatus;
 use crate::signal::{SharedSignals, SigHand};
 use crate::time::ProcessTimers;
@@ -8,7 +9,7 @@ use crate::{Kernel, Task};
 use chitin_abi::resource::{RLIM_NLIMITS, Rlimit, Rusage};
 use chitin_vfs::{Path, WaitQueue};
 use parking_lot::{Mutex, RwLock};
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64};
 use std::sync::{Arc, Weak};
 
 /// A thread group.
@@ -30,6 +31,8 @@ pub struct Process {
     pub exit_events: WaitQueue,
     /// The program, as /proc/PID/exe shows it.
     pub(crate) exe: Mutex<Option<Path>>,
+    /// Keeps the program from being written to while it runs (ETXTBSY); shared by forked children.
+    pub(crate) text: Mutex<Option<Arc<DenyWrite>>>,
     pub timers: ProcessTimers,
     /// Times of waited-for children, and of this process's dead threads.
     pub(crate) usage: Mutex<Usage>,
@@ -37,7 +40,12 @@ pub struct Process {
     pub(crate) dumpable: AtomicI32,
     pub(crate) child_subreaper: AtomicBool,
     pub oom_score_adj: AtomicI32,
+    /// Who logged in, and in which session (audit's /proc/PID/loginuid); u32::MAX: not set.
+    pub loginuid: AtomicU32,
+    pub sessionid: AtomicU32,
     pub personality: AtomicU64,
+    /// Name and credentials of the leader (or the last thread) as it ended, for /proc.
+    pub(crate) epitaph: Mutex<Option<crate::inspect::Epitaph>>,
     /// Whether it has executed a program since its fork (setpgid's rule).
     pub(crate) has_execed: AtomicBool,
 }
@@ -111,6 +119,10 @@ impl Process {
     }
     pub(crate) fn set_exe(&self, exe: Option<Path>) {
         let old = std::mem::replace(&mut *self.exe.lock(), exe);
+        drop(old);
+    }
+    pub(crate) fn set_text(&self, text: Option<Arc<DenyWrite>>) {
+        let old = std::mem::replace(&mut *self.text.lock(), text);
         drop(old);
     }
     /// A resource limit: RLIMIT_*.

@@ -103,6 +103,9 @@ impl Pending {
     /// (`false` then: EAGAIN for sigqueue).
     pub fn push(&mut self, info: SigInfo, limit: usize) -> bool {
         let signal = info.signo();
+        if info.si_code == SI_TIMER && self.overrun(&info) {
+            return true;
+        }
         if !is_realtime(signal) && self.set.contains(signal) {
             return true;
         }
@@ -112,6 +115,21 @@ impl Pending {
         self.set.add(signal);
         self.queue.push_back(info);
         true
+    }
+
+    /// A POSIX timer that has expired again before its signal was taken: counts, and queues nothing.
+    fn overrun(&mut self, info: &SigInfo) -> bool {
+        let same = |known: &&mut SigInfo| {
+            known.si_code == SI_TIMER && known.signo() == info.signo() && known.timer_id() == info.timer_id()
+        };
+        match self.queue.iter_mut().find(same) {
+            Some(known) => {
+                let count = known.overrun().saturating_add(1).saturating_add(info.overrun());
+                known.set_overrun(count);
+                true
+            }
+            None => false,
+        }
     }
 
     /// Takes the next signal out of `allowed`: synchronous ones first, then the lowest number.
@@ -254,7 +272,8 @@ impl Task {
             let mut own = self.signals.lock();
             own.pending.take(set).or_else(|| shared.pending.take(set))
         };
-        if taken.is_some() {
+        if let Some(info) = &taken {
+            self.process.timers.delivered(info);
             self.recalc_signals();
         }
         taken

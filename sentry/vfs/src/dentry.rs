@@ -317,6 +317,19 @@ impl Dentry {
     }
 }
 
+impl Drop for Dentry {
+    /// A chain of parents that nobody else holds goes one by one: its length is the guest's choice.
+    fn drop(&mut self) {
+        let mut above = self.place.get_mut().parent.take();
+        while let Some(parent) = above {
+            above = match Arc::into_inner(parent) {
+                Some(mut last) => last.place.get_mut().parent.take(),
+                None => None,
+            };
+        }
+    }
+}
+
 fn same_inode(a: &Arc<dyn Inode>, b: &Arc<dyn Inode>) -> bool {
     Arc::ptr_eq(a, b) || (a.ino() == b.ino() && a.kind() == b.kind() && a.ino() != 0)
 }

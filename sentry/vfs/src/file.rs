@@ -244,7 +244,11 @@ impl File {
             return Err(Errno::EBADF);
         }
         if !self.ops.seekable() {
-            return Ok(self.ops.write(WriteAt::End, src)?.count);
+            let count = self.ops.write(WriteAt::End, src)?.count;
+            if self.path.is_some() {
+                self.written();
+            }
+            return Ok(count);
         }
         let mut pos = self.position();
         let at = if self.flags() & O_APPEND != 0 { WriteAt::End } else { WriteAt::At(*pos) };

@@ -205,7 +205,7 @@ pub struct AnonInode {
 }
 
 impl AnonInode {
-    /// `label` as in /proc/PID/fd: "pipe", "socket" (shown as `pipe:[ino]`) or "[eventpoll]" (`anon_inode:[eventpoll]`).
+    /// `label` as in /proc/PID/fd: "pipe", "socket" (shown as `pipe:[ino]`), or what follows "anon_inode:".
     pub fn new(kind: FileKind, perm: u32, uid: u32, gid: u32, label: &'static str) -> Arc<AnonInode> {
         static NEXT: AtomicU64 = AtomicU64::new(1000);
         let ino = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -214,10 +214,9 @@ impl AnonInode {
 
     /// What readlink of /proc/PID/fd/N shows.
     pub fn text(&self) -> Vec<u8> {
-        if self.label.starts_with('[') {
-            format!("anon_inode:{}", self.label).into_bytes()
-        } else {
-            format!("{}:[{}]", self.label, self.ino).into_bytes()
+        match self.label {
+            "pipe" | "socket" => format!("{}:[{}]", self.label, self.ino).into_bytes(),
+            label => format!("anon_inode:{label}").into_bytes(),
         }
     }
 }

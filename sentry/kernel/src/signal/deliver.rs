@@ -75,6 +75,7 @@ pub(crate) fn before_return(task: &Arc<Task>, back: Back) -> Next {
         put_back(task, info, shared);
         return Next::FetchFrame(back);
     }
+    process.timers.delivered(&info);
     let Ok(mut regs) = platform.registers() else {
         exit::group_exit(process, ExitStatus::Signaled { signal: SIGKILL, core: false });
         exit::finish_ended(task);

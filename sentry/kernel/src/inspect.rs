@@ -1,0 +1,80 @@
+//! What /proc shows of tasks and processes and nobody else needs.
+
+use crate::kernel::SyscallArgs;
+use crate::run::State;
+use crate::{FdTable, Process, Task};
+use chitin_vfs::Creds;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// What a task is doing, as /proc/PID/stat tells it apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RunState {
+    /// Guest code, or a call that is being worked on.
+    Running,
+    /// A parked call.
+    Sleeping,
+    /// Stopped by job control.
+    Stopped,
+    Dead,
+}
+
+/// What is left of a thread that has ended.
+#[derive(Clone)]
+pub struct Epitaph {
+    pub name: Vec<u8>,
+    pub creds: Arc<Creds>,
+}
+
+impl Task {
+    pub fn run_state(&self) -> RunState {
+        match self.run.lock().state {
+            State::Guest | State::Handling | State::Polling { .. } => RunState::Running,
+            State::Blocked(_) => RunState::Sleeping,
+            State::Stopped => RunState::Stopped,
+            State::Dead => RunState::Dead,
+        }
+    }
+
+    /// The call that the task is parked in.
+    pub fn parked_call(&self) -> Option<SyscallArgs> {
+        let run = self.run.lock();
+        run.call.filter(|_| matches!(run.state, State::Blocked(_)))
+    }
+}
+
+impl Process {
+    /// Keeps what a zombie still shows; the leader's data wins over other threads'.
+    pub(crate) fn write_epitaph(&self, task: &Task) {
+        let mut epitaph = self.epitaph.lock();
+        if epitaph.is_none() || task.is_leader() {
+            *epitaph = Some(Epitaph { name: task.name(), creds: task.creds() });
+        }
+    }
+
+    /// Name and credentials of a process without living threads.
+    pub fn epitaph(&self) -> Option<Epitaph> {
+        self.epitaph.lock().clone()
+    }
+
+    pub fn has_execed(&self) -> bool {
+        self.has_execed.load(Ordering::Relaxed)
+    }
+}
+
+impl FdTable {
+    /// Slots of the table as Linux would have allocated them (FDSize).
+    pub fn capacity(&self) -> usize {
+        let used = self.numbers().last().map_or(0, |&last| usize::try_from(last).unwrap_or(0) + 1);
+        used.next_power_of_two().max(64)
+    }
+}
+
+/// What /proc/net shows, from the network stack; `boot` connects the two as an extension of the kernel.
+pub trait NetFiles: Send + Sync {
+    /// The text of a file ("unix", "tcp", "dev"); `None`: the stack knows no such file.
+    fn text(&self, name: &str) -> Option<Vec<u8>>;
+}
+
+/// The sandbox's [`NetFiles`].
+pub struct ProcNet(pub Box<dyn NetFiles>);
