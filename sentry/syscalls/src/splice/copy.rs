@@ -3,9 +3,10 @@
 use super::{Place, ended, pipe_of, read_to_pipe};
 use crate::Args;
 use crate::args::fd_file;
-use crate::io::{drop_suid, limit_size};
+use crate::io::{drop_suid, limit_size, raise};
 use chitin_abi::Errno;
 use chitin_abi::fcntl::O_APPEND;
+use chitin_abi::signal::SIGPIPE;
 use chitin_kernel::{Outcome, SysError, Task};
 use chitin_mm::{MAX_RW_COUNT, SliceSource, VecSink};
 use chitin_vfs::{File, FileKind, WriteAt};
@@ -52,7 +53,11 @@ impl Copy {
         Ok(())
     }
 
-    fn count(&self, result: Result<(), Errno>) -> Result<usize, Errno> {
+    /// What counts after [`Copy::go_on`]: a part, but for what is to be waited for.
+    fn count(&self, task: &Arc<Task>, result: Result<(), Errno>) -> Result<usize, Errno> {
+        if result == Err(Errno::EPIPE) && self.done > 0 {
+            raise(task, SIGPIPE);
+        }
         match result {
             Err(error) if self.done == 0 || error == Errno::EAGAIN => Err(error),
             _ => Ok(self.done),
@@ -127,7 +132,7 @@ pub(crate) fn sendfile(task: &Arc<Task>, args: Args) -> Outcome {
         let attempt = move |task: &Arc<Task>| {
             let mut copy = trying.lock();
             let result = copy.go_on(task);
-            copy.count(result)
+            copy.count(task, result)
         };
         Ok(super::transfer(task, files, wait, attempt, move |task: &Arc<Task>, result| {
             let copy = copy.lock();
@@ -205,7 +210,7 @@ pub(crate) fn copy_file_range(task: &Arc<Task>, args: Args) -> Outcome {
         }
         let mut copy = Copy { from, to, from_place, to_place, len, done: 0 };
         let result = copy.go_on(task);
-        let count = copy.count(result)?;
+        let count = copy.count(task, result)?;
         let ended = ended(task, (&copy.from, &copy.from_place), (&copy.to, &copy.to_place), Ok(count));
         match ended {
             Ok(count) => Ok(count),
