@@ -192,6 +192,10 @@ const UNCONDITIONAL: &[c_long] = &[
     libc::SYS_gettid,
     libc::SYS_getcpu,
     libc::SYS_sched_getaffinity,
+    // On behalf of guest threads, which are children of ours: sched_setaffinity(2), setpriority(2).
+    libc::SYS_sched_setaffinity,
+    libc::SYS_setpriority,
+    libc::SYS_getpriority,
     // Stubs: our pid namespace holds nothing else.
     libc::SYS_kill,
     libc::SYS_tgkill,
@@ -227,6 +231,7 @@ const IOCTLS: &[u32] = &[
     0x4008_2102, // SECCOMP_IOCTL_NOTIF_ID_VALID
     0x4018_2103, // SECCOMP_IOCTL_NOTIF_ADDFD
     0x4008_2104, // SECCOMP_IOCTL_NOTIF_SET_FLAGS
+    0xc068_6611, // PROCMAP_QUERY: which mapping holds an address of a stub
     // The host tty behind the container's terminal: mode, size, draining. Never TIOCSTI or TIOCSCTTY.
     0x5401,      // TCGETS
     0x5402,      // TCSETS
