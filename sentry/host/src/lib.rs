@@ -7,6 +7,7 @@
 pub mod auxv;
 pub mod caps;
 pub mod clock;
+pub mod cpuid;
 pub mod epoll;
 pub mod filestore;
 pub mod hostfile;

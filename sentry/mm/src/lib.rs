@@ -20,6 +20,9 @@ pub use map::{Layout, MmapRequest, host_errno};
 pub use names::MappedFile;
 pub use ptr::UserPtr;
 
+/// A mapping as the platform lists it ([`Mm::space`]).
+pub use chitin_platform::{HostVma, HostVmaKind};
+
 use chitin_platform::AddressSpace;
 use parking_lot::Mutex;
 use std::sync::Arc;

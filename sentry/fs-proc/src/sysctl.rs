@@ -1,0 +1,445 @@
+//! /proc/sys: tunables.
+//!
+//! What a guest may set is kept by [`Sysctls`], where those who act on it look. What this kernel has fixed is read-only
+//! here, also where Linux would let root write.
+
+use crate::format::{number, put, trimmed};
+use crate::tree::{Entry, Node, dir, file, writable};
+use chitin_abi::Errno;
+use chitin_abi::limits::NGROUPS_MAX;
+use chitin_kernel::kernel::{RELEASE, VERSION};
+use chitin_kernel::sysctl::Sysctls;
+use chitin_kernel::Kernel;
+use chitin_vfs::Caller;
+use parking_lot::Mutex;
+use std::sync::Arc;
+
+/// A tunable of one or more numbers.
+pub(crate) struct Sysctl {
+    /// The dotted name.
+    name: &'static str,
+    default: &'static str,
+    min: i64,
+    max: i64,
+}
+
+const INT_MAX: i64 = i32::MAX as i64;
+
+macro_rules! tunables {
+    ($($table:ident: $dir:literal { $($name:literal = $default:literal in $min:expr, $max:expr;)* } + $others:expr;)*) => {
+        $(static $table: &[Entry] = &{
+            const OWN: &[(&str, Sysctl)] = &[$(($name, Sysctl {
+                name: concat!($dir, ".", $name), default: $default, min: $min, max: $max,
+            })),*];
+            const OTHERS: &[Entry] = $others;
+            let mut all = [const { EMPTY }; OWN.len() + OTHERS.len()];
+            let mut at = 0;
+            while at < OWN.len() {
+                all[at] = Entry { name: OWN[at].0, perm: 0o644, node: Node::Sysctl(&OWN[at].1) };
+                at += 1;
+            }
+            let mut other = 0;
+            while other < OTHERS.len() {
+                all[at + other] = copy(&OTHERS[other]);
+                other += 1;
+            }
+            all
+        };)*
+    };
+}
+
+const EMPTY: Entry = Entry { name: "", perm: 0, node: Node::Dir(&[]) };
+
+const fn copy(entry: &Entry) -> Entry {
+    let node = match entry.node {
+        Node::Dir(entries) => Node::Dir(entries),
+        Node::File(show, store) => Node::File(show, store),
+        Node::Link(text) => Node::Link(text),
+        Node::SelfLink => Node::SelfLink,
+        Node::ThreadSelf => Node::ThreadSelf,
+        Node::Sysctl(sysctl) => Node::Sysctl(sysctl),
+    };
+    Entry { name: entry.name, perm: entry.perm, node }
+}
+
+pub(crate) static ROOT: &[Entry] = &[
+    dir("abi", &[]),
+    dir("debug", &[]),
+    dir("dev", &[]),
+    dir("fs", FS),
+    dir("kernel", KERNEL),
+    dir(
+        "net",
+        &[dir("core", CORE), dir("ipv4", IPV4), dir("ipv6", IPV6), dir("unix", UNIX)],
+    ),
+    dir("user", USER),
+    dir("vm", VM),
+];
+
+/// A read-only file with a fixed text.
+macro_rules! fixed {
+    ($name:literal, $text:expr) => {
+        file($name, {
+            fn show(_: &Arc<Kernel>, out: &mut Vec<u8>) -> Result<(), Errno> {
+                put!(out, "{}\n", $text);
+                Ok(())
+            }
+            show
+        })
+    };
+}
+
+tunables! {
+    KERNEL: "kernel" {
+        "auto_msgmni" = "0" in 0, 1;
+        "dmesg_restrict" = "1" in 0, 1;
+        "io_uring_disabled" = "2" in 2, 2;
+        "kptr_restrict" = "0" in 0, 2;
+        "msg_next_id" = "-1" in -1, INT_MAX;
+        "msgmax" = "8192" in 0, INT_MAX;
+        "msgmnb" = "16384" in 0, INT_MAX;
+        "msgmni" = "32000" in 0, 32768;
+        "panic" = "0" in -INT_MAX, INT_MAX;
+        "panic_on_oops" = "0" in 0, 1;
+        "perf_event_paranoid" = "2" in -1, 4;
+        "printk" = "4\t4\t1\t7" in 0, 15;
+        "sched_autogroup_enabled" = "0" in 0, 1;
+        "sched_rt_period_us" = "1000000" in 1, INT_MAX;
+        "sched_rt_runtime_us" = "950000" in -1, INT_MAX;
+        "sem" = "32000\t1024000000\t500\t32000" in 0, INT_MAX;
+        "shm_next_id" = "-1" in -1, INT_MAX;
+        "shm_rmid_forced" = "0" in 0, 1;
+        "shmall" = "18446744073692774399" in 0, i64::MAX;
+        "shmmax" = "18446744073692774399" in 0, i64::MAX;
+        "shmmni" = "4096" in 0, 32768;
+    } + &[
+        fixed!("arch", "x86_64"),
+        fixed!("cap_last_cap", chitin_abi::capability::CAP_LAST_CAP),
+        fixed!("core_pattern", "core"),
+        fixed!("core_pipe_limit", 0),
+        fixed!("core_uses_pid", 0),
+        writable("domainname", show_domainname, store_domainname),
+        writable("hostname", show_hostname, store_hostname),
+        dir("keys", &[
+            fixed!("gc_delay", 300),
+            fixed!("maxbytes", 20000),
+            fixed!("maxkeys", 200),
+            fixed!("root_maxbytes", 25000000),
+            fixed!("root_maxkeys", 1000000),
+        ]),
+        fixed!("ngroups_max", NGROUPS_MAX),
+        fixed!("nmi_watchdog", 0),
+        file("ns_last_pid", ns_last_pid),
+        fixed!("osrelease", RELEASE),
+        fixed!("ostype", "Linux"),
+        fixed!("overflowgid", 65534),
+        fixed!("overflowuid", 65534),
+        fixed!("pid_max", chitin_kernel::tree::PID_MAX),
+        dir("pty", &[fixed!("max", 4096), fixed!("reserve", 1024)]),
+        dir("random", &[
+            file("boot_id", boot_id),
+            fixed!("entropy_avail", 256),
+            fixed!("poolsize", 256),
+            fixed!("urandom_min_reseed_secs", 60),
+            file("uuid", uuid),
+            fixed!("write_wakeup_threshold", 256),
+        ]),
+        fixed!("randomize_va_space", 2),
+        fixed!("tainted", 0),
+        fixed!("threads-max", chitin_kernel::tree::PID_MAX - 1000),
+        fixed!("unprivileged_bpf_disabled", 2),
+        fixed!("version", VERSION),
+    ];
+    VM: "vm" {
+        "admin_reserve_kbytes" = "8192" in 0, INT_MAX;
+        "dirty_background_bytes" = "0" in 0, i64::MAX;
+        "dirty_background_ratio" = "10" in 0, 100;
+        "dirty_bytes" = "0" in 0, i64::MAX;
+        "dirty_expire_centisecs" = "3000" in 0, INT_MAX;
+        "dirty_ratio" = "20" in 0, 100;
+        "dirty_writeback_centisecs" = "500" in 0, INT_MAX;
+        "max_map_count" = "65530" in 0, INT_MAX;
+        "min_free_kbytes" = "67584" in 0, INT_MAX;
+        "overcommit_kbytes" = "0" in 0, i64::MAX;
+        "overcommit_memory" = "0" in 0, 2;
+        "overcommit_ratio" = "50" in 0, INT_MAX;
+        "page-cluster" = "3" in 0, 31;
+        "panic_on_oom" = "0" in 0, 2;
+        "swappiness" = "60" in 0, 200;
+        "user_reserve_kbytes" = "131072" in 0, INT_MAX;
+        "vfs_cache_pressure" = "100" in 0, INT_MAX;
+        "zone_reclaim_mode" = "0" in 0, INT_MAX;
+    } + &[
+        fixed!("legacy_va_layout", 0),
+        fixed!("memfd_noexec", 0),
+        fixed!("mmap_min_addr", chitin_mm::MMAP_MIN_ADDR),
+        fixed!("nr_hugepages", 0),
+        fixed!("nr_overcommit_hugepages", 0),
+        fixed!("oom_kill_allocating_task", 0),
+        fixed!("unprivileged_userfaultfd", 0),
+    ];
+    FS: "fs" {
+        "aio-max-nr" = "65536" in 0, i64::MAX;
+        "file-max" = "9223372036854775807" in 0, i64::MAX;
+        "lease-break-time" = "45" in 0, INT_MAX;
+    } + &[
+        fixed!("aio-nr", 0),
+        fixed!("dentry-state", "0\t0\t45\t0\t0\t0"),
+        dir("epoll", &[fixed!("max_user_watches", 1_048_576)]),
+        file("file-nr", file_nr),
+        fixed!("inode-nr", "0\t0"),
+        fixed!("inode-state", "0\t0\t0\t0\t0\t0\t0"),
+        dir("inotify", &[
+            fixed!("max_queued_events", 16384),
+            fixed!("max_user_instances", 128),
+            fixed!("max_user_watches", 65536),
+        ]),
+        fixed!("leases-enable", 0),
+        fixed!("mount-max", 10_000),
+        dir("mqueue", &[
+            fixed!("msg_default", 10),
+            fixed!("msg_max", 10),
+            fixed!("msgsize_default", 8192),
+            fixed!("msgsize_max", 8192),
+            fixed!("queues_max", 256),
+        ]),
+        fixed!("nr_open", chitin_kernel::fdtable::NR_OPEN),
+        fixed!("overflowgid", 65534),
+        fixed!("overflowuid", 65534),
+        fixed!("pipe-max-size", 1_048_576),
+        fixed!("pipe-user-pages-hard", 0),
+        fixed!("pipe-user-pages-soft", 16384),
+        fixed!("protected_fifos", 0),
+        fixed!("protected_hardlinks", 0),
+        fixed!("protected_regular", 0),
+        fixed!("protected_symlinks", 0),
+        fixed!("suid_dumpable", 0),
+    ];
+    USER: "user" {
+    } + &[
+        fixed!("max_cgroup_namespaces", 0),
+        fixed!("max_inotify_instances", 128),
+        fixed!("max_inotify_watches", 65536),
+        fixed!("max_ipc_namespaces", 0),
+        fixed!("max_mnt_namespaces", 10_000),
+        fixed!("max_net_namespaces", 0),
+        fixed!("max_pid_namespaces", 0),
+        fixed!("max_time_namespaces", 0),
+        fixed!("max_user_namespaces", 0),
+        fixed!("max_uts_namespaces", 0),
+    ];
+    CORE: "net.core" {
+        "netdev_max_backlog" = "1000" in 0, INT_MAX;
+        "optmem_max" = "131072" in 0, INT_MAX;
+        "rmem_default" = "212992" in 2304, INT_MAX;
+        "rmem_max" = "212992" in 2304, INT_MAX;
+        "somaxconn" = "4096" in 0, INT_MAX;
+        "wmem_default" = "212992" in 4608, INT_MAX;
+        "wmem_max" = "212992" in 4608, INT_MAX;
+    } + &[];
+    UNIX: "net.unix" {
+        "max_dgram_qlen" = "10" in 0, INT_MAX;
+    } + &[];
+    IPV4: "net.ipv4" {
+        "icmp_echo_ignore_all" = "0" in 0, 1;
+        "ip_default_ttl" = "64" in 1, 255;
+        "ip_forward" = "0" in 0, 1;
+        "ip_local_port_range" = "32768\t60999" in 1, 65535;
+        "ip_nonlocal_bind" = "0" in 0, 1;
+        "ip_unprivileged_port_start" = "1024" in 0, 65535;
+        "ping_group_range" = "1\t0" in 0, INT_MAX;
+        "tcp_fin_timeout" = "60" in 0, INT_MAX;
+        "tcp_keepalive_intvl" = "75" in 0, INT_MAX;
+        "tcp_keepalive_probes" = "9" in 0, 127;
+        "tcp_keepalive_time" = "7200" in 0, INT_MAX;
+        "tcp_max_syn_backlog" = "512" in 0, INT_MAX;
+        "tcp_rmem" = "4096\t131072\t6291456" in 1, INT_MAX;
+        "tcp_sack" = "1" in 0, 1;
+        "tcp_syn_retries" = "6" in 1, 127;
+        "tcp_syncookies" = "1" in 0, 2;
+        "tcp_timestamps" = "1" in 0, 2;
+        "tcp_tw_reuse" = "2" in 0, 2;
+        "tcp_window_scaling" = "1" in 0, 1;
+        "tcp_wmem" = "4096\t16384\t4194304" in 1, INT_MAX;
+    } + &[
+        fixed!("tcp_allowed_congestion_control", "reno"),
+        fixed!("tcp_available_congestion_control", "reno"),
+        fixed!("tcp_congestion_control", "reno"),
+        dir("conf", CONFS4),
+    ];
+    CONF4: "net.ipv4.conf.all" {
+        "forwarding" = "0" in 0, 1;
+        "route_localnet" = "0" in 0, 1;
+        "rp_filter" = "0" in 0, 2;
+    } + &[];
+    CONF4_DEFAULT: "net.ipv4.conf.default" {
+        "forwarding" = "0" in 0, 1;
+        "route_localnet" = "0" in 0, 1;
+        "rp_filter" = "0" in 0, 2;
+    } + &[];
+    CONF4_LO: "net.ipv4.conf.lo" {
+        "forwarding" = "0" in 0, 1;
+        "route_localnet" = "0" in 0, 1;
+        "rp_filter" = "0" in 0, 2;
+    } + &[];
+    IPV6: "net.ipv6" {
+        "bindv6only" = "0" in 0, 1;
+    } + &[dir("conf", CONFS6)];
+    CONF6: "net.ipv6.conf.all" {
+        "disable_ipv6" = "0" in 0, 1;
+        "forwarding" = "0" in 0, 1;
+    } + &[];
+    CONF6_DEFAULT: "net.ipv6.conf.default" {
+        "disable_ipv6" = "0" in 0, 1;
+        "forwarding" = "0" in 0, 1;
+    } + &[];
+    CONF6_LO: "net.ipv6.conf.lo" {
+        "disable_ipv6" = "0" in 0, 1;
+        "forwarding" = "0" in 0, 1;
+    } + &[];
+}
+
+static CONFS4: &[Entry] = &[dir("all", CONF4), dir("default", CONF4_DEFAULT), dir("lo", CONF4_LO)];
+static CONFS6: &[Entry] = &[dir("all", CONF6), dir("default", CONF6_DEFAULT), dir("lo", CONF6_LO)];
+
+pub(crate) fn show(kernel: &Arc<Kernel>, sysctl: &Sysctl, out: &mut Vec<u8>) -> Result<(), Errno> {
+    match Sysctls::of(kernel).get(sysctl.name) {
+        Some(value) => out.extend_from_slice(&value),
+        None => out.extend_from_slice(sysctl.default.as_bytes()),
+    }
+    out.push(b'\n');
+    Ok(())
+}
+
+/// Takes as many numbers as there are, up to what the tunable holds; the rest stays (do_proc_dointvec()).
+pub(crate) fn store(kernel: &Arc<Kernel>, sysctl: &'static Sysctl, data: &[u8]) -> Result<(), Errno> {
+    let sysctls = Sysctls::of(kernel);
+    let old = sysctls.get(sysctl.name).and_then(|value| String::from_utf8(value).ok());
+    let old = old.unwrap_or_else(|| sysctl.default.to_string());
+    let mut values: Vec<String> = old.split('\t').map(str::to_string).collect();
+    let text = trimmed(data)?;
+    if text.is_empty() {
+        return Err(Errno::EINVAL);
+    }
+    for (value, new) in values.iter_mut().zip(text.split_ascii_whitespace()) {
+        // Unsigned tunables show more than fits a signed number.
+        let unsigned = sysctl.max == i64::MAX && new.parse::<u64>().is_ok();
+        if !unsigned {
+            let new = number(new).map_err(|_| Errno::EINVAL)?;
+            if new < sysctl.min || new > sysctl.max {
+                return Err(Errno::EINVAL);
+            }
+            *value = new.to_string();
+        } else {
+            *value = new.to_string();
+        }
+    }
+    sysctls.set(sysctl.name, values.join("\t").into_bytes());
+    Ok(())
+}
+
+/// Finds "a.b.c" and stores a value there.
+pub(crate) fn set_by_name(kernel: &Arc<Kernel>, name: &str, value: &[u8]) -> Result<(), Errno> {
+    let mut entries = ROOT;
+    let mut parts = name.split(['.', '/']).peekable();
+    while let Some(part) = parts.next() {
+        let entry = entries.iter().find(|entry| entry.name == part).ok_or(Errno::ENOENT)?;
+        match (&entry.node, parts.peek()) {
+            (Node::Dir(below), Some(_)) => entries = below,
+            (Node::Sysctl(sysctl), None) => return store(kernel, sysctl, value),
+            (Node::File(_, Some(write)), None) => return write(kernel, &kernel_caller(), value),
+            (Node::File(_, None), None) => return Err(Errno::EACCES),
+            _ => return Err(Errno::ENOENT),
+        }
+    }
+    Err(Errno::ENOENT)
+}
+
+/// The runtime acting for the container.
+fn kernel_caller() -> Caller {
+    Caller { tgid: 0, tid: 0, creds: Arc::new(chitin_vfs::Creds::root()) }
+}
+
+/// A host or domain name as written: up to the end of the line, cut at 64 bytes.
+fn uts_name(data: &[u8]) -> Vec<u8> {
+    let line = data.split(|&byte| byte == b'\n' || byte == 0).next().unwrap_or_default();
+    line.get(..line.len().min(64)).unwrap_or_default().to_vec()
+}
+
+fn show_hostname(kernel: &Arc<Kernel>, out: &mut Vec<u8>) -> Result<(), Errno> {
+    out.extend_from_slice(&kernel.uts.read().hostname);
+    out.push(b'\n');
+    Ok(())
+}
+fn store_hostname(kernel: &Arc<Kernel>, _opener: &Caller, data: &[u8]) -> Result<(), Errno> {
+    kernel.uts.write().hostname = uts_name(data);
+    Ok(())
+}
+fn show_domainname(kernel: &Arc<Kernel>, out: &mut Vec<u8>) -> Result<(), Errno> {
+    out.extend_from_slice(&kernel.uts.read().domainname);
+    out.push(b'\n');
+    Ok(())
+}
+fn store_domainname(kernel: &Arc<Kernel>, _opener: &Caller, data: &[u8]) -> Result<(), Errno> {
+    kernel.uts.write().domainname = uts_name(data);
+    Ok(())
+}
+
+fn ns_last_pid(kernel: &Arc<Kernel>, out: &mut Vec<u8>) -> Result<(), Errno> {
+    put!(out, "{}\n", kernel.last_pid());
+    Ok(())
+}
+
+fn file_nr(kernel: &Arc<Kernel>, out: &mut Vec<u8>) -> Result<(), Errno> {
+    let mut seen = std::collections::HashSet::new();
+    for process in kernel.processes() {
+        let Some(task) = process.leader() else { continue };
+        let files = task.files();
+        for fd in files.numbers() {
+            if let Ok(file) = files.get(fd) {
+                seen.insert(file.id());
+            }
+        }
+    }
+    let max = Sysctls::of(kernel).number("fs.file-max", i64::MAX);
+    put!(out, "{}\t0\t{max}\n", seen.len());
+    Ok(())
+}
+
+/// A random UUID (version 4).
+fn new_uuid() -> Result<String, Errno> {
+    let mut bytes = [0u8; 16];
+    chitin_host::random::fill(&mut bytes).map_err(|_| Errno::EIO)?;
+    bytes[6] = bytes[6] & 0x0f | 0x40;
+    bytes[8] = bytes[8] & 0x3f | 0x80;
+    let mut text = String::with_capacity(36);
+    for (at, byte) in bytes.iter().enumerate() {
+        if matches!(at, 4 | 6 | 8 | 10) {
+            text.push('-');
+        }
+        text.push_str(&format!("{byte:02x}"));
+    }
+    Ok(text)
+}
+
+fn uuid(_kernel: &Arc<Kernel>, out: &mut Vec<u8>) -> Result<(), Errno> {
+    put!(out, "{}\n", new_uuid()?);
+    Ok(())
+}
+
+/// The sandbox's, made at its first reading.
+#[derive(Default)]
+struct BootId(Mutex<Option<String>>);
+
+fn boot_id(kernel: &Arc<Kernel>, out: &mut Vec<u8>) -> Result<(), Errno> {
+    let id = kernel.extension::<BootId>().unwrap_or_else(|| {
+        kernel.extend(Arc::new(BootId::default()));
+        kernel.extension::<BootId>().unwrap_or_default()
+    });
+    let mut id = id.0.lock();
+    if id.is_none() {
+        *id = Some(new_uuid()?);
+    }
+    put!(out, "{}\n", id.as_deref().unwrap_or_default());
+    Ok(())
+}

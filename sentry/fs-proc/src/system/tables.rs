@@ -1,0 +1,179 @@
+//! Tables that say what there is: devices, file systems, locks, and much of what there is not.
+
+use super::{Shown, cpu_mask};
+use crate::format::put;
+use chitin_abi::stat::{major, minor};
+use chitin_kernel::Kernel;
+use chitin_vfs::locks::{self, LockClass, LockInfo, LockKind, OFFSET_MAX};
+use std::sync::Arc;
+
+pub(super) fn empty(_kernel: &Arc<Kernel>, _out: &mut Vec<u8>) -> Shown {
+    Ok(())
+}
+
+/// A line of /proc/locks (lock_get_status()).
+pub(crate) fn lock_line(number: u64, lock: &LockInfo, out: &mut Vec<u8>) {
+    let class = match lock.class {
+        LockClass::Posix => "POSIX  ADVISORY ",
+        LockClass::Ofd => "OFDLCK ADVISORY ",
+        LockClass::Flock => "FLOCK  ADVISORY ",
+    };
+    let kind = if lock.kind == LockKind::Read { "READ" } else { "WRITE" };
+    put!(out, "{number}: {class} {kind} {} ", lock.pid);
+    put!(out, "{:02x}:{:02x}:{} {} ", major(lock.dev), minor(lock.dev), lock.ino, lock.range.start);
+    match lock.range.end {
+        OFFSET_MAX => out.extend_from_slice(b"EOF\n"),
+        end => put!(out, "{end}\n"),
+    }
+}
+
+pub(super) fn locks(_kernel: &Arc<Kernel>, out: &mut Vec<u8>) -> Shown {
+    for (number, lock) in (1..).zip(locks::all_locks()) {
+        lock_line(number, &lock, out);
+    }
+    Ok(())
+}
+
+pub(super) fn swaps(_kernel: &Arc<Kernel>, out: &mut Vec<u8>) -> Shown {
+    put!(out, "Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n");
+    Ok(())
+}
+
+/// No block device; as on Linux not even the heading then.
+pub(super) fn partitions(_kernel: &Arc<Kernel>, _out: &mut Vec<u8>) -> Shown {
+    Ok(())
+}
+
+pub(super) fn devices(_kernel: &Arc<Kernel>, out: &mut Vec<u8>) -> Shown {
+    put!(out, "Character devices:\n  1 mem\n  5 /dev/tty\n  5 /dev/console\n  5 /dev/ptmx\n");
+    put!(out, " 10 misc\n128 ptm\n136 pts\n\nBlock devices:\n");
+    Ok(())
+}
+
+pub(super) fn misc(_kernel: &Arc<Kernel>, _out: &mut Vec<u8>) -> Shown {
+    Ok(())
+}
+
+/// No console device is registered.
+pub(super) fn consoles(_kernel: &Arc<Kernel>, _out: &mut Vec<u8>) -> Shown {
+    Ok(())
+}
+
+pub(super) fn execdomains(_kernel: &Arc<Kernel>, out: &mut Vec<u8>) -> Shown {
+    put!(out, "0-0\tLinux           \t[kernel]\n");
+    Ok(())
+}
+
+pub(super) fn ldiscs(_kernel: &Arc<Kernel>, out: &mut Vec<u8>) -> Shown {
+    put!(out, "n_tty       0\n");
+    Ok(())
+}
+
+pub(super) fn filesystems(_kernel: &Arc<Kernel>, out: &mut Vec<u8>) -> Shown {
+    for name in ["sysfs", "tmpfs", "proc", "devtmpfs", "sockfs", "pipefs", "devpts", "overlay"] {
+        put!(out, "nodev\t{name}\n");
+    }
+    Ok(())
+}
+
+pub(super) fn cgroups(_kernel: &Arc<Kernel>, out: &mut Vec<u8>) -> Shown {
+    put!(out, "#subsys_name\thierarchy\tnum_cgroups\tenabled\n");
+    Ok(())
+}
+
+pub(super) fn key_users(_kernel: &Arc<Kernel>, out: &mut Vec<u8>) -> Shown {
+    put!(out, "{:5}: {:5} 0/0 0/200 0/20000\n", 0, 0);
+    Ok(())
+}
+
+pub(super) fn pressure(_kernel: &Arc<Kernel>, out: &mut Vec<u8>) -> Shown {
+    put!(out, "some avg10=0.00 avg60=0.00 avg300=0.00 total=0\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=0\n");
+    Ok(())
+}
+
+pub(super) fn buddyinfo(kernel: &Arc<Kernel>, out: &mut Vec<u8>) -> Shown {
+    put!(out, "Node 0, zone {:>8} ", "Normal");
+    // All that is free, in the largest blocks (4 MiB).
+    let free = kernel.machine.memory_bytes.saturating_sub(kernel.memory_used());
+    for order in 0..=10 {
+        let blocks = if order == 10 { free >> 22 } else { 0 };
+        put!(out, "{blocks:6} ");
+    }
+    out.push(b'\n');
+    Ok(())
+}
+
+fn cpu_heading(kernel: &Kernel, indent: usize, out: &mut Vec<u8>) {
+    put!(out, "{:indent$}", "");
+    for cpu in 0..kernel.machine.cpus {
+        put!(out, "CPU{cpu:<8}");
+    }
+    out.push(b'\n');
+}
+
+/// Interrupts belong to the host; only the counters every machine has are listed.
+pub(super) fn interrupts(kernel: &Arc<Kernel>, out: &mut Vec<u8>) -> Shown {
+    cpu_heading(kernel, 11, out);
+    for (name, text) in [("NMI", "Non-maskable interrupts"), ("LOC", "Local timer interrupts")] {
+        put!(out, "{name}: ");
+        for _ in cpu_numbers(kernel) {
+            put!(out, "{:10} ", 0);
+        }
+        put!(out, "  {text}\n");
+    }
+    put!(out, "ERR: {:10}\nMIS: {:10}\n", 0, 0);
+    Ok(())
+}
+
+pub(super) fn softirqs(kernel: &Arc<Kernel>, out: &mut Vec<u8>) -> Shown {
+    cpu_heading(kernel, 20, out);
+    for name in
+        ["HI", "TIMER", "NET_TX", "NET_RX", "BLOCK", "IRQ_POLL", "TASKLET", "SCHED", "HRTIMER", "RCU"]
+    {
+        put!(out, "{name:>12}:");
+        for _ in cpu_numbers(kernel) {
+            put!(out, " {:10}", 0);
+        }
+        out.push(b'\n');
+    }
+    Ok(())
+}
+
+fn cpu_numbers(kernel: &Kernel) -> std::ops::Range<usize> {
+    debug_assert!(!cpu_mask(kernel).is_empty(), "a machine has a CPU");
+    0..kernel.machine.cpus as usize
+}
+
+pub(super) fn ipc_msg(kernel: &Arc<Kernel>, out: &mut Vec<u8>) -> Shown {
+    ipc(
+        kernel,
+        "msg",
+        "       key      msqid perms      cbytes       qnum lspid lrpid   uid   gid  cuid  cgid      stime      rtime      ctime\n",
+        out,
+    )
+}
+pub(super) fn ipc_sem(kernel: &Arc<Kernel>, out: &mut Vec<u8>) -> Shown {
+    ipc(
+        kernel,
+        "sem",
+        "       key      semid perms      nsems   uid   gid  cuid  cgid      otime      ctime\n",
+        out,
+    )
+}
+pub(super) fn ipc_shm(kernel: &Arc<Kernel>, out: &mut Vec<u8>) -> Shown {
+    ipc(
+        kernel,
+        "shm",
+        "       key      shmid perms                  size  cpid  lpid nattch   uid   gid  cuid  cgid      atime      dtime      ctime                   rss                  swap\n",
+        out,
+    )
+}
+
+/// The heading, then the objects' lines from whoever has them.
+fn ipc(kernel: &Kernel, kind: &str, heading: &str, out: &mut Vec<u8>) -> Shown {
+    out.extend_from_slice(heading.as_bytes());
+    if let Some(objects) = kernel.extension::<chitin_kernel::inspect::ProcIpc>() {
+        out.extend_from_slice(&objects.0.lines(kind));
+    }
+    Ok(())
+}
