@@ -87,6 +87,9 @@ pub fn clone(task: &Arc<Task>, request: CloneRequest) -> Outcome {
             SysError::Errno(Errno::EAGAIN)
         })?;
         let mm = if flags & CLONE_VM != 0 { task.mm() } else { task.mm().forked(spawned.space) };
+        if flags & CLONE_VM == 0 {
+            task.kernel.ipc.forked(&task.mm(), &mm);
+        }
         let child = make_child(&task, &request, spawned.task, mm)?;
         let tid = child.tid();
         if flags & CLONE_VFORK != 0 {

@@ -140,9 +140,11 @@ async fn replace(task: &Arc<Task>, request: ExecRequest) -> Result<(), Errno> {
     futex::mm_release(task);
     take_leadership(task);
     loaded.task.set_owner(task.clone());
+    let left = task.mm();
     let old = task.replace_memory(loaded.mm, loaded.task);
     task.vfork_done();
     old.kill_process();
+    task.kernel.ipc.left(&task.kernel, &left, task.pid());
     let files = task.files();
     let files = if Arc::strong_count(&files) > 2 {
         let own = files.copy();

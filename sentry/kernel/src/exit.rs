@@ -116,6 +116,8 @@ fn finish(task: &Arc<Task>, end_host_thread: bool) {
     process.exit_events.wake(0);
     if last {
         platform.kill_process();
+        task.kernel.ipc.left(&task.kernel, &task.mm(), process.pid);
+        task.kernel.ipc.process_ended(process.pid);
         end_process(task, &process);
     }
 }

@@ -1,6 +1,7 @@
 //! The kernel object: what all tasks share.
 
 use crate::futex::FutexTable;
+use crate::ipc::Ipc;
 use crate::process::Process;
 use crate::reactor::Reactor;
 use crate::result::{ExitStatus, Outcome};
@@ -50,6 +51,7 @@ pub struct Kernel {
     pub vfs: Arc<Vfs>,
     pub reactor: Arc<Reactor>,
     pub futexes: FutexTable,
+    pub ipc: Ipc,
     pub(crate) tree: Mutex<Tree>,
     pub uts: RwLock<Uts>,
     pub machine: Machine,
@@ -70,6 +72,7 @@ impl Kernel {
             vfs: Arc::default(),
             reactor,
             futexes: FutexTable::default(),
+            ipc: Ipc::default(),
             tree: Mutex::new(Tree::new()),
             uts: RwLock::new(uts),
             machine,

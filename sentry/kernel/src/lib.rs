@@ -19,6 +19,7 @@ pub mod futex;
 pub mod groups;
 pub mod hostfile;
 pub mod inspect;
+pub mod ipc;
 pub mod kernel;
 pub mod loader;
 pub mod pidfd;

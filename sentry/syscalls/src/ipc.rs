@@ -1,7 +1,22 @@
-//! SysV IPC.
-use crate::Args;
+//! System V IPC (ipc/): the guest's registers and structures around `kernel::ipc`.
+
+mod msg;
+mod sem;
+mod shm;
+
+pub(crate) use msg::{msgctl, msgget, msgrcv, msgsnd};
+pub(crate) use sem::{semctl, semget, semop, semtimedop};
+pub(crate) use shm::{shmat, shmctl, shmdt, shmget};
+
 use chitin_abi::Errno;
-use chitin_kernel::{Outcome, Task};
-use std::sync::Arc;
-macro_rules! todo_enosys { ($($n:ident)*) => { $(pub(crate) fn $n(_t: &Arc<Task>, _a: Args) -> Outcome { Outcome::error(Errno::ENOSYS) })* } }
-todo_enosys!(shmget shmat shmdt shmctl);
+use chitin_kernel::ipc::PermChange;
+
+/// The structure at the head of all three kinds' IPC_SET argument is what they change.
+fn change(perm: &chitin_abi::ipc::IpcPerm) -> PermChange {
+    PermChange::from(perm)
+}
+
+/// Identifiers and lengths are C ints that may not be negative.
+fn not_negative(value: i32) -> Result<i32, Errno> {
+    if value < 0 { Err(Errno::EINVAL) } else { Ok(value) }
+}

@@ -54,4 +54,12 @@ static OTHERS: &[Entry] = table! {
     SYS_shmat ipc::shmat, [Int, Hex, Hex], Full;
     SYS_shmdt ipc::shmdt, [Hex], Full;
     SYS_shmctl ipc::shmctl, [Int, Int, Ptr], Full;
+    SYS_semget ipc::semget, [Hex, Int, Hex], Full;
+    SYS_semop ipc::semop, [Int, Ptr, Size], Partial, "SEM_UNDO lists are not shared between processes";
+    SYS_semtimedop ipc::semtimedop, [Int, Ptr, Size, Ptr], Partial, "as semop";
+    SYS_semctl ipc::semctl, [Int, Int, Int, Hex], Full;
+    SYS_msgget ipc::msgget, [Hex, Hex], Full;
+    SYS_msgsnd ipc::msgsnd, [Int, Ptr, Size, Hex], Full;
+    SYS_msgrcv ipc::msgrcv, [Int, Ptr, Size, Int, Hex], Full;
+    SYS_msgctl ipc::msgctl, [Int, Int, Ptr], Full;
 };

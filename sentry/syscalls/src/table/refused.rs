@@ -1,12 +1,5 @@
 /// What a Linux built without the feature refuses.
 static REFUSED: &[Entry] = table! {
-    SYS_semget enosys, [], Unsupported, "ENOSYS";
-    SYS_semop enosys, [], Unsupported, "ENOSYS";
-    SYS_semctl enosys, [], Unsupported, "ENOSYS";
-    SYS_msgget enosys, [], Unsupported, "ENOSYS";
-    SYS_msgsnd enosys, [], Unsupported, "ENOSYS";
-    SYS_msgrcv enosys, [], Unsupported, "ENOSYS";
-    SYS_msgctl enosys, [], Unsupported, "ENOSYS";
     SYS_ptrace eperm, [], Unsupported, "EPERM";
     SYS_uselib enosys, [], Unsupported, "ENOSYS";
     SYS_sysfs enosys, [], Unsupported, "ENOSYS";
@@ -41,7 +34,6 @@ static REFUSED: &[Entry] = table! {
     SYS_epoll_ctl_old enosys, [], Unsupported, "ENOSYS";
     SYS_epoll_wait_old enosys, [], Unsupported, "ENOSYS";
     SYS_remap_file_pages enosys, [], Unsupported, "ENOSYS";
-    SYS_semtimedop enosys, [], Unsupported, "ENOSYS";
     SYS_vserver enosys, [], Unsupported, "ENOSYS";
     SYS_mbind enosys, [], Unsupported, "ENOSYS";
     SYS_set_mempolicy enosys, [], Unsupported, "ENOSYS";

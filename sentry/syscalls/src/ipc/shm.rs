@@ -1,0 +1,65 @@
+//! shmget, shmat, shmdt, shmctl.
+
+use super::{change, not_negative};
+use crate::{Args, done};
+use chitin_abi::Errno;
+use chitin_abi::ipc::*;
+use chitin_kernel::ipc::shm::{attach, detach};
+use chitin_kernel::{Outcome, Task};
+use std::sync::Arc;
+
+pub(crate) fn shmget(task: &Arc<Task>, args: Args) -> Outcome {
+    let table = &task.kernel.ipc.shm;
+    done(table.get(&task.caller(), args.i32(0), args.u64(1), args.u32(2)).map(|id| id as u64))
+}
+
+pub(crate) fn shmat(task: &Arc<Task>, args: Args) -> Outcome {
+    let (id, addr, flags) = (args.i32(0), args.u64(1), args.u32(2));
+    let task = task.clone();
+    Outcome::block(async move { Ok(attach(&task, id, addr, flags).await?) })
+}
+
+pub(crate) fn shmdt(task: &Arc<Task>, args: Args) -> Outcome {
+    let (task, addr) = (task.clone(), args.u64(0));
+    Outcome::block(async move {
+        detach(&task, addr).await?;
+        Ok(0)
+    })
+}
+
+pub(crate) fn shmctl(task: &Arc<Task>, args: Args) -> Outcome {
+    done(control(task, args.i32(0), args.u32(1), args.u64(2)).map(|value| value as u64))
+}
+
+fn control(task: &Task, id: i32, cmd: u32, at: u64) -> Result<i32, Errno> {
+    let id = not_negative(id)?;
+    let (mm, creds, table) = (task.mm(), task.creds(), &task.kernel.ipc.shm);
+    match cmd {
+        IPC_INFO => {
+            let (info, highest) = table.limits();
+            mm.write(at, &info)?;
+            Ok(highest)
+        }
+        SHM_INFO => {
+            let (info, highest) = table.info();
+            mm.write(at, &info)?;
+            Ok(highest)
+        }
+        IPC_STAT => {
+            mm.write(at, &table.stat(&creds, id)?)?;
+            Ok(0)
+        }
+        SHM_STAT | SHM_STAT_ANY => {
+            let (stat, id) = table.stat_index((cmd == SHM_STAT).then_some(&*creds), id)?;
+            mm.write(at, &stat)?;
+            Ok(id)
+        }
+        IPC_SET => {
+            let wanted = mm.read::<ShmidDs>(at)?;
+            table.set(&creds, id, &change(&wanted.shm_perm)).map(|()| 0)
+        }
+        IPC_RMID => table.remove(&creds, id).map(|()| 0),
+        SHM_LOCK | SHM_UNLOCK => table.lock(task, id, cmd == SHM_LOCK).map(|()| 0),
+        _ => Err(Errno::EINVAL),
+    }
+}
