@@ -7,7 +7,10 @@ mod devtmpfs;
 mod drivers;
 mod mem;
 mod nodes;
+mod pts;
+mod terminals;
 
 pub use devtmpfs::DevTmpFs;
 pub use drivers::register_drivers;
-pub use nodes::{DevNode, default_nodes, populate};
+pub use nodes::{DevNode, default_nodes, make_node, populate};
+pub use pts::DevPts;

@@ -1,0 +1,1 @@
+//! Terminals against the host's.
