@@ -1,1 +1,51 @@
-//! (to be written)
+//! sysfs: what of a machine's devices containers look at. Read-only, and built once.
+//!
+//! [`contents`] says what there is, [`node`] makes inodes of it. Neighbours: `kernel` for the number of CPUs, memory and
+//! network interfaces. Nothing is read from the host's /sys.
+
+mod contents;
+mod node;
+
+use chitin_abi::Errno;
+use chitin_abi::limits::{NAME_MAX, PAGE_SIZE};
+use chitin_abi::stat::{SYSFS_MAGIC, Statfs};
+use chitin_kernel::Kernel;
+use chitin_vfs::{FileSystem, Inode};
+use node::Node;
+use std::sync::Arc;
+
+/// An instance of sysfs.
+pub struct SysFs {
+    dev: u64,
+    root: Arc<Node>,
+}
+
+impl SysFs {
+    /// Shows the machine and the network interfaces as they are now.
+    pub fn new(kernel: &Arc<Kernel>) -> Arc<SysFs> {
+        let dev = chitin_vfs::inode::anon_dev();
+        let root = node::build(kernel, dev, contents::tree(kernel));
+        Arc::new(SysFs { dev, root })
+    }
+}
+
+impl FileSystem for SysFs {
+    fn fs_type(&self) -> &'static str {
+        "sysfs"
+    }
+    fn dev(&self) -> u64 {
+        self.dev
+    }
+    fn root(&self) -> Arc<dyn Inode> {
+        self.root.clone()
+    }
+    fn statfs(&self) -> Result<Statfs, Errno> {
+        Ok(Statfs {
+            f_type: SYSFS_MAGIC,
+            f_bsize: PAGE_SIZE as i64,
+            f_frsize: PAGE_SIZE as i64,
+            f_namelen: NAME_MAX as i64,
+            ..Statfs::default()
+        })
+    }
+}

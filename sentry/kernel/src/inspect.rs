@@ -74,6 +74,10 @@ impl FdTable {
 pub trait NetFiles: Send + Sync {
     /// The text of a file ("unix", "tcp", "dev"); `None`: the stack knows no such file.
     fn text(&self, name: &str) -> Option<Vec<u8>>;
+    /// The interfaces, by index.
+    fn links(&self) -> Vec<NetLink> {
+        vec![NetLink::loopback()]
+    }
 }
 
 /// The sandbox's [`NetFiles`].
@@ -87,3 +91,24 @@ pub trait IpcLines: Send + Sync {
 
 /// The sandbox's [`IpcLines`].
 pub struct ProcIpc(pub Box<dyn IpcLines>);
+
+/// A network interface as /sys/class/net shows it.
+#[derive(Clone, Debug)]
+pub struct NetLink {
+    pub name: String,
+    pub index: u32,
+    pub mtu: u32,
+    /// ARPHRD_*.
+    pub kind: u32,
+    /// IFF_*.
+    pub flags: u32,
+    pub address: [u8; 6],
+}
+
+impl NetLink {
+    /// `lo`, which is always there.
+    pub fn loopback() -> NetLink {
+        let flags = chitin_abi::netdevice::IFF_UP | chitin_abi::netdevice::IFF_LOOPBACK;
+        NetLink { name: "lo".into(), index: 1, mtu: 65536, kind: 772, flags, address: [0; 6] }
+    }
+}

@@ -69,11 +69,6 @@ fn namespace(subject: &Subject, at: usize) -> Result<String, Errno> {
 
 pub(super) fn target(inode: &PidInode, caller: &Caller) -> Result<LinkTarget, Errno> {
     let subject = inode.subject(Errno::ENOENT)?;
-    if let PidNode::Entry(entry, _) = inode.node
-        && let PidKind::TextLink(text) = entry.kind
-    {
-        return Ok(LinkTarget::Text(text.as_bytes().to_vec()));
-    }
     access::check(caller, &subject, Access::Inspect)?;
     match inode.node {
         PidNode::Entry(entry, _) => match entry.kind {

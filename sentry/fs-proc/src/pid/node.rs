@@ -60,7 +60,7 @@ impl PidNode {
             | PidNode::FdInfos
             | PidNode::Namespaces => FileKind::Directory,
             PidNode::Entry(entry, _) => match entry.kind {
-                PidKind::Link(_) | PidKind::TextLink(_) => FileKind::Symlink,
+                PidKind::Link(_) => FileKind::Symlink,
                 PidKind::Dir(_) | PidKind::Special(_) => FileKind::Directory,
                 PidKind::Text(..) | PidKind::Memory => FileKind::Regular,
             },

@@ -16,7 +16,6 @@ pub(super) enum PidKind {
     /// mem.
     Memory,
     Link(PidLink),
-    TextLink(&'static str),
     Dir(&'static [PidEntry]),
     /// Directories made of what the process has.
     Special(PidNode),
