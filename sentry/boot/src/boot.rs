@@ -13,11 +13,13 @@ use chitin_kernel::hostfile::HostFile;
 use chitin_kernel::kernel::{Machine, Uts};
 use chitin_kernel::reactor::Reactor;
 use chitin_kernel::tty::Tty;
+use chitin_kernel::tty::console::{self, ConsoleTty};
 use chitin_kernel::{ExitStatus, FdTable, FsState, Kernel, run};
 use chitin_platform::Platform;
 use chitin_platform_seccomp::{Config, Options, SeccompPlatform};
 use chitin_syscalls::{Strace, Table};
 use chitin_vfs::factory::{FileSystems, Memfds};
+use nix::sys::signal::{SigSet, Signal};
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -59,6 +61,9 @@ pub fn boot(config: BootConfig) -> Result<Sandbox, String> {
     if let Some(number) = config.fds.lifeline {
         lifeline::watch(take(number, "lifeline")?)?;
     }
+    // Before there are threads: all of them inherit it. What follows window sizes takes it by sigwait.
+    let resized = SigSet::from(Signal::SIGWINCH);
+    resized.thread_block().map_err(|error| format!("cannot block SIGWINCH: {error}"))?;
     let listener = take(config.fds.control, "control socket")?;
     let container = config.containers.first().ok_or("the configuration names no container")?.clone();
     let overlay_dir = match config.overlay.medium {
@@ -141,6 +146,9 @@ fn make_container(
     let client = Client::new(gofer);
     let types = Types::new(kernel, storage.clone());
     let (files, console) = standard_files(kernel, container)?;
+    if let Some(console) = &console {
+        follow_size(console)?;
+    }
     chitin_fs_dev::register_drivers(kernel, console.clone());
     let mounter = Mounter { kernel, config, container, client: Arc::new(client), storage, types: &types };
     let ns = mounter.build()?;
@@ -224,9 +232,11 @@ fn standard_files(
                 let fd = take(*host, "standard stream")?;
                 let cannot = |error: &dyn std::fmt::Display| format!("standard stream {number}: {error}");
                 if container.process.terminal {
-                    let size = container.process.console_size.map(|size| (size.rows, size.cols));
-                    let tty = chitin_kernel::tty::console::start(kernel, fd, size).map_err(|e| cannot(&e))?;
-                    let file = chitin_kernel::tty::console::open_file(&tty);
+                    let tty = ConsoleTty::start(kernel, Arc::new(fd)).map_err(|error| cannot(&error))?;
+                    if let Some(size) = container.process.console_size {
+                        tty.set_winsize(winsize(size.rows, size.cols));
+                    }
+                    let file = console::open_file(&tty).map_err(|errno| cannot(&errno.message()))?;
                     console = Some(tty);
                     file
                 } else {
@@ -246,6 +256,29 @@ fn standard_files(
         }
     }
     Ok((table, console))
+}
+
+/// The host terminal is our controlling terminal: the host tells its new size by SIGWINCH, which all threads block.
+fn follow_size(console: &Arc<Tty>) -> Result<(), String> {
+    let console = Arc::downgrade(console);
+    let follow = move || {
+        while SigSet::from(Signal::SIGWINCH).wait().is_ok() {
+            let Some(console) = console.upgrade() else { return };
+            ConsoleTty::refresh(&console);
+            run::drain();
+        }
+    };
+    std::thread::Builder::new()
+        .name("winsize".into())
+        .stack_size(128 << 10)
+        .spawn(follow)
+        .map(|_| ())
+        .map_err(|error| format!("cannot start the window size thread: {error}; raise the limit on processes"))
+}
+
+/// A terminal's size in characters.
+pub fn winsize(rows: u16, cols: u16) -> chitin_abi::termios::Winsize {
+    chitin_abi::termios::Winsize { ws_row: rows, ws_col: cols, ..Default::default() }
 }
 
 fn start_workers(kernel: &Arc<Kernel>) -> Result<(), String> {

@@ -134,7 +134,7 @@ impl Control {
             Request::Processes { .. } => Response::Processes { processes: self.processes() },
             Request::Resize { rows, cols, .. } => match self.init.process.tty() {
                 Some(tty) => {
-                    tty.set_winsize(rows, cols);
+                    tty.set_winsize(crate::boot::winsize(rows, cols));
                     Response::Ok
                 }
                 None => error("the container has no terminal"),

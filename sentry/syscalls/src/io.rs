@@ -18,6 +18,7 @@ use chitin_abi::resource::{RLIM_INFINITY, RLIMIT_FSIZE};
 use chitin_abi::signal::{SI_USER, SIGPIPE, SIGXFSZ, SigInfo};
 use chitin_abi::stat::{S_ISGID, S_ISUID};
 use chitin_kernel::signalfd::SignalFd;
+use chitin_kernel::tty::{self, TtyFile};
 use chitin_kernel::{Outcome, SysError, SysResult, Task};
 use chitin_mm::{Sink, Source, UserIo};
 use chitin_vfs::wait::Registration;
@@ -66,8 +67,12 @@ pub(crate) async fn until<T>(
 }
 
 /// Job control of a terminal: whether the task may read (or write) it now.
-fn check_terminal(_task: &Arc<Task>, _file: &File, _write: bool) -> Result<(), SysError> {
-    Ok(())
+fn check_terminal(task: &Arc<Task>, file: &File, write: bool) -> Result<(), SysError> {
+    match file.downcast::<TtyFile>().filter(|end| !end.is_master()) {
+        Some(end) if write => tty::check_write(task, end.tty()),
+        Some(end) => tty::check_read(task, end.tty()),
+        None => Ok(()),
+    }
 }
 
 /// The signal that a failed transfer raises in its thread, as send_sig(…, 0) makes it.

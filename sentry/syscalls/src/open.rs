@@ -26,7 +26,9 @@ const VALID_RESOLVE: u64 = RESOLVE_NO_XDEV
     | RESOLVE_CACHED;
 
 /// A terminal opened without O_NOCTTY may become the controlling terminal of a session leader that has none.
-fn adopt_terminal(_task: &Arc<Task>, _file: &Arc<File>, _flags: u32) {}
+fn adopt_terminal(task: &Arc<Task>, file: &Arc<File>, flags: u32) {
+    chitin_kernel::tty::opened(task, file, flags);
+}
 
 fn creates(flags: u32) -> bool {
     flags & (O_CREAT | __O_TMPFILE) != 0

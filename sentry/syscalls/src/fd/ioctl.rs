@@ -12,8 +12,8 @@ use chitin_vfs::{File, FileKind};
 use std::sync::Arc;
 
 /// Requests to terminals that depend on the task: `None` for other files and requests.
-fn terminal(_task: &Arc<Task>, _file: &Arc<File>, _cmd: u32, _arg: u64) -> Option<Outcome> {
-    None
+fn terminal(task: &Arc<Task>, file: &Arc<File>, cmd: u32, arg: u64) -> Option<Outcome> {
+    chitin_kernel::tty::ioctl(task, file, cmd, arg).map(Outcome::Done)
 }
 
 pub(crate) fn ioctl(task: &Arc<Task>, args: Args) -> Outcome {
