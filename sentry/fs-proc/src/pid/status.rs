@@ -57,9 +57,6 @@ pub(super) fn status(subject: &Subject, _opener: &Caller, out: &mut Vec<u8>) -> 
     let switches: u64 =
         subject.task.iter().map(|task| task.counters.voluntary_switches.load(Ordering::Relaxed)).sum();
     put!(out, "voluntary_ctxt_switches:\t{switches}\nnonvoluntary_ctxt_switches:\t0\n");
-    if memory(subject).is_some() {
-        put!(out, "x86_Thread_features:\t\nx86_Thread_features_locked:\t\n");
-    }
     Ok(())
 }
 
