@@ -67,7 +67,13 @@ impl Options {
 struct Shared {
     dev: u64,
     options: Mutex<Options>,
-    ptys: Mutex<BTreeMap<u32, Arc<Node>>>,
+    ptys: Mutex<BTreeMap<u32, Pty>>,
+}
+
+/// A number that was given out: its inode stays the same over all its terminals.
+struct Pty {
+    node: Arc<Node>,
+    in_use: bool,
 }
 
 pub struct DevPts {
@@ -91,7 +97,7 @@ struct Node {
     meta: Mutex<Meta>,
     state: InodeState,
     /// Weak: the terminal lives as long as somebody has it open.
-    tty: Weak<Tty>,
+    tty: Mutex<Weak<Tty>>,
 }
 
 fn meta(perm: u32, uid: u32, gid: u32, nlink: u32) -> Mutex<Meta> {
@@ -109,7 +115,7 @@ impl DevPts {
             rdev: makedev(5, 2),
             meta: meta(options.ptmxmode, 0, 0, 1),
             state: InodeState::default(),
-            tty: Weak::new(),
+            tty: Mutex::default(),
         });
         let shared = Arc::new(Shared { dev, options: Mutex::new(options), ptys: Mutex::default() });
         let root = Arc::new(Root {
@@ -126,33 +132,36 @@ impl DevPts {
         let kernel = self.kernel.upgrade().ok_or(Errno::EIO)?;
         let options = self.shared.options.lock().clone();
         let mut ptys = self.shared.ptys.lock();
-        // Numbers are given out from the lowest, and one is free below the count.
+        let mut numbers = 0..options.max.min(PTY_MAX);
         let index =
-            (0..options.max.min(PTY_MAX)).find(|index| !ptys.contains_key(index)).ok_or(Errno::ENOSPC)?;
+            numbers.find(|index| !ptys.get(index).is_some_and(|pty| pty.in_use)).ok_or(Errno::ENOSPC)?;
         let shared = Arc::downgrade(&self.shared);
-        let tty = Tty::new_pty(
-            &kernel,
-            index,
-            Box::new(move |index| {
-                if let Some(shared) = shared.upgrade() {
-                    let gone = shared.ptys.lock().remove(&index);
-                    drop(gone);
-                }
-            }),
-        );
+        let released = move |index| {
+            if let Some(shared) = shared.upgrade()
+                && let Some(pty) = shared.ptys.lock().get_mut(&index)
+            {
+                pty.in_use = false;
+            }
+        };
+        let tty = Tty::new_pty(&kernel, index, Box::new(released));
         let uid = options.uid.unwrap_or(caller.creds.fsuid);
         let gid = options.gid.unwrap_or(caller.creds.fsgid);
-        let node = Arc::new(Node {
-            dev: self.shared.dev,
-            ino: u64::from(index) + 3,
-            rdev: makedev(136, index),
-            meta: meta(options.mode, uid, gid, 1),
-            state: InodeState::default(),
-            tty: Arc::downgrade(&tty),
+        let pty = ptys.entry(index).or_insert_with(|| {
+            let node = Node {
+                dev: self.shared.dev,
+                ino: u64::from(index) + 3,
+                rdev: makedev(136, index),
+                meta: meta(0, 0, 0, 1),
+                state: InodeState::default(),
+                tty: Mutex::default(),
+            };
+            Pty { node: Arc::new(node), in_use: false }
         });
-        let inode: Arc<dyn Inode> = node.clone();
+        pty.in_use = true;
+        *pty.node.meta.lock() = meta(options.mode, uid, gid, 1).into_inner();
+        *pty.node.tty.lock() = Arc::downgrade(&tty);
+        let inode: Arc<dyn Inode> = pty.node.clone();
         tty.set_slave_inode(&inode);
-        ptys.insert(index, node);
         drop(ptys);
         Ok(tty.open_master(flags & O_NONBLOCK))
     }
@@ -239,8 +248,9 @@ impl Directory for Root {
         let number: Option<u32> = std::str::from_utf8(name).ok().and_then(|text| text.parse().ok());
         // "+1" and "01" are no names of 1.
         let index = number.filter(|index| index.to_string().as_bytes() == name).ok_or(Errno::ENOENT)?;
-        let found = self.shared.ptys.lock().get(&index).cloned();
-        found.map(|node| node as Arc<dyn Inode>).ok_or(Errno::ENOENT)
+        let ptys = self.shared.ptys.lock();
+        let found = ptys.get(&index).filter(|pty| pty.in_use).ok_or(Errno::ENOENT)?;
+        Ok(found.node.clone())
     }
 
     fn read_dir(&self, cookie: u64, sink: &mut dyn DirSink) -> Result<(), Errno> {
@@ -250,7 +260,10 @@ impl Directory for Root {
         }
         // The cookie of pseudo-terminal n is n + 1, and goes on at n.
         let from = u32::try_from(cookie.saturating_sub(1)).unwrap_or(u32::MAX);
-        let numbers: Vec<u32> = self.shared.ptys.lock().range(from..).map(|(index, _)| *index).collect();
+        let ptys = self.shared.ptys.lock();
+        let numbers: Vec<u32> =
+            ptys.range(from..).filter(|(_, pty)| pty.in_use).map(|(index, _)| *index).collect();
+        drop(ptys);
         for index in numbers {
             let (name, at) = (index.to_string(), u64::from(index));
             if !sink.entry(&DirEntry { name: name.as_bytes(), ino: at + 3, kind, next: at + 2 }) {
@@ -284,14 +297,15 @@ impl Inode for Node {
     }
     /// A reopening of a slave without a path; nodes are opened by their drivers.
     fn open(self: Arc<Self>, flags: u32) -> Result<Arc<dyn FileOps>, Errno> {
-        self.tty.upgrade().ok_or(Errno::EIO)?.open_slave(flags, false)
+        let tty = self.tty.lock().upgrade().ok_or(Errno::EIO)?;
+        tty.open_slave(flags, false)
     }
 }
 
 /// The terminal of a slave's inode.
 pub(crate) fn tty_of(inode: &Arc<dyn Inode>) -> Option<Arc<Tty>> {
     let any: &dyn std::any::Any = &**inode;
-    any.downcast_ref::<Node>().and_then(|node| node.tty.upgrade())
+    any.downcast_ref::<Node>().and_then(|node| node.tty.lock().upgrade())
 }
 
 #[cfg(test)]

@@ -18,7 +18,11 @@ use std::sync::Arc;
 pub fn ioctl(task: &Arc<Task>, file: &Arc<File>, cmd: u32, arg: u64) -> Option<SysResult> {
     let tty = of_file(file)?;
     let end = file.downcast::<TtyFile>()?;
-    if matches!(cmd, FIONCLEX | FIOCLEX | FIONBIO | FIOASYNC | FIOQSIZE) {
+    // do_vfs_ioctl()'s.
+    let common =
+        matches!(cmd, FIONCLEX | FIOCLEX | FIONBIO | FIOASYNC | FIOQSIZE | FIGETBSZ | FIFREEZE | FITHAW)
+            || matches!(cmd, FICLONE | FICLONERANGE | FIDEDUPERANGE | FS_IOC_FIEMAP);
+    if common {
         return None;
     }
     if end.hung_up() {

@@ -13,6 +13,8 @@ use std::collections::VecDeque;
 pub(crate) const BUF_SIZE: usize = 4096;
 /// The "disabled" control character, also what an end of file is stored as.
 const DISABLED: u8 = 0;
+/// Echo is held back until there is this much, or the input's end (ECHO_COMMIT_WATERMARK).
+const ECHO_BATCH: usize = 256;
 
 /// Echo that waits for room, or for output to be started again.
 enum Echo {
@@ -67,6 +69,8 @@ pub(crate) struct Ldisc {
     column: usize,
     canon_column: usize,
     echo: VecDeque<Echo>,
+    /// What is to be echoed shall be shown before more input is looked at.
+    echo_now: bool,
     /// ^S.
     pub(crate) stopped: bool,
     /// tcflow(TCOOFF).
@@ -100,6 +104,7 @@ impl Ldisc {
             column: 0,
             canon_column: 0,
             echo: VecDeque::new(),
+            echo_now: false,
             stopped: false,
             tco_stopped: false,
         }
@@ -170,6 +175,8 @@ impl Ldisc {
 
     /// Takes typed bytes as far as there is room.
     pub(crate) fn feed(&mut self, typed: &mut VecDeque<u8>, out: &mut Out<'_>, fx: &mut Effects) {
+        // What was shown before this input is with the other side's reader already.
+        let kept = out.queue.len().min(BUF_SIZE - 1);
         while !typed.is_empty() {
             let mut room = BUF_SIZE.saturating_sub(self.buf.len());
             if self.iflag(PARMRK) {
@@ -190,15 +197,14 @@ impl Ldisc {
             self.receive(c, fx);
             if fx.flushed && fx.signals.len() > before {
                 // Output that waits is dropped before the echo of the character that did it.
-                self.drop_output(out);
+                out.queue.truncate(kept);
             }
-            self.show_echo(out);
+            // Echo is shown in batches, and what was not shown yet goes with a signal.
+            if std::mem::take(&mut self.echo_now) || self.echo.len() >= ECHO_BATCH {
+                self.show_echo(out);
+            }
         }
-    }
-
-    /// What a flush leaves: what the other side's reader holds already.
-    fn drop_output(&mut self, out: &mut Out<'_>) {
-        out.queue.truncate(BUF_SIZE - 1);
+        self.show_echo(out);
     }
 
     fn put(&mut self, c: u8, end: bool) {
@@ -269,7 +275,8 @@ impl Ldisc {
     }
 
     fn any_starts(&mut self, fx: &mut Effects) {
-        if self.iflag(IXON) && self.iflag(IXANY) {
+        if self.iflag(IXON) && self.iflag(IXANY) && self.stopped && !self.tco_stopped {
+            self.echo_now = true;
             self.start(fx);
         }
     }
@@ -295,6 +302,7 @@ impl Ldisc {
         let mut c = c;
         if self.iflag(IXON) {
             if c == self.cc(VSTART) {
+                self.echo_now = true;
                 return self.start(fx);
             }
             if c == self.cc(VSTOP) {
