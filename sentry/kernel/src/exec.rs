@@ -21,6 +21,8 @@ pub struct ExecRequest {
     pub path: Vec<u8>,
     pub args: Vec<Vec<u8>>,
     pub env: Vec<Vec<u8>>,
+    /// The path leads through a descriptor that will be closed: an interpreter could not open it.
+    pub inaccessible: bool,
 }
 
 /// Credentials after executing `file` (cap_bprm_creds_from_file()); the flag says whether privilege was gained
@@ -125,9 +127,13 @@ pub fn execve(task: &Arc<Task>, request: ExecRequest) -> Outcome {
 async fn replace(task: &Arc<Task>, request: ExecRequest) -> Result<(), Errno> {
     let process = task.process.clone();
     let ctx = task.context();
+    let (given, inaccessible) = (request.file.id(), request.inaccessible);
     let program = Program { file: request.file, path: request.path, args: request.args, env: request.env };
     // Credentials follow from the program that runs in the end: a script's own bits count for nothing.
     let program = loader::resolve(&ctx, program)?;
+    if inaccessible && program.file.id() != given {
+        return Err(Errno::ENOENT);
+    }
     let (creds, secure) = exec_creds(&task.creds(), &program.file)?;
     let options = load_request(&process, &creds, secure);
     let loaded = loader::load(ctx, &task.kernel.platform, program, options).await?;

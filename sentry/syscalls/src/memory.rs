@@ -7,7 +7,7 @@ use chitin_abi::limits::PAGE_SIZE;
 use chitin_abi::mman::*;
 use chitin_abi::mount::MS_NOEXEC;
 use chitin_abi::prctl::{ARCH_GET_FS, ARCH_GET_GS, ARCH_SET_FS, ARCH_SET_GS};
-use chitin_abi::resource::RLIMIT_DATA;
+use chitin_abi::resource::{RLIM_INFINITY, RLIMIT_AS, RLIMIT_DATA};
 use chitin_kernel::result::SysError;
 use chitin_kernel::{Outcome, Task};
 use chitin_mm::{MappedFile, MmapRequest};
@@ -30,6 +30,9 @@ pub(crate) fn mmap(task: &Arc<Task>, args: Args) -> Outcome {
     let (addr, len, prot, flags) = (args.u64(0), args.u64(1), args.u32(2), args.u32(3));
     let (fd, offset) = (args.i32(4), args.u64(5));
     let request = MmapRequest { addr, len, prot, flags, file: None, offset };
+    if let Err(errno) = may_grow(task, len) {
+        return Outcome::error(errno);
+    }
     if flags & MAP_ANONYMOUS != 0 {
         return native(task.mm().mmap(&*task.platform(), &request));
     }
@@ -74,6 +77,15 @@ fn map_by_hand(task: &Arc<Task>, request: MmapRequest<'_>, host: Option<Arc<std:
     })
 }
 
+/// RLIMIT_AS. What a fixed mapping would replace is not taken off.
+fn may_grow(task: &Task, more: u64) -> Result<(), Errno> {
+    let limit = task.process.rlimit(RLIMIT_AS).rlim_cur;
+    if limit == RLIM_INFINITY || task.mm().space().usage().virt.saturating_add(more) <= limit {
+        return Ok(());
+    }
+    Err(Errno::ENOMEM)
+}
+
 /// The descriptor's access mode and the mount against what is asked for (do_mmap()).
 fn may_map(file: &File, prot: u32, flags: u32) -> Result<(), Errno> {
     let shared = matches!(flags & MAP_TYPE, MAP_SHARED | MAP_SHARED_VALIDATE);
@@ -114,6 +126,9 @@ pub(crate) fn mprotect(task: &Arc<Task>, args: Args) -> Outcome {
 }
 
 pub(crate) fn mremap(task: &Arc<Task>, args: Args) -> Outcome {
+    if let Err(errno) = may_grow(task, args.u64(2).saturating_sub(args.u64(1))) {
+        return Outcome::error(errno);
+    }
     let mm = task.mm();
     native(mm.mremap(&*task.platform(), args.u64(0), args.u64(1), args.u64(2), args.u32(3), args.u64(4)))
 }
@@ -131,6 +146,10 @@ pub(crate) fn brk(task: &Arc<Task>, args: Args) -> Outcome {
     let task = task.clone();
     Outcome::block(async move {
         let limit = task.process.rlimit(RLIMIT_DATA).rlim_cur;
+        let range = mm.brk_range();
+        if may_grow(&task, new.saturating_sub(range.end)).is_err() {
+            return Ok(range.end);
+        }
         Ok(mm.brk(task.platform(), new, limit).await)
     })
 }

@@ -175,7 +175,9 @@ fn exec_request(
     debug_assert!(shown.len() <= 2 * PATH_MAX, "a path argument is bounded");
     // As Linux does, an empty argument list becomes one empty string.
     let args = if args.is_empty() { vec![Vec::new()] } else { args };
-    Ok(ExecRequest { file, path: shown, args, env })
+    let by_descriptor = dirfd != AT_FDCWD && shown.starts_with(b"/dev/fd/");
+    let inaccessible = by_descriptor && task.files().get_fd(dirfd).is_ok_and(|fd| fd.cloexec);
+    Ok(ExecRequest { file, path: shown, args, env, inaccessible })
 }
 
 pub(crate) fn exit(task: &Arc<Task>, args: Args) -> Outcome {

@@ -71,7 +71,10 @@ fn send(process: &Arc<Process>, task: Option<&Arc<Task>>, info: SigInfo, forced:
         return true;
     }
     let fatal = by_default && matches!(default_action(signal), DefaultAction::Terminate | DefaultAction::Core);
-    if signal == SIGKILL || (fatal && !blocked && default_action(signal) == DefaultAction::Terminate) {
+    // A stopped process takes nothing but SIGKILL until it is continued.
+    let stopped = process.signals.lock().stop.is_some();
+    let at_once = fatal && !blocked && !stopped && default_action(signal) == DefaultAction::Terminate;
+    if signal == SIGKILL || at_once {
         exit::group_exit(process, ExitStatus::Signaled { signal, core: false });
         return true;
     }
