@@ -17,6 +17,8 @@ mod job;
 mod ldisc;
 mod speed;
 #[cfg(test)]
+mod pair_tests;
+#[cfg(test)]
 mod tests;
 
 pub use console::ConsoleTty;
