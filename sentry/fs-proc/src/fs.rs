@@ -111,8 +111,7 @@ impl Inode for Root {
         FileKind::Directory
     }
     fn attr(&self) -> Result<Attr, Errno> {
-        let mut attr =
-            self.shared.attr(ROOT_INO, FileKind::Directory, 0o555, self.shared.kernel.boot_ns);
+        let mut attr = self.shared.attr(ROOT_INO, FileKind::Directory, 0o555, self.shared.kernel.boot_ns);
         let dirs = self.tree.children().iter().filter(|child| child.kind() == FileKind::Directory).count();
         let processes = self.shared.kernel.processes().len();
         attr.nlink = u32::try_from(dirs.saturating_add(processes).saturating_add(2)).unwrap_or(u32::MAX);

@@ -7,9 +7,9 @@ use crate::format::{number, put, trimmed};
 use crate::tree::{Entry, Node, dir, file, writable};
 use chitin_abi::Errno;
 use chitin_abi::limits::NGROUPS_MAX;
+use chitin_kernel::Kernel;
 use chitin_kernel::kernel::{RELEASE, VERSION};
 use chitin_kernel::sysctl::Sysctls;
-use chitin_kernel::Kernel;
 use chitin_vfs::Caller;
 use parking_lot::Mutex;
 use std::sync::Arc;
@@ -68,10 +68,7 @@ pub(crate) static ROOT: &[Entry] = &[
     dir("dev", &[]),
     dir("fs", FS),
     dir("kernel", KERNEL),
-    dir(
-        "net",
-        &[dir("core", CORE), dir("ipv4", IPV4), dir("ipv6", IPV6), dir("unix", UNIX)],
-    ),
+    dir("net", &[dir("core", CORE), dir("ipv4", IPV4), dir("ipv6", IPV6), dir("unix", UNIX)]),
     dir("user", USER),
     dir("vm", VM),
 ];

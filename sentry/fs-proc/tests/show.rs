@@ -29,16 +29,22 @@ fn shapes_of_the_host() {
     let host = |path: &str| std::fs::read_to_string(path).unwrap();
     same_shape("status", &guest.read("/proc/self/status"), &host("/proc/self/status"), &SHADOW_STACK);
     // What depends on the host's configuration.
-    let optional = ["CmaTotal", "CmaFree", "Unaccepted", "Balloon", "DirectMap2M", "DirectMap1G", "HardwareCorrupted"];
+    let optional =
+        ["CmaTotal", "CmaFree", "Unaccepted", "Balloon", "DirectMap2M", "DirectMap1G", "HardwareCorrupted"];
     same_shape("meminfo", &guest.read("/proc/meminfo"), &host("/proc/meminfo"), &optional);
     same_shape("io", &guest.read("/proc/self/io"), &host("/proc/self/io"), &[]);
     let fields = |text: String| text.rsplit_once(')').unwrap().1.split_whitespace().count();
     assert_eq!(fields(guest.read("/proc/self/stat")), fields(host("/proc/self/stat")));
     assert_eq!(guest.read("/proc/self/statm").split_whitespace().count(), 7);
-    let limits = |text: String| text.lines().map(|line| line.get(..25).unwrap().to_string()).collect::<Vec<_>>();
+    let limits =
+        |text: String| text.lines().map(|line| line.get(..25).unwrap().to_string()).collect::<Vec<_>>();
     assert_eq!(limits(guest.read("/proc/self/limits")), limits(host("/proc/self/limits")));
     for path in ["/proc/uptime", "/proc/loadavg"] {
-        assert_eq!(guest.read(path).split([' ', '/']).count(), host(path).split([' ', '/']).count(), "{path}");
+        assert_eq!(
+            guest.read(path).split([' ', '/']).count(),
+            host(path).split([' ', '/']).count(),
+            "{path}"
+        );
     }
     for path in ["/proc/net/tcp", "/proc/net/udp", "/proc/net/dev", "/proc/swaps", "/proc/net/route"] {
         assert_eq!(guest.read(path).lines().next(), host(path).lines().next(), "{path}");

@@ -25,16 +25,16 @@ fn link(target: &str) -> Item {
 
 /// The whole tree.
 pub(crate) fn tree(kernel: &Kernel) -> Item {
-    let links = kernel
-        .extension::<ProcNet>()
-        .map_or_else(|| vec![NetLink::loopback()], |stack| stack.0.links());
+    let links =
+        kernel.extension::<ProcNet>().map_or_else(|| vec![NetLink::loopback()], |stack| stack.0.links());
     let mut net = BTreeMap::new();
     let mut devices = BTreeMap::new();
     for one in &links {
         net.insert(one.name.clone(), link(&format!("../../devices/virtual/net/{}", one.name)));
         devices.insert(one.name.clone(), interface(one));
     }
-    let virtual_devices = [("net", Item::Dir(devices)), ("mem", empty()), ("misc", empty()), ("tty", empty())];
+    let virtual_devices =
+        [("net", Item::Dir(devices)), ("mem", empty()), ("misc", empty()), ("tty", empty())];
     dir([
         ("block", empty()),
         ("bus", dir([("cpu", bus()), ("pci", bus()), ("platform", bus())])),
@@ -88,13 +88,7 @@ fn kernel_dir() -> Item {
     };
     dir([
         ("debug", empty()),
-        (
-            "mm",
-            dir([
-                ("hugepages", dir([("hugepages-2048kB", pool())])),
-                ("transparent_hugepage", huge),
-            ]),
-        ),
+        ("mm", dir([("hugepages", dir([("hugepages-2048kB", pool())])), ("transparent_hugepage", huge)])),
         ("security", empty()),
         ("tracing", empty()),
         ("uevent_helper", text("")),
@@ -281,7 +275,16 @@ fn interface(link: &NetLink) -> Item {
         ("iflink", text(link.index)),
         ("link_mode", text(0)),
         ("mtu", text(link.mtu)),
-        ("operstate", text(if loopback { "unknown" } else if up { "up" } else { "down" })),
+        (
+            "operstate",
+            text(if loopback {
+                "unknown"
+            } else if up {
+                "up"
+            } else {
+                "down"
+            }),
+        ),
         ("statistics", Item::Dir(statistics)),
         ("subsystem", Item::Link("../../../../class/net".to_string())),
         ("tx_queue_len", text(1000)),

@@ -83,15 +83,6 @@ pub trait NetFiles: Send + Sync {
 /// The sandbox's [`NetFiles`].
 pub struct ProcNet(pub Box<dyn NetFiles>);
 
-/// The lines of /proc/sysvipc below the heading; whoever implements System V IPC puts one into the kernel's extensions.
-pub trait IpcLines: Send + Sync {
-    /// `kind`: "msg", "sem" or "shm".
-    fn lines(&self, kind: &str) -> Vec<u8>;
-}
-
-/// The sandbox's [`IpcLines`].
-pub struct ProcIpc(pub Box<dyn IpcLines>);
-
 /// A network interface as /sys/class/net shows it.
 #[derive(Clone, Debug)]
 pub struct NetLink {

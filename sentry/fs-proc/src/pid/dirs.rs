@@ -78,8 +78,7 @@ pub(super) fn list(inode: &PidInode, cookie: u64, sink: &mut dyn DirSink) -> Res
     let subject = inode.subject(Errno::ENOENT)?;
     let mut emit = |at: u64, name: &[u8], who: &Who, node: PidNode| {
         let ino = node.ino(&inode.shared, who);
-        at < cookie
-            || sink.entry(&DirEntry { name, ino, kind: node.file_kind(), next: at.saturating_add(1) })
+        at < cookie || sink.entry(&DirEntry { name, ino, kind: node.file_kind(), next: at.saturating_add(1) })
     };
     if let Some((entries, first)) = rows(inode, subject.single) {
         for ((entry, number), at) in entries.iter().zip(first..).zip(0..) {

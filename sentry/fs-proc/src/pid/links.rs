@@ -8,18 +8,8 @@ use chitin_abi::Errno;
 use chitin_vfs::{Caller, LinkTarget, Path};
 
 /// In the order that readdir shows them.
-pub(super) const NAMESPACES: &[&str] = &[
-    "net",
-    "uts",
-    "ipc",
-    "pid",
-    "pid_for_children",
-    "user",
-    "mnt",
-    "cgroup",
-    "time",
-    "time_for_children",
-];
+pub(super) const NAMESPACES: &[&str] =
+    &["net", "uts", "ipc", "pid", "pid_for_children", "user", "mnt", "cgroup", "time", "time_for_children"];
 
 /// Which of the objects in the process a link shows.
 #[derive(Clone, Copy, PartialEq, Eq)]

@@ -98,7 +98,8 @@ pub(super) fn sched(subject: &Subject, _opener: &Caller, out: &mut Vec<u8>) -> S
 }
 
 pub(super) fn schedstat(subject: &Subject, _opener: &Caller, out: &mut Vec<u8>) -> Shown {
-    let switches = subject.task.as_ref().map_or(0, |task| task.counters.voluntary_switches.load(Ordering::Relaxed));
+    let switches =
+        subject.task.as_ref().map_or(0, |task| task.counters.voluntary_switches.load(Ordering::Relaxed));
     put!(out, "{} 0 {switches}\n", cpu_ns(subject));
     Ok(())
 }

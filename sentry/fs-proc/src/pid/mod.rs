@@ -79,7 +79,8 @@ impl Who {
             None => (process.leader(), false),
             Some(thread) => {
                 let living = process.threads();
-                let task = thread.upgrade().filter(|task| living.iter().any(|known| Arc::ptr_eq(known, task)));
+                let task =
+                    thread.upgrade().filter(|task| living.iter().any(|known| Arc::ptr_eq(known, task)));
                 if task.is_none() && !(living.is_empty() && self.tid == self.pid) {
                     return None;
                 }
@@ -95,7 +96,10 @@ impl Who {
         let ticks = self.started.saturating_sub(shared.kernel.boot_ns) / 10_000_000;
         let single = u64::from(self.thread.is_some()) << 7;
         let id = u64::from(self.tid.unsigned_abs()) & 0x7fff;
-        (ticks & 0x1f_ffff) << 43 | id << 28 | (single | u64::from(kind & 0x7f)) << 20 | u64::from(sub & 0xf_ffff)
+        (ticks & 0x1f_ffff) << 43
+            | id << 28
+            | (single | u64::from(kind & 0x7f)) << 20
+            | u64::from(sub & 0xf_ffff)
     }
 }
 

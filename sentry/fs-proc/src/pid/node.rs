@@ -54,11 +54,9 @@ impl PidNode {
 
     pub(super) fn file_kind(&self) -> FileKind {
         match self {
-            PidNode::Root
-            | PidNode::Tasks
-            | PidNode::Fds
-            | PidNode::FdInfos
-            | PidNode::Namespaces => FileKind::Directory,
+            PidNode::Root | PidNode::Tasks | PidNode::Fds | PidNode::FdInfos | PidNode::Namespaces => {
+                FileKind::Directory
+            }
             PidNode::Entry(entry, _) => match entry.kind {
                 PidKind::Link(_) => FileKind::Symlink,
                 PidKind::Dir(_) | PidKind::Special(_) => FileKind::Directory,

@@ -88,7 +88,10 @@ pub(super) fn stat(subject: &Subject, opener: &Caller, out: &mut Vec<u8>) -> Res
     if task.is_none() {
         flags |= PF_EXITING;
     }
-    put!(out, "{} {} {} {} {} {flags} ", process.ppid(), process.pgid(), process.sid(), 0, -1);
+    let tty = process.tty();
+    let (dev, foreground) = tty.map_or((0, -1), |tty| (tty.dev(), tty.foreground()));
+    let (ppid, pgid, sid) = (process.ppid(), process.pgid(), process.sid());
+    put!(out, "{ppid} {pgid} {sid} {dev} {foreground} {flags} ");
     // Faults: the host counts them for its own accounting only.
     put!(out, "0 0 0 0 ");
 

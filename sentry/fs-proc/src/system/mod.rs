@@ -49,11 +49,7 @@ pub(crate) static ROOT: &[Entry] = &[
     file("partitions", tables::partitions),
     dir(
         "pressure",
-        &[
-            file("cpu", tables::pressure),
-            file("io", tables::pressure),
-            file("memory", tables::pressure),
-        ],
+        &[file("cpu", tables::pressure), file("io", tables::pressure), file("memory", tables::pressure)],
     ),
     file("softirqs", tables::softirqs),
     file("stat", stats::stat),

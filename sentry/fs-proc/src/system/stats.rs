@@ -18,7 +18,8 @@ fn busy(kernel: &Kernel) -> (u64, u64) {
         let (own_user, own_system) = process.cpu_ns();
         let children = process.usage_children();
         user = user.saturating_add(own_user).saturating_add(micros(&children.ru_utime).saturating_mul(1000));
-        system = system.saturating_add(own_system).saturating_add(micros(&children.ru_stime).saturating_mul(1000));
+        system =
+            system.saturating_add(own_system).saturating_add(micros(&children.ru_stime).saturating_mul(1000));
     }
     (user, system)
 }

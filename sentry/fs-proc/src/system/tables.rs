@@ -87,7 +87,10 @@ pub(super) fn key_users(_kernel: &Arc<Kernel>, out: &mut Vec<u8>) -> Shown {
 }
 
 pub(super) fn pressure(_kernel: &Arc<Kernel>, out: &mut Vec<u8>) -> Shown {
-    put!(out, "some avg10=0.00 avg60=0.00 avg300=0.00 total=0\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=0\n");
+    put!(
+        out,
+        "some avg10=0.00 avg60=0.00 avg300=0.00 total=0\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=0\n"
+    );
     Ok(())
 }
 
@@ -127,8 +130,7 @@ pub(super) fn interrupts(kernel: &Arc<Kernel>, out: &mut Vec<u8>) -> Shown {
 
 pub(super) fn softirqs(kernel: &Arc<Kernel>, out: &mut Vec<u8>) -> Shown {
     cpu_heading(kernel, 20, out);
-    for name in
-        ["HI", "TIMER", "NET_TX", "NET_RX", "BLOCK", "IRQ_POLL", "TASKLET", "SCHED", "HRTIMER", "RCU"]
+    for name in ["HI", "TIMER", "NET_TX", "NET_RX", "BLOCK", "IRQ_POLL", "TASKLET", "SCHED", "HRTIMER", "RCU"]
     {
         put!(out, "{name:>12}:");
         for _ in cpu_numbers(kernel) {
@@ -145,35 +147,14 @@ fn cpu_numbers(kernel: &Kernel) -> std::ops::Range<usize> {
 }
 
 pub(super) fn ipc_msg(kernel: &Arc<Kernel>, out: &mut Vec<u8>) -> Shown {
-    ipc(
-        kernel,
-        "msg",
-        "       key      msqid perms      cbytes       qnum lspid lrpid   uid   gid  cuid  cgid      stime      rtime      ctime\n",
-        out,
-    )
+    out.extend_from_slice(kernel.ipc.proc_msg().as_bytes());
+    Ok(())
 }
 pub(super) fn ipc_sem(kernel: &Arc<Kernel>, out: &mut Vec<u8>) -> Shown {
-    ipc(
-        kernel,
-        "sem",
-        "       key      semid perms      nsems   uid   gid  cuid  cgid      otime      ctime\n",
-        out,
-    )
+    out.extend_from_slice(kernel.ipc.proc_sem().as_bytes());
+    Ok(())
 }
 pub(super) fn ipc_shm(kernel: &Arc<Kernel>, out: &mut Vec<u8>) -> Shown {
-    ipc(
-        kernel,
-        "shm",
-        "       key      shmid perms                  size  cpid  lpid nattch   uid   gid  cuid  cgid      atime      dtime      ctime                   rss                  swap\n",
-        out,
-    )
-}
-
-/// The heading, then the objects' lines from whoever has them.
-fn ipc(kernel: &Kernel, kind: &str, heading: &str, out: &mut Vec<u8>) -> Shown {
-    out.extend_from_slice(heading.as_bytes());
-    if let Some(objects) = kernel.extension::<chitin_kernel::inspect::ProcIpc>() {
-        out.extend_from_slice(&objects.0.lines(kind));
-    }
+    out.extend_from_slice(kernel.ipc.proc_shm().as_bytes());
     Ok(())
 }

@@ -220,7 +220,8 @@ impl Guest {
         let fs = FsState::new(ns.clone(), 0o22);
         let (_, top, cwd, umask) = fs.snapshot();
         let caller = chitin_vfs::Caller { tgid: 1, tid: 1, creds: Arc::new(Creds::root()) };
-        let ctx = chitin_vfs::Context { vfs: kernel.vfs.clone(), ns: ns.clone(), root: top, cwd, caller, umask };
+        let ctx =
+            chitin_vfs::Context { vfs: kernel.vfs.clone(), ns: ns.clone(), root: top, cwd, caller, umask };
         let how = OpenHow { flags: 0o102, perm: 0o777, ..OpenHow::default() };
         let Opened::File(file) = ctx.open(&ctx.cwd, b"/prog", &how).unwrap() else { panic!("a file") };
         file.write(&mut SliceSource::new(&program())).unwrap();
@@ -251,7 +252,8 @@ impl Guest {
 
     pub fn read(&self, path: &str) -> String {
         let file = self.open(path, 0).unwrap_or_else(|error| panic!("{path}: {error:?}"));
-        String::from_utf8_lossy(&read_all(&file).unwrap_or_else(|error| panic!("{path}: {error:?}"))).into_owned()
+        String::from_utf8_lossy(&read_all(&file).unwrap_or_else(|error| panic!("{path}: {error:?}")))
+            .into_owned()
     }
 
     pub fn write(&self, path: &str, text: &str) -> Result<usize, Errno> {
