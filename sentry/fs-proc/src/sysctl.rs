@@ -40,7 +40,7 @@ macro_rules! tunables {
             }
             let mut other = 0;
             while other < OTHERS.len() {
-                all[at + other] = copy(&OTHERS[other]);
+                all[at + other] = OTHERS[other];
                 other += 1;
             }
             all
@@ -49,18 +49,6 @@ macro_rules! tunables {
 }
 
 const EMPTY: Entry = Entry { name: "", perm: 0, node: Node::Dir(&[]) };
-
-const fn copy(entry: &Entry) -> Entry {
-    let node = match entry.node {
-        Node::Dir(entries) => Node::Dir(entries),
-        Node::File(show, store) => Node::File(show, store),
-        Node::Link(text) => Node::Link(text),
-        Node::SelfLink => Node::SelfLink,
-        Node::ThreadSelf => Node::ThreadSelf,
-        Node::Sysctl(sysctl) => Node::Sysctl(sysctl),
-    };
-    Entry { name: entry.name, perm: entry.perm, node }
-}
 
 pub(crate) static ROOT: &[Entry] = &[
     dir("abi", &[]),

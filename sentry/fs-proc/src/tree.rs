@@ -17,6 +17,7 @@ pub(crate) type Show = fn(&Arc<Kernel>, &mut Vec<u8>) -> Result<(), Errno>;
 /// Works on what was written to a file; the caller is who opened it.
 pub(crate) type Store = fn(&Arc<Kernel>, &Caller, &[u8]) -> Result<(), Errno>;
 
+#[derive(Clone, Copy)]
 pub(crate) enum Node {
     Dir(&'static [Entry]),
     File(Show, Option<Store>),
@@ -28,6 +29,7 @@ pub(crate) enum Node {
 }
 
 /// A row of a table.
+#[derive(Clone, Copy)]
 pub(crate) struct Entry {
     pub(crate) name: &'static str,
     pub(crate) perm: u32,
