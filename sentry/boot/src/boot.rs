@@ -52,7 +52,8 @@ impl Sandbox {
 }
 
 fn take(number: i32, what: &str) -> Result<OwnedFd, String> {
-    chitin_host::inherit::take(number).map_err(|error| format!("descriptor {number} ({what}) is not open: {error}"))
+    chitin_host::inherit::take(number)
+        .map_err(|error| format!("descriptor {number} ({what}) is not open: {error}"))
 }
 
 /// Boots. An error's text is for the user.
@@ -80,10 +81,7 @@ pub fn boot(config: BootConfig) -> Result<Sandbox, String> {
     let proc_dir = proc_fd.try_clone().map_err(|error| format!("cannot keep procfs: {error}"))?;
     let proc_fds = [proc_fd.as_raw_fd(), proc_dir.as_raw_fd()];
     let platform = make_platform(config.platform, proc_dir)?;
-    let options = FilterOptions {
-        proc_fds,
-        overlay_dir: overlay_dir.as_ref().map(|dir| dir.as_raw_fd()),
-    };
+    let options = FilterOptions { proc_fds, overlay_dir: overlay_dir.as_ref().map(|dir| dir.as_raw_fd()) };
     chitin_host::filestore::set_proc_dir(proc_fd.into_fd());
     let reactor = Reactor::start().map_err(|error| format!("cannot start the reactor: {error}"))?;
     filter::install(options, filter::Rules::default())?;
@@ -101,11 +99,14 @@ fn make_platform(choice: PlatformChoice, proc_dir: OwnedFd) -> Result<Arc<dyn Pl
         PlatformChoice::Auto | PlatformChoice::Seccomp => {
             let config = Config { proc_dir: Some(proc_dir), options: Options::default() };
             let platform = SeccompPlatform::new(config).map_err(|error| error.to_string())?;
-            let why = if choice == PlatformChoice::Auto { "the default, and the host has it" } else { "asked for" };
+            let why =
+                if choice == PlatformChoice::Auto { "the default, and the host has it" } else { "asked for" };
             tracing::info!(platform = "seccomp", why, features = ?platform.features(), "platform chosen");
             Ok(Arc::new(platform))
         }
-        PlatformChoice::Ptrace => Err("--platform=ptrace is not supported yet; use --platform=seccomp".into()),
+        PlatformChoice::Ptrace => {
+            Err("--platform=ptrace is not supported yet; use --platform=seccomp".into())
+        }
         PlatformChoice::Kvm => Err("--platform=kvm is not supported yet; use --platform=seccomp".into()),
     }
 }
@@ -156,16 +157,9 @@ fn make_container(
     let fs = FsState::new(ns.clone(), settings.umask.unwrap_or(0o022));
     let creds = process::creds(settings);
     let root = ns.root();
-    let caller =
-        chitin_vfs::Caller { tgid: 1, tid: 1, creds: Arc::new(chitin_vfs::Creds::root()) };
-    let ctx = chitin_vfs::Context {
-        vfs: kernel.vfs.clone(),
-        ns,
-        cwd: root.clone(),
-        root,
-        caller,
-        umask: 0o022,
-    };
+    let caller = chitin_vfs::Caller { tgid: 1, tid: 1, creds: Arc::new(chitin_vfs::Creds::root()) };
+    let ctx =
+        chitin_vfs::Context { vfs: kernel.vfs.clone(), ns, cwd: root.clone(), root, caller, umask: 0o022 };
     let cwd = working_directory(&ctx, &settings.cwd)
         .map_err(|errno| format!("process.cwd: {}: {}", settings.cwd, errno.message()))?;
     fs.set_cwd(cwd);
@@ -248,7 +242,8 @@ fn standard_files(
     }
     let first = taken.first().map(|(_, file)| file.clone());
     for (number, host) in container.process.stdio.iter().enumerate() {
-        let file = taken.iter().find(|(known, _)| known == host).map(|(_, file)| file.clone()).or(first.clone());
+        let file =
+            taken.iter().find(|(known, _)| known == host).map(|(_, file)| file.clone()).or(first.clone());
         if let (Some(file), Ok(number)) = (file, i32::try_from(number)) {
             table
                 .set(number, file, false, 3)
@@ -273,7 +268,9 @@ fn follow_size(console: &Arc<Tty>) -> Result<(), String> {
         .stack_size(128 << 10)
         .spawn(follow)
         .map(|_| ())
-        .map_err(|error| format!("cannot start the window size thread: {error}; raise the limit on processes"))
+        .map_err(|error| {
+            format!("cannot start the window size thread: {error}; raise the limit on processes")
+        })
 }
 
 /// A terminal's size in characters.
@@ -288,7 +285,9 @@ fn start_workers(kernel: &Arc<Kernel>) -> Result<(), String> {
             .name(format!("worker-{index}"))
             .stack_size(WORKER_STACK)
             .spawn(move || run::worker(&kernel))
-            .map_err(|error| format!("cannot start a worker thread: {error}; raise the limit on processes"))?;
+            .map_err(|error| {
+                format!("cannot start a worker thread: {error}; raise the limit on processes")
+            })?;
     }
     Ok(())
 }

@@ -41,7 +41,13 @@ pub struct Control {
 
 impl Control {
     pub fn new(kernel: Arc<Kernel>, init: Arc<Task>, id: String) -> Arc<Control> {
-        Arc::new(Control { kernel, init, id, started: AtomicBool::new(false), connections: AtomicUsize::new(0) })
+        Arc::new(Control {
+            kernel,
+            init,
+            id,
+            started: AtomicBool::new(false),
+            connections: AtomicUsize::new(0),
+        })
     }
 
     /// Starts serving; with `start` the container runs at once.
@@ -56,7 +62,9 @@ impl Control {
                     own.accept(stream);
                 }
             })
-            .map_err(|error| format!("cannot start the control thread: {error}; raise the limit on processes"))?;
+            .map_err(|error| {
+                format!("cannot start the control thread: {error}; raise the limit on processes")
+            })?;
         if start {
             self.start();
         }
@@ -77,10 +85,11 @@ impl Control {
             return;
         }
         let own = self.clone();
-        let spawned = std::thread::Builder::new().name("control-conn".into()).stack_size(STACK).spawn(move || {
-            own.talk(stream);
-            own.connections.fetch_sub(1, Ordering::AcqRel);
-        });
+        let spawned =
+            std::thread::Builder::new().name("control-conn".into()).stack_size(STACK).spawn(move || {
+                own.talk(stream);
+                own.connections.fetch_sub(1, Ordering::AcqRel);
+            });
         if spawned.is_err() {
             self.connections.fetch_sub(1, Ordering::AcqRel);
         }

@@ -19,7 +19,9 @@ fn level(level: LogLevel) -> LevelFilter {
 pub fn start(config: &BootConfig) -> Result<Option<Arc<File>>, String> {
     let Some(number) = config.debug_log_fd else { return Ok(None) };
     let fd = chitin_host::inherit::take(number).map_err(|error| {
-        format!("cannot use the debug log, descriptor {number}: {error}; check the file given with --debug-log")
+        format!(
+            "cannot use the debug log, descriptor {number}: {error}; check the file given with --debug-log"
+        )
     })?;
     let file = Arc::new(File::from(fd));
     let writer = Mutex::new(file.clone());

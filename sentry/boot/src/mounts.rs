@@ -53,9 +53,28 @@ fn flag(option: &str) -> Option<(u64, bool)> {
 
 /// Options that say how, not what, and never reach a file system.
 const HOW: [&str; 22] = [
-    "bind", "rbind", "private", "rprivate", "shared", "rshared", "slave", "rslave", "unbindable", "runbindable",
-    "defaults", "sync", "async", "dirsync", "mand", "nomand", "silent", "loud", "iversion", "noiversion",
-    "tmpcopyup", "copy-symlink",
+    "bind",
+    "rbind",
+    "private",
+    "rprivate",
+    "shared",
+    "rshared",
+    "slave",
+    "rslave",
+    "unbindable",
+    "runbindable",
+    "defaults",
+    "sync",
+    "async",
+    "dirsync",
+    "mand",
+    "nomand",
+    "silent",
+    "loud",
+    "iversion",
+    "noiversion",
+    "tmpcopyup",
+    "copy-symlink",
 ];
 
 /// Flags for the mount, and the option string for the file system.
@@ -87,7 +106,8 @@ impl Mounter<'_> {
         }
         self.devices(&ctx)?;
         for path in &self.container.masked_paths {
-            self.mask(&ctx, path).map_err(|errno| format!("linux.maskedPaths: {path}: {}", errno.message()))?;
+            self.mask(&ctx, path)
+                .map_err(|errno| format!("linux.maskedPaths: {path}: {}", errno.message()))?;
         }
         for path in &self.container.readonly_paths {
             self.make_readonly(&ctx, path)
@@ -118,8 +138,9 @@ impl Mounter<'_> {
             readonly: overlaid || self.container.root_readonly,
             ..GoferOptions::default()
         };
-        let lower = GoferFs::attach(self.client.clone(), self.container.root_gofer_root, options)
-            .map_err(|error| format!("root: the gofer does not serve it: {error}; see the gofer's messages"))?;
+        let lower = GoferFs::attach(self.client.clone(), self.container.root_gofer_root, options).map_err(
+            |error| format!("root: the gofer does not serve it: {error}; see the gofer's messages"),
+        )?;
         Ok(if overlaid { self.overlay(lower) } else { lower })
     }
 
@@ -139,9 +160,11 @@ impl Mounter<'_> {
             }
             None => {
                 let fs = self.types.make(&config.fstype, &data).map_err(|errno| match errno {
-                    Errno::ENODEV => "the type is not supported; remove the mount or use bind, tmpfs, proc, sysfs, \
+                    Errno::ENODEV => {
+                        "the type is not supported; remove the mount or use bind, tmpfs, proc, sysfs, \
                                       devpts, mqueue, devtmpfs or cgroup"
-                        .to_string(),
+                            .to_string()
+                    }
                     errno => format!("{} (options: {})", errno.message(), String::from_utf8_lossy(&data)),
                 })?;
                 (fs, false)

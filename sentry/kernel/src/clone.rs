@@ -33,7 +33,8 @@ pub struct CloneRequest {
 }
 
 /// Namespaces other than the mount namespace.
-const CLONE_NEW: u64 = CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP;
+const CLONE_NEW: u64 =
+    CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP;
 
 fn check(task: &Task, request: &CloneRequest) -> Result<(), Errno> {
     let flags = request.flags;

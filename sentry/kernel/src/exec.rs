@@ -217,4 +217,3 @@ fn take_leadership(task: &Arc<Task>) {
     task.tid.store(pid, Ordering::Relaxed);
     tree.insert_task(pid, task.clone());
 }
-

@@ -166,12 +166,15 @@ fn end_process(task: &Arc<Task>, process: &Arc<Process>) {
     let Some(parent) = parent else { return };
     let handler = parent.handlers().get(SIGCHLD);
     let signal = u32::try_from(process.exit_signal.load(Ordering::Relaxed)).unwrap_or(0);
-    let unwanted = signal == SIGCHLD && (handler.sa_handler == SIG_IGN || handler.sa_flags & SA_NOCLDWAIT != 0);
+    let unwanted =
+        signal == SIGCHLD && (handler.sa_handler == SIG_IGN || handler.sa_flags & SA_NOCLDWAIT != 0);
     if signal != 0 {
         let uid = task.creds().uid;
         let (code, value) = match status {
             ExitStatus::Exited(code) => (CLD_EXITED, i32::from(code)),
-            ExitStatus::Signaled { signal, core } => (if core { CLD_DUMPED } else { CLD_KILLED }, signal as i32),
+            ExitStatus::Signaled { signal, core } => {
+                (if core { CLD_DUMPED } else { CLD_KILLED }, signal as i32)
+            }
         };
         let (user, system) = process.cpu_ticks();
         let mut info = SigInfo::child(code, process.pid, uid, value, user, system);

@@ -114,7 +114,13 @@ impl FdTable {
     }
 
     /// Puts a file at `fd`, replacing what was there (dup2): the replaced file is returned, to be closed.
-    pub fn set(&self, fd: i32, file: Arc<File>, cloexec: bool, limit: u64) -> Result<Option<Arc<File>>, Errno> {
+    pub fn set(
+        &self,
+        fd: i32,
+        file: Arc<File>,
+        cloexec: bool,
+        limit: u64,
+    ) -> Result<Option<Arc<File>>, Errno> {
         let index = usize::try_from(fd).map_err(|_| Errno::EBADF)?;
         if index as u64 >= limit.min(NR_OPEN) {
             return Err(Errno::EBADF);

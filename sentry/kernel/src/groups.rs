@@ -41,7 +41,8 @@ impl Kernel {
         }
         if pgid != target.pid {
             let sid = caller.sid();
-            let exists = tree.processes().iter().any(|process| process.pgid() == pgid && process.sid() == sid);
+            let exists =
+                tree.processes().iter().any(|process| process.pgid() == pgid && process.sid() == sid);
             if !exists {
                 return Err(Errno::EPERM);
             }

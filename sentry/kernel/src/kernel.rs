@@ -66,7 +66,12 @@ pub struct Kernel {
 }
 
 impl Kernel {
-    pub fn new(platform: Arc<dyn Platform>, reactor: Arc<Reactor>, machine: Machine, uts: Uts) -> Arc<Kernel> {
+    pub fn new(
+        platform: Arc<dyn Platform>,
+        reactor: Arc<Reactor>,
+        machine: Machine,
+        uts: Uts,
+    ) -> Arc<Kernel> {
         Arc::new(Kernel {
             platform,
             vfs: Arc::default(),
@@ -162,9 +167,11 @@ impl Kernel {
     pub fn is_orphaned_group(&self, process: &Process) -> bool {
         let (pgid, sid) = (process.pgid(), process.sid());
         self.processes_in_group(pgid).iter().all(|member| match member.parent() {
-            Some(parent) => parent.pid == 1 && parent.pgid() != pgid && parent.sid() != sid
-                || parent.pgid() == pgid
-                || parent.sid() != sid,
+            Some(parent) => {
+                parent.pid == 1 && parent.pgid() != pgid && parent.sid() != sid
+                    || parent.pgid() == pgid
+                    || parent.sid() != sid
+            }
             None => true,
         })
     }

@@ -133,7 +133,11 @@ impl Process {
         })
     }
     /// Changes a limit under the lock; `edit` sees the old value and answers the new one or an error.
-    pub fn edit_rlimit<E>(&self, which: u32, edit: impl FnOnce(Rlimit) -> Result<Rlimit, E>) -> Result<Rlimit, E> {
+    pub fn edit_rlimit<E>(
+        &self,
+        which: u32,
+        edit: impl FnOnce(Rlimit) -> Result<Rlimit, E>,
+    ) -> Result<Rlimit, E> {
         let mut limits = self.rlimits.lock();
         let fallback = Rlimit::default();
         let old = limits.get(which as usize).copied().unwrap_or(fallback);

@@ -135,7 +135,11 @@ impl Task {
     }
 
     /// Replaces memory and platform task (execve).
-    pub(crate) fn replace_memory(&self, mm: Arc<Mm>, platform: Arc<dyn PlatformTask>) -> Arc<dyn PlatformTask> {
+    pub(crate) fn replace_memory(
+        &self,
+        mm: Arc<Mm>,
+        platform: Arc<dyn PlatformTask>,
+    ) -> Arc<dyn PlatformTask> {
         let old = std::mem::replace(&mut *self.mm.write(), mm);
         drop(old);
         std::mem::replace(&mut *self.platform.write(), platform)

@@ -25,7 +25,10 @@ impl Tree {
         for _ in 0..PID_MAX {
             self.last = if self.last >= PID_MAX - 1 { RESERVED } else { self.last + 1 };
             let id = self.last;
-            if !self.processes.contains_key(&id) && !self.tasks.contains_key(&id) && !self.is_group_or_session(id) {
+            if !self.processes.contains_key(&id)
+                && !self.tasks.contains_key(&id)
+                && !self.is_group_or_session(id)
+            {
                 return Some(id);
             }
         }

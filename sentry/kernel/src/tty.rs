@@ -15,9 +15,9 @@ mod file;
 mod ioctl;
 mod job;
 mod ldisc;
-mod speed;
 #[cfg(test)]
 mod pair_tests;
+mod speed;
 #[cfg(test)]
 mod tests;
 

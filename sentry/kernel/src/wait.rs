@@ -116,7 +116,9 @@ pub(crate) fn reap(kernel: &Arc<Kernel>, parent: &Arc<Process>, child: &Arc<Proc
     let mut tree = kernel.tree.lock();
     {
         let mut links = parent.links.lock();
-        let Some(at) = links.children.iter().position(|known| Arc::ptr_eq(known, child)) else { return false };
+        let Some(at) = links.children.iter().position(|known| Arc::ptr_eq(known, child)) else {
+            return false;
+        };
         links.children.remove(at);
     }
     let usage = child.usage_self_and_children();

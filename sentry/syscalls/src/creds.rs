@@ -257,7 +257,7 @@ pub(crate) fn setgroups(task: &Arc<Task>, args: Args) -> Outcome {
             return Err(Errno::EPERM);
         }
         let count = usize::try_from(args.u32(0)).map_err(|_| Errno::EINVAL)?;
-        if count > NGROUPS_MAX as usize {
+        if count > NGROUPS_MAX {
             return Err(Errno::EINVAL);
         }
         let mut groups: Vec<u32> = task.mm().read_array(args.u64(1), count)?;

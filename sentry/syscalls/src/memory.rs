@@ -58,7 +58,11 @@ pub(crate) fn mmap(task: &Arc<Task>, args: Args) -> Outcome {
 }
 
 /// Maps through the sentry's own operation: for files that are not what the guest's arguments say.
-fn map_by_hand(task: &Arc<Task>, request: MmapRequest<'_>, host: Option<Arc<std::os::fd::OwnedFd>>) -> Outcome {
+fn map_by_hand(
+    task: &Arc<Task>,
+    request: MmapRequest<'_>,
+    host: Option<Arc<std::os::fd::OwnedFd>>,
+) -> Outcome {
     let MmapRequest { addr, len, prot, flags, offset, .. } = request;
     if len == 0 || offset % PAGE_SIZE != 0 {
         return Outcome::error(Errno::EINVAL);

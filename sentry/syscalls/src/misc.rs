@@ -109,7 +109,11 @@ pub(crate) fn syslog(task: &Arc<Task>, args: Args) -> Outcome {
         // The size of the log, and reading all of it.
         10 => Ok(16384),
         3 if task.creds().capable(CAP_SYSLOG) => {
-            if args.u64(1) == 0 || args.i32(2) < 0 { Err(Errno::EINVAL) } else { Ok(0) }
+            if args.u64(1) == 0 || args.i32(2) < 0 {
+                Err(Errno::EINVAL)
+            } else {
+                Ok(0)
+            }
         }
         0..=9 => Err(Errno::EPERM),
         _ => Err(Errno::EINVAL),

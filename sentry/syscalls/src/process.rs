@@ -91,7 +91,11 @@ fn read_clone_args(task: &Task, at: u64, size: u64) -> Result<CloneRequest, Errn
     Ok(CloneRequest {
         flags: given.flags,
         exit_signal: given.exit_signal as u32,
-        stack: if given.stack == 0 { 0 } else { given.stack.checked_add(given.stack_size).ok_or(Errno::EINVAL)? },
+        stack: if given.stack == 0 {
+            0
+        } else {
+            given.stack.checked_add(given.stack_size).ok_or(Errno::EINVAL)?
+        },
         tls: given.tls,
         parent_tid: given.parent_tid,
         child_tid: given.child_tid,
@@ -260,7 +264,7 @@ pub(crate) fn waitid(task: &Arc<Task>, args: Args) -> Outcome {
         }
         if let Some(info) = info {
             // Without an event the fields that wait fills in are zero.
-            let value = event.as_ref().map_or_else(|| zerocopy::FromZeros::new_zeroed(), child_info);
+            let value = event.as_ref().map_or_else(zerocopy::FromZeros::new_zeroed, child_info);
             mm.write(info, &value)?;
         }
         Ok(0)
@@ -385,7 +389,8 @@ pub(crate) fn pidfd_getfd(task: &Arc<Task>, args: Args) -> Outcome {
 
 pub(crate) fn unshare(task: &Arc<Task>, args: Args) -> Outcome {
     let flags = args.u64(0);
-    let known = CLONE_FS | CLONE_FILES | CLONE_NEWNS | CLONE_SYSVSEM | CLONE_THREAD | CLONE_SIGHAND | CLONE_VM;
+    let known =
+        CLONE_FS | CLONE_FILES | CLONE_NEWNS | CLONE_SYSVSEM | CLONE_THREAD | CLONE_SIGHAND | CLONE_VM;
     let work = || {
         if flags & !known != 0 {
             return Err(Errno::EINVAL);

@@ -124,7 +124,7 @@ const SCHED_ATTR_SIZE_VER0: u32 = 48;
 pub(crate) fn sched_getattr(task: &Arc<Task>, args: Args) -> Outcome {
     let work = || {
         let size = args.u32(2);
-        if size < SCHED_ATTR_SIZE_VER0 || size > 4096 || args.u32(3) != 0 {
+        if !(SCHED_ATTR_SIZE_VER0..=4096).contains(&size) || args.u32(3) != 0 {
             return Err(Errno::EINVAL);
         }
         let other = task_of(task, args.i32(0))?;
@@ -279,7 +279,12 @@ pub(crate) fn getcpu(task: &Arc<Task>, args: Args) -> Outcome {
     unit(work())
 }
 
-fn set_limit(task: &Task, process: &chitin_kernel::Process, which: u32, new: Rlimit) -> Result<Rlimit, Errno> {
+fn set_limit(
+    task: &Task,
+    process: &chitin_kernel::Process,
+    which: u32,
+    new: Rlimit,
+) -> Result<Rlimit, Errno> {
     if new.rlim_cur > new.rlim_max {
         return Err(Errno::EINVAL);
     }

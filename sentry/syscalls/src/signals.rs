@@ -22,7 +22,12 @@ pub(crate) fn kill_info(task: &Task, signal: u32) -> SigInfo {
 }
 
 /// Reads the siginfo of rt_sigqueueinfo; codes that pretend to come from the kernel are only allowed to oneself.
-pub(crate) fn user_info(task: &Task, at: UserPtr<SigInfo>, signal: u32, target: i32) -> Result<SigInfo, Errno> {
+pub(crate) fn user_info(
+    task: &Task,
+    at: UserPtr<SigInfo>,
+    signal: u32,
+    target: i32,
+) -> Result<SigInfo, Errno> {
     let mut info: SigInfo = task.mm().read(at)?;
     info.set_signo(signal);
     if (info.si_code >= 0 || info.si_code == SI_TKILL) && target != task.pid() {
@@ -38,7 +43,8 @@ pub(crate) fn may_kill(task: &Task, target: &Arc<Process>, signal: u32) -> Resul
     }
     let Some(other) = target.leader() else { return Ok(()) };
     let (own, other) = (task.creds(), other.creds());
-    let same = own.euid == other.suid || own.euid == other.uid || own.uid == other.suid || own.uid == other.uid;
+    let same =
+        own.euid == other.suid || own.euid == other.uid || own.uid == other.suid || own.uid == other.uid;
     if same || own.capable(CAP_KILL) || (signal == SIGCONT && task.process.sid() == target.sid()) {
         return Ok(());
     }
@@ -120,7 +126,8 @@ fn kill_thread(
     };
     let Some(target) = task.kernel.find_task(tid) else {
         // The leader's thread may have ended before its process.
-        let zombie = task.kernel.find_process(tid).filter(|process| tgid.is_none_or(|tgid| process.pid == tgid));
+        let zombie =
+            task.kernel.find_process(tid).filter(|process| tgid.is_none_or(|tgid| process.pid == tgid));
         return if zombie.is_some() { Ok(()) } else { Err(Errno::ESRCH) };
     };
     if tgid.is_some_and(|tgid| target.pid() != tgid) {
@@ -279,7 +286,8 @@ pub(crate) fn rt_sigtimedwait(task: &Arc<Task>, args: Args) -> Outcome {
         let waiter = task.clone();
         let first = own.wait_until(|| waiter.take_signal(set));
         let either = futures_either(first, shared.wait_until(|| waiter.take_signal(set)));
-        let deadline = timeout.and_then(|timeout| time::from_timespec(&timeout).ok()).map(time::Deadline::after);
+        let deadline =
+            timeout.and_then(|timeout| time::from_timespec(&timeout).ok()).map(time::Deadline::after);
         let limited = time::with_timeout(task.kernel.reactor.timers(), either, deadline);
         let waited = task.interruptible(limited).await;
         task.set_waiting_for(SigSet::default());

@@ -53,8 +53,10 @@ pub(crate) fn gettimeofday(task: &Arc<Task>, args: Args) -> Outcome {
     let work = || {
         let now = time::realtime();
         if let Some(at) = args.opt::<Timeval>(0) {
-            let value =
-                Timeval { tv_sec: (now / 1_000_000_000) as i64, tv_usec: (now % 1_000_000_000 / 1000) as i64 };
+            let value = Timeval {
+                tv_sec: (now / 1_000_000_000) as i64,
+                tv_usec: (now % 1_000_000_000 / 1000) as i64,
+            };
             task.mm().write(at, &value)?;
         }
         if let Some(at) = args.opt::<Timezone>(1) {
@@ -136,9 +138,10 @@ pub(crate) fn timer_create(task: &Arc<Task>, args: Args) -> Outcome {
 
 pub(crate) fn timer_settime(task: &Arc<Task>, args: Args) -> Outcome {
     let work = || {
-        let new: Itimerspec = task.mm().read(args.u64(2)).map_err(|errno| {
-            if args.u64(2) == 0 { Errno::EINVAL } else { errno }
-        })?;
+        let new: Itimerspec = task
+            .mm()
+            .read(args.u64(2))
+            .map_err(|errno| if args.u64(2) == 0 { Errno::EINVAL } else { errno })?;
         let old = posix::settime(&task.process, args.i32(0), args.u32(1), &new)?;
         match args.opt::<Itimerspec>(3) {
             Some(at) => task.mm().write(at, &old),

@@ -89,7 +89,7 @@ impl Mount {
     }
     /// EROFS for a read-only mount.
     pub fn writable(&self) -> Result<(), Errno> {
-        if self.has(MS_RDONLY.into()) { Err(Errno::EROFS) } else { Ok(()) }
+        if self.has(MS_RDONLY) { Err(Errno::EROFS) } else { Ok(()) }
     }
 }
 

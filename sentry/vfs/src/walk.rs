@@ -295,7 +295,7 @@ impl<'a> Walker<'a> {
             let mount = self.at.mount.clone();
             return self.step_to(Path { mount, dentry });
         }
-        if self.how.no_symlinks || self.at.mount.has(MS_NOSYMFOLLOW.into()) {
+        if self.how.no_symlinks || self.at.mount.has(MS_NOSYMFOLLOW) {
             return Err(Errno::ELOOP);
         }
         self.links += 1;

@@ -214,7 +214,7 @@ mod tests {
     #[test]
     fn numbers_come_in_turn_and_are_not_soon_valid_again() {
         let mut ids = Ids::new(4096);
-        let mut add = |ids: &mut Ids<i32>, key| ids.insert(key, Ok).unwrap().0;
+        let add = |ids: &mut Ids<i32>, key| ids.insert(key, Ok).unwrap().0;
         let first = add(&mut ids, 7);
         assert_eq!((first, add(&mut ids, IPC_PRIVATE)), (0, 1));
         assert!(ids.remove(7, first).is_some() && ids.remove(7, first).is_none());

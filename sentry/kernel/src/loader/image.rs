@@ -258,9 +258,9 @@ pub(super) async fn load(
     }];
     sources().for_each(|source| source.map(&mut ops));
     mm.apply(task.clone(), ops).await.map_err(|(index, error)| {
-            tracing::debug!(index, %error, "mapping a program failed");
-            host_errno(&error)
-        })?;
+        tracing::debug!(index, %error, "mapping a program failed");
+        host_errno(&error)
+    })?;
     sources().try_for_each(|source| source.fill(&mm))?;
     let mut ops = Vec::new();
     sources().for_each(|source| source.protect(&mut ops));

@@ -155,7 +155,8 @@ pub fn fault(task: &Arc<Task>, signal: i32, code: i32, addr: u64, trap_no: u64, 
 /// rt_sigreturn(2): back to what the handler interrupted.
 pub fn sigreturn(task: &Arc<Task>) -> Outcome {
     let platform = task.platform();
-    let restored = platform.registers().map_err(|_| ()).and_then(|regs| frame::pop(task, &regs).map_err(|_| ()));
+    let restored =
+        platform.registers().map_err(|_| ()).and_then(|regs| frame::pop(task, &regs).map_err(|_| ()));
     match restored {
         Ok(regs) if platform.set_registers(&regs).is_ok() => {}
         _ => force(task, SigInfo::kernel(SIGSEGV)),

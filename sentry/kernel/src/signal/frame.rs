@@ -15,7 +15,12 @@ const UC_STRICT_RESTORE_SS: u64 = 4;
 const FP_XSTATE_MAGIC1: u32 = 0x4650_5853;
 
 /// Sets up a handler's frame: writes it to the guest's stack and points `regs` at the handler.
-pub(super) fn push(task: &Arc<Task>, regs: &mut Registers, info: &SigInfo, action: &SigAction) -> Result<(), Errno> {
+pub(super) fn push(
+    task: &Arc<Task>,
+    regs: &mut Registers,
+    info: &SigInfo,
+    action: &SigAction,
+) -> Result<(), Errno> {
     if action.sa_flags & SA_RESTORER == 0 {
         return Err(Errno::EFAULT);
     }

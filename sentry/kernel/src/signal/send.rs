@@ -70,7 +70,8 @@ fn send(process: &Arc<Process>, task: Option<&Arc<Task>>, info: SigInfo, forced:
     if ignored && !blocked {
         return true;
     }
-    let fatal = by_default && matches!(default_action(signal), DefaultAction::Terminate | DefaultAction::Core);
+    let fatal =
+        by_default && matches!(default_action(signal), DefaultAction::Terminate | DefaultAction::Core);
     // A stopped process takes nothing but SIGKILL until it is continued.
     let stopped = process.signals.lock().stop.is_some();
     let at_once = fatal && !blocked && !stopped && default_action(signal) == DefaultAction::Terminate;

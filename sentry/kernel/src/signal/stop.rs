@@ -37,7 +37,8 @@ pub(crate) fn stopped(task: &Arc<Task>) {
         std::task::Wake::wake_by_ref(task);
         return;
     }
-    let all = process.threads().iter().all(|task| matches!(task.run.lock().state, State::Stopped | State::Dead));
+    let all =
+        process.threads().iter().all(|task| matches!(task.run.lock().state, State::Stopped | State::Dead));
     if !all {
         return;
     }
