@@ -42,6 +42,7 @@ impl Types {
             "sysfs" => SysFs::new(&kernel),
             "devpts" => DevPts::new(&kernel, data)?,
             "devtmpfs" => DevTmpFs::new(&chitin_fs_dev::default_nodes(true), data, memory)?,
+            // An empty directory where the configuration wants the container's cgroup files.
             "cgroup" | "cgroup2" => TmpFs::new(Storage::Memory, b"size=64k,mode=0755", memory)?,
             _ => return Err(Errno::ENODEV),
         })
@@ -57,6 +58,10 @@ impl FsFactory for Types {
         data: &[u8],
         _ctx: &Context,
     ) -> Result<Arc<dyn FileSystem>, Errno> {
-        self.make(fstype, data)
+        match fstype {
+            // Placeholders that the configuration's mounts get; a guest that mounts these wants the real thing.
+            "mqueue" | "cgroup" | "cgroup2" => Err(Errno::ENODEV),
+            fstype => self.make(fstype, data),
+        }
     }
 }
