@@ -4,29 +4,30 @@ use crate::control::Control;
 use crate::factory::{TmpfsMemfds, Types};
 use crate::filter::FilterOptions;
 use crate::mounts::{Mounter, working_directory};
-use crate::{confine, filter, lifeline, log, process};
+use crate::{confine, filter, lifeline, log, process, stdio};
+use chitin_abi::Errno;
 use chitin_control::{BootConfig, ContainerConfig, Medium, NetworkMode, PlatformChoice};
+use chitin_fs_proc::ProcFs;
 use chitin_fs_tmpfs::Storage;
 use chitin_gofer_protocol::Client;
 use chitin_kernel::clone::{InitRequest, make_init};
-use chitin_kernel::hostfile::HostFile;
 use chitin_kernel::kernel::{Machine, Uts};
 use chitin_kernel::reactor::Reactor;
-use chitin_kernel::tty::Tty;
-use chitin_kernel::tty::console::{self, ConsoleTty};
-use chitin_kernel::{ExitStatus, FdTable, FsState, Kernel, run};
+use chitin_kernel::{ExitStatus, FsState, Kernel, run};
 use chitin_platform::Platform;
 use chitin_platform_seccomp::{Config, Options, SeccompPlatform};
 use chitin_syscalls::{Strace, Table};
 use chitin_vfs::factory::{FileSystems, Memfds};
 use nix::sys::signal::{SigSet, Signal};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-/// Worker threads at the start; one per CPU is enough, since blocked calls hold none.
+/// Worker threads: blocked calls hold none, so these are spares for handlers that the host holds up.
+const MIN_WORKERS: u32 = 4;
 const MAX_WORKERS: u32 = 8;
 /// Handlers are shallow, but path walks and copies keep buffers on the stack.
 const WORKER_STACK: usize = 512 << 10;
@@ -51,7 +52,7 @@ impl Sandbox {
     }
 }
 
-fn take(number: i32, what: &str) -> Result<OwnedFd, String> {
+pub(crate) fn take(number: i32, what: &str) -> Result<OwnedFd, String> {
     chitin_host::inherit::take(number)
         .map_err(|error| format!("descriptor {number} ({what}) is not open: {error}"))
 }
@@ -59,12 +60,13 @@ fn take(number: i32, what: &str) -> Result<OwnedFd, String> {
 /// Boots. An error's text is for the user.
 pub fn boot(config: BootConfig) -> Result<Sandbox, String> {
     let logfile = log::start(&config)?;
+    // Before there are threads: all of them inherit it. What follows window sizes takes it by sigwait, and gets it only
+    // if no other thread would.
+    let resized = SigSet::from(Signal::SIGWINCH);
+    resized.thread_block().map_err(|error| format!("cannot block SIGWINCH: {error}"))?;
     if let Some(number) = config.fds.lifeline {
         lifeline::watch(take(number, "lifeline")?)?;
     }
-    // Before there are threads: all of them inherit it. What follows window sizes takes it by sigwait.
-    let resized = SigSet::from(Signal::SIGWINCH);
-    resized.thread_block().map_err(|error| format!("cannot block SIGWINCH: {error}"))?;
     let listener = take(config.fds.control, "control socket")?;
     let container = config.containers.first().ok_or("the configuration names no container")?.clone();
     let overlay_dir = match config.overlay.medium {
@@ -146,10 +148,7 @@ fn make_container(
     watch_gofer(kernel, &gofer)?;
     let client = Client::new(gofer);
     let types = Types::new(kernel, storage.clone());
-    let (files, console) = standard_files(kernel, container)?;
-    if let Some(console) = &console {
-        follow_size(console)?;
-    }
+    let console = stdio::console(kernel, container)?;
     chitin_fs_dev::register_drivers(kernel, console.clone());
     let mounter = Mounter { kernel, config, container, client: Arc::new(client), storage, types: &types };
     let ns = mounter.build()?;
@@ -160,9 +159,11 @@ fn make_container(
     let caller = chitin_vfs::Caller { tgid: 1, tid: 1, creds: Arc::new(chitin_vfs::Creds::root()) };
     let ctx =
         chitin_vfs::Context { vfs: kernel.vfs.clone(), ns, cwd: root.clone(), root, caller, umask: 0o022 };
+    let files = stdio::open(kernel, &ctx, &container.process, console.as_ref())?;
     let cwd = working_directory(&ctx, &settings.cwd)
         .map_err(|errno| format!("process.cwd: {}: {}", settings.cwd, errno.message()))?;
     fs.set_cwd(cwd);
+    set_sysctls(kernel, &container.sysctl)?;
     let bytes = |texts: &[String]| texts.iter().map(|text| text.clone().into_bytes()).collect::<Vec<_>>();
     let request = InitRequest {
         fs,
@@ -177,9 +178,9 @@ fn make_container(
     let made = chitin_kernel::wait::block_on(make_init(kernel, request));
     let task = made.map_err(|errno| {
         let hint = match errno {
-            chitin_abi::Errno::ENOENT => "no such file in the container (or its interpreter is missing)",
-            chitin_abi::Errno::EACCES => "not executable for this user",
-            chitin_abi::Errno::ENOEXEC => "not an x86-64 program",
+            Errno::ENOENT => "no such file in the container (or its interpreter is missing)",
+            Errno::EACCES => "not executable for this user",
+            Errno::ENOEXEC => "not an x86-64 program",
             _ => errno.message(),
         };
         format!("process.args: cannot execute {name:?}: {hint}")
@@ -190,14 +191,36 @@ fn make_container(
     Ok(task)
 }
 
+/// The tunables of the configuration.
+fn set_sysctls(kernel: &Arc<Kernel>, settings: &BTreeMap<String, String>) -> Result<(), String> {
+    if settings.is_empty() {
+        return Ok(());
+    }
+    // They are the kernel's: any instance shows them.
+    let proc = ProcFs::new(kernel);
+    for (name, value) in settings {
+        proc.set_sysctl(name, value.as_bytes()).map_err(|errno| {
+            let why = match errno {
+                Errno::ENOENT => "the sandbox's kernel has no such tunable; remove it".to_owned(),
+                Errno::EACCES | Errno::EPERM => "it cannot be set here; remove it".to_owned(),
+                Errno::EINVAL => format!("the value {value:?} is not possible"),
+                errno => errno.message().to_owned(),
+            };
+            format!("linux.sysctl[{name:?}]: {why}")
+        })?;
+    }
+    Ok(())
+}
+
 /// The gofer's end is the sandbox's: files are gone for good.
 fn watch_gofer(kernel: &Arc<Kernel>, gofer: &OwnedFd) -> Result<(), String> {
     use chitin_abi::poll::{POLLERR, POLLHUP};
     let copy = gofer.try_clone().map_err(|error| format!("cannot watch the gofer: {error}"))?;
     let on_ready = Box::new(|events: u32| {
         if events & (POLLHUP | POLLERR) != 0 {
-            tracing::error!("the gofer has died: the sandbox cannot go on without its files");
-            eprintln!("chitin: the gofer process of the sandbox died; the container was ended");
+            crate::last_words(
+                "the gofer of the sandbox died; the container was ended, as it had lost its files",
+            );
             std::process::exit(137);
         }
     });
@@ -209,77 +232,8 @@ fn watch_gofer(kernel: &Arc<Kernel>, gofer: &OwnedFd) -> Result<(), String> {
     Ok(())
 }
 
-/// Descriptors 0, 1 and 2, and the console where the container has a terminal.
-fn standard_files(
-    kernel: &Arc<Kernel>,
-    container: &ContainerConfig,
-) -> Result<(Arc<FdTable>, Option<Arc<Tty>>), String> {
-    let table = FdTable::new();
-    let mut console = None;
-    let mut taken: Vec<(i32, Arc<chitin_vfs::File>)> = Vec::new();
-    for (number, host) in container.process.stdio.iter().enumerate() {
-        let known = taken.iter().find(|(known, _)| known == host).map(|(_, file)| file.clone());
-        let file = match known {
-            Some(file) => file,
-            None if container.process.terminal && console.is_some() => continue,
-            None => {
-                let fd = take(*host, "standard stream")?;
-                let cannot = |error: &dyn std::fmt::Display| format!("standard stream {number}: {error}");
-                if container.process.terminal {
-                    let tty = ConsoleTty::start(kernel, Arc::new(fd)).map_err(|error| cannot(&error))?;
-                    if let Some(size) = container.process.console_size {
-                        tty.set_winsize(winsize(size.rows, size.cols));
-                    }
-                    let file = console::open_file(&tty).map_err(|errno| cannot(&errno.message()))?;
-                    console = Some(tty);
-                    file
-                } else {
-                    HostFile::open(&kernel.reactor, Arc::new(fd)).map_err(|errno| cannot(&errno.message()))?
-                }
-            }
-        };
-        taken.push((*host, file));
-    }
-    let first = taken.first().map(|(_, file)| file.clone());
-    for (number, host) in container.process.stdio.iter().enumerate() {
-        let file =
-            taken.iter().find(|(known, _)| known == host).map(|(_, file)| file.clone()).or(first.clone());
-        if let (Some(file), Ok(number)) = (file, i32::try_from(number)) {
-            table
-                .set(number, file, false, 3)
-                .map_err(|errno| format!("standard stream {number}: {}", errno.message()))?;
-        }
-    }
-    Ok((table, console))
-}
-
-/// The host terminal is our controlling terminal: the host tells its new size by SIGWINCH, which all threads block.
-fn follow_size(console: &Arc<Tty>) -> Result<(), String> {
-    let console = Arc::downgrade(console);
-    let follow = move || {
-        while SigSet::from(Signal::SIGWINCH).wait().is_ok() {
-            let Some(console) = console.upgrade() else { return };
-            ConsoleTty::refresh(&console);
-            run::drain();
-        }
-    };
-    std::thread::Builder::new()
-        .name("winsize".into())
-        .stack_size(128 << 10)
-        .spawn(follow)
-        .map(|_| ())
-        .map_err(|error| {
-            format!("cannot start the window size thread: {error}; raise the limit on processes")
-        })
-}
-
-/// A terminal's size in characters.
-pub fn winsize(rows: u16, cols: u16) -> chitin_abi::termios::Winsize {
-    chitin_abi::termios::Winsize { ws_row: rows, ws_col: cols, ..Default::default() }
-}
-
 fn start_workers(kernel: &Arc<Kernel>) -> Result<(), String> {
-    for index in 0..kernel.machine.cpus.clamp(2, MAX_WORKERS) {
+    for index in 0..kernel.machine.cpus.clamp(MIN_WORKERS, MAX_WORKERS) {
         let kernel = kernel.clone();
         std::thread::Builder::new()
             .name(format!("worker-{index}"))

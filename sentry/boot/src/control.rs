@@ -143,7 +143,7 @@ impl Control {
             Request::Processes { .. } => Response::Processes { processes: self.processes() },
             Request::Resize { rows, cols, .. } => match self.init.process.tty() {
                 Some(tty) => {
-                    tty.set_winsize(crate::boot::winsize(rows, cols));
+                    tty.set_winsize(crate::stdio::winsize(rows, cols));
                     Response::Ok
                 }
                 None => error("the container has no terminal"),

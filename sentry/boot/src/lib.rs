@@ -16,6 +16,7 @@ mod lifeline;
 mod log;
 mod mounts;
 mod process;
+mod stdio;
 mod table;
 
 pub use table::{SyscallRow, syscalls};
@@ -55,4 +56,11 @@ fn report(ready: OwnedFd, report: &BootReport) {
         // A runtime that is gone will be noticed by the lifeline.
         let _ = File::from(ready).write_all(&line);
     }
+}
+
+/// What a sentry says that ends for somebody else's reason: in the log, and where the container's errors go.
+fn last_words(text: &str) {
+    tracing::error!("{text}");
+    // Not eprintln!, which panics if nobody reads.
+    let _ = writeln!(std::io::stderr(), "chitin: {text}");
 }

@@ -11,7 +11,7 @@ pub fn watch(pipe: OwnedFd) -> Result<(), String> {
         match File::from(pipe).read(&mut byte) {
             Ok(1) => {}
             _ => {
-                tracing::error!("the command that made the sandbox is gone: ending");
+                crate::last_words("the command that made the sandbox was killed; the container was ended");
                 // We are the init of our PID namespace: all guest processes end with us.
                 std::process::exit(137);
             }
