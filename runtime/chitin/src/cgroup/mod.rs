@@ -33,13 +33,19 @@ pub struct Cgroups {
 
 impl Cgroups {
     /// Makes the cgroup `path` (as in `linux.cgroupsPath`) in every hierarchy and sets its limits.
-    pub fn create(path: &Path, systemd: bool, resources: Option<&LinuxResources>) -> Result<Self> {
+    /// `journal` is told of every directory before it is made.
+    pub fn create(
+        path: &Path,
+        systemd: bool,
+        resources: Option<&LinuxResources>,
+        journal: &mut dyn FnMut(&Path) -> Result<()>,
+    ) -> Result<Self> {
         let relative = relative(path, systemd)?;
         let mut cgroups = Self::default();
         match file_system(Path::new(MOUNT_POINT)) {
             Some(CGROUP2_SUPER_MAGIC) => {
                 let leaf = Path::new(MOUNT_POINT).join(&relative);
-                cgroups.make(Path::new(MOUNT_POINT), &relative, v2::enable_controllers)?;
+                cgroups.make(Path::new(MOUNT_POINT), &relative, v2::enable_controllers, journal)?;
                 if let Some(resources) = resources {
                     v2::limit(&leaf, resources)?;
                 }
@@ -50,13 +56,18 @@ impl Cgroups {
                 if controllers.is_empty() {
                     return Err(format!("no cgroup hierarchy is mounted below {MOUNT_POINT}"));
                 }
+                if resources.and_then(|r| r.unified().as_ref()).is_some_and(|u| !u.is_empty()) {
+                    return Err(
+                        "config.json: linux.resources.unified: this host has cgroups v1; remove it".into()
+                    );
+                }
                 for (name, mounted_at) in controllers {
                     let leaf = mounted_at.join(&relative);
                     let prepare: fn(&Path) -> Result<()> = match name.as_str() {
                         "cpuset" => v1::inherit_cpuset,
                         _ => |_| Ok(()),
                     };
-                    cgroups.make(&mounted_at, &relative, prepare)?;
+                    cgroups.make(&mounted_at, &relative, prepare, journal)?;
                     if let Some(resources) = resources {
                         v1::limit(&name, &leaf, resources)?;
                     }
@@ -77,16 +88,26 @@ impl Cgroups {
         std::mem::take(&mut self.made)
     }
 
-    pub fn made(&self) -> &[PathBuf] {
+    #[cfg(test)]
+    fn made(&self) -> &[PathBuf] {
         &self.made
     }
 
     /// Makes every missing directory from `top` down to `top/relative`; `prepare` is run on each new one (v1) or on
     /// the parent of each component (v2) through the closure's own choice.
-    fn make(&mut self, top: &Path, relative: &Path, prepare: fn(&Path) -> Result<()>) -> Result<()> {
+    fn make(
+        &mut self,
+        top: &Path,
+        relative: &Path,
+        prepare: fn(&Path) -> Result<()>,
+        journal: &mut dyn FnMut(&Path) -> Result<()>,
+    ) -> Result<()> {
         let mut directory = top.to_owned();
         for component in relative.components() {
             directory.push(component);
+            if !directory.exists() {
+                journal(&directory)?;
+            }
             match fs::create_dir(&directory) {
                 Ok(()) => self.made.push(directory.clone()),
                 Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
@@ -219,7 +240,14 @@ mod tests {
         let top = std::env::temp_dir().join(format!("chitin-cgroup-{}", std::process::id()));
         fs::create_dir_all(top.join("old")).unwrap();
         let mut cgroups = Cgroups::default();
-        cgroups.make(&top, Path::new("old/new/leaf"), |_| Ok(())).unwrap();
+        let mut told = Vec::new();
+        let mut journal = |d: &Path| {
+            assert!(!d.exists());
+            told.push(d.to_owned());
+            Ok(())
+        };
+        cgroups.make(&top, Path::new("old/new/leaf"), |_| Ok(()), &mut journal).unwrap();
+        assert_eq!(told, cgroups.made());
         assert_eq!(cgroups.made(), [top.join("old/new"), top.join("old/new/leaf")]);
         fs::create_dir(top.join("old/new/other")).unwrap();
         drop(cgroups);

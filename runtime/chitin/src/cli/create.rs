@@ -93,6 +93,7 @@ impl Create {
     pub fn run(self, options: &Options) -> Result<()> {
         let (path, spec) = self.bundle.load()?;
         crate::container::valid_id(&self.bundle.id)?;
+        crate::container::sweep(&options.root);
         let pty = self.bundle.detached_console(&spec)?;
         let sandbox = Sandbox::create(
             options,

@@ -10,7 +10,7 @@ use chitin_control::OverlayMode;
 use clap::Args;
 
 use super::Network;
-use crate::sandbox::console::Pty;
+use crate::sandbox::console::{Pty, own_size};
 use crate::sandbox::foreground::{Signals, attend};
 use crate::sandbox::{Creation, Options, Sandbox};
 use crate::spec::AdHoc;
@@ -68,7 +68,7 @@ impl Do {
         .spec()?;
         crate::container::sweep(&options.root);
         let signals = Signals::catch()?;
-        let pty = if self.tty { Some(Pty::open(None)?) } else { None };
+        let pty = if self.tty { Some(Pty::open(own_size())?) } else { None };
         let (master, terminal) = pty.map(|p| (p.master, p.slave)).unzip();
         // Two of them at once are two processes, and what a killed one left is swept away above.
         let id = format!("do-{}", std::process::id());

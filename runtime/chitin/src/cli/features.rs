@@ -1,13 +1,20 @@
 //! `chitin features`: what engines may ask of this runtime, in the form of the OCI specification.
 
 use clap::Args;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::print;
+use super::{Format, print};
 use crate::util::{Context, Result};
 
 #[derive(Debug, Args)]
-pub struct Features {}
+pub struct Features {
+    /// Show what the sandbox's kernel does of every system call instead
+    #[arg(long)]
+    syscalls: bool,
+    /// How to show the system calls
+    #[arg(short, long, value_enum, default_value = "text", requires = "syscalls")]
+    format: Format,
+}
 
 /// Mount options that the sentry gives a meaning.
 const MOUNT_OPTIONS: [&str; 26] = [
@@ -41,6 +48,12 @@ const MOUNT_OPTIONS: [&str; 26] = [
 
 impl Features {
     pub fn run(self) -> Result<()> {
+        if self.syscalls {
+            return match self.format {
+                Format::Text => print(&syscall_table()),
+                Format::Json => print_json(&syscall_list()),
+            };
+        }
         let features = json!({
             "ociVersionMin": "1.0.0",
             "ociVersionMax": crate::spec::OCI_VERSION,
@@ -58,7 +71,51 @@ impl Features {
             },
             "potentiallyUnsafeConfigAnnotations": [],
         });
-        let text = serde_json::to_string_pretty(&features).context(|| "cannot encode".into())?;
-        print(&format!("{text}\n"))
+        print_json(&features)
+    }
+}
+
+fn print_json(value: &Value) -> Result<()> {
+    let text = serde_json::to_string_pretty(value).context(|| "cannot encode".into())?;
+    print(&format!("{text}\n"))
+}
+
+/// One line per system call, then a count.
+fn syscall_table() -> String {
+    let rows = chitin_sentry::syscalls();
+    let mut text = format!("{:>4}  {:<24}  {:<11}  {}\n", "NR", "NAME", "SUPPORT", "NOTE");
+    for row in &rows {
+        let line = format!("{:>4}  {:<24}  {:<11}  {}", row.nr, row.name, row.support, row.note);
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    let count = |support: &str| rows.iter().filter(|row| row.support == support).count();
+    text + &format!(
+        "{} system calls: {} full, {} partial, {} unsupported (ENOSYS)\n",
+        rows.len(),
+        count("full"),
+        count("partial"),
+        count("unsupported")
+    )
+}
+
+fn syscall_list() -> Value {
+    let rows = chitin_sentry::syscalls();
+    rows.iter()
+        .map(|row| json!({"nr": row.nr, "name": row.name, "support": row.support, "note": row.note}))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_call_has_a_line() {
+        let rows = chitin_sentry::syscalls();
+        assert_eq!(syscall_table().lines().count(), rows.len() + 2);
+        let list = syscall_list();
+        let read = list.as_array().unwrap().iter().find(|row| row["name"] == "read").unwrap();
+        assert_eq!((read["nr"].as_u64(), read["support"].as_str()), (Some(0), Some("full")));
     }
 }

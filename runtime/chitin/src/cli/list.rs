@@ -28,6 +28,7 @@ pub struct List {
 
 impl List {
     pub fn run(self, options: &Options) -> Result<()> {
+        container::sweep(&options.root);
         let states = container::list(&options.root)?;
         if self.quiet {
             return print(&states.iter().map(|s| format!("{}\n", s.id)).collect::<String>());

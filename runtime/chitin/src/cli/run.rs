@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::create::{Bundle, console_size, wants_terminal};
-use crate::sandbox::console::Pty;
+use crate::sandbox::console::{Pty, own_size};
 use crate::sandbox::foreground::{Signals, attend};
 use crate::sandbox::{Creation, Options, Sandbox};
 use crate::util::Result;
@@ -29,12 +29,13 @@ impl Run {
     pub fn run(self, options: &Options) -> Result<ExitCode> {
         let (path, spec) = self.bundle.load()?;
         crate::container::valid_id(&self.bundle.id)?;
+        crate::container::sweep(&options.root);
         let mut creation = Creation {
             id: &self.bundle.id,
             bundle: &path,
             spec: &spec,
             start: true,
-            ephemeral: false,
+            ephemeral: !self.keep && !self.detach,
             terminal: None,
             pid_file: self.bundle.pid_file.as_deref(),
         };
@@ -49,7 +50,7 @@ impl Run {
         let signals = Signals::catch()?;
         let mut master = None;
         if wants_terminal(&spec) {
-            let pty = Pty::open(console_size(&spec))?;
+            let pty = Pty::open(console_size(&spec).or_else(own_size))?;
             creation.terminal = Some(pty.slave);
             master = Some(pty.master);
         }

@@ -15,6 +15,7 @@ pub struct Show {
 
 impl Show {
     pub fn run(self, options: &Options) -> Result<()> {
+        crate::container::sweep(&options.root);
         let state = Directory::find(&options.root, &self.id)?.state()?;
         let text =
             serde_json::to_string_pretty(&state.shown()).context(|| "cannot encode the state".into())?;

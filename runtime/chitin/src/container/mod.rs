@@ -35,8 +35,9 @@ pub fn list(root: &Path) -> Result<Vec<State>> {
     Ok(states)
 }
 
-/// Removes what commands that were killed have left behind: cut-off creations, and ephemeral containers whose sentry
-/// is gone.
+/// Removes what commands that were killed have left behind: cut-off creations, and containers of foreground commands
+/// whose sentry is gone. Nobody else could: sentry and gofer see the host's state directory (and cgroups) as little as
+/// anything else of it. Hence `do`, `run`, `create`, `state` and `list` do it first.
 pub fn sweep(root: &Path) {
     let Ok(entries) = fs::read_dir(root) else { return };
     for entry in entries.flatten() {

@@ -75,10 +75,8 @@ pub struct State {
     pub gofer: HostProcess,
     /// `start` was successful.
     pub started: bool,
-    /// Made by `do`: nobody will ask for it after its end.
+    /// Of `do`, or of a `run` in the foreground: nobody will ask for it after its end.
     pub ephemeral: bool,
-    /// The cgroup directories that were made for it, to be removed with it.
-    pub cgroups: Vec<PathBuf>,
 }
 
 impl State {
@@ -159,7 +157,6 @@ mod tests {
             gofer: sentry,
             started,
             ephemeral: false,
-            cgroups: Vec::new(),
         }
     }
 

@@ -98,6 +98,11 @@ fn restore(fd: BorrowedFd<'_>) {
     }
 }
 
+/// The size of the user's terminal, if standard input is one.
+pub fn own_size() -> Option<Winsize> {
+    window_size(std::io::stdin().as_fd())
+}
+
 /// Gives a terminal the size of another one.
 pub fn copy_size(from: BorrowedFd<'_>, to: BorrowedFd<'_>) {
     if let Some(size) = window_size(from) {

@@ -109,7 +109,11 @@ pub fn attend(sandbox: &mut Sandbox, signals: &Signals, master: Option<OwnedFd>)
         relay.drain();
     }
     drop(relay);
-    sandbox.wait().map(exit_code)
+    let status = sandbox.wait()?;
+    if let Some(what) = sandbox.disturbed() {
+        crate::log::error(&what);
+    }
+    Ok(exit_code(status))
 }
 
 /// Passes a signal on. If the sentry cannot be reached, a signal that asks for an end gets one.

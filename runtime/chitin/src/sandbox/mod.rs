@@ -23,10 +23,11 @@ use chitin_control::{
     PlatformChoice, SandboxFds,
 };
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::Signal;
 use nix::sys::wait::WaitStatus;
 use oci_spec::runtime::Spec;
 
-use crate::cgroup::{self, Cgroups};
+use crate::cgroup::Cgroups;
 use crate::container::{Directory, HostProcess, State};
 use crate::spec::{self, Plan};
 use crate::util::{Context, Result, dev_null, duplicate, now_rfc3339, write_atomically};
@@ -116,7 +117,7 @@ impl Sandbox {
         let path = directory.path().to_owned();
         let reserved = Reserved(Some(directory));
         let listener = listener?;
-        let cgroups = make_cgroups(options, &plan, creation.spec)?;
+        let cgroups = make_cgroups(options, &plan, creation.spec, &reserved)?;
         let rootfs = plan.rootfs.clone();
         let mut launched = launch(options, &creation, plan, listener.as_fd(), cgroups.as_ref())?;
         drop(listener);
@@ -134,7 +135,6 @@ impl Sandbox {
             gofer: HostProcess::of(launched.gofer.pid())?,
             started: creation.start,
             ephemeral: creation.ephemeral,
-            cgroups: cgroups.as_ref().map(|c| c.made().to_vec()).unwrap_or_default(),
         };
         state.save(&path)?;
         if let Some(path) = creation.pid_file {
@@ -168,6 +168,29 @@ impl Sandbox {
         self.launched.sentry.wait()
     }
 
+    /// After the sentry's end: what has ended the container other than its own process.
+    pub fn disturbed(&mut self) -> Option<String> {
+        if let Ok(WaitStatus::Signaled(_, signal, _)) = self.launched.sentry.wait() {
+            let remedy = match signal {
+                Signal::SIGSYS => "for a system call that its seccomp list does not have; dmesg shows which",
+                Signal::SIGKILL => "if that was nobody's wish, memory may have run out: see dmesg",
+                _ => "--debug-log=FILE tells more",
+            };
+            return Some(format!("the sentry was killed by {signal}, and the container with it: {remedy}"));
+        }
+        // The sentry outlives it for a moment only.
+        let gofer = &mut self.launched.gofer;
+        if !launch::wait_gone(gofer.pidfd(), Duration::ZERO).unwrap_or(false) {
+            return None;
+        }
+        match gofer.wait() {
+            Ok(WaitStatus::Signaled(_, signal, _)) => Some(format!(
+                "the gofer was killed by {signal}: the container was ended, as it had lost its files"
+            )),
+            _ => None,
+        }
+    }
+
     /// Keeps the state directory after the container's end, for `state` and `delete`.
     pub fn keep(mut self) {
         self.reserved.keep();
@@ -190,16 +213,18 @@ impl Sandbox {
 pub fn clean_up(directory: Directory, state: &State) -> Result<()> {
     launch::kill_and_wait(&state.sentry, KILL_PATIENCE)?;
     launch::kill_and_wait(&state.gofer, KILL_PATIENCE)?;
-    for left in cgroup::remove(&state.cgroups) {
-        crate::log::warn(&format!("the cgroup {} could not be removed: it is in use", left.display()));
-    }
+    // The cgroups, too: all of them were noted there.
     directory.remove()
 }
 
-fn make_cgroups(options: &Options, plan: &Plan, spec: &Spec) -> Result<Option<Cgroups>> {
+fn make_cgroups(options: &Options, plan: &Plan, spec: &Spec, reserved: &Reserved) -> Result<Option<Cgroups>> {
     let Some(path) = &plan.cgroup else { return Ok(None) };
     let resources = spec.linux().as_ref().and_then(|l| l.resources().as_ref());
-    match Cgroups::create(path, options.systemd_cgroup, resources) {
+    let mut journal = |cgroup: &Path| match &reserved.0 {
+        Some(directory) => directory.note_cgroup(cgroup),
+        None => Ok(()),
+    };
+    match Cgroups::create(path, options.systemd_cgroup, resources, &mut journal) {
         Ok(cgroups) => Ok(Some(cgroups)),
         Err(e) if options.rootless => {
             crate::log::warn(&format!("no cgroup and no limits, as we are rootless: {e}"));
@@ -403,14 +428,16 @@ impl Launched {
         let Some(mut ready) = self.ready.take() else { return Ok(()) };
         let deadline = Instant::now() + BOOT_PATIENCE;
         let mut line = Vec::new();
+        let mut gofer_lives = true;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return Err(format!("the sandbox was not ready after {} s", BOOT_PATIENCE.as_secs()));
             }
+            let gofer_events = if gofer_lives { PollFlags::POLLIN } else { PollFlags::empty() };
             let mut fds = [
                 PollFd::new(ready.as_fd(), PollFlags::POLLIN),
-                PollFd::new(self.gofer.pidfd(), PollFlags::POLLIN),
+                PollFd::new(self.gofer.pidfd(), gofer_events),
             ];
             match poll(&mut fds, PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)) {
                 Ok(_) => {}
@@ -418,10 +445,12 @@ impl Launched {
                 Err(e) => return Err(format!("poll: {e}")),
             }
             let [reported, gofer_ended] = fds.map(|fd| fd.any().unwrap_or(false));
-            if gofer_ended {
-                // The cause, where the sentry would only say that its gofer is gone.
+            // If it failed, that is the cause, where the sentry would only say that its gofer is gone. It ends well when
+            // the sentry has ended, whose report is to come.
+            if gofer_ended && !matches!(self.gofer.wait(), Ok(WaitStatus::Exited(_, 0))) {
                 return Err(self.why_dead("gofer"));
             }
+            gofer_lives = !gofer_ended;
             if reported && foreground::read_report(&mut ready, &mut line).context(|| "ready pipe".into())? {
                 break;
             }
@@ -458,7 +487,7 @@ impl Launched {
         }
         let how = match status {
             Ok(WaitStatus::Exited(_, code)) => format!("exited with code {code}"),
-            Ok(WaitStatus::Signaled(_, nix::sys::signal::Signal::SIGSYS, _)) => {
+            Ok(WaitStatus::Signaled(_, Signal::SIGSYS, _)) => {
                 "was killed for a system call that its seccomp list does not have".to_owned()
             }
             Ok(WaitStatus::Signaled(_, signal, _)) => format!("was killed by {signal}"),

@@ -19,12 +19,17 @@ pub struct Findings {
 }
 
 impl Findings {
-    fn error(&mut self, path: impl std::fmt::Display, text: impl std::fmt::Display) {
+    pub fn error(&mut self, path: impl std::fmt::Display, text: impl std::fmt::Display) {
         self.errors.push(format!("{path}: {text}"));
     }
 
-    fn warn(&mut self, path: impl std::fmt::Display, text: impl std::fmt::Display) {
+    pub fn warn(&mut self, path: impl std::fmt::Display, text: impl std::fmt::Display) {
         self.warnings.push(format!("{path}: {text}"));
+    }
+
+    #[cfg(test)]
+    pub fn into_parts(self) -> (Vec<String>, Vec<String>) {
+        (self.errors, self.warnings)
     }
 
     fn unsupported(&mut self, path: &str, present: bool) {
@@ -285,6 +290,7 @@ fn check_linux(linux: &Linux, f: &mut Findings) {
     {
         f.error("linux.cgroupsPath", format!("{:?} must not contain ..", cgroup.display()));
     }
+    super::resources::check(linux, f);
     f.unsupported("linux.intelRdt", linux.intel_rdt().is_some());
     f.unsupported("linux.memoryPolicy", linux.memory_policy().is_some());
     f.unsupported("linux.personality", linux.personality().is_some());

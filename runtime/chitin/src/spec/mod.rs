@@ -5,6 +5,7 @@
 
 mod build;
 mod check;
+mod resources;
 mod translate;
 
 use std::fs::File;
