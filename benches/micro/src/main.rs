@@ -1,5 +1,8 @@
 //! Benchmarks of one run on one machine: native, crun, runc, runsc (when present) and chitin side by side, as medians and
-//! ratios. `cargo run --release -p chitin-benches -- [--json FILE] [--only ENGINE,…]`.
+//! ratios. `cargo run --release -p chitin-benches -- [--json FILE] [--only ENGINE,…] [--passes N]`.
+//!
+//! Every pass measures all columns one after the other; a cell is the median over the passes (three unless told), so that
+//! what else the machine does meanwhile falls on all columns alike.
 //!
 //! Neighbours: `../guest/micro.c` (what runs inside), `tests/harness` (bundles, engines). Targets are in ARCHITECTURE.md.
 
@@ -35,6 +38,23 @@ impl Column {
 
 /// Row name → column → value.
 pub type Results = BTreeMap<String, BTreeMap<Column, f64>>;
+
+pub fn median(mut v: Vec<f64>) -> f64 {
+    v.sort_by(f64::total_cmp);
+    v.get(v.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+/// The median of each cell over the passes.
+fn medians(passes: &[Results]) -> Results {
+    let mut all: BTreeMap<&String, BTreeMap<Column, Vec<f64>>> = BTreeMap::new();
+    for (row, cells) in passes.iter().flatten() {
+        for (column, value) in cells {
+            all.entry(row).or_default().entry(*column).or_default().push(*value);
+        }
+    }
+    let cells = |cells: BTreeMap<Column, Vec<f64>>| cells.into_iter().map(|(c, v)| (c, median(v))).collect();
+    all.into_iter().map(|(row, v)| (row.clone(), cells(v))).collect()
+}
 
 fn compile() -> Result<PathBuf, String> {
     let out = paths::cache().join("bench");
@@ -91,6 +111,32 @@ fn outcome(column: Column, bin: &Path, b: &Bundle) -> Option<run::Outcome> {
     engine.available().then(|| engine.run(b, b"", limit))
 }
 
+/// Measures everything once; the flag says whether something failed.
+fn pass(bin: &Path, wanted: &dyn Fn(Column) -> bool) -> (Results, bool) {
+    let (mut results, mut failed) = (Results::new(), false);
+    let mut c = Command::new(bin.join("micro"));
+    c.arg("notify");
+    let notify = run::quick(c, Duration::from_secs(60));
+    read(&notify.text(), Column::Native, &mut results);
+    for column in COLUMNS.into_iter().filter(|c| wanted(*c)) {
+        let b = Bundle::new("bench", &paths::rootfs("busybox"), &["/bench/micro", "/tmp"])
+            .bind(bin, "/bench", &["ro"])
+            .tmpfs("/tmp");
+        match outcome(column, bin, &b) {
+            None => eprintln!("SKIP: {} is not installed", column.name()),
+            Some(o) => {
+                read(&o.text(), column, &mut results);
+                if o.code != Some(0) {
+                    failed = true;
+                    eprintln!("{}: {}", column.name(), o.brief());
+                }
+            }
+        }
+    }
+    failed |= whole::measure(wanted, &mut results);
+    (results, failed)
+}
+
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let value = |k: &str| args.iter().position(|a| a == k).and_then(|i| args.get(i + 1));
@@ -102,27 +148,15 @@ fn main() {
         );
         std::process::exit(1)
     });
-    let (mut results, mut failed) = (Results::new(), false);
-    let mut c = Command::new(bin.join("micro"));
-    c.arg("notify");
-    let notify = run::quick(c, Duration::from_secs(60));
-    read(&notify.text(), Column::Native, &mut results);
-    for column in COLUMNS.into_iter().filter(|c| wanted(*c)) {
-        let b = Bundle::new("bench", &paths::rootfs("busybox"), &["/bench/micro", "/tmp"])
-            .bind(&bin, "/bench", &["ro"])
-            .tmpfs("/tmp");
-        match outcome(column, &bin, &b) {
-            None => eprintln!("SKIP: {} is not installed", column.name()),
-            Some(o) => {
-                read(&o.text(), column, &mut results);
-                if o.code != Some(0) {
-                    failed = true;
-                    eprintln!("{}: {}", column.name(), o.brief());
-                }
-            }
-        }
+    let count = value("--passes").and_then(|n| n.parse().ok()).unwrap_or(3).max(1);
+    let mut failed = false;
+    let mut passes = Vec::new();
+    for _ in 0..count {
+        let (results, bad) = pass(&bin, &wanted);
+        failed |= bad;
+        passes.push(results);
     }
-    failed |= whole::measure(&wanted, &mut results);
+    let results = medians(&passes);
     print!("{}", table::render(&results));
     if let Some(path) = value("--json") {
         let json: BTreeMap<_, BTreeMap<_, _>> =

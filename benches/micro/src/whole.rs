@@ -7,14 +7,9 @@ use chitin_tests::bundle::Bundle;
 use chitin_tests::engine::{Engine, state_root, unique_id};
 use chitin_tests::{leftovers, paths, run};
 
-use crate::{Column, Results};
+use crate::{Column, Results, median};
 
 const RUNS: usize = 20;
-
-fn median(mut v: Vec<f64>) -> f64 {
-    v.sort_by(f64::total_cmp);
-    v[v.len() / 2]
-}
 
 fn run_true(engine: Engine) -> Result<f64, String> {
     let root = state_root("true");
