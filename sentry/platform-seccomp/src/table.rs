@@ -1,44 +1,76 @@
-//! Host thread id → task: a two-level table of small locks, so that the hot path neither allocates nor shares a lock.
+//! Host thread id → task, in many small locked maps: host thread ids wander through the whole of the host's `pid_max`
+//! range, so the table must not keep memory for those that are gone; and the hot path must not share a lock.
 
 use parking_lot::Mutex;
-use std::sync::OnceLock;
+use std::collections::HashMap;
 
-const LEAF: usize = 1024;
-const ROOT: usize = 4096; // PID_MAX_LIMIT / LEAF
-
-type Leaf<T> = Box<[Mutex<Option<T>>]>;
+const SHARDS: usize = 128;
+/// An empty map above this size gives its memory back.
+const KEEP: usize = 64;
 
 pub struct TidTable<T> {
-    root: Box<[OnceLock<Leaf<T>>]>,
+    shards: Box<[Mutex<HashMap<u32, T>>]>,
 }
 
 impl<T: Clone> TidTable<T> {
     pub fn new() -> Self {
-        TidTable { root: (0..ROOT).map(|_| OnceLock::new()).collect() }
+        TidTable { shards: (0..SHARDS).map(|_| Mutex::default()).collect() }
+    }
+
+    fn shard(&self, tid: u32) -> Option<&Mutex<HashMap<u32, T>>> {
+        self.shards.get(tid as usize % SHARDS)
     }
 
     pub fn get(&self, tid: u32) -> Option<T> {
-        let leaf = self.root.get(tid as usize / LEAF)?.get()?;
-        leaf.get(tid as usize % LEAF)?.lock().clone()
+        self.shard(tid)?.lock().get(&tid).cloned()
     }
 
     /// Stores a task; what was there before is returned.
     pub fn insert(&self, tid: u32, v: T) -> Option<T> {
-        let leaf = self.root.get(tid as usize / LEAF)?;
-        let leaf = leaf.get_or_init(|| (0..LEAF).map(|_| Mutex::new(None)).collect());
-        leaf.get(tid as usize % LEAF)?.lock().replace(v)
+        self.shard(tid)?.lock().insert(tid, v)
     }
 
     /// Removes the entry if `is` says it is the one meant.
     pub fn remove_if(&self, tid: u32, is: impl FnOnce(&T) -> bool) {
-        let Some(slot) =
-            self.root.get(tid as usize / LEAF).and_then(|l| l.get()).and_then(|l| l.get(tid as usize % LEAF))
-        else {
-            return;
+        let Some(shard) = self.shard(tid) else { return };
+        let old = {
+            let mut map = shard.lock();
+            let old = if map.get(&tid).is_some_and(is) { map.remove(&tid) } else { None };
+            if map.is_empty() && map.capacity() > KEEP {
+                map.shrink_to_fit();
+            }
+            old
         };
-        let mut slot = slot.lock();
-        let old = if slot.as_ref().is_some_and(is) { slot.take() } else { None };
-        drop(slot);
+        // Its end may do work.
         drop(old);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    #[test]
+    fn keeps_only_what_is_there() {
+        let table = TidTable::new();
+        for tid in 0..300_000 {
+            assert!(table.insert(tid, Arc::new(tid)).is_none());
+            table.remove_if(tid, |known| **known == tid + 1);
+            assert_eq!(table.get(tid).as_deref(), Some(&tid));
+            table.remove_if(tid, |known| **known == tid);
+            assert!(table.get(tid).is_none());
+        }
+        let room: usize = table.shards.iter().map(|shard| shard.lock().capacity()).sum();
+        assert!(room <= SHARDS * KEEP, "room for {room} is kept");
+    }
+
+    #[test]
+    fn replaces_and_tells() {
+        let table = TidTable::new();
+        assert_eq!(table.insert(4_194_304, 1), None);
+        assert_eq!(table.insert(4_194_304, 2), Some(1));
+        assert_eq!(table.get(4_194_304), Some(2));
+        assert_eq!(table.get(4_194_304 - SHARDS as u32), None);
     }
 }
