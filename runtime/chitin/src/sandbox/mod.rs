@@ -121,6 +121,8 @@ impl Sandbox {
         let rootfs = plan.rootfs.clone();
         let mut launched = launch(options, &creation, plan, listener.as_fd(), cgroups.as_ref())?;
         drop(listener);
+        // While nobody has waited for them: a short command may have ended before its report is read.
+        let (sentry, gofer) = (HostProcess::of(launched.sentry.pid())?, HostProcess::of(launched.gofer.pid())?);
         launched.wait_ready()?;
 
         let state = State {
@@ -131,8 +133,8 @@ impl Sandbox {
             annotations: creation.spec.annotations().clone().unwrap_or_default().into_iter().collect(),
             created: now_rfc3339(),
             owner: nix::unistd::geteuid().as_raw(),
-            sentry: HostProcess::of(launched.sentry.pid())?,
-            gofer: HostProcess::of(launched.gofer.pid())?,
+            sentry,
+            gofer,
             started: creation.start,
             ephemeral: creation.ephemeral,
         };
