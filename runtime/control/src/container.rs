@@ -105,6 +105,8 @@ pub struct DeviceConfig {
 pub struct ContainerConfig {
     pub id: String,
     pub process: ProcessConfig,
+    /// Its first process is no init but a command like any other: signals from outside have their default actions.
+    pub plain_command: bool,
     /// The socket to this container's gofer. Its end means that the gofer died, which ends the sandbox.
     pub gofer_fd: i32,
     /// Index of the gofer root that is the root file system.

@@ -25,6 +25,7 @@ use std::io::Write;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 /// Worker threads: blocked calls hold none, so these are spares for handlers that the host holds up.
 const MIN_WORKERS: u32 = 4;
@@ -132,6 +133,7 @@ fn make_kernel(
         }))
     });
     kernel.set_dispatch(Box::new(Table::new(strace)));
+    kernel.plain_init.store(container.plain_command, Ordering::Relaxed);
     kernel.extend(Arc::new(Memfds(Box::new(TmpfsMemfds))));
     kernel.extend(Arc::new(FileSystems(Box::new(Types::new(&kernel, Storage::Memory)))));
     kernel.extend(chitin_net::NetNs::new(true));
@@ -186,7 +188,7 @@ fn make_container(
         format!("process.args: cannot execute {name:?}: {hint}")
     })?;
     if let Some(adj) = settings.oom_score_adj {
-        task.process.oom_score_adj.store(adj, std::sync::atomic::Ordering::Relaxed);
+        task.process.oom_score_adj.store(adj, Ordering::Relaxed);
     }
     Ok(task)
 }

@@ -11,6 +11,7 @@ use chitin_platform::Platform;
 use chitin_vfs::{Vfs, WaitQueue};
 use parking_lot::{Mutex, RwLock};
 use std::any::Any;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 /// A system call as the guest made it.
@@ -63,6 +64,8 @@ pub struct Kernel {
     init_status: Mutex<Option<ExitStatus>>,
     /// Woken at init's end.
     pub init_events: WaitQueue,
+    /// Init is a command like any other: it has no protection from signals without a handler.
+    pub plain_init: AtomicBool,
 }
 
 impl Kernel {
@@ -86,6 +89,7 @@ impl Kernel {
             extensions: RwLock::default(),
             init_status: Mutex::new(None),
             init_events: WaitQueue::new(),
+            plain_init: AtomicBool::new(false),
         })
     }
 
@@ -124,9 +128,29 @@ impl Kernel {
 
     /// Ends everything (the runtime's `delete --force`, a lost gofer).
     pub fn kill_all(&self, status: ExitStatus) {
-        for process in self.processes() {
-            crate::exit::group_exit(&process, status);
+        loop {
+            let mut alive = self.signal_targets(|_| true);
+            alive.retain(|process| process.group_exit().is_none());
+            if alive.is_empty() {
+                return;
+            }
+            // Children that they made meanwhile are found the next time; an ended process makes no more.
+            for process in alive {
+                crate::exit::group_exit(&process, status);
+            }
         }
+    }
+
+    /// The processes that a signal to many goes to. A fork of one of them that is under way starts over, since its child
+    /// is not among them.
+    pub fn signal_targets(&self, pick: impl Fn(&Process) -> bool) -> Vec<Arc<Process>> {
+        let tree = self.tree.lock();
+        let mut found = tree.processes();
+        found.retain(|process| !process.is_zombie() && pick(process));
+        for process in &found {
+            process.group_signals.fetch_add(1, Ordering::Relaxed);
+        }
+        found
     }
 
     pub fn find_process(&self, pid: i32) -> Option<Arc<Process>> {

@@ -10,7 +10,7 @@ mod stop;
 pub(crate) use deliver::{Next, before_return};
 pub use deliver::{fault, sigreturn};
 pub use send::{force, send_to_group, send_to_process, send_to_task};
-pub(crate) use stop::{still_stopped, stopped};
+pub(crate) use stop::{still_stopped, stopped, tell_if_all_stopped};
 
 use crate::result::ExitStatus;
 use crate::run::{WORK_SIGNAL, WORK_STOP};
@@ -288,7 +288,7 @@ impl Task {
 impl Process {
     /// Whether init: signals without a handler do not reach it.
     pub(crate) fn is_unkillable(&self) -> bool {
-        self.pid == 1
+        self.pid == 1 && self.kernel.upgrade().is_none_or(|kernel| !kernel.plain_init.load(Ordering::Relaxed))
     }
 
     pub fn group_exit(&self) -> Option<ExitStatus> {

@@ -103,6 +103,7 @@ impl Create {
                 spec: &spec,
                 start: false,
                 ephemeral: false,
+                plain_command: false,
                 terminal: pty.map(|p| p.slave),
                 pid_file: self.bundle.pid_file.as_deref(),
             },

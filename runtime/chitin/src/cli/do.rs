@@ -80,6 +80,7 @@ impl Do {
                 spec: &spec,
                 start: true,
                 ephemeral: true,
+                plain_command: true,
                 terminal,
                 pid_file: None,
             },

@@ -36,6 +36,7 @@ impl Run {
             spec: &spec,
             start: true,
             ephemeral: !self.keep && !self.detach,
+            plain_command: false,
             terminal: None,
             pid_file: self.bundle.pid_file.as_deref(),
         };

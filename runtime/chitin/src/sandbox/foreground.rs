@@ -119,7 +119,9 @@ pub fn attend(sandbox: &mut Sandbox, signals: &Signals, master: Option<OwnedFd>)
 /// Passes a signal on. If the sentry cannot be reached, a signal that asks for an end gets one.
 fn forward(sandbox: &Sandbox, link: &mut Option<Link>, signal: i32) {
     let container = sandbox.state().id.clone();
-    let request = Request::Signal { container, signal, all: false };
+    // Keys reach all processes in front, not only the first one; a command of `do` has no terminal to see to that.
+    let all = sandbox.is_plain_command() && matches!(signal, libc::SIGINT | libc::SIGQUIT);
+    let request = Request::Signal { container, signal, all };
     let sent = match link {
         Some(link) => link.order(&request),
         None => sandbox.link().and_then(|mut new| {

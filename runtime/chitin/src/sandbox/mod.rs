@@ -73,6 +73,8 @@ pub struct Creation<'a> {
     /// Run init at once.
     pub start: bool,
     pub ephemeral: bool,
+    /// Keys like ^C end it, though it is process 1 (see [`chitin_control::ContainerConfig`]).
+    pub plain_command: bool,
     /// The slave of the container's pty; without it the container gets our own standard input, output and error.
     pub terminal: Option<OwnedFd>,
     pub pid_file: Option<&'a Path>,
@@ -104,6 +106,7 @@ pub struct Sandbox {
     cgroups: Option<Cgroups>,
     reserved: Reserved,
     state: State,
+    plain_command: bool,
 }
 
 impl Sandbox {
@@ -145,7 +148,11 @@ impl Sandbox {
         if let Some(directory) = &reserved.0 {
             directory.unlock()?;
         }
-        Ok(Self { launched, cgroups, reserved, state })
+        Ok(Self { launched, cgroups, reserved, state, plain_command: creation.plain_command })
+    }
+
+    pub fn is_plain_command(&self) -> bool {
+        self.plain_command
     }
 
     pub fn state(&self) -> &State {
@@ -320,6 +327,7 @@ fn launch(
     gofer.go()?;
 
     let mut container = plan.container;
+    container.plain_command = creation.plain_command;
     container.gofer_fd = sentry_socket.as_raw_fd();
     container.process.stdio = [stdio[0].as_raw_fd(), stdio[1].as_raw_fd(), stdio[2].as_raw_fd()];
     let oom_score_adj = container.process.oom_score_adj;

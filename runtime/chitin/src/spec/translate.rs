@@ -95,6 +95,7 @@ pub fn translate(id: &str, spec: &Spec, bundle: &Path, overlay: OverlayMode) -> 
     let container = ContainerConfig {
         id: id.to_owned(),
         process: process_config(process),
+        plain_command: false,
         gofer_fd: -1,
         root_gofer_root: 0,
         root_readonly,
