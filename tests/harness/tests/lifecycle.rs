@@ -9,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use chitin_tests::bundle::Bundle;
-use chitin_tests::engine::{Engine, state_root, unique_id};
+use chitin_tests::engine::{Engine, chitin_do, state_root, unique_id};
 use chitin_tests::leftovers::{mounts, nothing_left, settle};
 use chitin_tests::run::{self, Outcome};
 use chitin_tests::{paths, skip};
@@ -511,4 +511,148 @@ fn root_is_never_written() {
         !root.join(&mark[1..]).exists() && root.join("etc/passwd").exists(),
         "the lower root file system changed"
     );
+}
+
+/// `chitin do` with options, over the busybox root.
+fn do_with(options: &[&str], command: &[&str], stdin: &[u8]) -> Outcome {
+    let dir = paths::scratch("do");
+    let mut c = Command::new(paths::chitin());
+    c.arg("--root").arg(dir.join("state")).args(["do", "--rootfs"]).arg(paths::rootfs("busybox"));
+    c.args(options).arg("--").args(command);
+    run::run(c, stdin, &dir, LIMIT)
+}
+
+#[test]
+fn do_gives_exit_codes_and_streams() {
+    let sh = |script: &str, stdin: &[u8]| {
+        chitin_do(&paths::rootfs("busybox"), &["/bin/sh", "-c", script], stdin, LIMIT)
+    };
+    for (script, code) in [("exit 0", 0), ("exit 77", 77), ("kill -9 $$", 137), ("kill -15 $$", 143)] {
+        let o = sh(script, b"");
+        assert_eq!(o.code, Some(code), "{script}: {}", o.brief());
+    }
+    let data: Vec<u8> = (0..=255u8).cycle().take(200_000).collect();
+    let o = sh("cat", &data);
+    assert!(o.code == Some(0) && o.stdout == data, "{}", o.brief());
+    let o = sh("echo out; echo err >&2", b"");
+    assert_eq!((o.text().as_str(), o.stderr.as_str()), ("out\n", "err\n"));
+    let o = chitin_do(&paths::rootfs("busybox"), &["no-such-program"], b"", LIMIT);
+    assert!(o.code != Some(0) && o.stderr.contains("no-such-program"), "{}", o.brief());
+}
+
+#[test]
+fn do_changes_nothing_but_volumes() {
+    let dir = paths::scratch("volume");
+    std::fs::write(dir.join("in"), "given\n").unwrap();
+    let volume = |to: &str| format!("{}:{to}", dir.display());
+    let script = "pwd; echo $A; cat /ro/in; echo x >/ro/out 2>/dev/null || echo refused; echo back >/rw/out; \
+                  echo x >/etc/mark; rm /etc/passwd; [ -e /etc/passwd ] || echo gone";
+    let options =
+        ["--volume", &volume("/ro:ro"), "--volume", &volume("/rw"), "--env", "A=b c", "--cwd", "/etc"];
+    let o = do_with(&options, &["/bin/sh", "-c", script], b"");
+    assert_eq!(o.text(), "/etc\nb c\ngiven\nrefused\ngone\n", "{}", o.brief());
+    assert_eq!(std::fs::read_to_string(dir.join("out")).unwrap(), "back\n");
+    let root = paths::rootfs("busybox");
+    assert!(!root.join("etc/mark").exists() && root.join("etc/passwd").exists(), "the root has changed");
+    for wrong in ["/no/such/place:/x", "nonsense", "/etc:relative"] {
+        let o = do_with(&["--volume", wrong], &["/bin/true"], b"");
+        assert!(o.code == Some(1) && o.stderr.contains(wrong), "{wrong}: {}", o.brief());
+    }
+}
+
+#[test]
+fn do_runs_over_the_hosts_own_root() {
+    let mark = format!("/etc/mark-{}", unique_id());
+    let script = format!(
+        "echo x >{mark}; cat {mark}; rm -r /etc; [ -e /etc ] || echo gone; [ -e /proc/1 ] && echo proc"
+    );
+    let dir = paths::scratch("do");
+    let mut c = Command::new(paths::chitin());
+    c.arg("--root").arg(dir.join("state")).args(["do", "--", "/bin/sh", "-c", &script]);
+    let o = run::run(c, b"", &dir, LIMIT);
+    assert_eq!(o.text(), "x\ngone\nproc\n", "{}", o.brief());
+    assert!(!Path::new(&mark).exists() && Path::new("/etc/passwd").exists(), "the host has changed");
+}
+
+#[test]
+fn do_has_the_network_it_is_given() {
+    for network in ["none", "sandbox"] {
+        let o = do_with(&["--network", network], &["/bin/sh", "-c", "grep -c lo: /proc/net/dev"], b"");
+        assert_eq!((o.code, o.text().as_str()), (Some(0), "1\n"), "{network}: {}", o.brief());
+    }
+}
+
+#[test]
+fn do_ends_at_an_interrupt() {
+    for (signal, code) in [(nix::sys::signal::SIGINT, 130), (nix::sys::signal::SIGTERM, 143)] {
+        let dir = paths::scratch("do");
+        let mut c = Command::new(paths::chitin());
+        c.arg("--root").arg(dir.join("state")).args(["do", "--rootfs"]).arg(paths::rootfs("busybox"));
+        c.args(["--", "/bin/sh", "-c", "echo ready; exec sleep 100"]);
+        c.stdin(Stdio::null()).stdout(Stdio::piped()).process_group(0);
+        let mut c = c.spawn().unwrap();
+        let mut ready = [0; 6];
+        c.stdout.as_mut().unwrap().read_exact(&mut ready).unwrap();
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(c.id().cast_signed()), signal).unwrap();
+        assert_eq!(finish(c), Some(code), "{signal}");
+        let left = std::fs::read_dir(dir.join("state")).unwrap().count();
+        assert_eq!(left, 0, "state left");
+    }
+}
+
+#[test]
+fn a_killed_command_is_swept_away() {
+    if Engine::under_test() != Engine::Chitin {
+        skip("a_killed_command_is_swept_away", "runc's containers outlive a killed `run`");
+        return;
+    }
+    let b = busybox("swept", "echo ready; exec sleep 100").set("/linux/cgroupsPath", json!(unique_id()));
+    let (root, id) = (state_root("swept"), unique_id());
+    let mut c = spawn(&b, &root, &id, &[], [Stdio::null(), Stdio::piped(), Stdio::null()]);
+    let mut ready = [0; 6];
+    c.stdout.as_mut().unwrap().read_exact(&mut ready).unwrap();
+    c.kill().unwrap();
+    c.wait().unwrap();
+    let cgroup = b.config["linux"]["cgroupsPath"].as_str().unwrap_or_default().to_owned();
+    settle(LIMIT, || {
+        // Any other command finds it and removes what is left.
+        let list = run::quick(Engine::Chitin.command(&root, None, &["list", "-q"]), LIMIT);
+        match (list.text().is_empty(), root.join(&id).exists(), chitin_tests::leftovers::cgroups(&cgroup)) {
+            (true, false, left) if left.is_empty() => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .unwrap();
+}
+
+#[test]
+fn sysctls_of_the_configuration() {
+    let b = busybox("sysctl", "cat /proc/sys/net/core/somaxconn");
+    let set = |name: &str| b.clone().set("/linux/sysctl", json!({ name: "128" }));
+    let o = Engine::under_test().run(&set("net.core.somaxconn"), b"", LIMIT);
+    assert_eq!(o.text(), "128\n", "{}", o.brief());
+    let o = Engine::under_test().run(&set("net.core.nonsense"), b"", LIMIT);
+    assert!(o.code != Some(0) && o.stderr.contains("net.core.nonsense"), "{}", o.brief());
+}
+
+#[test]
+fn features_describe_the_runtime() {
+    if Engine::under_test() != Engine::Chitin {
+        skip("features_describe_the_runtime", "the list of system calls is chitin's own");
+        return;
+    }
+    let features = |args: &[&str]| {
+        let mut c = Command::new(paths::chitin());
+        c.arg("features").args(args);
+        let o = run::quick(c, LIMIT);
+        assert_eq!(o.code, Some(0), "{}", o.brief());
+        o.text()
+    };
+    let all: Value = serde_json::from_str(&features(&[])).expect("JSON");
+    assert!(all["ociVersionMax"].is_string() && all["mountOptions"].is_array(), "{all}");
+    let calls: Value = serde_json::from_str(&features(&["--syscalls", "-f", "json"])).expect("JSON");
+    let calls = calls.as_array().expect("an array");
+    let of = |name: &str| calls.iter().find(|c| c["name"] == name).unwrap_or_else(|| panic!("no {name}"));
+    assert_eq!((of("read")["nr"].as_u64(), of("read")["support"].as_str()), (Some(0), Some("full")));
+    assert_eq!(features(&["--syscalls"]).lines().count(), calls.len() + 2);
 }
