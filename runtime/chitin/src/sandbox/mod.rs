@@ -179,7 +179,8 @@ impl Sandbox {
 
     /// After the sentry's end: what has ended the container other than its own process.
     pub fn disturbed(&mut self) -> Option<String> {
-        if let Ok(WaitStatus::Signaled(_, signal, _)) = self.launched.sentry.wait() {
+        let ended = self.launched.sentry.wait();
+        if let Ok(WaitStatus::Signaled(_, signal, _)) = ended {
             let remedy = match signal {
                 Signal::SIGSYS => "for a system call that its seccomp list does not have; dmesg shows which",
                 Signal::SIGKILL => "if that was nobody's wish, memory may have run out: see dmesg",
@@ -187,7 +188,10 @@ impl Sandbox {
             };
             return Some(format!("the sentry was killed by {signal}, and the container with it: {remedy}"));
         }
-        // The sentry outlives it for a moment only.
+        // What the sentry ends with when it loses its gofer; the container may as well have ended before.
+        if !matches!(ended, Ok(WaitStatus::Exited(_, 137))) {
+            return None;
+        }
         let gofer = &mut self.launched.gofer;
         if !launch::wait_gone(gofer.pidfd(), Duration::ZERO).unwrap_or(false) {
             return None;
