@@ -8,7 +8,8 @@ use chitin_abi::stat::{PROC_SUPER_MAGIC, Statfs};
 use chitin_abi::time::Timespec;
 use chitin_kernel::{Kernel, time};
 use chitin_vfs::{
-    Attr, Caller, DirEntry, DirSink, Directory, FileKind, FileOps, FileSystem, Inode, InodeState, SetAttr,
+    Attr, Caller, DirEntry, DirSink, Directory, FileKind, FileOps, FileSystem, Inode, InodeState, NewInode,
+    SetAttr,
 };
 use std::sync::Arc;
 
@@ -159,5 +160,8 @@ impl Directory for Root {
             }
         }
         Ok(())
+    }
+    fn create(&self, _name: &[u8], _new: &NewInode) -> Result<Arc<dyn Inode>, Errno> {
+        Err(Errno::ENOENT)
     }
 }

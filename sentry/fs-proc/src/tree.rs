@@ -7,7 +7,8 @@ use chitin_abi::Errno;
 use chitin_kernel::Kernel;
 use chitin_vfs::creds::{MAY_READ, MAY_WRITE};
 use chitin_vfs::{
-    Attr, Caller, DirEntry, DirSink, Directory, FileKind, FileOps, Inode, InodeState, LinkTarget, SetAttr,
+    Attr, Caller, DirEntry, DirSink, Directory, FileKind, FileOps, Inode, InodeState, LinkTarget, NewInode,
+    SetAttr,
 };
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -202,6 +203,10 @@ impl Directory for Branch {
     fn read_dir(&self, cookie: u64, sink: &mut dyn DirSink) -> Result<(), Errno> {
         self.list(cookie, sink);
         Ok(())
+    }
+    /// The look-up's answer: nothing here can be made, so the name stays unknown.
+    fn create(&self, _name: &[u8], _new: &NewInode) -> Result<Arc<dyn Inode>, Errno> {
+        Err(Errno::ENOENT)
     }
 }
 

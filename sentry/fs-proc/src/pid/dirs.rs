@@ -28,18 +28,18 @@ fn rows(inode: &PidInode, single: bool) -> Option<(&'static [PidEntry], u8)> {
 
 fn thread_of(subject: &Subject, tid: i32) -> Option<Who> {
     let threads = subject.process.threads();
-    if threads.is_empty() && tid == subject.process.pid {
-        return Some(Who::thread(&subject.process, None));
+    match threads.iter().find(|task| task.tid() == tid) {
+        Some(task) => Some(Who::thread(&subject.process, Some(task))),
+        // The leader stays as a zombie.
+        None => (tid == subject.process.pid).then(|| Who::thread(&subject.process, None)),
     }
-    threads.iter().find(|task| task.tid() == tid).map(|task| Who::thread(&subject.process, Some(task)))
 }
 
 fn thread_ids(subject: &Subject) -> Vec<i32> {
     let mut ids: Vec<i32> = subject.process.threads().iter().map(|task| task.tid()).collect();
-    if ids.is_empty() {
-        ids.push(subject.process.pid);
-    }
+    ids.push(subject.process.pid);
     ids.sort_unstable();
+    ids.dedup();
     ids
 }
 

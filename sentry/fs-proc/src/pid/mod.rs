@@ -39,7 +39,7 @@ pub(crate) struct Who {
 pub(crate) struct Subject {
     pub(crate) shared: Arc<Shared>,
     pub(crate) process: Arc<Process>,
-    /// The thread, or the process's leader; `None`: all threads have ended.
+    /// The thread, or the process's leader; `None`: it has ended.
     pub(crate) task: Option<Arc<Task>>,
     /// About one thread (/proc/PID/task/TID).
     pub(crate) single: bool,
@@ -68,6 +68,10 @@ impl Who {
         }
     }
 
+    pub(crate) fn is_thread(&self) -> bool {
+        self.thread.is_some()
+    }
+
     /// `None`: gone.
     pub(crate) fn subject(&self, shared: &Arc<Shared>) -> Option<Subject> {
         let process = self.process.upgrade()?;
@@ -76,12 +80,13 @@ impl Who {
             return None;
         }
         let (task, single) = match &self.thread {
-            None => (process.leader(), false),
+            // A leader that has ended is a zombie, whatever its siblings do.
+            None => (process.leader().filter(|task| task.is_leader()), false),
             Some(thread) => {
                 let living = process.threads();
                 let task =
                     thread.upgrade().filter(|task| living.iter().any(|known| Arc::ptr_eq(known, task)));
-                if task.is_none() && !(living.is_empty() && self.tid == self.pid) {
+                if task.is_none() && (self.tid != self.pid || living.iter().any(|task| task.is_leader())) {
                     return None;
                 }
                 (task, true)

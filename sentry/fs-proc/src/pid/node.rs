@@ -8,7 +8,9 @@ use crate::text::{Text, TextFile};
 use chitin_abi::Errno;
 use chitin_abi::fcntl::{O_ACCMODE, O_RDONLY};
 use chitin_abi::stat::{S_IRWXU, S_IXUSR};
-use chitin_vfs::{Attr, Caller, Directory, FileKind, FileOps, Inode, InodeState, LinkTarget, SetAttr};
+use chitin_vfs::{
+    Attr, Caller, Directory, FileKind, FileOps, Inode, InodeState, LinkTarget, NewInode, SetAttr,
+};
 use std::sync::Arc;
 
 /// Which entry.
@@ -180,6 +182,9 @@ impl Inode for PidInode {
             PidNode::FdInfos | PidNode::FdInfo(_) => {
                 access::check(caller, &self.subject(Errno::ESRCH)?, Access::Inspect)
             }
+            // proc_pid_permission(); directories of single threads have none.
+            PidNode::Root if self.who.is_thread() => Ok(()),
+            PidNode::Root | PidNode::Tasks => self.subject(Errno::ESRCH).map(drop),
             _ => Ok(()),
         }
     }
@@ -191,6 +196,9 @@ impl Directory for PidInode {
     }
     fn read_dir(&self, cookie: u64, sink: &mut dyn chitin_vfs::DirSink) -> Result<(), Errno> {
         dirs::list(self, cookie, sink)
+    }
+    fn create(&self, _name: &[u8], _new: &NewInode) -> Result<Arc<dyn Inode>, Errno> {
+        Err(Errno::ENOENT)
     }
 }
 
