@@ -36,7 +36,17 @@ pub(crate) fn mmap(task: &Arc<Task>, args: Args) -> Outcome {
     if flags & MAP_ANONYMOUS != 0 {
         return native(task.mm().mmap(&*task.platform(), &request));
     }
-    let file = match task.files().get_io(fd).and_then(|file| may_map(&file, prot, flags).map(|()| file)) {
+    // Linux' order: the offset, the descriptor, the length, then what the file allows.
+    if offset % PAGE_SIZE != 0 {
+        return Outcome::error(Errno::EINVAL);
+    }
+    let checked = task.files().get_io(fd).and_then(|file| {
+        if len == 0 {
+            return Err(Errno::EINVAL);
+        }
+        may_map(&file, prot, flags).map(|()| file)
+    });
+    let file = match checked {
         Ok(file) => file,
         Err(errno) => return Outcome::error(errno),
     };

@@ -15,7 +15,7 @@ use chitin_abi::time::Timespec;
 use chitin_kernel::{Outcome, Task};
 use chitin_mm::Mm;
 use chitin_vfs::walk::Target;
-use chitin_vfs::{Attr, Caps, Context, Creds};
+use chitin_vfs::{Attr, Caps, Context, Creds, Inode};
 use std::sync::Arc;
 
 /// SECBIT_NO_SETUID_FIXUP
@@ -25,8 +25,24 @@ fn to_i64(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
 
-/// struct stat.
-fn stat_of(attr: &Attr) -> Stat {
+/// What an inode's mode looks like: anonymous inodes have no type.
+fn mode(inode: &dyn Inode, attr: &Attr) -> u32 {
+    if inode.is_untyped() { attr.perm } else { attr.mode() }
+}
+
+/// struct stat of an inode.
+fn stat_of(inode: &dyn Inode) -> Result<Stat, Errno> {
+    let attr = inode.attr()?;
+    Ok(Stat { st_mode: mode(inode, &attr), ..stat_from(&attr) })
+}
+
+/// struct statx of an inode, without what belongs to the mount.
+fn statx_of(inode: &dyn Inode) -> Result<Statx, Errno> {
+    let attr = inode.attr()?;
+    Ok(Statx { stx_mode: mode(inode, &attr) as u16, ..statx_from(&attr) })
+}
+
+fn stat_from(attr: &Attr) -> Stat {
     Stat {
         st_dev: attr.dev,
         st_ino: attr.ino,
@@ -53,8 +69,7 @@ fn stamp(time: Timespec) -> StatxTimestamp {
     StatxTimestamp { tv_sec: time.tv_sec, tv_nsec, __reserved: 0 }
 }
 
-/// struct statx without what belongs to the mount.
-fn statx_of(attr: &Attr) -> Statx {
+fn statx_from(attr: &Attr) -> Statx {
     let has_btime = attr.btime != Timespec::default();
     Statx {
         stx_mask: STATX_BASIC_STATS | if has_btime { STATX_BTIME } else { 0 },
@@ -80,10 +95,11 @@ fn statx_of(attr: &Attr) -> Statx {
 }
 
 pub(crate) fn fstat(task: &Arc<Task>, args: Args) -> Outcome {
-    unit(task.files().get(args.i32(0)).and_then(|file| {
-        let attr = file.inode().attr()?;
-        task.mm().write(args.u64(1), &stat_of(&attr))
-    }))
+    unit(
+        task.files()
+            .get(args.i32(0))
+            .and_then(|file| task.mm().write(args.u64(1), &stat_of(&**file.inode())?)),
+    )
 }
 
 fn stat_path(task: &Task, dirfd: i32, path: u64, out: u64, follow: bool) -> Result<(), Errno> {
@@ -91,7 +107,7 @@ fn stat_path(task: &Task, dirfd: i32, path: u64, out: u64, follow: bool) -> Resu
     let path = mm.read_path(path)?;
     let ctx = task.context();
     let target = at_target(task, &ctx, dirfd, &path, follow, false)?;
-    mm.write(out, &stat_of(&target.inode().attr()?))
+    mm.write(out, &stat_of(&**target.inode())?)
 }
 
 pub(crate) fn stat(task: &Arc<Task>, args: Args) -> Outcome {
@@ -128,11 +144,11 @@ pub(crate) fn newfstatat(task: &Arc<Task>, args: Args) -> Outcome {
         let mm = task.mm();
         // fstat in the C library's disguise: no walk, no context.
         if flags == AT_EMPTY_PATH && dirfd >= 0 && is_empty(&mm, path)? {
-            let attr = task.files().get(dirfd)?.inode().attr()?;
-            return mm.write(args.u64(2), &stat_of(&attr));
+            let file = task.files().get(dirfd)?;
+            return mm.write(args.u64(2), &stat_of(&**file.inode())?);
         }
         let target = stat_target(task, dirfd, path, flags)?;
-        mm.write(args.u64(2), &stat_of(&target.inode().attr()?))
+        mm.write(args.u64(2), &stat_of(&**target.inode())?)
     })())
 }
 
@@ -143,7 +159,7 @@ pub(crate) fn statx(task: &Arc<Task>, args: Args) -> Outcome {
             return Err(Errno::EINVAL);
         }
         let target = stat_target(task, args.i32(0), args.u64(1), flags)?;
-        let mut out = statx_of(&target.inode().attr()?);
+        let mut out = statx_of(&**target.inode())?;
         if let Target::Path(path) = &target {
             out.stx_mnt_id = path.mount.id();
             out.stx_mask |= if mask & STATX_MNT_ID_UNIQUE != 0 { STATX_MNT_ID_UNIQUE } else { STATX_MNT_ID };
@@ -203,14 +219,14 @@ mod tests {
         let mut attr = Attr::plain(makedev(8, 300), 7, FileKind::CharDevice, 0o620);
         attr.rdev = makedev(136, 5);
         attr.size = u64::MAX;
-        let stat = stat_of(&attr);
+        let stat = stat_from(&attr);
         assert_eq!((stat.st_mode, stat.st_ino, stat.st_size), (S_IFCHR | 0o620, 7, i64::MAX));
-        let statx = statx_of(&attr);
+        let statx = statx_from(&attr);
         assert_eq!((statx.stx_dev_major, statx.stx_dev_minor), (8, 300));
         assert_eq!((statx.stx_rdev_major, statx.stx_rdev_minor), (136, 5));
         assert_eq!(statx.stx_mask, STATX_BASIC_STATS);
         attr.btime.tv_sec = 1;
-        assert_eq!(statx_of(&attr).stx_mask, STATX_BASIC_STATS | STATX_BTIME);
+        assert_eq!(statx_from(&attr).stx_mask, STATX_BASIC_STATS | STATX_BTIME);
     }
 
     #[test]

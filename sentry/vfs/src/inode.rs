@@ -9,8 +9,8 @@ use crate::{Attr, FileKind, FileOps, Path, SetAttr};
 use chitin_abi::Errno;
 use chitin_abi::stat::Statfs;
 use std::any::Any;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 
 pub use crate::file::state::InodeState;
 
@@ -96,6 +96,10 @@ pub trait Inode: Any + Send + Sync {
     /// What readlink of /proc/PID/fd/N shows for a file without a path.
     fn anon_text(&self) -> Option<Vec<u8>> {
         None
+    }
+    /// stat shows its mode without a file type, as Linux does for its one anonymous inode.
+    fn is_untyped(&self) -> bool {
+        false
     }
 
     /// A permission check of its own on top of the mode bits (e.g. /proc/PID/*).
@@ -238,12 +242,17 @@ impl Inode for AnonInode {
         Err(Errno::EPERM)
     }
     fn state(&self) -> &InodeState {
-        &self.state
+        // Linux has one inode for all of these: locks on one of them are locks on all.
+        static SHARED: LazyLock<InodeState> = LazyLock::new(InodeState::default);
+        if self.is_untyped() { &SHARED } else { &self.state }
     }
     fn open(self: Arc<Self>, _flags: u32) -> Result<Arc<dyn FileOps>, Errno> {
         Err(Errno::ENXIO)
     }
     fn anon_text(&self) -> Option<Vec<u8>> {
         Some(self.text())
+    }
+    fn is_untyped(&self) -> bool {
+        self.kind == FileKind::Regular
     }
 }
