@@ -1,7 +1,7 @@
 //! New tasks: clone, fork, vfork, and the first process (kernel/fork.c).
 
 use crate::process::{Links, Usage};
-use crate::result::{Outcome, SysError};
+use crate::result::{Outcome, Restart, SysError};
 use crate::run::Run;
 use crate::signal::{SharedSignals, SigHand, TaskSignals};
 use crate::{FdTable, FsState, Kernel, Process, Task, time};
@@ -75,6 +75,7 @@ pub fn clone(task: &Arc<Task>, request: CloneRequest) -> Outcome {
         if task.kernel.thread_count() as u64 >= limit.min(crate::tree::PID_MAX as u64 - 1000) {
             return Err(Errno::EAGAIN.into());
         }
+        let group_signals = task.process.group_signals.load(Ordering::Relaxed);
         let kind = if flags & CLONE_THREAD != 0 {
             Spawn::Thread
         } else if flags & CLONE_VM != 0 {
@@ -91,7 +92,21 @@ pub fn clone(task: &Arc<Task>, request: CloneRequest) -> Outcome {
         if flags & CLONE_VM == 0 {
             task.kernel.ipc.forked(&task.mm(), &mm);
         }
-        let child = make_child(&task, &request, spawned.task, mm)?;
+        let (host, memory) = (spawned.task.clone(), mm.clone());
+        let child = match make_child(&task, &request, spawned.task, mm, group_signals) {
+            Ok(child) => child,
+            Err(error) => {
+                if kind == Spawn::Thread {
+                    host.exit_thread();
+                } else {
+                    host.kill_process();
+                }
+                if flags & CLONE_VM == 0 {
+                    task.kernel.ipc.left(&task.kernel, &memory, 0);
+                }
+                return Err(error);
+            }
+        };
         let tid = child.tid();
         if flags & CLONE_VFORK != 0 {
             let waiter = child.clone();
@@ -112,12 +127,10 @@ fn make_child(
     request: &CloneRequest,
     platform: Arc<dyn PlatformTask>,
     mm: Arc<Mm>,
+    group_signals: u64,
 ) -> Result<Arc<Task>, SysError> {
     let flags = request.flags;
-    let broken = |_| {
-        platform.kill_process();
-        SysError::Errno(Errno::EAGAIN)
-    };
+    let broken = |_| SysError::Errno(Errno::EAGAIN);
     let mut regs = platform.registers().map_err(broken)?;
     regs.rax = 0;
     if request.stack != 0 {
@@ -160,13 +173,24 @@ fn make_child(
     if flags & CLONE_PARENT_SETTID != 0 {
         let _ = task.mm().write(request.parent_tid, &tid);
     }
-    if flags & CLONE_PIDFD != 0 {
+    let pidfd = if flags & CLONE_PIDFD != 0 {
         let file = crate::pidfd::open(&process, 0);
         let fd = task.files().add(file, true, 0, task.process.nofile())?;
         let _ = task.mm().write(request.pidfd, &fd);
-    }
+        Some(fd)
+    } else {
+        None
+    };
     child.platform().set_owner(child.clone());
     let mut tree = kernel.tree.lock();
+    if let Some(error) = overtaken(task, flags, group_signals) {
+        drop(tree);
+        if let Some(fd) = pidfd {
+            // Nobody was told its number.
+            let _ = task.files().remove(fd);
+        }
+        return Err(error);
+    }
     if flags & CLONE_THREAD != 0 {
         process.threads.lock().push(child.clone());
     } else {
@@ -178,11 +202,29 @@ fn make_child(
     }
     tree.insert_task(tid, child.clone());
     drop(tree);
-    if process.group_exit().is_some() {
-        // The process ended while its new thread was in the making.
+    // What befell the process while its new thread was in the making and so on nobody's list. Whoever ends or stops
+    // threads marks the process first and takes the list second.
+    let (ending, stopping) = {
+        let shared = process.signals.lock();
+        (shared.group_exit.is_some() || shared.execing.is_some(), shared.stop.is_some())
+    };
+    if ending {
         child.add_work(crate::run::WORK_EXIT);
     }
+    if stopping {
+        child.add_work(crate::run::WORK_STOP);
+    }
     Ok(child)
+}
+
+/// Whether what came meanwhile forbids the child. The process tree is locked, so that who ends or signals many processes
+/// finds either the child or, here, its traces.
+fn overtaken(task: &Task, flags: u64, group_signals: u64) -> Option<SysError> {
+    if task.work.load(Ordering::Acquire) & crate::run::WORK_EXIT != 0 {
+        return Some(SysError::Errno(Errno::EINTR));
+    }
+    let met = task.process.group_signals.load(Ordering::Relaxed) != group_signals;
+    (met && flags & CLONE_THREAD == 0).then_some(SysError::Restart(Restart::NoIntr))
 }
 
 fn disabled_stack() -> StackT {
@@ -242,6 +284,7 @@ fn child_process(task: &Arc<Task>, request: &CloneRequest, pid: i32) -> Arc<Proc
         loginuid: AtomicU32::new(from.loginuid.load(Ordering::Relaxed)),
         sessionid: AtomicU32::new(from.sessionid.load(Ordering::Relaxed)),
         epitaph: Mutex::default(),
+        group_signals: AtomicU64::new(0),
         has_execed: AtomicBool::new(false),
     };
     Arc::new(process)
@@ -335,6 +378,7 @@ pub async fn make_init(kernel: &Arc<Kernel>, request: InitRequest) -> Result<Arc
         loginuid: AtomicU32::new(u32::MAX),
         sessionid: AtomicU32::new(u32::MAX),
         epitaph: Mutex::default(),
+        group_signals: AtomicU64::new(0),
         has_execed: AtomicBool::new(true),
     });
     let loaded = crate::exec::load_first(kernel, &process, &request).await?;

@@ -15,7 +15,7 @@ pub fn exit_thread(task: &Arc<Task>, code: u8) -> Outcome {
     if alone {
         return exit_group(task, code);
     }
-    finish(task, true);
+    finish(task, true, ExitStatus::Exited(code));
     Outcome::Gone
 }
 
@@ -78,10 +78,12 @@ pub(crate) fn end_if_idle(task: &Arc<Task>) {
 pub(crate) fn finish_ended(task: &Arc<Task>) {
     // In an execve by another thread only this thread's host side ends, together with the old host process.
     let whole = task.process.signals.lock().group_exit.is_some();
-    finish(task, !whole && task.process.signals.lock().execing.is_none());
+    let alone = !whole && task.process.signals.lock().execing.is_none();
+    finish(task, alone, ExitStatus::Exited(0));
 }
 
-fn finish(task: &Arc<Task>, end_host_thread: bool) {
+/// `status` is the process's, should this be its last thread and nothing else have decided.
+fn finish(task: &Arc<Task>, end_host_thread: bool, status: ExitStatus) {
     {
         let mut run = task.run.lock();
         if matches!(run.state, State::Dead) {
@@ -114,7 +116,12 @@ fn finish(task: &Arc<Task>, end_host_thread: bool) {
         threads.is_empty()
     };
     process.exit_events.wake(0);
+    if !last {
+        // The others may have stopped already and only this one was missing.
+        crate::signal::tell_if_all_stopped(&process);
+    }
     if last {
+        process.signals.lock().group_exit.get_or_insert(status);
         platform.kill_process();
         task.kernel.ipc.left(&task.kernel, &task.mm(), process.pid);
         task.kernel.ipc.process_ended(process.pid);

@@ -44,6 +44,8 @@ pub struct Process {
     pub loginuid: AtomicU32,
     pub sessionid: AtomicU32,
     pub personality: AtomicU64,
+    /// Counts signals to many processes that this one was among: a fork they met starts over. Under `Kernel::tree`.
+    pub(crate) group_signals: AtomicU64,
     /// Name and credentials of the leader (or the last thread) as it ended, for /proc.
     pub(crate) epitaph: Mutex<Option<crate::inspect::Epitaph>>,
     /// Whether it has executed a program since its fork (setpgid's rule).

@@ -128,11 +128,13 @@ pub fn handle(kernel: &Arc<Kernel>, event: Event) {
             return;
         }
         run.state = State::Handling;
+        if let EventKind::Syscall { nr, args, ip } = event.kind {
+            run.call = Some(SyscallArgs { nr, args, ip });
+        }
     }
     match event.kind {
         EventKind::Syscall { nr, args, ip } => {
             let call = SyscallArgs { nr, args, ip };
-            task.run.lock().call = Some(call);
             task.in_syscall.store(nr, Ordering::Relaxed);
             let outcome = kernel.dispatch(&task, call);
             task.settle(outcome);
@@ -158,6 +160,12 @@ impl Task {
     /// Whether a blocking call should give way: a signal, a stop or the end is pending.
     pub fn signal_pending(&self) -> bool {
         self.work.load(Ordering::Acquire) != 0
+    }
+
+    /// The task's end was decided. Looked at with `run` locked before the task is handed to anybody: whoever decides marks
+    /// first and locks second ([`exit::end_if_idle`]), so one of the two sees the other.
+    fn is_ending(&self) -> bool {
+        self.work.load(Ordering::Acquire) & WORK_EXIT != 0
     }
 
     /// Waits for `future` unless something has to be looked at first. A ready future wins over a signal.
@@ -195,10 +203,17 @@ impl Task {
             }
             State::Polling { .. } => run.state = State::Polling { woken: true },
             State::Stopped => {
+                run.state = State::Stopped;
+                // The process's signals come before `run` in the lock order.
+                drop(run);
                 if signal::still_stopped(self) {
-                    run.state = State::Stopped;
                     return;
                 }
+                let mut run = self.run.lock();
+                if !matches!(run.state, State::Stopped) {
+                    return;
+                }
+                run.state = State::Handling;
                 let back = run.back.take().unwrap_or(Back::Frame);
                 drop(run);
                 self.go(back);
@@ -217,6 +232,10 @@ impl Task {
                 let mut run = self.run.lock();
                 if matches!(run.state, State::Dead) {
                     return;
+                }
+                if self.is_ending() {
+                    drop(run);
+                    return exit::finish_ended(self);
                 }
                 run.state = State::Guest;
                 let platform = self.platform();
@@ -257,6 +276,13 @@ impl Task {
                     run.state = State::Handling;
                     drop(run);
                     return self.settle(outcome);
+                }
+                // What signals cannot interrupt (the platform's work on it) is given up with the task.
+                Poll::Pending if self.is_ending() => {
+                    run.state = State::Handling;
+                    drop(run);
+                    drop(call);
+                    return exit::finish_ended(self);
                 }
                 Poll::Pending if woken => run.state = State::Handling,
                 Poll::Pending => {
@@ -303,6 +329,11 @@ impl Task {
                     let mut run = self.run.lock();
                     if matches!(run.state, State::Dead) {
                         return;
+                    }
+                    if self.is_ending() {
+                        // Its host process is gone already, so no event would come for the frame.
+                        drop(run);
+                        return exit::finish_ended(self);
                     }
                     run.back = Some(next);
                     run.state = State::Guest;

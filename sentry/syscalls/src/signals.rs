@@ -9,6 +9,7 @@ use chitin_kernel::result::{Restart, SysError};
 use chitin_kernel::signal::{NSIG, send_to_process, send_to_task, sigreturn};
 use chitin_kernel::{Outcome, Process, Task, time};
 use chitin_mm::UserPtr;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// Checks a signal number argument (0 is allowed: it only tests).
@@ -75,27 +76,42 @@ fn kill_pid(task: &Arc<Task>, pid: i32, signal: i32) -> Result<(), Errno> {
     if pid == i32::MIN {
         return Err(Errno::ESRCH);
     }
-    let targets: Vec<_> = match pid {
-        -1 => {
-            let mut all = task.kernel.processes();
-            all.retain(|process| process.pid > 1 && !Arc::ptr_eq(process, &task.process));
-            all
-        }
-        0 => task.kernel.group_members(task.process.pgid()),
-        pid => task.kernel.group_members(-pid),
+    let own_group = task.process.pgid();
+    let concerned = |process: &Process| match pid {
+        -1 => process.pid > 1 && process.pid != task.process.pid,
+        0 => process.pgid() == own_group,
+        pid => process.pgid() == -pid,
     };
-    if targets.is_empty() {
-        return Err(Errno::ESRCH);
-    }
-    let mut answer = Err(Errno::EPERM);
-    for process in targets {
-        if may_kill(task, &process, signal).is_ok() {
-            answer = Ok(());
-            // A full queue of one member is not reported, as in Linux.
-            let _ = deliver(&process, info);
+    let mut answer = Err(Errno::ESRCH);
+    let mut killed = BTreeSet::new();
+    loop {
+        let mut targets = targets(task, &concerned, signal != 0);
+        targets.retain(|process| !killed.contains(&process.pid));
+        for process in &targets {
+            if may_kill(task, process, signal).is_ok() {
+                answer = Ok(());
+                // A full queue of one member is not reported, as in Linux.
+                let _ = deliver(process, info);
+            } else if answer.is_err() {
+                answer = Err(Errno::EPERM);
+            }
+            killed.insert(process.pid);
+        }
+        // Nobody escapes SIGKILL by forking just before it comes.
+        if signal != SIGKILL || targets.is_empty() {
+            return answer;
         }
     }
-    answer
+}
+
+/// Zombies are found too: they can be asked about, and take any signal.
+fn targets(task: &Task, concerned: &dyn Fn(&Process) -> bool, sends: bool) -> Vec<Arc<Process>> {
+    if sends {
+        task.kernel.signal_targets(concerned);
+    }
+    let mut all = task.kernel.processes();
+    all.retain(|process| concerned(process));
+    all
 }
 
 pub(crate) fn tkill(task: &Arc<Task>, args: Args) -> Outcome {

@@ -30,10 +30,11 @@ pub(crate) fn before_return(task: &Arc<Task>, back: Back) -> Next {
         exit::finish_ended(task);
         return Next::Gone;
     }
+    // First the mark, then the look: a stop that begins in between marks again.
+    task.work.fetch_and(!WORK_STOP, Ordering::AcqRel);
     if stop::still_stopped(task) {
         return Next::Stop(back);
     }
-    task.work.fetch_and(!WORK_STOP, Ordering::AcqRel);
     let Some((info, shared)) = dequeue(task) else {
         task.recalc_signals();
         task.restore_mask();

@@ -31,12 +31,16 @@ pub(super) fn begin(task: &Arc<Task>, signal: u32) {
 
 /// A thread has just stopped: when it was the last one, the parent is told.
 pub(crate) fn stopped(task: &Arc<Task>) {
-    let process = task.process.clone();
     // SIGCONT may have come between the decision and the stop.
     if !still_stopped(task) {
         std::task::Wake::wake_by_ref(task);
         return;
     }
+    tell_if_all_stopped(&task.process);
+}
+
+/// Tells the parent of a stop once no thread runs any more; also called when a thread of a stopping process has ended.
+pub(crate) fn tell_if_all_stopped(process: &Arc<Process>) {
     let all =
         process.threads().iter().all(|task| matches!(task.run.lock().state, State::Stopped | State::Dead));
     if !all {
@@ -45,7 +49,7 @@ pub(crate) fn stopped(task: &Arc<Task>) {
     let signal = {
         let mut shared = process.signals.lock();
         let Some(signal) = shared.stop else { return };
-        if shared.stop_told {
+        if shared.stop_told || shared.group_exit.is_some() {
             return;
         }
         shared.stop_told = true;
@@ -56,7 +60,7 @@ pub(crate) fn stopped(task: &Arc<Task>) {
         links.stop_event = Some(signal);
         links.continue_event = false;
     }
-    tell_parent(&process, CLD_STOPPED, signal);
+    tell_parent(process, CLD_STOPPED, signal);
 }
 
 /// Whether the thread has to stay stopped.
@@ -75,8 +79,8 @@ pub(super) fn continue_process(process: &Arc<Process>) {
         }
         std::mem::take(&mut shared.stop_told)
     };
+    // Each thread takes its own mark off as it comes by: here it might be the mark of the next stop.
     for task in process.threads() {
-        task.work.fetch_and(!WORK_STOP, Ordering::AcqRel);
         task.kick();
     }
     if was_told {
