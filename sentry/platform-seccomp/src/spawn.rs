@@ -7,6 +7,7 @@
 //! own window over its maker's before it does anything else. If nobody waits for a child any more it is killed.
 
 use crate::calls::{Call, failed};
+use crate::exec::detach;
 use crate::frame;
 use crate::process::Process;
 use crate::sandbox::Sandbox;
@@ -14,7 +15,7 @@ use crate::space::{NewWindow, Space};
 use crate::stub::{ARENA_FD, DOORBELL, ctl};
 use crate::sys::{self, Notif};
 use crate::task::{Birth, Phase, Task};
-use chitin_platform::{PlatformError, Spawn, Spawned};
+use chitin_platform::{PlatformError, PlatformTask, Spawn, Spawned};
 use parking_lot::Mutex;
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -242,6 +243,7 @@ pub async fn spawn(maker: Arc<Task>, kind: Spawn) -> Result<Spawned, PlatformErr
     expect.pending.state.lock().claim = last as i32;
     let task = expect.pending.child().await?;
     drop(expect);
+    let mut unfinished = Unfinished((kind != Spawn::Thread).then(|| task.clone()));
 
     // The maker's other windows must not stay in reach of a forked child; and where no PID namespace does it, each process
     // must see to it that it dies with the sentry.
@@ -258,20 +260,93 @@ pub async fn spawn(maker: Arc<Task>, kind: Spawn) -> Result<Spawned, PlatformErr
         let n = first.len();
         let r = task.run(first).await;
         if !r.as_ref().is_ok_and(|r| r.len() == n && r.iter().all(|r| failed(*r).is_none())) {
-            task.proc.kill(true);
             return Err(r
                 .err()
                 .unwrap_or(PlatformError::Host { op: "set-up of a child", errno: libc::ENOMEM }));
         }
     }
+    unfinished.0 = None;
     Ok(Spawned { space: task.proc.space.clone(), task })
 }
 
-/// A fresh address space: a fork of the zygote with a random gap below its mappings and a zeroed frame.
+/// Ends a new process that nobody has got: its making failed, or who wanted it has ended.
+struct Unfinished(Option<Arc<Task>>);
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        if let Some(task) = self.0.take() {
+            task.kill_process();
+        }
+    }
+}
+
+/// [`make_space`] to its end, even if who wanted it ends first: the zygote must not be left in the middle of a clone, where
+/// the next one would find it.
 pub async fn new_space(sb: Arc<Sandbox>) -> Result<Spawned, PlatformError> {
+    let order = Order(Arc::new(Mutex::new(Ordered::default())));
+    let slot = order.0.clone();
+    detach(Box::pin(async move {
+        let made = make_space(sb).await;
+        let mut slot = slot.lock();
+        if slot.cancelled {
+            drop(slot);
+            kill(made);
+            return;
+        }
+        slot.made = Some(made);
+        let waker = slot.waker.take();
+        drop(slot);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }));
+    poll_fn(|cx| {
+        let mut slot = order.0.lock();
+        match slot.made.take() {
+            Some(made) => Poll::Ready(made),
+            None => {
+                slot.waker = Some(cx.waker().clone());
+                Poll::Pending
+            }
+        }
+    })
+    .await
+}
+
+#[derive(Default)]
+struct Ordered {
+    made: Option<Result<Spawned, PlatformError>>,
+    waker: Option<Waker>,
+    cancelled: bool,
+}
+
+/// Whoever waits for a new space.
+struct Order(Arc<Mutex<Ordered>>);
+
+impl Drop for Order {
+    fn drop(&mut self) {
+        let mut slot = self.0.lock();
+        slot.cancelled = true;
+        let made = slot.made.take();
+        drop(slot);
+        if let Some(made) = made {
+            kill(made);
+        }
+    }
+}
+
+fn kill(made: Result<Spawned, PlatformError>) {
+    if let Ok(spawned) = made {
+        spawned.task.kill_process();
+    }
+}
+
+/// A fresh address space: a fork of the zygote with a random gap below its mappings and a zeroed frame.
+async fn make_space(sb: Arc<Sandbox>) -> Result<Spawned, PlatformError> {
     let zygote = sb.zygote.get().cloned().ok_or(PlatformError::Gone)?;
     let Spawned { task, space } = spawn(zygote, Spawn::Fork).await?;
     let Some(task) = sb.table.get(task.debug_id() as u32) else { return Err(PlatformError::Gone) };
+    let mut unfinished = Unfinished(Some(task.clone()));
     // As much as the host itself uses for mmap_base: 28 bits of pages.
     let len = ((sys::random_u64() & 0x0fff_ffff) + 1) << 12;
     let gap = task.run(vec![Call::new(libc::SYS_mmap, [0, len, 0, 0x4022, u64::MAX, 0])]).await?;
@@ -290,5 +365,6 @@ pub async fn new_space(sb: Arc<Sandbox>) -> Result<Spawned, PlatformError> {
             st.bases_dirty = true;
         }
     }
+    unfinished.0 = None;
     Ok(Spawned { task, space })
 }
