@@ -6,7 +6,8 @@
 //! How the parts fit: `zygote` starts a tiny process under `filter`'s BPF program from `stub`'s image; every guest address
 //! space (`space`) is a fork of it, every guest thread (`task`) a host thread with a window in the `arena`. `sandbox`
 //! receives notifications and hands them to the task; `control` is what the kernel calls; `calls` has the stub make host
-//! calls; `spawn` clones; `copy`, `maps` and `mapping` implement guest memory; `reaper` and `parking` are threads of ours.
+//! calls; `spawn` clones; `copy`, `maps` and `mapping` implement guest memory; `reaper`, `parking` and `seats` are threads
+//! of ours; `seats` says how many workers wait for notifications at once.
 //!
 //! Invariant: without the sentry's consent a guest thread completes no host call but `rt_sigreturn` and the constant
 //! parking wait.
@@ -29,6 +30,7 @@ mod parking;
 mod process;
 mod reaper;
 mod sandbox;
+mod seats;
 mod space;
 mod spawn;
 mod stub;
@@ -81,7 +83,7 @@ pub struct SeccompPlatform {
 }
 
 impl SeccompPlatform {
-    /// Starts the zygote and two threads (reaper, parking). Call it early: before the sentry's own seccomp filter.
+    /// Starts the zygote and three threads (reaper, parking, seats). Call it early: before the sentry's own seccomp filter.
     pub fn new(config: Config) -> Result<SeccompPlatform, SetupError> {
         let (tx, rx) = std::sync::mpsc::channel();
         let thread = |e: std::io::Error| {
@@ -105,6 +107,12 @@ impl SeccompPlatform {
             .name("chitin-parking".into())
             .stack_size(256 << 10)
             .spawn(move || parking::run(&parker))
+            .map_err(thread)?;
+        let watcher = sb.clone();
+        std::thread::Builder::new()
+            .name("chitin-seats".into())
+            .stack_size(128 << 10)
+            .spawn(move || seats::run(&watcher))
             .map_err(thread)?;
         Ok(SeccompPlatform { sb, pgid })
     }
@@ -144,5 +152,6 @@ impl Drop for SeccompPlatform {
         self.sb.closing.store(true, Ordering::Relaxed);
         let _ = sys::kill(-self.pgid, libc::SIGKILL);
         self.sb.parking.close();
+        self.sb.seats.close();
     }
 }

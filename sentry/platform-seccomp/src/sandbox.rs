@@ -48,6 +48,7 @@ pub struct Sandbox {
     pub procs: Mutex<HashMap<i32, Arc<Process>>>,
     pub pending: Mutex<HashMap<u64, Arc<Pending>>>,
     pub parking: crate::parking::Parking,
+    pub seats: crate::seats::Seats,
     /// The platform is being dropped.
     pub closing: AtomicBool,
     events: Mutex<VecDeque<Event>>,
@@ -72,6 +73,7 @@ impl Sandbox {
             procs: Mutex::default(),
             pending: Mutex::default(),
             parking: crate::parking::Parking::default(),
+            seats: crate::seats::Seats::default(),
             closing: AtomicBool::new(false),
             events: Mutex::default(),
             events_len: AtomicUsize::new(0),
@@ -95,7 +97,10 @@ impl Sandbox {
                     return e;
                 }
             }
-            match self.listener.recv() {
+            self.seats.sit();
+            let got = self.listener.recv();
+            self.seats.leave();
+            match got {
                 Ok(n) => {
                     if let Some(e) = self.dispatch(&n) {
                         return e;

@@ -198,6 +198,14 @@ pub fn punch_hole(fd: BorrowedFd<'_>, off: u64, len: u64) -> Result<(), i32> {
     check(unsafe { libc::fallocate(fd.as_raw_fd(), mode, off as i64, len as i64) }.into()).map(drop)
 }
 
+/// A clock in nanoseconds; 0 if there is no such clock.
+pub fn clock_ns(clock: libc::clockid_t) -> u64 {
+    let mut t = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the kernel fills one timespec.
+    let r = unsafe { libc::clock_gettime(clock, &raw mut t) };
+    if r == 0 { (t.tv_sec as u64).saturating_mul(1_000_000_000).saturating_add(t.tv_nsec as u64) } else { 0 }
+}
+
 pub fn random_u64() -> u64 {
     let mut v = 0u64;
     // SAFETY: eight bytes are written to `v`.
