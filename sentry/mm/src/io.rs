@@ -98,6 +98,11 @@ impl UserIo {
         self.total
     }
 
+    /// Length of the first range that is not empty.
+    pub fn first_len(&self) -> usize {
+        self.ranges.as_slice().first().map_or(0, |&(_, len)| len)
+    }
+
     /// Limits what is left to `count` bytes.
     pub fn truncate(&mut self, count: usize) {
         self.total = self.total.min(self.done.saturating_add(count));
