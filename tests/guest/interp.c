@@ -6,6 +6,7 @@
 #endif
 #include <errno.h>
 #include <fcntl.h>
+#include <ftw.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -111,7 +112,7 @@ static void step(int line, int op, int a, int b, int c, int d) {
     case 33: if (maps[a & 3]) r = madvise(maps[a & 3], map_len[a & 3], b & 1 ? MADV_DONTNEED : MADV_NORMAL); break;
     case 34: {
         sigset_t s, o;
-        sigemptyset(&s);
+        sigemptyset(&s), sigemptyset(&o);
         sigaddset(&s, (unsigned)b % 2 ? SIGUSR1 : SIGRTMIN), sigaddset(&s, (unsigned)c % 2 ? SIGUSR2 : SIGCHLD);
         r = sigprocmask((unsigned)a % 4, &s, &o);
         for (int i = 1; i < 40; i++) if (sigismember(&o, i) == 1) printf(" m%d", i);
@@ -182,6 +183,12 @@ static void finish(void) {
     }
 }
 
+static int discard(const char *path, const struct stat *s, int type, struct FTW *at) {
+    (void)s, (void)type, (void)at;
+    remove(path);
+    return 0;
+}
+
 int main(void) {
     static char text[256];
     static int prog[512][5];
@@ -194,10 +201,13 @@ int main(void) {
             n += sscanf(text, "%d %d %d %d %d", prog[n], prog[n] + 1, prog[n] + 2, prog[n] + 3, prog[n] + 4) == 5;
         printf("program %d\n", id);
         fflush(stdout);
+        // Paths like d/../a with d a link to "." lead one level up: that level is the program's own, too.
+        char dir[] = "/tmp/interp.XXXXXX", work[40];
+        snprintf(work, sizeof work, "%s/w", mkdtemp(dir) ? dir : "?");
+        if (mkdir(work, 0777)) return printf("no directory %d\n", errno), 3;
         pid_t k = fork();
         if (k == 0) {
-            char dir[] = "/tmp/interp.XXXXXX";
-            if (!mkdtemp(dir) || chdir(dir)) return printf("no directory %d\n", errno), 3;
+            if (chdir(work)) return printf("no directory %d\n", errno), 3;
             int top = open(".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
             fcntl(top, F_DUPFD_CLOEXEC, 100);
             close(top);
@@ -220,6 +230,7 @@ int main(void) {
         waitpid(k, &s, 0);
         printf("status %x\n", s);
         fflush(stdout);
+        nftw(dir, discard, 16, FTW_DEPTH | FTW_PHYS);
     }
     return 0;
 }
