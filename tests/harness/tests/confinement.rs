@@ -40,7 +40,8 @@ fn descriptors(pid: i32) -> Vec<(i32, String)> {
 }
 
 fn root_names(pid: i32) -> Result<BTreeSet<String>, String> {
-    let entries = std::fs::read_dir(format!("/proc/{pid}/root/")).map_err(|e| format!("{pid}'s root: {e}"))?;
+    let entries =
+        std::fs::read_dir(format!("/proc/{pid}/root/")).map_err(|e| format!("{pid}'s root: {e}"))?;
     Ok(entries.flatten().map(|e| e.file_name().to_string_lossy().into_owned()).collect())
 }
 

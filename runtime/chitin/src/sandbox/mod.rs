@@ -125,7 +125,8 @@ impl Sandbox {
         let mut launched = launch(options, &creation, plan, listener.as_fd(), cgroups.as_ref())?;
         drop(listener);
         // While nobody has waited for them: a short command may have ended before its report is read.
-        let (sentry, gofer) = (HostProcess::of(launched.sentry.pid())?, HostProcess::of(launched.gofer.pid())?);
+        let (sentry, gofer) =
+            (HostProcess::of(launched.sentry.pid())?, HostProcess::of(launched.gofer.pid())?);
         launched.wait_ready()?;
 
         let state = State {
