@@ -496,3 +496,20 @@ TEST(alarm_and_sigchld_info) {
     EQ(alarm(100) > 0, 1); // the frame's own alarm
     CK(alarm(20) > 90);
 }
+// As a container's init: what it has blocked waits for it, whatever its default action; the rest does not reach it.
+int t_child(int argc, char **argv) {
+    (void)argc, (void)argv;
+    sigset_t m;
+    sigemptyset(&m), sigaddset(&m, SIGTERM);
+    if (getpid() != 1 || sigprocmask(SIG_BLOCK, &m, NULL)) return 2;
+    pid_t c = fork();
+    if (!c) _exit(kill(1, SIGINT) || kill(1, SIGKILL) || kill(1, SIGTERM));
+    struct timespec ts = {5, 0};
+    siginfo_t i;
+    if (sigtimedwait(&m, &i, &ts) != SIGTERM || i.si_pid != c) return 3;
+    int st;
+    if (waitpid(c, &st, 0) != c || st) return 4;
+    // Unblocked with the default action: dropped.
+    if (kill(1, SIGTERM) || sigprocmask(SIG_UNBLOCK, &m, NULL)) return 5;
+    return 7;
+}

@@ -53,6 +53,11 @@ pub(crate) fn before_return(task: &Arc<Task>, back: Back) -> Next {
         return Next::Again(back);
     }
     if action.sa_handler == SIG_DFL {
+        // One that init had blocked when it came. SIGKILL, SIGSTOP and exceptions are real.
+        let real = matches!(signal, SIGKILL | SIGSTOP) || info.si_code > 0;
+        if process.is_unkillable() && !real {
+            return Next::Again(back);
+        }
         match default_action(signal) {
             DefaultAction::Ignore | DefaultAction::Continue => {}
             DefaultAction::Stop => {

@@ -62,7 +62,8 @@ fn send(process: &Arc<Process>, task: Option<&Arc<Task>>, info: SigInfo, forced:
     };
     let by_default = action.sa_handler == SIG_DFL;
     let outside = info.pid() == 0 && matches!(signal, SIGKILL | SIGSTOP);
-    if by_default && process.is_unkillable() && !outside && !forced {
+    // Blocked ones wait all the same: init may take them by sigtimedwait, signalfd or a handler to come.
+    if by_default && process.is_unkillable() && !outside && !forced && !blocked {
         return true;
     }
     let ignored = action.sa_handler == SIG_IGN
