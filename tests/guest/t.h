@@ -184,6 +184,12 @@ int main(int argc, char **argv) {
         for (const struct t_test *const *t = __start_t_tests; t < __stop_t_tests; t++) puts((*t)->name);
         return 0;
     }
+    // Whoever starts us may have ignored or blocked some (a shell's background jobs ignore SIGINT).
+    for (int s = 1; s < 32; s++)
+        if (s != SIGKILL && s != SIGSTOP) signal(s, SIG_DFL);
+    sigset_t none;
+    sigemptyset(&none);
+    sigprocmask(SIG_SETMASK, &none, NULL);
     int limit = getenv("T_ALARM") ? atoi(getenv("T_ALARM")) : 20, count = 0, bad = 0;
     t_out = fcntl(1, F_DUPFD_CLOEXEC, 200);
     if (t_out < 0) t_out = 1;

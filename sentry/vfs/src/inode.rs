@@ -205,6 +205,8 @@ pub struct AnonInode {
     uid: u32,
     gid: u32,
     label: &'static str,
+    /// One of those that are a single inode on Linux (eventfd and the like).
+    shared: bool,
     state: InodeState,
 }
 
@@ -213,7 +215,16 @@ impl AnonInode {
     pub fn new(kind: FileKind, perm: u32, uid: u32, gid: u32, label: &'static str) -> Arc<AnonInode> {
         static NEXT: AtomicU64 = AtomicU64::new(1000);
         let ino = NEXT.fetch_add(1, Ordering::Relaxed);
-        Arc::new(AnonInode { ino, kind, perm, uid, gid, label, state: InodeState::default() })
+        let shared = kind == FileKind::Regular;
+        Arc::new(AnonInode { ino, kind, perm, uid, gid, label, shared, state: InodeState::default() })
+    }
+
+    /// An inode of its own whatever its kind, for tests that need a plain file.
+    #[cfg(test)]
+    pub(crate) fn alone(kind: FileKind, perm: u32, label: &'static str) -> Arc<AnonInode> {
+        let inode = AnonInode::new(kind, perm, 0, 0, label);
+        let AnonInode { ino, kind, perm, uid, gid, label, .. } = *inode;
+        Arc::new(AnonInode { ino, kind, perm, uid, gid, label, shared: false, state: InodeState::default() })
     }
 
     /// What readlink of /proc/PID/fd/N shows.
@@ -253,6 +264,6 @@ impl Inode for AnonInode {
         Some(self.text())
     }
     fn is_untyped(&self) -> bool {
-        self.kind == FileKind::Regular
+        self.shared
     }
 }

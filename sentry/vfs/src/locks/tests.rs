@@ -11,7 +11,7 @@ impl FileOps for Disk {
 }
 
 fn disk() -> Arc<dyn Inode> {
-    AnonInode::new(FileKind::Regular, 0o644, 0, 0, "[disk]")
+    AnonInode::alone(FileKind::Regular, 0o644, "[disk]")
 }
 
 fn open(inode: &Arc<dyn Inode>, flags: u32) -> Arc<File> {

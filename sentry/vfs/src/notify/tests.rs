@@ -29,7 +29,7 @@ fn read(inotify: &Inotify) -> Vec<Seen> {
 }
 
 fn inode(kind: FileKind) -> Arc<dyn Inode> {
-    AnonInode::new(kind, 0o755, 0, 0, "[test]")
+    AnonInode::alone(kind, 0o755, "[test]")
 }
 
 fn none(wd: i32, mask: u32) -> Seen {
