@@ -15,7 +15,7 @@ use chitin_platform::{PlatformTask, Spawn};
 use chitin_vfs::{Creds, WaitQueue};
 use parking_lot::{Mutex, RwLock};
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
 /// What clone, clone3, fork and vfork ask for.
 #[derive(Clone, Copy, Debug, Default)]
@@ -323,6 +323,7 @@ impl Task {
             vfork: Default::default(),
             started_ns: time::monotonic(),
             counters: Default::default(),
+            last_times: OnceLock::new(),
             nice: AtomicI32::new(0),
             last_fault: Mutex::default(),
             in_syscall: AtomicU64::new(u64::MAX),

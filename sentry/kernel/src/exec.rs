@@ -149,6 +149,13 @@ async fn replace(task: &Arc<Task>, request: ExecRequest) -> Result<(), Errno> {
     let left = task.mm();
     let old = task.replace_memory(loaded.mm, loaded.task);
     task.vfork_done();
+    {
+        // The new host process counts from 0.
+        let times = old.cpu_times();
+        let mut usage = process.usage.lock();
+        usage.dead_threads_user_ns = usage.dead_threads_user_ns.saturating_add(times.user_ns);
+        usage.dead_threads_system_ns = usage.dead_threads_system_ns.saturating_add(times.system_ns);
+    }
     old.kill_process();
     task.kernel.ipc.left(&task.kernel, &left, task.pid());
     let files = task.files();

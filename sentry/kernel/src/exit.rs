@@ -43,6 +43,7 @@ pub fn group_exit(process: &Arc<Process>, status: ExitStatus) {
         // While its memory can still be reached.
         futex::exit_robust_list(task);
         futex::mm_release(task);
+        task.last_times.get_or_init(|| task.platform().cpu_times());
     }
     if let Some(task) = threads.first() {
         task.platform().kill_process();
@@ -97,7 +98,7 @@ fn finish(task: &Arc<Task>, end_host_thread: bool, status: ExitStatus) {
     futex::mm_release(task);
     task.vfork_done();
     let platform = task.platform();
-    let times = platform.cpu_times();
+    let times = *task.last_times.get_or_init(|| platform.cpu_times());
     {
         let mut usage = process.usage.lock();
         usage.dead_threads_user_ns = usage.dead_threads_user_ns.saturating_add(times.user_ns);

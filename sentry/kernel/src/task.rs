@@ -4,11 +4,11 @@ use crate::run::Run;
 use crate::signal::TaskSignals;
 use crate::{FdTable, FsState, Kernel, Process, SysResult};
 use chitin_mm::Mm;
-use chitin_platform::PlatformTask;
+use chitin_platform::{CpuTimes, PlatformTask};
 use chitin_vfs::{Caller, Context, Creds, WaitQueue};
 use parking_lot::{Mutex, RwLock};
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
 /// What a thread has of its own, or shares by clone flags.
 pub struct Task {
@@ -42,6 +42,8 @@ pub struct Task {
     /// For getrusage, /proc.
     pub started_ns: u64,
     pub counters: TaskCounters,
+    /// CPU time at its end, read while its host thread still existed.
+    pub(crate) last_times: OnceLock<CpuTimes>,
     /// Nice value (-20..19), for getpriority.
     pub nice: AtomicI32,
     /// trapno, err and cr2 of the last fault, as signal frames show them.
