@@ -190,13 +190,22 @@ async fn replace(task: &Arc<Task>, request: ExecRequest) -> Result<(), Errno> {
 /// Ends all other threads of the process. `false`: the process is ending as a whole.
 async fn end_other_threads(task: &Arc<Task>) -> bool {
     let process = task.process.clone();
-    {
+    let first = {
         let mut shared = process.signals.lock();
-        if shared.group_exit.is_some() || shared.execing.is_some() {
+        if shared.group_exit.is_some() {
             return false;
         }
-        shared.execing = Some(task.tid());
-        shared.stop = None;
+        let first = shared.execing.is_none();
+        if first {
+            shared.execing = Some(task.tid());
+            shared.stop = None;
+        }
+        first
+    };
+    if !first {
+        // Another thread's execve ends this one; it must not get back to its program before that.
+        let _ = task.killable(std::future::pending::<()>()).await;
+        return false;
     }
     task.work.fetch_and(!WORK_STOP, Ordering::AcqRel);
     for other in process.threads() {
