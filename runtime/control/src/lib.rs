@@ -21,4 +21,4 @@ pub use container::{
     Capabilities, ConsoleSize, ContainerConfig, DeviceConfig, DeviceKind, MountConfig, ProcessConfig, Rlimit,
 };
 pub use frame::{Client, Decoder, FrameError, MAX_MESSAGE, Server, encode};
-pub use message::{ExitStatus, ProcessInfo, Request, Response, Status};
+pub use message::{ExitStatus, Limits, ProcessInfo, Request, Response, Status};

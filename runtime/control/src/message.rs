@@ -1,19 +1,31 @@
 //! Control messages: each connection carries requests and, in the same order, one response per request.
 //!
-//! [`Request::Wait`] is answered when the container ends, so a client that waits uses a connection of its own.
+//! [`Request::Wait`] and [`Request::WaitExec`] are answered when the process ends, so a client that waits uses a
+//! connection of its own. Descriptors travel with the message that names them (`SCM_RIGHTS`), in the stated order.
 
 use serde::{Deserialize, Serialize};
 
-use crate::container::ProcessConfig;
+use crate::container::{ContainerConfig, ProcessConfig};
 
 /// What the runtime asks of a sentry.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "lowercase", deny_unknown_fields)]
 pub enum Request {
+    /// The first step of a further container: its zygote, from which its processes will be forked. The runtime moves it
+    /// into the container's cgroup before [`Request::Create`]. Answer: [`Response::Prepared`], with one descriptor: a
+    /// pidfd of the zygote. Undone by [`Request::Remove`], and by the end of the connection if no `Create` succeeded.
+    Prepare { container: String },
+    /// Makes a prepared container, as the boot makes the first one. Descriptors: the gofer's socket, standard input,
+    /// output, error; the numbers in `config` are indices into them. Answer: [`Response::Ok`].
+    Create { config: Box<ContainerConfig> },
     /// Run the init process of a created container. Answer: [`Response::Ok`].
     Start { container: String },
-    /// Send a signal to init, or to every process of the container. Answer: [`Response::Ok`].
-    Signal { container: String, signal: i32, all: bool },
+    /// Send a signal to init (`pid` none), to a process that `Exec` started, or to every process of the container (`all`).
+    /// Answer: [`Response::Ok`].
+    Signal { container: String, signal: i32, all: bool, pid: Option<i32> },
+    /// A signal of the terminal on the host (^C, ^\, ^Z, a new window size, a hang-up) that belongs to init (`pid`
+    /// none) or to a process that `Exec` started, for its foreground process group. Answer: [`Response::Ok`].
+    Terminal { container: String, signal: i32, pid: Option<i32> },
     /// Answer: [`Response::State`].
     State { container: String },
     /// Answer, once the container has ended: [`Response::Exited`].
@@ -22,13 +34,31 @@ pub enum Request {
     Processes { container: String },
     /// Set the size of the container's terminal. Answer: [`Response::Ok`].
     Resize { container: String, rows: u16, cols: u16 },
-    /// Run another process; its three stdio descriptors come with the message (`SCM_RIGHTS`), and
-    /// `process.stdio` holds indices into them. Answer: [`Response::Started`]; wait with [`Request::WaitExec`].
+    /// Run another process. Descriptors: standard input, output, error; `process.stdio` holds indices into them.
+    /// The end of the connection before the process's end kills the process. Answer: [`Response::Started`].
     Exec { container: String, process: Box<ProcessConfig> },
-    /// Answer, once that process has ended: [`Response::Exited`].
+    /// Answer, once that process has ended: [`Response::Exited`]. Asked on the connection of the `Exec`.
     WaitExec { container: String, pid: i32 },
+    /// Stop every process of the container where it stands, invisibly to the guest. Answer: [`Response::Ok`].
+    Pause { container: String },
+    /// Undo `Pause`. Answer: [`Response::Ok`].
+    Resume { container: String },
+    /// What the guest sees of its limits. Answer: [`Response::Ok`].
+    Update { container: String, limits: Limits },
+    /// End a further container's processes and forget it. Answer: [`Response::Ok`].
+    Remove { container: String },
     /// Kill everything and end the sentry. Answer: [`Response::Ok`], or the end of the connection.
     Destroy,
+}
+
+/// Resources as a container's guest sees them; what is none stays as it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Limits {
+    /// Number of CPUs, at least 1.
+    pub cpus: Option<u32>,
+    /// Bytes of memory; `u64::MAX` for no limit.
+    pub memory: Option<u64>,
 }
 
 /// How a process ended.
@@ -85,6 +115,8 @@ impl std::fmt::Display for Status {
 #[serde(deny_unknown_fields)]
 pub struct ProcessInfo {
     pub pid: i32,
+    /// Its stub's pid in the sentry's PID namespace; the runtime finds the host's by `NSpid`.
+    pub stub: i32,
     pub ppid: i32,
     pub uid: u32,
     pub threads: u32,
@@ -116,6 +148,7 @@ pub enum Response {
     Started {
         pid: i32,
     },
+    Prepared,
     /// The text names cause and remedy; it is shown to the user as it is.
     Error {
         message: String,

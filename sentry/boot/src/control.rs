@@ -124,8 +124,14 @@ impl Control {
             | Request::Processes { container }
             | Request::Resize { container, .. }
             | Request::Exec { container, .. }
+            | Request::Terminal { container, .. }
+            | Request::Pause { container }
+            | Request::Resume { container }
+            | Request::Update { container, .. }
             | Request::WaitExec { container, .. } => Some(container.as_str()),
-            Request::Destroy => None,
+            Request::Prepare { .. } | Request::Create { .. } | Request::Remove { .. } | Request::Destroy => {
+                None
+            }
         };
         if named.is_some_and(|named| named != self.id) {
             return error("no such container in this sandbox");
@@ -151,6 +157,13 @@ impl Control {
             Request::Exec { .. } | Request::WaitExec { .. } => {
                 error("running further processes in a container is not supported yet")
             }
+            Request::Prepare { .. } | Request::Create { .. } | Request::Remove { .. } => {
+                error("further containers in a sandbox are not supported yet")
+            }
+            Request::Terminal { .. }
+            | Request::Pause { .. }
+            | Request::Resume { .. }
+            | Request::Update { .. } => error("not supported yet"),
             Request::Destroy => {
                 self.kernel.kill_all(ExitStatus::Signaled { signal: 9, core: false });
                 Response::Ok
@@ -193,6 +206,7 @@ impl Control {
             let age = monotonic.saturating_sub(process.started_ns) / 1_000_000_000;
             Some(ProcessInfo {
                 pid: process.pid,
+                stub: i32::try_from(leader.platform().debug_id()).unwrap_or(0),
                 ppid: process.ppid(),
                 uid: leader.creds().uid,
                 threads: u32::try_from(process.threads().len()).unwrap_or(u32::MAX),

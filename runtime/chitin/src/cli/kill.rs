@@ -31,7 +31,7 @@ impl Kill {
             // Nothing is left to be signalled, which is what --all asks for.
             return if self.all { Ok(()) } else { Err("container not running".into()) };
         }
-        let request = Request::Signal { container: self.id, signal, all: self.all };
+        let request = Request::Signal { container: self.id, signal, all: self.all, pid: None };
         let sent = Link::open(&directory).and_then(|mut link| link.order(&request));
         match sent {
             Err(e) if signal == libc::SIGKILL => {

@@ -121,7 +121,7 @@ fn forward(sandbox: &Sandbox, link: &mut Option<Link>, signal: i32) {
     let container = sandbox.state().id.clone();
     // Keys reach all processes in front, not only the first one; a command of `do` has no terminal to see to that.
     let all = sandbox.is_plain_command() && matches!(signal, libc::SIGINT | libc::SIGQUIT);
-    let request = Request::Signal { container, signal, all };
+    let request = Request::Signal { container, signal, all, pid: None };
     let sent = match link {
         Some(link) => link.order(&request),
         None => sandbox.link().and_then(|mut new| {
