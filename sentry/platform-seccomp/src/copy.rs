@@ -2,14 +2,28 @@
 //!
 //! Invariants: copies are fallible and exact (`CopyFault::done` counts to the first inaccessible byte), respect page
 //! protections, and never touch the platform's own range.
+//!
+//! The protections are the machine's: a page that may be written may be read, and so may one that may be executed where
+//! there are no protection keys. `process_vm_readv` goes by the mapping's flags alone, so what it refuses is looked at
+//! once more ([`Space::unmarked`]).
 
+use crate::maps;
 use crate::space::Space;
 use crate::stub::{STUB_BASE, STUB_HI};
 use crate::sys;
 use chitin_platform::CopyFault;
+use std::arch::x86_64::{__cpuid, __cpuid_count};
+use std::os::fd::AsFd;
+use std::sync::LazyLock;
 
 const PAGE: u64 = 4096;
 const BATCH: usize = 64;
+
+/// Whether the host gives PROT_EXEC alone a protection key of its own: with OSPKE (CPUID 7, ECX bit 4) it does.
+static EXECUTE_ONLY: LazyLock<bool> = LazyLock::new(|| {
+    let leaves = __cpuid(0).eax;
+    leaves >= 7 && __cpuid_count(7, 0).ecx & (1 << 4) != 0
+});
 
 /// How much of a range lies before the platform's own one.
 fn allowed(addr: u64, len: usize) -> usize {
@@ -71,10 +85,48 @@ impl Space {
     }
 
     pub(crate) fn read_at(&self, addr: u64, buf: &mut [u8]) -> Result<(), CopyFault> {
+        let mut done = 0;
+        loop {
+            let rest = buf.get_mut(done..).unwrap_or_default();
+            let from = addr.saturating_add(done as u64);
+            let fault = match self.read_marked(from, rest) {
+                Ok(()) => return Ok(()),
+                Err(fault) => fault.done,
+            };
+            done += fault;
+            let rest = rest.get_mut(fault..).unwrap_or_default();
+            match self.unmarked(from.saturating_add(fault as u64), rest) {
+                0 => return Err(CopyFault { done }),
+                n => done += n,
+            }
+            if done == buf.len() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Reads what is mapped for reading.
+    fn read_marked(&self, addr: u64, buf: &mut [u8]) -> Result<(), CopyFault> {
         self.copy(addr, buf.len(), |pid, at, n| {
             let local = buf.get_mut(at..at + n).ok_or(libc::EFAULT)?;
             sys::vm_read(pid, local, &[iov(addr + at as u64, n)])
         })
+    }
+
+    /// Reads on where the mapping is not marked readable and the machine could read it nevertheless: how many bytes.
+    /// The guest may change the mapping between the look and the read; it gets at its own memory in any case.
+    fn unmarked(&self, addr: u64, buf: &mut [u8]) -> usize {
+        const WRITE: u32 = libc::PROT_WRITE.cast_unsigned();
+        const EXEC: u32 = libc::PROT_EXEC.cast_unsigned();
+        let Ok(Some(vma)) = self.find_mapping(addr) else { return 0 };
+        if vma.prot & WRITE == 0 && (vma.prot != EXEC || *EXECUTE_ONLY) {
+            return 0;
+        }
+        let left = usize::try_from(vma.range.end.saturating_sub(addr)).unwrap_or(usize::MAX);
+        let len = allowed(addr, buf.len().min(left));
+        let Some(local) = buf.get_mut(..len) else { return 0 };
+        let dir = &self.sb.proc_dir;
+        self.with_pid(|pid| maps::read_memory(dir.as_fd(), pid, addr, local)).unwrap_or(0)
     }
 
     pub(crate) fn write_at(&self, addr: u64, data: &[u8]) -> Result<(), CopyFault> {
@@ -98,13 +150,14 @@ impl Space {
                 *v = iov(*addr, len);
                 total += len;
             }
+            let used = iovs.get(..part.len()).unwrap_or_default();
             let mut n = 0;
             if clean && total > 0 {
-                n = self.with_pid(|pid| buf.batch(pid, done, total, &iovs[..part.len()])).unwrap_or(0);
+                n = self.with_pid(|pid| buf.batch(pid, done, total, used)).unwrap_or(0);
             }
             if n < total {
                 let mut skip = n;
-                for v in &iovs[..part.len()] {
+                for v in used {
                     let s = skip.min(v.iov_len);
                     skip -= s;
                     if s == v.iov_len {
@@ -132,7 +185,7 @@ impl Space {
 
     pub(crate) fn cmpxchg_at(&self, addr: u64, old: u32, new: u32) -> Result<u32, CopyFault> {
         let stripe = (addr >> 2) as usize % self.sb.words.len();
-        let _g = self.sb.words[stripe].lock();
+        let _g = self.sb.words.get(stripe).map(parking_lot::Mutex::lock);
         let mut b = [0u8; 4];
         self.read_at(addr, &mut b)?;
         let seen = u32::from_le_bytes(b);

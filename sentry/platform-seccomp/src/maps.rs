@@ -8,6 +8,7 @@ use std::ffi::CString;
 use std::fs::File;
 use std::io::Read;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 
 /// `struct procmap_query` (Linux 6.11).
 #[repr(C)]
@@ -43,6 +44,12 @@ fn read(dir: BorrowedFd<'_>, path: &str) -> Result<String, i32> {
     Ok(String::from_utf8_lossy(&out).into_owned())
 }
 
+/// Reads a process's memory whatever its mappings are marked as: the caller has looked at them.
+pub fn read_memory(dir: BorrowedFd<'_>, pid: i32, addr: u64, buf: &mut [u8]) -> Result<usize, i32> {
+    let memory = File::from(open(dir, &format!("{pid}/mem"))?);
+    memory.read_at(buf, addr).map_err(|e| e.raw_os_error().unwrap_or(libc::EIO))
+}
+
 pub fn dev(major: u64, minor: u64) -> u64 {
     libc::makedev(major as u32, minor as u32)
 }
@@ -53,10 +60,7 @@ fn parse_line(line: &str) -> Option<HostVma> {
     let (start, end) = it.next()?.split_once('-')?;
     let start = u64::from_str_radix(start, 16).ok()?;
     let end = u64::from_str_radix(end, 16).ok()?;
-    let perms = it.next()?.as_bytes();
-    if perms.len() != 4 {
-        return None;
-    }
+    let &[r, w, x, sharing] = it.next()?.as_bytes() else { return None };
     let offset = u64::from_str_radix(it.next()?, 16).ok()?;
     let (maj, min) = it.next()?.split_once(':')?;
     let dev = dev(u64::from_str_radix(maj, 16).ok()?, u64::from_str_radix(min, 16).ok()?);
@@ -68,9 +72,8 @@ fn parse_line(line: &str) -> Option<HostVma> {
         _ if ino != 0 => HostVmaKind::File,
         _ => HostVmaKind::Anonymous,
     };
-    let prot =
-        u32::from(perms[0] == b'r') | u32::from(perms[1] == b'w') << 1 | u32::from(perms[2] == b'x') << 2;
-    Some(HostVma { range: start..end, prot, shared: perms[3] == b's', offset, dev, ino, kind, rss_kb: 0 })
+    let prot = u32::from(r == b'r') | u32::from(w == b'w') << 1 | u32::from(x == b'x') << 2;
+    Some(HostVma { range: start..end, prot, shared: sharing == b's', offset, dev, ino, kind, rss_kb: 0 })
 }
 
 /// All mappings of a process, the platform's own included.
