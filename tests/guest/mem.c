@@ -1,6 +1,7 @@
 // Memory: mmap family, sharing with files and between processes, brk, faults, SysV shm, memfd and seals.
 #include "t.h"
 #include <linux/memfd.h>
+#include <pthread.h>
 #include <setjmp.h>
 #include <sys/shm.h>
 
@@ -308,6 +309,29 @@ TEST(memfd_and_seals) {
     ERR(fcntl(no, F_ADD_SEALS, F_SEAL_GROW), EPERM);
     ERR(memfd_create("x", 0x40000000), EINVAL);
 }
+static void *mover(void *arg) {
+    char *b = arg;
+    for (int i = 0; i < 300; i++) {
+        char *want = b + 4096 * (1 + (i * 7 + (i & 1 ? 3 : 11)) % 64);
+        if (syscall(SYS_brk, want) != (long)want) return "brk failed";
+    }
+    return NULL;
+}
+TEST(brk_of_threads_at_once) {
+    char *b = (char *)syscall(SYS_brk, 0), *end = b + (256 << 12);
+    pthread_t t[4];
+    void *why;
+    // Nothing else may be at the heap's end: a call that met another thread's change half done would fail.
+    for (int i = 0; i < 4; i++) EQ(pthread_create(&t[i], NULL, mover, b), 0);
+    for (int i = 0; i < 4; i++) {
+        EQ(pthread_join(t[i], &why), 0);
+        if (why) FAIL("%s", (char *)why);
+    }
+    EQ(syscall(SYS_brk, end), (long)end);
+    for (char *p = (char *)(((long)b + 4095) & -4096); p < end; p += 4096) *p = 1;
+    EQ(syscall(SYS_brk, b), (long)b);
+    CK(faults((char *)(((long)b + 4095) & -4096), 1));
+}
 TEST(big_sparse_mapping) {
     char *p = MAPOK(mmap(0, 1ul << 36, RW, ANON | MAP_NORESERVE, -1, 0));
     p[0] = p[1ul << 35] = p[(1ul << 36) - 1] = 1;
@@ -331,4 +355,50 @@ TEST(syscalls_respect_protection) {
     int pp[2];
     OK(pipe(pp));
     ERR(write(pp[1], p, 10), EFAULT);
+}
+TEST(write_only_pages_can_be_read_from) {
+    int pp[2], fd = file("f", 0);
+    char *p = MAPOK(mmap(0, 4 * 4096, RW, ANON, -1, 0)), out[4 * 4096];
+    OK(pipe(pp));
+    for (int i = 0; i < 4 * 4096; i++) p[i] = i * 7 + i / 4096;
+    OK(mprotect(p + 4096, 4096, PROT_WRITE));
+    EQ(write(pp[1], p + 4096 + 5, 100), 100);
+    EQ(read(pp[0], out, 100), 100);
+    for (int i = 0; i < 100; i++) EQ(out[i], (char)((4096 + 5 + i) * 7 + 1));
+    EQ(pwrite(fd, p, 4 * 4096, 0), 4 * 4096);
+    EQ(pread(fd, out, 4 * 4096, 0), 4 * 4096);
+    for (int i = 0; i < 4 * 4096; i++) EQ(out[i], (char)(i * 7 + i / 4096));
+    struct iovec v[2] = {{p + 4000, 200}, {p + 8100, 200}};
+    EQ(writev(pp[1], v, 2), 400);
+    EQ(read(pp[0], out, 400), 400);
+    EQ(out[150], (char)(4150 * 7 + 1));
+    EQ(out[399], (char)(8299 * 7 + 2));
+    OK(mprotect(p + 2 * 4096, 4096, PROT_NONE));
+    EQ(write(fd, p, 4 * 4096), 2 * 4096);
+    ERR(write(pp[1], p + 2 * 4096, 10), EFAULT);
+    OK(mprotect(p + 2 * 4096, 4096, PROT_WRITE | PROT_EXEC));
+    EQ(write(pp[1], p + 2 * 4096, 10), 10);
+    strcpy(p + 4096, "f");
+    struct stat st;
+    OK(stat(p + 4096, &st));
+    OK(mprotect(p, 4096, PROT_NONE));
+    OK(mprotect(p, 4096, PROT_WRITE));
+    EQ(p[4095], (char)(4095 * 7));
+    OK(munmap(p + 4096, 4096));
+    ERR(write(pp[1], p + 4096, 10), EFAULT);
+}
+TEST(execute_only_pages_as_the_machine_has_them) {
+    int pp[2];
+    char *p = MAPOK(mmap(0, 4096, RW, ANON, -1, 0)), c;
+    OK(pipe(pp));
+    *p = 42;
+    OK(mprotect(p, 4096, PROT_EXEC));
+    // With protection keys it can only be executed; then loads fault, and the kernel's with them.
+    if (faults(p, 0)) {
+        ERR(write(pp[1], p, 1), EFAULT);
+    } else {
+        EQ(write(pp[1], p, 1), 1);
+        EQ(read(pp[0], &c, 1), 1);
+        EQ(c, 42);
+    }
 }

@@ -7,7 +7,8 @@
 //! Neighbours: `platform` below; `vfs` and `kernel` above. User memory is only ever reached through inert addresses
 //! ([`UserPtr`], [`UserIo`]) and fallible copies; nothing here hands out a reference into the guest.
 //!
-//! Locks: `Mm::state` (leaf), `Mm::files` (leaf). Neither is held across a platform call that may wait.
+//! Locks: `Mm::growing`, held across awaits, makes brk(2) one at a time; `Mm::state` (leaf), `Mm::files` (leaf), neither
+//! of which is held across a platform call that may wait.
 
 mod copy;
 mod io;
@@ -23,7 +24,7 @@ pub use ptr::UserPtr;
 /// A mapping as the platform lists it ([`Mm::space`]).
 pub use chitin_platform::{HostVma, HostVmaKind};
 
-use chitin_platform::AddressSpace;
+use chitin_platform::{AddressSpace, AsyncLock};
 use parking_lot::Mutex;
 use std::sync::Arc;
 
@@ -34,20 +35,21 @@ pub const MMAP_MIN_ADDR: u64 = 0x10000;
 pub struct Mm {
     space: Arc<dyn AddressSpace>,
     state: Mutex<map::State>,
+    growing: Arc<AsyncLock>,
     files: Mutex<names::MappedFiles>,
 }
 
 impl Mm {
     /// Wraps a fresh space, as `execve` makes it.
     pub fn new(space: Arc<dyn AddressSpace>) -> Arc<Mm> {
-        Arc::new(Mm { space, state: Mutex::default(), files: Mutex::default() })
+        Arc::new(Mm { space, state: Mutex::default(), growing: Arc::default(), files: Mutex::default() })
     }
 
     /// Wraps a space that the platform copied from this one (fork).
     pub fn forked(&self, space: Arc<dyn AddressSpace>) -> Arc<Mm> {
         let state = self.state.lock().clone();
         let files = self.files.lock().clone();
-        Arc::new(Mm { space, state: Mutex::new(state), files: Mutex::new(files) })
+        Arc::new(Mm { space, state: Mutex::new(state), growing: Arc::default(), files: Mutex::new(files) })
     }
 
     pub fn space(&self) -> &Arc<dyn AddressSpace> {

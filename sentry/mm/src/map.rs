@@ -28,6 +28,9 @@ pub(crate) struct State {
     pub(crate) layout: Layout,
     brk_start: u64,
     brk: u64,
+    /// The end of what may be mapped above the break: where a change of it is under way, or was when a copy of the
+    /// memory was made or its thread was killed.
+    brk_mapped: u64,
 }
 
 /// A file mapping's other half: what the descriptor table knew.
@@ -78,6 +81,7 @@ impl Mm {
         let mut state = self.state.lock();
         state.brk_start = start;
         state.brk = start;
+        state.brk_mapped = start;
     }
 
     pub fn brk_range(&self) -> std::ops::Range<u64> {
@@ -252,10 +256,12 @@ impl Mm {
     }
 
     /// brk(2): grows or shrinks the heap; answers the new break, or the old one on failure. `limit` is RLIMIT_DATA.
+    /// Threads that share the memory change it one after the other.
     pub async fn brk(&self, task: Arc<dyn PlatformTask>, new: u64, limit: u64) -> u64 {
-        let (start, old) = {
+        let _one_at_a_time = self.growing.lock().await;
+        let (start, old, mapped) = {
             let state = self.state.lock();
-            (state.brk_start, state.brk)
+            (state.brk_start, state.brk, state.brk_mapped)
         };
         if new < start || new.saturating_sub(start) > limit {
             return old;
@@ -270,18 +276,29 @@ impl Mm {
                 addr: old_end,
                 len: new_end - old_end,
                 prot: PROT_READ | PROT_WRITE,
-                flags: MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE,
+                // What a change that was cut off left there is replaced.
+                flags: MAP_PRIVATE
+                    | MAP_ANONYMOUS
+                    | if mapped > old_end { MAP_FIXED } else { MAP_FIXED_NOREPLACE },
                 file: None,
             }),
             std::cmp::Ordering::Less => Some(HostOp::Munmap { addr: new_end, len: old_end - new_end }),
         };
+        // A shrinking heap loses its pages first: whoever sees the memory meanwhile must not count on them.
+        self.set_brk(new.min(old), mapped.max(old_end).max(new_end));
         if let Some(op) = op
             && self.apply(task, vec![op]).await.is_err()
         {
+            self.set_brk(old, mapped.max(old_end));
             return old;
         }
-        self.state.lock().brk = new;
+        self.set_brk(new, if mapped > old_end.max(new_end) { mapped } else { new_end });
         new
+    }
+
+    fn set_brk(&self, brk: u64, mapped: u64) {
+        let mut state = self.state.lock();
+        (state.brk, state.brk_mapped) = (brk, mapped);
     }
 }
 

@@ -140,7 +140,8 @@ impl Window {
     }
 
     fn word(&self, off: usize) -> *mut u64 {
-        assert!(off.is_multiple_of(8) && off <= self.size - 8);
+        // A guest cannot choose an offset that fails: `frame` checks what it reads from a window.
+        assert!(off.is_multiple_of(8) && off <= self.size.saturating_sub(8));
         (self.at + off) as *mut u64
     }
 
@@ -168,7 +169,9 @@ impl Window {
     pub fn copy_in(&self, off: usize, data: &[u8]) {
         for (i, c) in data.chunks(8).enumerate() {
             let mut w = [0u8; 8];
-            w[..c.len()].copy_from_slice(c);
+            for (to, from) in w.iter_mut().zip(c) {
+                *to = *from;
+            }
             self.put(off + i * 8, u64::from_le_bytes(w));
         }
     }

@@ -1,50 +1,13 @@
-//! The little asynchronous machinery the platform needs itself: a lock held across awaits, and operations that nobody
-//! awaits (a resume that takes several steps).
+//! The little asynchronous machinery the platform needs itself: operations that nobody awaits (a resume that takes
+//! several steps).
 //!
 //! Invariant: no lock of this crate is held while a waker is called, since wakers run the sentry's code on the spot.
 
 use chitin_platform::BoxFuture;
 use parking_lot::Mutex;
-use std::collections::VecDeque;
-use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::task::{Context, Poll, Wake, Waker};
-
-/// A fair lock for async code.
-#[derive(Default)]
-pub struct AsyncLock {
-    state: Mutex<(bool, VecDeque<Waker>)>,
-}
-
-pub struct AsyncGuard(Arc<AsyncLock>);
-
-impl AsyncLock {
-    pub async fn lock(self: &Arc<Self>) -> AsyncGuard {
-        poll_fn(|cx| {
-            let mut s = self.state.lock();
-            if s.0 {
-                s.1.push_back(cx.waker().clone());
-                return Poll::Pending;
-            }
-            s.0 = true;
-            Poll::Ready(())
-        })
-        .await;
-        AsyncGuard(self.clone())
-    }
-}
-
-impl Drop for AsyncGuard {
-    fn drop(&mut self) {
-        let mut s = self.0.state.lock();
-        s.0 = false;
-        // All of them: a waiter that was dropped must not swallow the wake-up.
-        let waiters = std::mem::take(&mut s.1);
-        drop(s);
-        waiters.into_iter().for_each(Waker::wake);
-    }
-}
+use std::task::{Context, Wake, Waker};
 
 const IDLE: u8 = 0;
 const POLLING: u8 = 1;

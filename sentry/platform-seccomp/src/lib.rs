@@ -6,7 +6,7 @@
 //! How the parts fit: `zygote` starts a tiny process under `filter`'s BPF program from `stub`'s image; every guest address
 //! space (`space`) is a fork of it, every guest thread (`task`) a host thread with a window in the `arena`. `sandbox`
 //! receives notifications and hands them to the task; `control` is what the kernel calls; `calls` has the stub make host
-//! calls; `spawn` clones; `copy`, `maps` and `mapping` implement guest memory; `reaper`, `parking` and `seats` are threads
+//! calls; `spawn` clones; `group` forks further zygotes; `copy`, `maps` and `mapping` implement guest memory; `reaper`, `parking` and `seats` are threads
 //! of ours; `seats` says how many workers wait for notifications at once.
 //!
 //! Invariant: without the sentry's consent a guest thread completes no host call but `rt_sigreturn` and the constant
@@ -24,6 +24,7 @@ mod copy;
 mod exec;
 mod filter;
 mod frame;
+mod group;
 mod mapping;
 mod maps;
 mod parking;
@@ -41,7 +42,7 @@ mod zygote;
 
 pub use sandbox::Features;
 
-use chitin_platform::{BoxFuture, Event, Platform, PlatformError, Spawned};
+use chitin_platform::{BoxFuture, Event, OnLost, Platform, PlatformError, SpaceGroup, Spawned};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -143,7 +144,20 @@ impl Platform for SeccompPlatform {
     }
 
     fn new_space(&self) -> BoxFuture<Result<Spawned, PlatformError>> {
-        Box::pin(spawn::new_space(self.sb.clone()))
+        match self.sb.zygote.get() {
+            Some(zygote) => Box::pin(spawn::new_space(zygote.clone())),
+            None => Box::pin(std::future::ready(Err(PlatformError::Gone))),
+        }
+    }
+
+    fn new_group(&self, lost: OnLost) -> BoxFuture<Result<Arc<dyn SpaceGroup>, PlatformError>> {
+        Box::pin(group::make(self.sb.clone(), lost))
+    }
+
+    fn on_lost(&self, lost: OnLost) {
+        if let Some(zygote) = self.sb.zygote.get() {
+            self.sb.origins.lock().insert(zygote.proc.pid, lost);
+        }
     }
 }
 

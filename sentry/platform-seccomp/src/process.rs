@@ -62,6 +62,12 @@ impl Process {
         }
     }
 
+    /// A pidfd, unless the process is dead.
+    pub fn pidfd(&self) -> Result<std::os::fd::OwnedFd, i32> {
+        let i = self.inner.lock();
+        if i.dead { Err(libc::ESRCH) } else { sys::pidfd_open(self.pid) }
+    }
+
     /// The reaper found it dead; returns whether that was wanted.
     pub fn set_dead(&self) -> bool {
         let mut i = self.inner.lock();

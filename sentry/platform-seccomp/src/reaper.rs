@@ -59,11 +59,9 @@ fn bury(sb: &Arc<Sandbox>, d: Death) {
     } else {
         proc.space.release();
     }
-    if sb.zygote.get().is_some_and(|z| z.proc.pid == d.pid) && !sb.closing.load(Ordering::Relaxed) {
-        tracing::error!(
-            signal = d.signal,
-            "the zygote died: no new process can be made; restart the sandbox"
-        );
+    let lost = sb.origins.lock().remove(&d.pid);
+    if let Some(lost) = lost.filter(|_| !wanted && !sb.closing.load(Ordering::Relaxed)) {
+        lost(d.signal);
     }
     for owner in exited {
         sb.push_event(Event { owner, kind: EventKind::Exited { signal: d.signal } });

@@ -13,7 +13,7 @@ use crate::stub::{DOORBELL, STUB_BASE, WIN_BASE, code};
 use crate::sys::{self, Listener, Notif};
 use crate::table::TidTable;
 use crate::task::Task;
-use chitin_platform::{Event, PlatformError};
+use chitin_platform::{Event, OnLost, PlatformError};
 use parking_lot::Mutex;
 use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
@@ -44,6 +44,8 @@ pub struct Sandbox {
     pub vdso: OnceLock<Option<Range<u64>>>,
     pub vvar: OnceLock<Vec<Range<u64>>>,
     pub zygote: OnceLock<Arc<Task>>,
+    /// What to call when the host ends a zygote, by pid.
+    pub origins: Mutex<HashMap<i32, OnLost>>,
     pub table: TidTable<Arc<Task>>,
     pub procs: Mutex<HashMap<i32, Arc<Process>>>,
     pub pending: Mutex<HashMap<u64, Arc<Pending>>>,
@@ -69,6 +71,7 @@ impl Sandbox {
             vdso: OnceLock::new(),
             vvar: OnceLock::new(),
             zygote: OnceLock::new(),
+            origins: Mutex::default(),
             table: TidTable::new(),
             procs: Mutex::default(),
             pending: Mutex::default(),

@@ -8,9 +8,9 @@
 //! the token that a child presents conclusive.
 
 use crate::arena::{Chunk, Window};
-use crate::exec::AsyncLock;
 use crate::sandbox::Sandbox;
 use crate::stub::{CHUNK_WINDOWS, PRIVATE_FD, PRIVATE_FDS, WIN_BASE};
+use chitin_platform::AsyncLock;
 use parking_lot::{Mutex, RwLock};
 use std::ops::Range;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -87,16 +87,12 @@ impl Space {
             None => {
                 let chunk = self.sb.arena.alloc()?;
                 let new = Some(Mapped { chunk, used: 0, mapped: false });
-                match w.chunks.iter().position(Option::is_none) {
-                    Some(at) => {
-                        w.chunks[at] = new;
-                        at
-                    }
-                    None => {
-                        w.chunks.push(new);
-                        w.chunks.len() - 1
-                    }
+                let at = w.chunks.iter().position(Option::is_none).unwrap_or(w.chunks.len());
+                match w.chunks.get_mut(at) {
+                    Some(free) => *free = new,
+                    None => w.chunks.push(new),
                 }
+                at
             }
         };
         let m = w.chunks.get_mut(at)?.as_mut()?;

@@ -282,11 +282,11 @@ impl Drop for Unfinished {
 
 /// [`make_space`] to its end, even if who wanted it ends first: the zygote must not be left in the middle of a clone, where
 /// the next one would find it.
-pub async fn new_space(sb: Arc<Sandbox>) -> Result<Spawned, PlatformError> {
+pub async fn new_space(zygote: Arc<Task>) -> Result<Spawned, PlatformError> {
     let order = Order(Arc::new(Mutex::new(Ordered::default())));
     let slot = order.0.clone();
     detach(Box::pin(async move {
-        let made = make_space(sb).await;
+        let made = make_space(zygote).await;
         let mut slot = slot.lock();
         if slot.cancelled {
             drop(slot);
@@ -342,8 +342,8 @@ fn kill(made: Result<Spawned, PlatformError>) {
 }
 
 /// A fresh address space: a fork of the zygote with a random gap below its mappings and a zeroed frame.
-async fn make_space(sb: Arc<Sandbox>) -> Result<Spawned, PlatformError> {
-    let zygote = sb.zygote.get().cloned().ok_or(PlatformError::Gone)?;
+async fn make_space(zygote: Arc<Task>) -> Result<Spawned, PlatformError> {
+    let sb = zygote.sb.clone();
     let Spawned { task, space } = spawn(zygote, Spawn::Fork).await?;
     let Some(task) = sb.table.get(task.debug_id() as u32) else { return Err(PlatformError::Gone) };
     let mut unfinished = Unfinished(Some(task.clone()));

@@ -274,10 +274,13 @@ pub fn build_image(window_size: u64, fsgsbase: bool) -> Vec<u8> {
     let code = unsafe { std::slice::from_raw_parts(start, len) };
 
     let mut page = vec![0xccu8; 0x1000];
-    page[..len].copy_from_slice(code);
+    for (to, from) in page.iter_mut().zip(code) {
+        *to = *from;
+    }
     let mut put = |off: u64, v: u64| {
-        let at = 0xf00 + off as usize;
-        page[at..at + 8].copy_from_slice(&v.to_le_bytes());
+        for (to, from) in page.iter_mut().skip(0xf00 + off as usize).zip(v.to_le_bytes()) {
+            *to = from;
+        }
     };
     put(consts::PARK_SET, 1 << (KICK - 1));
     put(consts::FLAGS, u64::from(fsgsbase));

@@ -121,6 +121,14 @@ pub fn tgkill(tgid: i32, tid: i32, sig: i32) -> Result<(), i32> {
     check(unsafe { libc::syscall(libc::SYS_tgkill, tgid, tid, sig) }).map(drop)
 }
 
+/// A pidfd of a child of ours.
+pub fn pidfd_open(pid: i32) -> Result<OwnedFd, i32> {
+    // SAFETY: no memory is involved.
+    let fd = check(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })?;
+    // SAFETY: a new descriptor that nobody else knows.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+}
+
 pub fn kill(pid: i32, sig: i32) -> Result<(), i32> {
     // SAFETY: no memory is involved.
     check(unsafe { libc::kill(pid, sig) }.into()).map(drop)

@@ -8,7 +8,7 @@ mod hostile;
 use chitin_platform::*;
 use chitin_platform_seccomp::Options;
 use common::*;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -39,6 +39,8 @@ const CASES: &[Case] = &[
     ("copy_faults", copy_faults),
     ("apply_files", apply_files),
     ("interrupt_storm", interrupt_storm),
+    ("families", families),
+    ("lost_origin", lost_origin),
     ("hostile_numbers", hostile::every_number),
     ("hostile_jumps", hostile::jumps_into_the_stub),
     ("hostile_window", hostile::window_calls),
@@ -731,4 +733,46 @@ fn interrupt_storm(m: &Machine) {
     stop.store(true, std::sync::atomic::Ordering::Relaxed);
     h.join().expect("join");
     assert!(calls > 50 && ints > 3, "{calls} calls, {ints} interrupts");
+}
+
+fn family(m: &Machine, lost: std::sync::mpsc::Sender<i32>) -> Arc<dyn SpaceGroup> {
+    let lost = std::sync::Mutex::new(lost);
+    let lost: OnLost = Box::new(move |signal| drop(lost.lock().expect("lost").send(signal)));
+    wait(m.plat.new_group(lost)).expect("group")
+}
+
+/// Spaces of a family work like others and outlive it; its wanted end is told to nobody.
+fn families(m: &Machine) {
+    let (tx, rx) = std::sync::mpsc::channel();
+    let group = family(m, tx);
+    let g = m.load_from(wait(group.new_space()).expect("space"), entry!(g_getppid));
+    g.task.resume(Resume::Frame);
+    m.syscall(&g, 110);
+    drop(group);
+    g.task.resume(Resume::Return(100));
+    m.syscall(&g, 110);
+    assert_eq!(word(&g, DATA), 100);
+    let fork = wait(g.task.spawn(Spawn::Fork)).expect("fork");
+    fork.task.kill_process();
+    std::thread::sleep(Duration::from_millis(100));
+    assert!(rx.try_recv().is_err());
+}
+
+/// The host ends an origin: who made it hears of it, its family makes no more spaces, and others do.
+fn lost_origin(m: &Machine) {
+    let (tx, rx) = std::sync::mpsc::channel();
+    let group = family(m, tx);
+    let pidfd = group.origin().expect("pidfd");
+    let g = m.load_from(wait(group.new_space()).expect("space"), entry!(g_getppid));
+    // SAFETY: no memory is involved.
+    let sent = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), 9, 0, 0) };
+    assert_eq!(sent, 0);
+    assert_eq!(rx.recv_timeout(Duration::from_secs(5)), Ok(9));
+    assert!(matches!(wait(group.new_space()), Err(PlatformError::Gone)));
+    assert!(matches!(group.origin(), Err(PlatformError::Gone)));
+    g.task.resume(Resume::Frame);
+    m.syscall(&g, 110);
+    let other = m.load(entry!(g_getppid));
+    other.task.resume(Resume::Frame);
+    m.syscall(&other, 110);
 }

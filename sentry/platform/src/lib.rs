@@ -16,10 +16,14 @@
 //!   A spurious `Interrupted` is allowed.
 //! - Nothing here blocks on the guest: memory copies are fallible, long operations are futures.
 
+mod lock;
+mod group;
 mod registers;
 mod space;
 mod task;
 
+pub use lock::{AsyncGuard, AsyncLock};
+pub use group::{OnLost, SpaceGroup};
 pub use registers::Registers;
 pub use space::{
     AddressSpace, CopyFault, HostOp, HostVma, HostVmaKind, MapCall, MapFile, Native, SpaceUsage,
@@ -93,4 +97,16 @@ pub trait Platform: Send + Sync {
 
     /// Makes a fresh address space with its first task in it, stopped, with a zeroed frame, as `execve` wants it.
     fn new_space(&self) -> BoxFuture<Result<Spawned, PlatformError>>;
+
+    /// Makes a family of address spaces with an origin of its own; those of `new_space` are another one.
+    fn new_group(&self, lost: OnLost) -> BoxFuture<Result<Arc<dyn SpaceGroup>, PlatformError>> {
+        drop(lost);
+        let unsupported = PlatformError::Host { op: "a further family of address spaces", errno: 95 };
+        Box::pin(std::future::ready(Err(unsupported)))
+    }
+
+    /// What to call when the origin of the spaces that `new_space` makes is lost, after which it makes no more.
+    fn on_lost(&self, lost: OnLost) {
+        drop(lost);
+    }
 }

@@ -184,7 +184,11 @@ impl Machine {
 
     /// A fresh process with the guest code, a data page and a stack, stopped before `entry`.
     pub fn load(&self, entry: u64) -> Arc<Guest> {
-        let s = wait(self.plat.new_space()).expect("new_space");
+        self.load_from(wait(self.plat.new_space()).expect("new_space"), entry)
+    }
+
+    /// The same in a space that is there.
+    pub fn load_from(&self, s: Spawned, entry: u64) -> Arc<Guest> {
         let map = |addr, len, prot| HostOp::Mmap { addr, len, prot, flags: 0x32, file: None };
         let ops = vec![map(CODE, 0x10000, 7), map(DATA, 0x10000, 3), map(STACK_TOP - 0x10000, 0x10000, 3)];
         let r = wait(s.space.apply(s.task.clone(), ops)).expect("apply");
