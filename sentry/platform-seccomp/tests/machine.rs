@@ -737,7 +737,8 @@ fn interrupt_storm(m: &Machine) {
 
 fn family(m: &Machine, lost: std::sync::mpsc::Sender<i32>) -> Arc<dyn SpaceGroup> {
     let lost = std::sync::Mutex::new(lost);
-    let lost: OnLost = Box::new(move |signal| drop(lost.lock().expect("lost").send(signal)));
+    let lost: OnLost =
+        Box::new(move |signal| lost.lock().expect("lost").send(signal).expect("the test listens"));
     wait(m.plat.new_group(lost)).expect("group")
 }
 
