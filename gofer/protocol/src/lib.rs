@@ -11,6 +11,21 @@
 //!
 //! Neighbours: `chitin-gofer` serves it, the sentry's `fs-gofer` consumes [`Client`].
 
+// A hostile peer must never panic us; tests may.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::unreachable,
+        clippy::todo,
+        clippy::unimplemented,
+        clippy::indexing_slicing,
+        clippy::string_slice
+    )
+)]
+
 mod attr;
 mod calls;
 mod client;

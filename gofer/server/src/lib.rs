@@ -11,6 +11,21 @@
 //! Neighbours: `chitin-gofer-protocol` has the messages; the `chitin` binary calls [`run`] in the
 //! process it has created.
 
+// A hostile peer must never panic us; tests may.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::unreachable,
+        clippy::todo,
+        clippy::unimplemented,
+        clippy::indexing_slicing,
+        clippy::string_slice
+    )
+)]
+
 pub mod confine;
 mod error;
 mod host;

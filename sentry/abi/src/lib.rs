@@ -10,6 +10,21 @@
 //! guest memory as bytes and never leaks uninitialised memory. A structure's fields are what the
 //! guest wrote: unchecked.
 
+// Guest data must never panic the sentry; tests may.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::unreachable,
+        clippy::todo,
+        clippy::unimplemented,
+        clippy::indexing_slicing,
+        clippy::string_slice
+    )
+)]
+
 pub mod auxv;
 pub mod capability;
 pub mod elf;

@@ -165,12 +165,16 @@ impl SigInfo {
     }
 
     const fn u64_at(&self, word: usize) -> u64 {
-        self._sifields[word] as u64 | (self._sifields[word + 1] as u64) << 32
+        match self._sifields.split_at_checked(word) {
+            Some((_, [low, high, ..])) => *low as u64 | (*high as u64) << 32,
+            _ => 0,
+        }
     }
 
     const fn with_u64(mut self, word: usize, value: u64) -> SigInfo {
-        self._sifields[word] = value as u32;
-        self._sifields[word + 1] = (value >> 32) as u32;
+        if let Some((_, [low, high, ..])) = self._sifields.split_at_mut_checked(word) {
+            (*low, *high) = ((value & 0xffff_ffff) as u32, (value >> 32) as u32);
+        }
         self
     }
 }

@@ -7,6 +7,21 @@
 //! no_new_privs, capabilities → platform (its zygote must not inherit our filter) → seccomp filter → kernel, mounts,
 //! first process → ready.
 
+// Guest data must never panic the sentry; tests may.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::unreachable,
+        clippy::todo,
+        clippy::unimplemented,
+        clippy::indexing_slicing,
+        clippy::string_slice
+    )
+)]
+
 mod boot;
 pub mod confine;
 mod control;

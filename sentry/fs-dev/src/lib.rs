@@ -3,6 +3,21 @@
 //! Neighbours: drivers are registered with `vfs.devices` ([`register_drivers`]); terminals themselves are
 //! `kernel::tty`; `boot` mounts [`DevTmpFs`] and [`DevPts`], or fills a tmpfs by [`populate`].
 
+// Guest data must never panic the sentry; tests may.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::unreachable,
+        clippy::todo,
+        clippy::unimplemented,
+        clippy::indexing_slicing,
+        clippy::string_slice
+    )
+)]
+
 mod devtmpfs;
 mod drivers;
 mod mem;

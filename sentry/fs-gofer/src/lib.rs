@@ -17,6 +17,21 @@
 //! `Core::listings`, `Core::dirty`, the pool's queue, and an inode's `nodes`, `fds`, and `cached` (before `listing` or
 //! `values`). No leaf is held over a request, nor while an inode's last reference may be dropped.
 
+// Guest data must never panic the sentry; tests may.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::unreachable,
+        clippy::todo,
+        clippy::unimplemented,
+        clippy::indexing_slicing,
+        clippy::string_slice
+    )
+)]
+
 mod attrs;
 mod bounce;
 mod dir;

@@ -15,6 +15,21 @@
 //! `Shared::index`, and a node's `link`, `meta`, `xattrs` (leaves). A file's `content` is locked while it is copied up,
 //! with nothing but `FileData`'s locks inside.
 
+// Guest data must never panic the sentry; tests may.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::unreachable,
+        clippy::todo,
+        clippy::unimplemented,
+        clippy::indexing_slicing,
+        clippy::string_slice
+    )
+)]
+
 mod dir;
 mod file;
 mod fs;

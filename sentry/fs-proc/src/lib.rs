@@ -11,6 +11,21 @@
 //!
 //! Locks: `TextFile::snapshot` only; generators take the kernel's locks one after the other and hold none together.
 
+// Guest data must never panic the sentry; tests may.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::unreachable,
+        clippy::todo,
+        clippy::unimplemented,
+        clippy::indexing_slicing,
+        clippy::string_slice
+    )
+)]
+
 mod format;
 mod fs;
 mod pid;

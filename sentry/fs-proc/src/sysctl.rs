@@ -27,7 +27,8 @@ const INT_MAX: i64 = i32::MAX as i64;
 
 macro_rules! tunables {
     ($($table:ident: $dir:literal { $($name:literal = $default:literal in $min:expr, $max:expr;)* } + $others:expr;)*) => {
-        $(static $table: &[Entry] = &{
+        $(#[allow(clippy::indexing_slicing, reason = "evaluated while it is compiled")]
+        static $table: &[Entry] = &{
             const OWN: &[(&str, Sysctl)] = &[$(($name, Sysctl {
                 name: concat!($dir, ".", $name), default: $default, min: $min, max: $max,
             })),*];

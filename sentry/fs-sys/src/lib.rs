@@ -3,6 +3,21 @@
 //! [`contents`] says what there is, [`node`] makes inodes of it. Neighbours: `kernel` for the number of CPUs, memory and
 //! network interfaces. Nothing is read from the host's /sys.
 
+// Guest data must never panic the sentry; tests may.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::unreachable,
+        clippy::todo,
+        clippy::unimplemented,
+        clippy::indexing_slicing,
+        clippy::string_slice
+    )
+)]
+
 mod contents;
 mod node;
 

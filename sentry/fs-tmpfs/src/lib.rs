@@ -6,6 +6,21 @@
 //! Lock order: a directory's `entries` → inode `meta`/`xattrs`; `FileData::writers` → `FileData::store`. The two chains
 //! never nest.
 
+// Guest data must never panic the sentry; tests may.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::unreachable,
+        clippy::todo,
+        clippy::unimplemented,
+        clippy::indexing_slicing,
+        clippy::string_slice
+    )
+)]
+
 mod bounce;
 mod data;
 mod dir;

@@ -3,6 +3,20 @@
 //! Neighbours: every sentry crate may use it. Invariants: one operation per `unsafe` block; errors are
 //! `std::io::Error` of the host and are mapped by each caller (they are never the guest's errors).
 #![allow(unsafe_code)]
+// Guest data must never panic the sentry; tests may.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::unreachable,
+        clippy::todo,
+        clippy::unimplemented,
+        clippy::indexing_slicing,
+        clippy::string_slice
+    )
+)]
 
 pub mod auxv;
 pub mod caps;

@@ -10,6 +10,21 @@
 //! Lock order (outer first): `Kernel::tree` → `Process::signals` → `Task::signals` → `Task::run` → leaf locks
 //! (`Process::{rlimits,…}`, `Task::{mm,files,fs,creds,…}` slots, wait queues). No lock is held across an await.
 
+// Guest data must never panic the sentry; tests may.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::unreachable,
+        clippy::todo,
+        clippy::unimplemented,
+        clippy::indexing_slicing,
+        clippy::string_slice
+    )
+)]
+
 pub mod clone;
 pub mod exec;
 pub mod exit;

@@ -76,8 +76,8 @@ impl Task {
     pub fn pid(&self) -> i32 {
         self.process.pid
     }
+    #[expect(clippy::unreachable, reason = "made inside an Arc only, and methods are called through it")]
     pub fn arc(&self) -> Arc<Task> {
-        // A task is only ever made inside an Arc and methods are called through it.
         self.me.upgrade().unwrap_or_else(|| unreachable!("a method runs on a live task"))
     }
     pub fn is_leader(&self) -> bool {

@@ -10,6 +10,21 @@
 //! Locks: `Mm::growing`, held across awaits, makes brk(2) one at a time; `Mm::state` (leaf), `Mm::files` (leaf), neither
 //! of which is held across a platform call that may wait.
 
+// Guest data must never panic the sentry; tests may.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::unreachable,
+        clippy::todo,
+        clippy::unimplemented,
+        clippy::indexing_slicing,
+        clippy::string_slice
+    )
+)]
+
 mod copy;
 mod io;
 mod map;

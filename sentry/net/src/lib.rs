@@ -10,6 +10,21 @@
 //! Lock order: `unix::gc`'s list → a socket's state (one at a time, unless said otherwise) → tables of [`NetNs`] → wait
 //! queues. Files are dropped with nothing locked ([`trash`]).
 
+// Guest data must never panic the sentry; tests may.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::unreachable,
+        clippy::todo,
+        clippy::unimplemented,
+        clippy::indexing_slicing,
+        clippy::string_slice
+    )
+)]
+
 pub mod addr;
 pub mod control;
 pub mod iface;

@@ -16,6 +16,20 @@
 //! under those. No lock is held while a waker or the kernel's code runs.
 
 #![allow(unsafe_code)]
+// Guest data must never panic the sentry; tests may.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::unreachable,
+        clippy::todo,
+        clippy::unimplemented,
+        clippy::indexing_slicing,
+        clippy::string_slice
+    )
+)]
 
 mod arena;
 mod calls;

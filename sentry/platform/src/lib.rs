@@ -16,6 +16,21 @@
 //!   A spurious `Interrupted` is allowed.
 //! - Nothing here blocks on the guest: memory copies are fallible, long operations are futures.
 
+// Guest data must never panic the sentry; tests may.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::unreachable,
+        clippy::todo,
+        clippy::unimplemented,
+        clippy::indexing_slicing,
+        clippy::string_slice
+    )
+)]
+
 mod lock;
 mod group;
 mod registers;

@@ -5,6 +5,21 @@
 //!
 //! Neighbours: `kernel`, `vfs`, `mm` and `net` do the work; `boot` installs [`Table`].
 
+// Guest data must never panic the sentry; tests may.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::unreachable,
+        clippy::todo,
+        clippy::unimplemented,
+        clippy::indexing_slicing,
+        clippy::string_slice
+    )
+)]
+
 mod args;
 mod attrs;
 mod creds;

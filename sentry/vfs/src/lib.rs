@@ -13,6 +13,21 @@
 //! Lock order (outer first): `Vfs::rename_lock` → `Dentry::dir_lock` (parent before child, else by address) →
 //! `MountNs::inner` → `Dentry::{children,name}` → a file system's own locks → `InodeState` locks → wait queues.
 
+// Guest data must never panic the sentry; tests may.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::unreachable,
+        clippy::todo,
+        clippy::unimplemented,
+        clippy::indexing_slicing,
+        clippy::string_slice
+    )
+)]
+
 pub mod attr;
 pub mod creds;
 pub mod dentry;

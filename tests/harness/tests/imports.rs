@@ -125,6 +125,22 @@ fn modules_say_what_they_are() {
 }
 
 #[test]
+fn hostile_data_cannot_panic() {
+    let lints = ["unwrap_used", "expect_used", "panic", "unreachable", "indexing_slicing", "string_slice"];
+    let mut seen = 0;
+    for (f, text) in all_sources() {
+        let crates = f.starts_with("sentry/") || f.starts_with("gofer/");
+        if crates && f.ends_with("/src/lib.rs") && f.matches('/').count() == 3 {
+            seen += 1;
+            let head = text.split_once("deny(").map_or("", |(_, rest)| rest);
+            let missing: Vec<_> = lints.iter().filter(|l| !head.contains(&format!("clippy::{l}"))).collect();
+            assert!(missing.is_empty(), "{f} does not deny {missing:?}; copy the head of another crate");
+        }
+    }
+    assert!(seen > 15, "the crates were found: {seen}");
+}
+
+#[test]
 fn unsafe_only_where_allowed() {
     let home = |f: &str| {
         f.starts_with("sentry/host/")

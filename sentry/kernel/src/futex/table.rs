@@ -40,7 +40,7 @@ struct Slot {
 
 /// All futexes of the sandbox.
 pub struct FutexTable {
-    buckets: Vec<Mutex<Bucket>>,
+    buckets: Box<[Mutex<Bucket>; BUCKETS]>,
     hasher: RandomState,
     /// Waiters on shared words: with none, a waker need not find out whether its word is shared.
     shared: AtomicUsize,
@@ -50,7 +50,7 @@ pub struct FutexTable {
 
 impl Default for FutexTable {
     fn default() -> Self {
-        let buckets = (0..BUCKETS).map(|_| Mutex::default()).collect();
+        let buckets = Box::new(std::array::from_fn(|_| Mutex::default()));
         FutexTable {
             buckets,
             hasher: RandomState::new(),
@@ -171,10 +171,8 @@ impl FutexTable {
 
     fn bucket(&self, index: usize) -> MutexGuard<'_, Bucket> {
         // An index is always below the number of buckets.
-        match self.buckets.get(index).or_else(|| self.buckets.first()) {
-            Some(bucket) => bucket.lock(),
-            None => unreachable!("the table has buckets"),
-        }
+        let [first, ..] = &*self.buckets;
+        self.buckets.get(index).unwrap_or(first).lock()
     }
 
     pub(super) fn lock(&self, key: &Key) -> MutexGuard<'_, Bucket> {
@@ -304,7 +302,7 @@ impl FutexTable {
         if self.pi.load(Ordering::SeqCst) == 0 {
             return keys;
         }
-        for bucket in &self.buckets {
+        for bucket in self.buckets.iter() {
             for (key, queue) in &bucket.lock().queues {
                 let waits =
                     |waiter: &Arc<Waiter>| waiter.pi_tid.is_some() && waiter.slot.lock().pi_owner == owner;
