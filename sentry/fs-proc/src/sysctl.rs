@@ -6,9 +6,11 @@
 use crate::format::{number, put, trimmed};
 use crate::tree::{Entry, Node, dir, file, writable};
 use chitin_abi::Errno;
+use chitin_abi::capability::CAP_SYS_ADMIN;
 use chitin_abi::limits::NGROUPS_MAX;
 use chitin_kernel::Kernel;
 use chitin_kernel::kernel::{RELEASE, VERSION};
+use chitin_kernel::seccomp::enter::{ACTIONS, ACTIONS_LOGGED};
 use chitin_kernel::sysctl::Sysctls;
 use chitin_vfs::Caller;
 use parking_lot::Mutex;
@@ -131,6 +133,10 @@ tunables! {
             fixed!("write_wakeup_threshold", 256),
         ]),
         fixed!("randomize_va_space", 2),
+        dir("seccomp", &[
+            file("actions_avail", show_actions),
+            writable("actions_logged", show_actions_logged, store_actions_logged),
+        ]),
         fixed!("tainted", 0),
         fixed!("threads-max", chitin_kernel::tree::PID_MAX - 1000),
         fixed!("unprivileged_bpf_disabled", 2),
@@ -368,6 +374,38 @@ fn show_domainname(kernel: &Arc<Kernel>, out: &mut Vec<u8>) -> Result<(), Errno>
 }
 fn store_domainname(kernel: &Arc<Kernel>, _opener: &Caller, data: &[u8]) -> Result<(), Errno> {
     kernel.uts.write().domainname = uts_name(data);
+    Ok(())
+}
+
+/// What a seccomp filter can answer, but for the last `skip` actions.
+fn actions(skip: usize) -> String {
+    let names: Vec<&str> = ACTIONS.iter().rev().skip(skip).rev().map(|(_, name)| *name).collect();
+    names.join(" ")
+}
+fn show_actions(_kernel: &Arc<Kernel>, out: &mut Vec<u8>) -> Result<(), Errno> {
+    put!(out, "{}\n", actions(0));
+    Ok(())
+}
+
+fn show_actions_logged(kernel: &Arc<Kernel>, out: &mut Vec<u8>) -> Result<(), Errno> {
+    let default = || actions(1).into_bytes();
+    out.extend_from_slice(&Sysctls::of(kernel).get(ACTIONS_LOGGED).unwrap_or_else(default));
+    out.push(b'\n');
+    Ok(())
+}
+
+/// Names of actions in any order; "allow" is never logged.
+fn store_actions_logged(kernel: &Arc<Kernel>, opener: &Caller, data: &[u8]) -> Result<(), Errno> {
+    if !opener.creds.capable(CAP_SYS_ADMIN) {
+        return Err(Errno::EPERM);
+    }
+    let names: Vec<&str> = trimmed(data)?.split_ascii_whitespace().collect();
+    let all = actions(1);
+    if names.iter().any(|name| !all.split(' ').any(|known| known == *name)) {
+        return Err(Errno::EINVAL);
+    }
+    let chosen: Vec<&str> = all.split(' ').filter(|known| names.contains(known)).collect();
+    Sysctls::of(kernel).set(ACTIONS_LOGGED, chosen.join(" ").into_bytes());
     Ok(())
 }
 

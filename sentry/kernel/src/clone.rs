@@ -191,6 +191,8 @@ fn make_child(
         }
         return Err(error);
     }
+    // Under the tree's lock: another thread may be giving its filters to all of the process.
+    child.seccomp.inherit(&task.seccomp);
     if flags & CLONE_THREAD != 0 {
         process.threads.lock().push(child.clone());
     } else {
@@ -264,6 +266,7 @@ fn child_process(task: &Arc<Task>, request: &CloneRequest, pid: i32) -> Arc<Proc
     let process = Process {
         kernel: Arc::downgrade(&task.kernel),
         pid,
+        container: from.container.clone(),
         exit_signal: AtomicI32::new(exit_signal),
         links: Mutex::new(links),
         threads: Mutex::default(),
@@ -312,6 +315,7 @@ impl Task {
             files: RwLock::new(files),
             fs: RwLock::new(fs),
             creds: RwLock::new(creds),
+            seccomp: Default::default(),
             signals: Mutex::new(TaskSignals { altstack: disabled_stack(), ..TaskSignals::default() }),
             run: Mutex::new(Run::default()),
             work: AtomicU32::new(0),
@@ -333,6 +337,7 @@ impl Task {
 
 /// What the first process starts with.
 pub struct InitRequest {
+    pub container: Arc<crate::Container>,
     pub fs: Arc<FsState>,
     pub files: Arc<FdTable>,
     pub creds: Creds,
@@ -349,6 +354,7 @@ pub async fn make_init(kernel: &Arc<Kernel>, request: InitRequest) -> Result<Arc
     let process = Arc::new(Process {
         kernel: Arc::downgrade(kernel),
         pid,
+        container: request.container.clone(),
         exit_signal: AtomicI32::new(0),
         links: Mutex::new(Links {
             parent: Weak::new(),

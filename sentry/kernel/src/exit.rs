@@ -26,6 +26,16 @@ pub fn exit_group(task: &Arc<Task>, code: u8) -> Outcome {
     Outcome::Gone
 }
 
+/// Ends the calling thread as if by a signal; `status` is the process's if this was its last thread.
+pub(crate) fn kill_thread(task: &Arc<Task>, status: ExitStatus) {
+    if task.process.threads.lock().len() <= 1 {
+        group_exit(&task.process, status);
+        finish_ended(task);
+    } else {
+        finish(task, true, status);
+    }
+}
+
 /// Ends a process from anywhere. The first status wins.
 pub fn group_exit(process: &Arc<Process>, status: ExitStatus) {
     {
@@ -108,6 +118,7 @@ fn finish(task: &Arc<Task>, end_host_thread: bool, status: ExitStatus) {
         platform.exit_thread();
     }
     task.set_files(FdTable::new());
+    task.seccomp.release();
     process.write_epitaph(task);
     let last = {
         let mut tree = task.kernel.tree.lock();

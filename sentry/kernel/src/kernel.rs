@@ -6,6 +6,7 @@ use crate::process::Process;
 use crate::reactor::Reactor;
 use crate::result::{ExitStatus, Outcome};
 use crate::tree::Tree;
+use crate::seccomp::{self, enter::Then};
 use crate::{Task, time};
 use chitin_platform::Platform;
 use chitin_vfs::{Vfs, WaitQueue};
@@ -56,6 +57,8 @@ pub struct Kernel {
     pub(crate) tree: Mutex<Tree>,
     pub uts: RwLock<Uts>,
     pub machine: Machine,
+    /// The first container, which makes the sandbox.
+    pub container: Arc<crate::Container>,
     /// Monotonic time at boot, for uptime and start times.
     pub boot_ns: u64,
     dispatch: OnceLock<Box<dyn Dispatch>>,
@@ -84,6 +87,7 @@ impl Kernel {
             tree: Mutex::new(Tree::new()),
             uts: RwLock::new(uts),
             machine,
+            container: crate::Container::new("", crate::container::Spaces::Common, machine.cpus, machine.memory_bytes),
             boot_ns: time::monotonic(),
             dispatch: OnceLock::new(),
             extensions: RwLock::default(),
@@ -100,6 +104,14 @@ impl Kernel {
     }
 
     pub(crate) fn dispatch(&self, task: &Arc<Task>, call: SyscallArgs) -> Outcome {
+        if task.seccomp.active() {
+            return seccomp::enter::enter(task, call, Then::Dispatch);
+        }
+        self.dispatch_allowed(task, call)
+    }
+
+    /// A call that the task's filters let pass.
+    pub(crate) fn dispatch_allowed(&self, task: &Arc<Task>, call: SyscallArgs) -> Outcome {
         match self.dispatch.get() {
             Some(table) => table.call(task, call),
             None => Outcome::error(chitin_abi::Errno::ENOSYS),
@@ -128,17 +140,7 @@ impl Kernel {
 
     /// Ends everything (the runtime's `delete --force`, a lost gofer).
     pub fn kill_all(&self, status: ExitStatus) {
-        loop {
-            let mut alive = self.signal_targets(|_| true);
-            alive.retain(|process| process.group_exit().is_none());
-            if alive.is_empty() {
-                return;
-            }
-            // Children that they made meanwhile are found the next time; an ended process makes no more.
-            for process in alive {
-                crate::exit::group_exit(&process, status);
-            }
-        }
+        self.kill_where(|_| true, status);
     }
 
     /// The processes that a signal to many goes to. A fork of one of them that is under way starts over, since its child

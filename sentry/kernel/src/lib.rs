@@ -26,6 +26,7 @@
 )]
 
 pub mod clone;
+pub mod container;
 pub mod exec;
 pub mod exit;
 pub mod fdtable;
@@ -42,6 +43,7 @@ pub mod process;
 pub mod reactor;
 pub mod result;
 pub mod run;
+pub mod seccomp;
 pub mod signal;
 pub mod signalfd;
 pub mod sysctl;
@@ -54,6 +56,7 @@ pub mod tree;
 pub mod tty;
 pub mod wait;
 
+pub use container::Container;
 pub use fdtable::{Fd, FdTable};
 pub use fsstate::FsState;
 pub use kernel::{Dispatch, Kernel, SyscallArgs};

@@ -5,9 +5,11 @@
 
 use crate::kernel::{Kernel, SyscallArgs};
 use crate::result::{Blocking, Interrupted, Outcome, Restart, SysError, SysResult};
+use crate::seccomp::enter::{Then, enter};
 use crate::signal::{self, Next};
 use crate::{Task, exit};
 use chitin_abi::Errno;
+use chitin_abi::nr::SYS_restart_syscall;
 use chitin_platform::{Event, EventKind, Resume};
 use parking_lot::Mutex;
 use std::cell::{Cell, RefCell};
@@ -352,7 +354,17 @@ impl Task {
                     let outcome = self.kernel.dispatch(self, call);
                     return self.settle(outcome);
                 }
-                Next::Redo(Some(call)) => return self.poll(call),
+                Next::Redo(Some(rest)) => {
+                    let call = self.run.lock().call;
+                    return match call.filter(|_| self.seccomp.active()) {
+                        // Linux has the guest make another call for the rest, which filters see.
+                        Some(call) => {
+                            let call = SyscallArgs { nr: SYS_restart_syscall, ..call };
+                            self.settle(enter(self, call, Then::Rest(rest)))
+                        }
+                        None => self.poll(rest),
+                    };
+                }
                 Next::Gone => return,
             }
         }

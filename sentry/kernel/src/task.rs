@@ -1,6 +1,7 @@
 //! A task: one guest thread.
 
 use crate::run::Run;
+use crate::seccomp::TaskSeccomp;
 use crate::signal::TaskSignals;
 use crate::{FdTable, FsState, Kernel, Process, SysResult};
 use chitin_mm::Mm;
@@ -23,6 +24,7 @@ pub struct Task {
     pub(crate) files: RwLock<Arc<FdTable>>,
     pub(crate) fs: RwLock<Arc<FsState>>,
     pub(crate) creds: RwLock<Arc<Creds>>,
+    pub seccomp: TaskSeccomp,
     pub(crate) signals: Mutex<TaskSignals>,
     pub(crate) run: Mutex<Run>,
     /// Bits of `run::WORK_*`: something to look at before guest code runs again.
@@ -107,8 +109,16 @@ impl Task {
     pub fn creds(&self) -> Arc<Creds> {
         self.creds.read().clone()
     }
-    pub fn set_creds(&self, creds: Creds) {
-        *self.creds.write() = Arc::new(creds);
+    /// Replaces the credentials. `no_new_privs` never goes away, also if somebody else has set it meanwhile.
+    pub fn set_creds(&self, mut creds: Creds) {
+        let mut slot = self.creds.write();
+        creds.no_new_privs |= slot.no_new_privs;
+        *slot = Arc::new(creds);
+    }
+    /// PR_SET_NO_NEW_PRIVS for a thread that may be doing something else.
+    pub(crate) fn forbid_new_privs(&self) {
+        let mut slot = self.creds.write();
+        Arc::make_mut(&mut slot).no_new_privs = true;
     }
     pub fn name(&self) -> Vec<u8> {
         self.name.lock().clone()

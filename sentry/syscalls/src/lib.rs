@@ -36,6 +36,7 @@ mod open;
 mod poll;
 mod process;
 mod sched;
+mod seccomp;
 mod signals;
 mod socket;
 mod splice;

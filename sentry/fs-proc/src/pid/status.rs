@@ -51,7 +51,8 @@ pub(super) fn status(subject: &Subject, _opener: &Caller, out: &mut Vec<u8>) -> 
         put!(out, "{name}:\t{:016x}\n", set.0);
     }
     put!(out, "NoNewPrivs:\t{}\n", u8::from(creds.no_new_privs));
-    put!(out, "Seccomp:\t0\nSeccomp_filters:\t0\n");
+    let (mode, filters) = task.map_or((0, 0), |task| (task.seccomp.mode(), task.seccomp.filters()));
+    put!(out, "Seccomp:\t{mode}\nSeccomp_filters:\t{filters}\n");
     put!(out, "Speculation_Store_Bypass:\tunknown\nSpeculationIndirectBranch:\tunknown\n");
     cpus(subject, out);
     let switches: u64 =

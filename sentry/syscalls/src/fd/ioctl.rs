@@ -25,6 +25,9 @@ pub(crate) fn ioctl(task: &Arc<Task>, args: Args) -> Outcome {
     if let Some(outcome) = terminal(task, &file, cmd, arg) {
         return outcome;
     }
+    if let Some(outcome) = chitin_kernel::seccomp::notify::ioctl(task, &file, cmd, arg) {
+        return outcome;
+    }
     match common(task, fd, &file, cmd, arg) {
         Some(result) => unit(result),
         None => match file.ops().ioctl(cmd, arg, &task.mm()) {

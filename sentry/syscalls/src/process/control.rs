@@ -106,7 +106,8 @@ fn control(task: &Arc<Task>, args: Args) -> Result<u64, Errno> {
         PR_SET_TIMERSLACK => {}
         PR_GET_TIMING => return Ok(0),
         PR_SET_TIMING if a2 == 0 => {}
-        PR_GET_SECCOMP => return Ok(0),
+        PR_GET_SECCOMP => return Ok(task.seccomp.mode().into()),
+        PR_SET_SECCOMP => return crate::seccomp::prctl_set(task, a2, a3),
         PR_GET_THP_DISABLE => return Ok(0),
         PR_GET_TID_ADDRESS => {
             let address = task.clear_child_tid.load(Ordering::Relaxed);

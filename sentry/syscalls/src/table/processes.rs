@@ -23,6 +23,7 @@ static PROCESSES: &[Entry] = table! {
     SYS_pidfd_send_signal process::pidfd_send_signal, [Fd, Sig, Ptr, Hex], Full;
     SYS_pidfd_getfd process::pidfd_getfd, [Fd, Fd, Hex], Full;
     SYS_prctl process::prctl, [Int, Hex, Hex, Hex, Hex], Partial, "the common operations";
+    SYS_seccomp seccomp::seccomp, [Int, Hex, Ptr], Partial, "RET_TRACE finds no tracer; nothing is written to an audit log";
     SYS_arch_prctl memory::arch_prctl, [Hex, Hex], Partial, "FS and GS only";
     SYS_unshare process::unshare, [Hex], Partial, "files, fs and mount name space";
     SYS_kill signals::kill, [Int, Sig], Full;

@@ -57,7 +57,6 @@ static REFUSED: &[Entry] = table! {
     SYS_open_by_handle_at eperm, [], Unsupported, "EPERM";
     SYS_setns eperm, [], Unsupported, "EPERM";
     SYS_finit_module eperm, [], Unsupported, "EPERM";
-    SYS_seccomp enosys, [], Unsupported, "ENOSYS";
     SYS_kexec_file_load eperm, [], Unsupported, "EPERM";
     SYS_bpf eperm, [], Unsupported, "EPERM";
     SYS_userfaultfd eperm, [], Unsupported, "EPERM";
