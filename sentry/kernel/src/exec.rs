@@ -91,7 +91,7 @@ pub(crate) async fn load_first(
     let file = ctx.open_exec(&cwd, &path, chitin_vfs::walk::Walk::FOLLOW)?;
     let program = Program { file, path, args: request.args.clone(), env: request.env.clone() };
     let options = load_request(process, &request.creds, false);
-    loader::load(ctx, &kernel.platform, program, options).await
+    loader::load(ctx, request.container.new_space(kernel), program, options).await
 }
 
 /// A program name without a slash is looked for in PATH, as runc does for process.args.
@@ -136,7 +136,7 @@ async fn replace(task: &Arc<Task>, request: ExecRequest) -> Result<(), Errno> {
     }
     let (creds, secure) = exec_creds(&task.creds(), &program.file)?;
     let options = load_request(&process, &creds, secure);
-    let loaded = loader::load(ctx, &task.kernel.platform, program, options).await?;
+    let loaded = loader::load(ctx, process.container.new_space(&task.kernel), program, options).await?;
     // The point of no return.
     if !end_other_threads(task).await {
         loaded.task.kill_process();
@@ -177,7 +177,7 @@ async fn replace(task: &Arc<Task>, request: ExecRequest) -> Result<(), Errno> {
     process.set_exe(loaded.exe);
     process.set_text(Some(Arc::new(loaded.text)));
     process.has_execed.store(true, Ordering::Relaxed);
-    process.exit_signal.store(chitin_abi::signal::SIGCHLD as i32, Ordering::Relaxed);
+    process.exit_signal.store(chitin_abi::signal::SIGCHLD.cast_signed(), Ordering::Relaxed);
     process.dumpable.store(i32::from(!secure), Ordering::Relaxed);
     if secure {
         task.parent_death_signal.store(0, Ordering::Relaxed);

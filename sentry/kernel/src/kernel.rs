@@ -1,5 +1,6 @@
 //! The kernel object: what all tasks share.
 
+use crate::container::{Container, Spaces};
 use crate::futex::FutexTable;
 use crate::ipc::Ipc;
 use crate::process::Process;
@@ -58,7 +59,7 @@ pub struct Kernel {
     pub uts: RwLock<Uts>,
     pub machine: Machine,
     /// The first container, which makes the sandbox.
-    pub container: Arc<crate::Container>,
+    pub container: Arc<Container>,
     /// Monotonic time at boot, for uptime and start times.
     pub boot_ns: u64,
     dispatch: OnceLock<Box<dyn Dispatch>>,
@@ -87,7 +88,7 @@ impl Kernel {
             tree: Mutex::new(Tree::new()),
             uts: RwLock::new(uts),
             machine,
-            container: crate::Container::new("", crate::container::Spaces::Common, machine.cpus, machine.memory_bytes),
+            container: Container::new("", Spaces::Common, machine.cpus, machine.memory_bytes),
             boot_ns: time::monotonic(),
             dispatch: OnceLock::new(),
             extensions: RwLock::default(),

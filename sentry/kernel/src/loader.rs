@@ -24,7 +24,7 @@ pub use args::{check_size, read_strings};
 
 use chitin_abi::Errno;
 use chitin_mm::Mm;
-use chitin_platform::{Platform, PlatformTask};
+use chitin_platform::{BoxFuture, PlatformError, PlatformTask, Spawned};
 use chitin_vfs::walk::Walk;
 use chitin_vfs::{Context, File, Path};
 use std::sync::Arc;
@@ -132,10 +132,10 @@ pub fn resolve(ctx: &Context, mut program: Program) -> Result<Program, Errno> {
     Ok(program)
 }
 
-/// Loads a program; see the module for what errors mean.
+/// Loads a program into what `space` makes once it is needed; see the module for what errors mean.
 pub async fn load(
     ctx: Context,
-    platform: &Arc<dyn Platform>,
+    space: BoxFuture<Result<Spawned, PlatformError>>,
     program: Program,
     request: LoadRequest,
 ) -> Result<Loaded, Errno> {
@@ -156,7 +156,7 @@ pub async fn load(
         }
         None => None,
     };
-    image::load(&ctx, platform, &program, main, interpreter, &request).await
+    image::load(&ctx, space, &program, main, interpreter, &request).await
 }
 
 /// The thread's name after execve: the last component of the path.

@@ -5,7 +5,7 @@ use crate::result::ExitStatus;
 use crate::signal::{SharedSignals, SigHand};
 use crate::time::ProcessTimers;
 use crate::tty::Tty;
-use crate::{Kernel, Task};
+use crate::{Container, Kernel, Task};
 use chitin_abi::resource::{RLIM_NLIMITS, Rlimit, Rusage};
 use chitin_vfs::{Path, WaitQueue};
 use parking_lot::{Mutex, RwLock};
@@ -16,6 +16,8 @@ use std::sync::{Arc, Weak};
 pub struct Process {
     pub kernel: Weak<Kernel>,
     pub pid: i32,
+    /// The container it belongs to, from its parent.
+    pub container: Arc<Container>,
     /// The signal its parent gets at its end (0: none).
     pub exit_signal: AtomicI32,
     /// Relations to other processes; written only with `Kernel::tree` locked.

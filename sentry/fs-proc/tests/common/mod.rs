@@ -230,6 +230,7 @@ impl Guest {
         let proc = ProcFs::new(&kernel);
         ns.attach(Mount::new(proc.clone(), b"proc", 2 | 4 | 8), point).unwrap();
         let request = InitRequest {
+            container: kernel.container.clone(),
             fs,
             files: FdTable::new(),
             creds: Creds::root(),

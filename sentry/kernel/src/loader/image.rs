@@ -8,8 +8,9 @@ use chitin_abi::auxv::*;
 use chitin_abi::elf::Elf64Phdr;
 use chitin_abi::limits::{PAGE_SIZE, USER_HZ};
 use chitin_abi::mman::*;
+use chitin_abi::num::to_usize;
 use chitin_mm::{Layout, MappedFile, Mm, host_errno};
-use chitin_platform::{AddressSpace, HostOp, Platform, PlatformTask, Registers};
+use chitin_platform::{AddressSpace, BoxFuture, HostOp, PlatformError, PlatformTask, Registers, Spawned};
 use chitin_vfs::{Context, File, Mappable};
 use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
@@ -223,7 +224,7 @@ fn room(space: &dyn AddressSpace) -> Room {
 /// Makes a new address space with the program in it.
 pub(super) async fn load(
     ctx: &Context,
-    platform: &Arc<dyn Platform>,
+    space: BoxFuture<Result<Spawned, PlatformError>>,
     program: &Program,
     main: Elf,
     interpreter: Option<(Arc<File>, Elf)>,
@@ -231,7 +232,7 @@ pub(super) async fn load(
 ) -> Result<Loaded, Errno> {
     let text = DenyWrite::new(&program.file)?;
     let _interpreter_text = interpreter.as_ref().map(|(file, _)| DenyWrite::new(file)).transpose()?;
-    let spawned = platform.new_space().await.map_err(|error| {
+    let spawned = space.await.map_err(|error| {
         tracing::debug!(%error, "making an address space failed");
         host_errno(&error)
     })?;

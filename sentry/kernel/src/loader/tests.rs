@@ -86,7 +86,7 @@ impl Run {
         let args = args.iter().map(|arg| arg.as_bytes().to_vec()).collect();
         let program = Program { file, path: path.as_bytes().to_vec(), args, env: vec![b"A=b".to_vec()] };
         let platform: Arc<dyn Platform> = self.platform.clone();
-        now_or_never(load(ctx, &platform, program, request))
+        now_or_never(load(ctx, platform.new_space(), program, request))
     }
 
     fn exec(&self, path: &str, args: &[&str]) -> Result<Loaded, Errno> {
