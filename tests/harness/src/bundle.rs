@@ -79,6 +79,15 @@ impl Bundle {
         self
     }
 
+    /// A capability more.
+    pub fn capability(mut self, name: &str) -> Bundle {
+        for set in ["bounding", "effective", "permitted"] {
+            let names = self.config["process"]["capabilities"][set].as_array_mut().expect("set in new");
+            names.push(name.into());
+        }
+        self
+    }
+
     pub fn env(mut self, pair: &str) -> Bundle {
         self.config["process"]["env"].as_array_mut().expect("set in new").push(pair.into());
         self

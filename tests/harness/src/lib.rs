@@ -6,6 +6,7 @@
 
 pub mod bundle;
 pub mod engine;
+pub mod engines;
 pub mod expect;
 pub mod leftovers;
 pub mod paths;
