@@ -3,6 +3,8 @@
 //! An [`Errno`] is always one that Linux shows to user space: the kernel's internal restart codes
 //! (512 and up) cannot be represented, so they cannot leak to a guest.
 
+use crate::num::low32;
+
 use core::fmt;
 
 /// A Linux error number.
@@ -201,7 +203,11 @@ impl Errno {
 
     /// The error in a syscall's result register, if it holds one that user space may see.
     pub const fn from_syscall_result(value: i64) -> Option<Errno> {
-        if value < 0 && value > -4096 { Errno::from_raw(-(value as i32)) } else { None }
+        if value < 0 && value > -4096 {
+            Errno::from_raw(low32(value.unsigned_abs()).cast_signed())
+        } else {
+            None
+        }
     }
 }
 

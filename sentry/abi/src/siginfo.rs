@@ -3,6 +3,7 @@
 //! The union is an array of words with constructors and accessors by kind of cause, so that any bytes
 //! a guest passes are a valid value.
 
+use crate::num::low16;
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 
 use crate::signal::{SI_KERNEL, SI_TIMER, SIGCHLD, SIGSYS};
@@ -21,13 +22,13 @@ pub struct SigInfo {
 
 impl SigInfo {
     const fn new(sig: u32, code: i32) -> SigInfo {
-        SigInfo { si_signo: sig as i32, si_errno: 0, si_code: code, _pad0: 0, _sifields: [0; 28] }
+        SigInfo { si_signo: sig.cast_signed(), si_errno: 0, si_code: code, _pad0: 0, _sifields: [0; 28] }
     }
 
     /// Sent by `kill`, `tkill` and `tgkill`: `code` is `SI_USER` or `SI_TKILL`.
     pub const fn kill(sig: u32, code: i32, pid: i32, uid: u32) -> SigInfo {
         let mut info = SigInfo::new(sig, code);
-        info._sifields[0] = pid as u32;
+        info._sifields[0] = pid.cast_unsigned();
         info._sifields[1] = uid;
         info
     }
@@ -45,15 +46,15 @@ impl SigInfo {
     /// A child changed state; the times are in ticks of `USER_HZ`.
     pub const fn child(code: i32, pid: i32, uid: u32, status: i32, utime: i64, stime: i64) -> SigInfo {
         let mut info = SigInfo::kill(SIGCHLD, code, pid, uid);
-        info._sifields[2] = status as u32;
-        info.with_u64(4, utime as u64).with_u64(6, stime as u64)
+        info._sifields[2] = status.cast_unsigned();
+        info.with_u64(4, utime.cast_unsigned()).with_u64(6, stime.cast_unsigned())
     }
 
     /// A POSIX timer expired.
     pub const fn timer(sig: u32, timer_id: i32, overrun: i32, value: u64) -> SigInfo {
         let mut info = SigInfo::new(sig, SI_TIMER);
-        info._sifields[0] = timer_id as u32;
-        info._sifields[1] = overrun as u32;
+        info._sifields[0] = timer_id.cast_unsigned();
+        info._sifields[1] = overrun.cast_unsigned();
         info.with_u64(2, value)
     }
 
@@ -64,29 +65,29 @@ impl SigInfo {
 
     /// A descriptor became ready (`F_SETSIG`).
     pub const fn poll(sig: u32, code: i32, band: i64, fd: i32) -> SigInfo {
-        let mut info = SigInfo::new(sig, code).with_u64(0, band as u64);
-        info._sifields[2] = fd as u32;
+        let mut info = SigInfo::new(sig, code).with_u64(0, band.cast_unsigned());
+        info._sifields[2] = fd.cast_unsigned();
         info
     }
 
     /// A seccomp filter or syscall user dispatch stopped a call.
     pub const fn sys(code: i32, call_addr: u64, syscall: i32, arch: u32) -> SigInfo {
         let mut info = SigInfo::new(SIGSYS, code).with_u64(0, call_addr);
-        info._sifields[2] = syscall as u32;
+        info._sifields[2] = syscall.cast_unsigned();
         info._sifields[3] = arch;
         info
     }
 
     pub const fn set_signo(&mut self, sig: u32) {
-        self.si_signo = sig as i32;
+        self.si_signo = sig.cast_signed();
     }
 
     pub const fn signo(&self) -> u32 {
-        self.si_signo as u32
+        self.si_signo.cast_unsigned()
     }
 
     pub const fn pid(&self) -> i32 {
-        self._sifields[0] as i32
+        self._sifields[0].cast_signed()
     }
 
     pub const fn uid(&self) -> u32 {
@@ -94,15 +95,15 @@ impl SigInfo {
     }
 
     pub const fn status(&self) -> i32 {
-        self._sifields[2] as i32
+        self._sifields[2].cast_signed()
     }
 
     pub const fn utime(&self) -> i64 {
-        self.u64_at(4) as i64
+        self.u64_at(4).cast_signed()
     }
 
     pub const fn stime(&self) -> i64 {
-        self.u64_at(6) as i64
+        self.u64_at(6).cast_signed()
     }
 
     pub const fn addr(&self) -> u64 {
@@ -110,7 +111,7 @@ impl SigInfo {
     }
 
     pub const fn addr_lsb(&self) -> u16 {
-        self._sifields[2] as u16
+        low16(self._sifields[2])
     }
 
     /// `si_lower` and `si_upper` of `SEGV_BNDERR`.
@@ -123,28 +124,28 @@ impl SigInfo {
     }
 
     pub const fn timer_id(&self) -> i32 {
-        self._sifields[0] as i32
+        self._sifields[0].cast_signed()
     }
 
     pub const fn overrun(&self) -> i32 {
-        self._sifields[1] as i32
+        self._sifields[1].cast_signed()
     }
 
     pub const fn set_overrun(&mut self, overrun: i32) {
-        self._sifields[1] = overrun as u32;
+        self._sifields[1] = overrun.cast_unsigned();
     }
 
     pub const fn set_pid_uid(&mut self, pid: i32, uid: u32) {
-        self._sifields[0] = pid as u32;
+        self._sifields[0] = pid.cast_unsigned();
         self._sifields[1] = uid;
     }
 
     pub const fn band(&self) -> i64 {
-        self.u64_at(0) as i64
+        self.u64_at(0).cast_signed()
     }
 
     pub const fn fd(&self) -> i32 {
-        self._sifields[2] as i32
+        self._sifields[2].cast_signed()
     }
 
     pub const fn call_addr(&self) -> u64 {
@@ -152,7 +153,7 @@ impl SigInfo {
     }
 
     pub const fn syscall(&self) -> i32 {
-        self._sifields[2] as i32
+        self._sifields[2].cast_signed()
     }
 
     pub const fn arch(&self) -> u32 {

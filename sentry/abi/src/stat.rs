@@ -1,5 +1,6 @@
 //! File attributes: `stat`, `statx`, `statfs`, file modes, device numbers and directory entries.
 
+use crate::num::{low16, low32};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 // File types within a mode.
@@ -212,7 +213,7 @@ pub const fn major(dev: u64) -> u32 {
 }
 
 pub const fn minor(dev: u64) -> u32 {
-    ((dev & 0xff) | ((dev >> 12) & 0xf_ff00)) as u32
+    low32((dev & 0xff) | ((dev >> 12) & 0xf_ff00))
 }
 
 /// `struct stat`.
@@ -315,7 +316,7 @@ impl LinuxDirent64 {
     /// The record length for a name of `name_len` bytes: zero-terminated and a multiple of 8.
     /// `None` if it does not fit the `d_reclen` field.
     pub const fn reclen(name_len: usize) -> Option<u16> {
-        if name_len > 65_000 { None } else { Some(((19 + name_len + 1 + 7) & !7) as u16) }
+        if name_len > 65_000 { None } else { Some(low16((19 + low32(name_len as u64) + 1 + 7) & !7)) }
     }
 }
 

@@ -1,5 +1,6 @@
 //! Terminal settings: `termios`, `winsize`, mode flags and control characters.
 
+use crate::num::low8;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 // Indices of control characters.
@@ -230,7 +231,7 @@ impl Termios {
         c_oflag: OPOST | ONLCR,
         c_cflag: B38400 | CS8 | CREAD | HUPCL,
         c_lflag: ISIG | ICANON | ECHO | ECHOE | ECHOK | ECHOCTL | ECHOKE | IEXTEN,
-        c_line: N_TTY as u8,
+        c_line: low8(N_TTY),
         c_cc: INIT_C_CC,
     };
 

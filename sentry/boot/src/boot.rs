@@ -6,6 +6,7 @@ use crate::filter::FilterOptions;
 use crate::mounts::{Mounter, working_directory};
 use crate::{confine, filter, lifeline, log, process, stdio};
 use chitin_abi::Errno;
+use chitin_abi::num::low8;
 use chitin_control::{BootConfig, ContainerConfig, Medium, NetworkMode, PlatformChoice};
 use chitin_fs_proc::ProcFs;
 use chitin_fs_tmpfs::Storage;
@@ -44,7 +45,7 @@ impl Sandbox {
         let status = chitin_kernel::wait::block_until(&self.kernel.init_events, || self.kernel.init_status());
         let code = match status {
             ExitStatus::Exited(code) => code,
-            ExitStatus::Signaled { signal, .. } => 128u8.saturating_add(signal as u8),
+            ExitStatus::Signaled { signal, .. } => 128u8.saturating_add(low8(signal)),
         };
         tracing::info!(?status, "init has ended");
         // The answers to waiting control connections go out before the process does.

@@ -3,6 +3,7 @@
 //! One thread accepts, one thread serves each connection; they are few and short-lived. The peer is the runtime of the
 //! same user, but its bytes are parsed as strictly as anybody's.
 
+use chitin_abi::num::low8;
 use chitin_abi::signal::{SI_USER, SigInfo};
 use chitin_control::{ExitStatus as Status, ProcessInfo, Request, Response, Server, Status as State};
 use chitin_kernel::clone::start_init;
@@ -223,6 +224,6 @@ impl Control {
 fn status_of(status: ExitStatus) -> Status {
     match status {
         ExitStatus::Exited(code) => Status::Exited(code),
-        ExitStatus::Signaled { signal, .. } => Status::Signaled(signal as u8),
+        ExitStatus::Signaled { signal, .. } => Status::Signaled(low8(signal)),
     }
 }

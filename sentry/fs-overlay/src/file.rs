@@ -7,6 +7,7 @@ use chitin_abi::Errno;
 use chitin_abi::fcntl::{
     FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, FALLOC_FL_ZERO_RANGE, O_ACCMODE, O_NOATIME, O_TRUNC, O_WRONLY,
 };
+use chitin_abi::num::to_usize;
 use chitin_fs_tmpfs::{Bounce, FileData};
 use chitin_mm::{Sink, SliceSource, Source};
 use chitin_vfs::{FileOps, Mappable, WriteAt, Written};
@@ -71,7 +72,7 @@ pub(crate) fn copy(from: &dyn FileOps, to: &FileData, size: u64) -> Result<(), E
     let mut bounce = Bounce::take();
     let mut pos = 0;
     while pos < size {
-        let chunk = (size - pos).min(bounce.len() as u64) as usize;
+        let chunk = to_usize((size - pos).min(bounce.len() as u64));
         let mut room = bounce.get_mut(..chunk).ok_or(Errno::EIO)?;
         let count = from.read(pos, &mut room)?;
         if count == 0 {

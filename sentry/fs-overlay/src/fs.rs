@@ -58,12 +58,12 @@ impl FileSystem for OverlayFs {
     /// Of the writable layer where that has a size, else of what is below it.
     fn statfs(&self) -> Result<Statfs, Errno> {
         let space = &self.shared.space;
-        let page = PAGE_SIZE as i64;
+        let page = PAGE_SIZE.cast_signed();
         let base = Statfs {
             f_type: OVERLAYFS_SUPER_MAGIC,
             f_bsize: page,
             f_frsize: page,
-            f_namelen: NAME_MAX as i64,
+            f_namelen: (NAME_MAX as u64).cast_signed(),
             ..Statfs::default()
         };
         if let Some(pages) = space.max_pages() {

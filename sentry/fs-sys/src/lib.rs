@@ -57,9 +57,9 @@ impl FileSystem for SysFs {
     fn statfs(&self) -> Result<Statfs, Errno> {
         Ok(Statfs {
             f_type: SYSFS_MAGIC,
-            f_bsize: PAGE_SIZE as i64,
-            f_frsize: PAGE_SIZE as i64,
-            f_namelen: NAME_MAX as i64,
+            f_bsize: PAGE_SIZE.cast_signed(),
+            f_frsize: PAGE_SIZE.cast_signed(),
+            f_namelen: (NAME_MAX as u64).cast_signed(),
             ..Statfs::default()
         })
     }

@@ -12,6 +12,7 @@ use crate::space::Space;
 use chitin_abi::Errno;
 use chitin_abi::fcntl::*;
 use chitin_abi::limits::PAGE_SIZE;
+use chitin_abi::num::to_usize;
 use chitin_host::filestore;
 use chitin_mm::{Sink, SliceSource, Source};
 use chitin_vfs::{Mappable, WriteAt, Written};
@@ -20,7 +21,7 @@ use std::collections::BTreeMap;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
-const PAGE: usize = PAGE_SIZE as usize;
+const PAGE: usize = to_usize(PAGE_SIZE);
 /// The largest file (MAX_LFS_FILESIZE).
 pub const MAX_SIZE: u64 = i64::MAX as u64;
 /// Seals that the host enforces on mappings.
@@ -113,7 +114,7 @@ impl FileData {
     /// Fills `buf` as far as the file goes.
     pub fn read_step(&self, pos: u64, buf: &mut [u8]) -> Result<usize, Errno> {
         let store = self.store.read();
-        let count = store.size.saturating_sub(pos).min(buf.len() as u64) as usize;
+        let count = to_usize(store.size.saturating_sub(pos).min(buf.len() as u64));
         let Some(buf) = buf.get_mut(..count) else { return Ok(0) };
         match &store.body {
             Body::Heap(pages) => {
@@ -182,7 +183,7 @@ impl FileData {
         let mut pos = start;
         let mut failure = None;
         while pos < end {
-            let chunk = (end - pos).min(bounce.len() as u64) as usize;
+            let chunk = to_usize((end - pos).min(bounce.len() as u64));
             let Some(buf) = bounce.get_mut(..chunk) else { break };
             let taken = match src.take(buf) {
                 Ok(0) => break,
@@ -206,7 +207,7 @@ impl FileData {
         }
         match failure {
             Some(e) if pos == start => Err(e),
-            _ => Ok(Written { count: (pos - start) as usize, end: pos }),
+            _ => Ok(Written { count: to_usize(pos - start), end: pos }),
         }
     }
 
@@ -360,7 +361,7 @@ impl FileData {
             let hole = filestore::seek_hole(from, data, false).ok().flatten().unwrap_or(size).min(size);
             pos = self.import_blocks(from, data, hole)?;
             while pos < hole {
-                let chunk = (hole - pos).min(bounce.len() as u64) as usize;
+                let chunk = to_usize((hole - pos).min(bounce.len() as u64));
                 let Some(buf) = bounce.get_mut(..chunk) else { return Err(Errno::EIO) };
                 let count = filestore::pread(from, buf, pos).map_err(guest_errno)?;
                 if count == 0 {
@@ -481,7 +482,7 @@ impl Store {
                 Ok(Some(_)) => return (done, Some(Errno::EIO)),
                 // No room for all of it: as far as this page goes, then.
                 Ok(None) => {
-                    let page_end = done + (PAGE_SIZE - pos % PAGE_SIZE) as usize;
+                    let page_end = done + to_usize(PAGE_SIZE - pos % PAGE_SIZE);
                     if limit <= page_end {
                         return (done, Some(Errno::ENOSPC));
                     }

@@ -63,14 +63,14 @@ pub(crate) fn statfs(space: &Space, magic: u64) -> Statfs {
     let inodes = space.max_inodes().unwrap_or(0);
     Statfs {
         f_type: magic,
-        f_bsize: PAGE_SIZE as i64,
-        f_frsize: PAGE_SIZE as i64,
+        f_bsize: PAGE_SIZE.cast_signed(),
+        f_frsize: PAGE_SIZE.cast_signed(),
         f_blocks: pages,
         f_bfree: free,
         f_bavail: free,
         f_files: inodes,
         f_ffree: inodes.saturating_sub(space.used_inodes()),
-        f_namelen: NAME_MAX as i64,
+        f_namelen: (NAME_MAX as u64).cast_signed(),
         ..Statfs::default()
     }
 }

@@ -140,10 +140,12 @@ impl AsFd for Doorbell {
 
 /// What is ready on a descriptor at this moment, of `events` (POLLERR, POLLHUP and POLLNVAL always).
 pub fn ready(fd: BorrowedFd<'_>, events: u32) -> u32 {
-    let mask = PollFlags::from_bits_retain(events as i16);
+    // The low half: `short` is what poll(2) takes.
+    let [low, high, ..] = events.to_le_bytes();
+    let mask = PollFlags::from_bits_retain(i16::from_le_bytes([low, high]));
     let mut fds = [PollFd::new(fd, mask)];
     match nix::poll::poll(&mut fds, PollTimeout::ZERO) {
-        Ok(_) => fds.first().and_then(PollFd::revents).map_or(0, |bits| bits.bits() as u16 as u32),
+        Ok(_) => fds.first().and_then(PollFd::revents).map_or(0, |bits| bits.bits().cast_unsigned() as u32),
         Err(_) => 0,
     }
 }

@@ -7,6 +7,7 @@ use crate::signal::{SharedSignals, SigHand, TaskSignals};
 use crate::{FdTable, FsState, Kernel, Process, Task, time};
 use chitin_abi::Errno;
 use chitin_abi::capability::CAP_SYS_ADMIN;
+use chitin_abi::num::sign_extend;
 use chitin_abi::resource::*;
 use chitin_abi::sched::*;
 use chitin_abi::signal::*;
@@ -117,7 +118,7 @@ pub fn clone(task: &Arc<Task>, request: CloneRequest) -> Outcome {
         } else {
             child.start();
         }
-        Ok(tid as u64)
+        Ok(sign_extend(tid))
     })
 }
 
@@ -240,7 +241,7 @@ fn child_process(task: &Arc<Task>, request: &CloneRequest, pid: i32) -> Arc<Proc
     let exit_signal = if flags & CLONE_PARENT != 0 {
         from.exit_signal.load(Ordering::Relaxed)
     } else {
-        request.exit_signal as i32
+        request.exit_signal.cast_signed()
     };
     let handlers = if flags & CLONE_SIGHAND != 0 {
         from.handlers()

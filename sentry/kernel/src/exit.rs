@@ -192,7 +192,7 @@ fn end_process(task: &Arc<Task>, process: &Arc<Process>) {
         let (code, value) = match status {
             ExitStatus::Exited(code) => (CLD_EXITED, i32::from(code)),
             ExitStatus::Signaled { signal, core } => {
-                (if core { CLD_DUMPED } else { CLD_KILLED }, signal as i32)
+                (if core { CLD_DUMPED } else { CLD_KILLED }, signal.cast_signed())
             }
         };
         let (user, system) = process.cpu_ticks();
@@ -270,6 +270,6 @@ impl Process {
     /// The same in clock ticks of 1/100 s.
     pub fn cpu_ticks(&self) -> (i64, i64) {
         let (user, system) = self.cpu_ns();
-        ((user / 10_000_000) as i64, (system / 10_000_000) as i64)
+        ((user / 10_000_000).cast_signed(), (system / 10_000_000).cast_signed())
     }
 }

@@ -166,7 +166,8 @@ impl FdTable {
         let mut taken = Vec::new();
         let mut first = usize::MAX;
         for (index, slot) in slots.fds.iter_mut().enumerate() {
-            let picked = slot.as_ref().is_some_and(|fd| pick(index as i32, fd));
+            let Ok(number) = i32::try_from(index) else { break };
+            let picked = slot.as_ref().is_some_and(|fd| pick(number, fd));
             if picked && let Some(fd) = slot.take() {
                 taken.push(fd.file);
                 first = first.min(index);

@@ -95,8 +95,8 @@ impl Task {
     pub fn usage(&self) -> Rusage {
         let times = self.platform().cpu_times();
         let timeval = |ns: u64| chitin_abi::time::Timeval {
-            tv_sec: (ns / 1_000_000_000) as i64,
-            tv_usec: (ns % 1_000_000_000 / 1000) as i64,
+            tv_sec: (ns / 1_000_000_000).cast_signed(),
+            tv_usec: (ns % 1_000_000_000 / 1000).cast_signed(),
         };
         Rusage { ru_utime: timeval(times.user_ns), ru_stime: timeval(times.system_ns), ..Rusage::default() }
     }

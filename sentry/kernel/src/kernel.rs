@@ -9,6 +9,7 @@ use crate::result::{ExitStatus, Outcome};
 use crate::tree::Tree;
 use crate::seccomp::{self, enter::Then};
 use crate::{Task, time};
+use chitin_abi::seccomp::AUDIT_ARCH_X86_64;
 use chitin_platform::Platform;
 use chitin_vfs::{Vfs, WaitQueue};
 use parking_lot::{Mutex, RwLock};

@@ -103,7 +103,9 @@ impl ExitStatus {
     pub fn wait_word(self) -> i32 {
         match self {
             ExitStatus::Exited(code) => i32::from(code) << 8,
-            ExitStatus::Signaled { signal, core } => (signal & 0x7f) as i32 | if core { 0x80 } else { 0 },
+            ExitStatus::Signaled { signal, core } => {
+                (signal & 0x7f).cast_signed() | if core { 0x80 } else { 0 }
+            }
         }
     }
 }

@@ -375,7 +375,7 @@ impl Task {
 fn plain_resume(back: &Back) -> Option<Resume> {
     match back {
         Back::Frame => Some(Resume::Frame),
-        Back::Syscall(Ok(value)) => Some(Resume::Return(*value as i64)),
+        Back::Syscall(Ok(value)) => Some(Resume::Return((*value).cast_signed())),
         Back::Syscall(Err(SysError::Errno(errno))) => Some(Resume::Return(-i64::from(errno.raw()))),
         Back::Syscall(Err(SysError::Restart(_))) => None,
     }

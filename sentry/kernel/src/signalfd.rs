@@ -8,6 +8,7 @@
 use crate::{Process, Task};
 use chitin_abi::Errno;
 use chitin_abi::fcntl::{O_NONBLOCK, O_RDWR};
+use chitin_abi::num::low32;
 use chitin_abi::poll::POLLIN;
 use chitin_abi::siginfo::SignalfdSiginfo;
 use chitin_abi::signal::*;
@@ -98,33 +99,33 @@ fn shown(info: &SigInfo) -> SignalfdSiginfo {
     };
     let with_value = |out: &mut SignalfdSiginfo| {
         out.ssi_ptr = info.value();
-        out.ssi_int = info.value() as i32;
+        out.ssi_int = low32(info.value()).cast_signed();
     };
     match (info.si_code, info.signo()) {
         (SI_TIMER, _) => {
-            out.ssi_tid = info.timer_id() as u32;
-            out.ssi_overrun = info.overrun() as u32;
+            out.ssi_tid = info.timer_id().cast_unsigned();
+            out.ssi_overrun = info.overrun().cast_unsigned();
             with_value(&mut out);
         }
         (SI_USER | SI_TKILL, _) => {
-            out.ssi_pid = info.pid() as u32;
+            out.ssi_pid = info.pid().cast_unsigned();
             out.ssi_uid = info.uid();
         }
         (code, _) if code < 0 => {
-            out.ssi_pid = info.pid() as u32;
+            out.ssi_pid = info.pid().cast_unsigned();
             out.ssi_uid = info.uid();
             with_value(&mut out);
         }
         (SI_KERNEL, _) => {}
         (_, SIGCHLD) => {
-            out.ssi_pid = info.pid() as u32;
+            out.ssi_pid = info.pid().cast_unsigned();
             out.ssi_uid = info.uid();
             out.ssi_status = info.status();
-            out.ssi_utime = info.utime() as u64;
-            out.ssi_stime = info.stime() as u64;
+            out.ssi_utime = info.utime().cast_unsigned();
+            out.ssi_stime = info.stime().cast_unsigned();
         }
         (_, SIGIO) => {
-            out.ssi_band = info.band() as u32;
+            out.ssi_band = low32(info.band().cast_unsigned());
             out.ssi_fd = info.fd();
         }
         (_, SIGSYS) => {
@@ -138,7 +139,7 @@ fn shown(info: &SigInfo) -> SignalfdSiginfo {
             out.ssi_addr_lsb = info.addr_lsb();
         }
         _ => {
-            out.ssi_pid = info.pid() as u32;
+            out.ssi_pid = info.pid().cast_unsigned();
             out.ssi_uid = info.uid();
         }
     }

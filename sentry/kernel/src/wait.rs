@@ -64,7 +64,7 @@ fn try_wait(task: &Arc<Task>, which: Which, options: u32) -> Result<Option<Child
             Which::Pid(pid) => child.pid == pid,
             Which::Group(pgid) => child.pgid() == pgid,
         };
-        let is_clone = child.exit_signal.load(Ordering::Relaxed) != SIGCHLD as i32;
+        let is_clone = child.exit_signal.load(Ordering::Relaxed) != SIGCHLD.cast_signed();
         let kind_ok = options & __WALL != 0 || is_clone == (options & __WCLONE != 0);
         if !matches || !kind_ok {
             continue;
@@ -152,9 +152,9 @@ impl Process {
         let (user, system) = self.cpu_ns();
         let resident = self.leader().map_or(0, |task| task.mm().space().usage().resident);
         Rusage {
-            ru_utime: timeval((user / 1000) as i64),
-            ru_stime: timeval((system / 1000) as i64),
-            ru_maxrss: (resident / 1024) as i64,
+            ru_utime: timeval((user / 1000).cast_signed()),
+            ru_stime: timeval((system / 1000).cast_signed()),
+            ru_maxrss: (resident / 1024).cast_signed(),
             ..Rusage::default()
         }
     }

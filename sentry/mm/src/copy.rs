@@ -2,6 +2,7 @@
 
 use crate::{Mm, UserPtr};
 use chitin_abi::Errno;
+use chitin_abi::num::to_usize;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 /// Bytes that a string copy reads at a time: within a page, so that a fault beyond the terminator is not met.
@@ -74,10 +75,10 @@ impl Mm {
     pub fn read_cstr(&self, addr: u64, max: usize) -> Result<Option<Vec<u8>>, Errno> {
         let mut text = Vec::new();
         let mut at = addr;
-        let mut chunk = [0u8; STRING_STEP as usize];
+        let mut chunk = [0u8; to_usize(STRING_STEP)];
         loop {
             let step = STRING_STEP - at % STRING_STEP;
-            let Some(part) = chunk.get_mut(..step as usize) else { return Err(Errno::EFAULT) };
+            let Some(part) = chunk.get_mut(..to_usize(step)) else { return Err(Errno::EFAULT) };
             self.read_bytes(at, part)?;
             match part.iter().position(|&b| b == 0) {
                 Some(end) => {

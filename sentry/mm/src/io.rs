@@ -2,6 +2,7 @@
 
 use crate::Mm;
 use chitin_abi::Errno;
+use chitin_abi::num::to_usize;
 use chitin_abi::uio::Iovec;
 use std::sync::Arc;
 
@@ -73,14 +74,14 @@ impl UserIo {
         if count > chitin_abi::limits::IOV_MAX as u64 {
             return Err(Errno::EINVAL);
         }
-        let entries = mm.read_array::<Iovec>(iov, count as usize)?;
+        let entries = mm.read_array::<Iovec>(iov, to_usize(count))?;
         let mut ranges = Vec::with_capacity(entries.len());
         let mut total = 0usize;
         for entry in &entries {
             if i64::try_from(entry.iov_len).is_err() {
                 return Err(Errno::EINVAL);
             }
-            let len = (entry.iov_len as usize).min(MAX_RW_COUNT - total);
+            let len = to_usize(entry.iov_len).min(MAX_RW_COUNT - total);
             total += len;
             if len > 0 {
                 ranges.push((entry.iov_base, len));

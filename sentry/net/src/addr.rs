@@ -3,6 +3,7 @@
 //! Parsing never fails: what is no address of its family becomes [`SockAddr::Invalid`], and the operation it was meant
 //! for answers the error that Linux gives there. Neighbours: the families use the variants that are theirs.
 
+use chitin_abi::num::low16;
 use chitin_abi::socket::*;
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -68,7 +69,7 @@ impl SockAddr {
     /// As it is handed to the guest. Its length is what the guest is told, whatever fits in its buffer.
     pub fn encode(&self) -> Vec<u8> {
         match self {
-            SockAddr::Unspec | SockAddr::Invalid => (AF_UNSPEC as u16).to_ne_bytes().to_vec(),
+            SockAddr::Unspec | SockAddr::Invalid => low16(AF_UNSPEC).to_ne_bytes().to_vec(),
             SockAddr::Other(family) => family.to_ne_bytes().to_vec(),
             SockAddr::Unix(addr) => addr.encode(),
             SockAddr::Inet(addr) => addr.as_bytes().to_vec(),
@@ -98,7 +99,7 @@ impl UnixAddr {
 
     /// `struct sockaddr_un`: a path ends with a NUL that counts, so the longest one makes 111 bytes.
     pub fn encode(&self) -> Vec<u8> {
-        let mut raw = (AF_UNIX as u16).to_ne_bytes().to_vec();
+        let mut raw = low16(AF_UNIX).to_ne_bytes().to_vec();
         match self {
             UnixAddr::Unnamed => {}
             UnixAddr::Path(path) => {

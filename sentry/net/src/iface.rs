@@ -4,6 +4,7 @@ use crate::NetNs;
 use chitin_abi::Errno;
 use chitin_abi::ioctl::*;
 use chitin_abi::netdevice::*;
+use chitin_abi::num::low16;
 use chitin_mm::Mm;
 use std::sync::Arc;
 
@@ -89,7 +90,7 @@ pub fn ioctl(ns: &NetNs, cmd: u32, arg: u64, mm: &Arc<Mm>) -> Result<i64, Errno>
         SIOCGIFNAME => ifr.ifr_name = iface.ifr_name(),
         SIOCGIFINDEX => ifr.ifr_ifru = union(&iface.index.to_ne_bytes()),
         // A short: the flags above 16 bits are rtnetlink's alone.
-        SIOCGIFFLAGS => ifr.ifr_ifru = union(&(iface.flags as u16).to_ne_bytes()),
+        SIOCGIFFLAGS => ifr.ifr_ifru = union(&low16(iface.flags).to_ne_bytes()),
         SIOCGIFMTU => ifr.ifr_ifru = union(&iface.mtu.to_ne_bytes()),
         SIOCGIFTXQLEN => ifr.ifr_ifru = union(&iface.tx_queue_len.to_ne_bytes()),
         SIOCGIFMETRIC | SIOCGIFMAP => ifr.ifr_ifru = [0; 24],
@@ -110,7 +111,7 @@ fn conf(ns: &NetNs, arg: u64, mm: &Arc<Mm>) -> Result<i64, Errno> {
     for iface in ns.interfaces() {
         for addr in &iface.addrs {
             let std::net::IpAddr::V4(v4) = addr.addr else { continue };
-            let mut raw = (chitin_abi::socket::AF_INET as u16).to_ne_bytes().to_vec();
+            let mut raw = low16(chitin_abi::socket::AF_INET).to_ne_bytes().to_vec();
             raw.extend_from_slice(&[0, 0]);
             raw.extend_from_slice(&v4.octets());
             entries.push(Ifreq { ifr_name: iface.ifr_name(), ifr_ifru: union(&raw) });

@@ -14,6 +14,7 @@ use crate::socket::{Family, SocketOps, sender_cred};
 use crate::{NetNs, SockAddr};
 use chitin_abi::Errno;
 use chitin_abi::capability::CAP_NET_ADMIN;
+use chitin_abi::num::{low16, low32};
 use chitin_abi::poll::*;
 use chitin_abi::socket::*;
 use chitin_vfs::walk::Caller;
@@ -203,7 +204,7 @@ impl SocketOps for NetlinkSock {
         }
         msg.count = wanted;
         msg.addr =
-            Some(SockAddr::Netlink(SockaddrNl { nl_family: AF_NETLINK as u16, ..SockaddrNl::default() }));
+            Some(SockAddr::Netlink(SockaddrNl { nl_family: low16(AF_NETLINK), ..SockaddrNl::default() }));
         if self.common.passcred() {
             msg.control.creds = Some(Ucred::default());
         }
@@ -220,16 +221,16 @@ impl SocketOps for NetlinkSock {
     fn getsockname(&self) -> Result<SockAddr, Errno> {
         let state = self.state.lock();
         let addr = SockaddrNl {
-            nl_family: AF_NETLINK as u16,
+            nl_family: low16(AF_NETLINK),
             nl_pad: 0,
             nl_pid: state.port,
-            nl_groups: state.groups as u32,
+            nl_groups: low32(state.groups),
         };
         Ok(SockAddr::Netlink(addr))
     }
     fn getpeername(&self) -> Result<SockAddr, Errno> {
         let (nl_pid, nl_groups) = self.state.lock().dest;
-        Ok(SockAddr::Netlink(SockaddrNl { nl_family: AF_NETLINK as u16, nl_pad: 0, nl_pid, nl_groups }))
+        Ok(SockAddr::Netlink(SockaddrNl { nl_family: low16(AF_NETLINK), nl_pad: 0, nl_pid, nl_groups }))
     }
 
     fn setsockopt(&self, level: u32, name: u32, value: &[u8], _caller: &Caller) -> Result<(), Errno> {

@@ -140,7 +140,7 @@ fn int(value: &[u8]) -> Result<i32, Errno> {
 /// What a buffer size asked for comes to: doubled for bookkeeping, within limits.
 fn buffer_size(asked: i32, max: usize, min: usize) -> usize {
     // Negative numbers are huge ones here, as in Linux.
-    (asked as u32 as usize).min(max).saturating_mul(2).min(i32::MAX as usize).max(min)
+    (asked.cast_unsigned() as usize).min(max).saturating_mul(2).min(i32::MAX as usize).max(min)
 }
 
 /// Times are kept in ticks of a millisecond, rounded up.
@@ -153,7 +153,7 @@ fn timeout(value: &[u8]) -> Result<Option<Duration>, Errno> {
     if (seconds == 0 && tv.tv_usec == 0) || seconds >= (i64::MAX / 1000 - 1) as u64 {
         return Ok(None);
     }
-    let millis = (tv.tv_usec as u64).div_ceil(1000);
+    let millis = tv.tv_usec.cast_unsigned().div_ceil(1000);
     Ok(Some(Duration::from_secs(seconds) + Duration::from_millis(millis)))
 }
 
@@ -234,7 +234,7 @@ pub(crate) fn set(ops: &dyn SocketOps, name: u32, value: &[u8], caller: &Caller)
             if !admin && !creds.capable(CAP_NET_RAW) {
                 return Err(Errno::EPERM);
             }
-            common.options.lock().mark = number as u32;
+            common.options.lock().mark = number.cast_unsigned();
             Ok(())
         }
         SO_LINGER => {
@@ -310,7 +310,7 @@ pub(crate) fn get(ops: &dyn SocketOps, name: u32, room: usize) -> Result<OptValu
         SO_SNDBUF => clamp(common.sndbuf()),
         SO_RCVBUF => clamp(common.rcvbuf()),
         SO_PRIORITY => options.priority,
-        SO_MARK => options.mark as i32,
+        SO_MARK => options.mark.cast_signed(),
         SO_RCVLOWAT => clamp(common.rcvlowat.load(Ordering::Relaxed)),
         SO_SNDLOWAT => 1,
         SO_ACCEPTCONN => i32::from(ops.listening()),
@@ -320,7 +320,7 @@ pub(crate) fn get(ops: &dyn SocketOps, name: u32, room: usize) -> Result<OptValu
         SO_BINDTOIFINDEX => {
             let interfaces = common.ns.interfaces();
             let bound = interfaces.iter().find(|iface| iface.name.as_bytes() == options.device);
-            bound.map_or(0, |iface| iface.index as i32)
+            bound.map_or(0, |iface| iface.index.cast_signed())
         }
         SO_INCOMING_CPU => -1,
         SO_BPF_EXTENSIONS => 64,

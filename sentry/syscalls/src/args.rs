@@ -2,6 +2,7 @@
 
 use chitin_abi::Errno;
 use chitin_abi::fcntl::AT_FDCWD;
+use chitin_abi::num::low32;
 use chitin_kernel::Task;
 use chitin_mm::UserPtr;
 use chitin_vfs::walk::{Target, Walk};
@@ -17,13 +18,13 @@ impl Args {
         self.0.get(index).copied().unwrap_or(0)
     }
     pub(crate) fn i64(&self, index: usize) -> i64 {
-        self.u64(index) as i64
+        self.u64(index).cast_signed()
     }
     pub(crate) fn u32(&self, index: usize) -> u32 {
-        self.u64(index) as u32
+        low32(self.u64(index))
     }
     pub(crate) fn i32(&self, index: usize) -> i32 {
-        self.u64(index) as i32
+        low32(self.u64(index)).cast_signed()
     }
     pub(crate) fn ptr<T>(&self, index: usize) -> UserPtr<T> {
         UserPtr::new(self.u64(index))

@@ -4,6 +4,7 @@ use crate::{Args, done, unit};
 use chitin_abi::Errno;
 use chitin_abi::capability::*;
 use chitin_abi::limits::NGROUPS_MAX;
+use chitin_abi::num::low32;
 use chitin_kernel::{Outcome, Task};
 use chitin_vfs::{Caps, Creds};
 use std::sync::Arc;
@@ -305,7 +306,7 @@ pub(crate) fn capget(task: &Arc<Task>, args: Args) -> Outcome {
             pid => task.kernel.find_task(pid).ok_or(Errno::ESRCH)?.creds(),
         };
         for word in 0..words {
-            let part = |caps: Caps| (caps.0 >> (32 * word)) as u32;
+            let part = |caps: Caps| low32(caps.0 >> (32 * word));
             let data = CapUserData {
                 effective: part(creds.effective),
                 permitted: part(creds.permitted),

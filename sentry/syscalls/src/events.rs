@@ -7,6 +7,7 @@ use chitin_abi::Errno;
 use chitin_abi::eventfd::EFD_CLOEXEC;
 use chitin_abi::fcntl::AT_FDCWD;
 use chitin_abi::inotify::{IN_CLOEXEC, IN_DONT_FOLLOW, IN_ONLYDIR};
+use chitin_abi::num::sign_extend;
 use chitin_abi::signal::{SFD_CLOEXEC, SFD_NONBLOCK, SigSet};
 use chitin_abi::time::{Itimerspec, TFD_CLOEXEC};
 use chitin_kernel::signalfd::SignalFd;
@@ -46,7 +47,7 @@ pub(crate) fn inotify_add_watch(task: &Arc<Task>, args: Args) -> Outcome {
             return Err(Errno::ENOTDIR);
         }
         ctx.may(inode, MAY_READ)?;
-        inotify.add_watch(inode, mask).map(|wd| wd as u64)
+        inotify.add_watch(inode, mask).map(sign_extend)
     })())
 }
 
@@ -115,7 +116,7 @@ fn make_signalfd(task: &Arc<Task>, args: Args, flags: u32) -> Result<u64, Errno>
     }
     let file = task.files().get_io(fd)?;
     file.downcast::<SignalFd>().ok_or(Errno::EINVAL)?.set_mask(mask);
-    Ok(fd as u64)
+    Ok(sign_extend(fd))
 }
 
 pub(crate) fn signalfd(task: &Arc<Task>, args: Args) -> Outcome {

@@ -10,6 +10,7 @@ use crate::args::fd_file;
 use crate::{Args, done, unit};
 use chitin_abi::Errno;
 use chitin_abi::fcntl::*;
+use chitin_abi::num::sign_extend;
 use chitin_kernel::{Outcome, Task};
 use chitin_vfs::{File, locks};
 use std::sync::Arc;
@@ -17,7 +18,7 @@ use std::sync::Arc;
 /// Puts a new file at the lowest free number.
 pub(crate) fn install(task: &Task, file: Arc<File>, cloexec: bool) -> Result<u64, Errno> {
     let fd = task.files().add(file, cloexec, 0, task.process.nofile())?;
-    Ok(fd as u64)
+    Ok(sign_extend(fd))
 }
 
 pub(crate) fn close(task: &Arc<Task>, args: Args) -> Outcome {
@@ -74,7 +75,7 @@ fn replace(task: &Task, old: i32, new: i32, cloexec: bool) -> Result<u64, Errno>
 pub(crate) fn dup2(task: &Arc<Task>, args: Args) -> Outcome {
     let (old, new) = (args.i32(0), args.i32(1));
     if old == new {
-        return done(task.files().get(old).map(|_| new as u64));
+        return done(task.files().get(old).map(|_| sign_extend(new)));
     }
     done(replace(task, old, new, false))
 }

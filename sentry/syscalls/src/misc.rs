@@ -4,6 +4,7 @@ use crate::{Args, done, unit};
 use chitin_abi::Errno;
 use chitin_abi::capability::{CAP_SYS_ADMIN, CAP_SYS_PTRACE, CAP_SYSLOG};
 use chitin_abi::limits::IOV_MAX;
+use chitin_abi::num::to_usize;
 use chitin_abi::random::{GRND_INSECURE, GRND_NONBLOCK, GRND_RANDOM};
 use chitin_abi::uio::Iovec;
 use chitin_abi::utsname::{Sysinfo, Utsname};
@@ -54,7 +55,7 @@ pub(crate) fn sysinfo(task: &Arc<Task>, args: Args) -> Outcome {
     let kernel = &task.kernel;
     let used = kernel.memory_used();
     let info = Sysinfo {
-        uptime: (time::monotonic().saturating_sub(kernel.boot_ns) / 1_000_000_000) as i64,
+        uptime: (time::monotonic().saturating_sub(kernel.boot_ns) / 1_000_000_000).cast_signed(),
         totalram: kernel.machine.memory_bytes,
         freeram: kernel.machine.memory_bytes.saturating_sub(used),
         procs: u16::try_from(kernel.thread_count()).unwrap_or(u16::MAX),
@@ -76,7 +77,7 @@ pub(crate) fn getrandom(task: &Arc<Task>, args: Args) -> Outcome {
         let mut buffer = [0u8; 4096];
         let mut at = 0;
         while at < len {
-            let step = (len - at).min(buffer.len() as u64) as usize;
+            let step = to_usize((len - at).min(buffer.len() as u64));
             let part = buffer.get_mut(..step).unwrap_or_default();
             chitin_host::random::fill(part).map_err(|_| Errno::EIO)?;
             if task.mm().write_bytes(args.u64(0).wrapping_add(at), part).is_err() {
@@ -151,7 +152,7 @@ fn vectors(task: &Task, at: u64, count: u64) -> Result<Vec<Iovec>, Errno> {
     if count > IOV_MAX as u64 {
         return Err(Errno::EINVAL);
     }
-    let vectors = task.mm().read_array::<Iovec>(at, count as usize)?;
+    let vectors = task.mm().read_array::<Iovec>(at, to_usize(count))?;
     if vectors.iter().any(|vector| i64::try_from(vector.iov_len).is_err()) {
         return Err(Errno::EINVAL);
     }
@@ -173,7 +174,7 @@ fn process_vm(task: &Arc<Task>, args: Args, write: bool) -> Result<u64, Errno> {
     let mut buffer = vec![0u8; 65536];
     let mut total = 0u64;
     while let (Some(to), Some(from)) = (local.peek_mut(), remote.peek_mut()) {
-        let step = to.iov_len.min(from.iov_len).min(buffer.len() as u64) as usize;
+        let step = to_usize(to.iov_len.min(from.iov_len).min(buffer.len() as u64));
         let part = buffer.get_mut(..step).unwrap_or_default();
         let (source, source_at, sink, sink_at) = if write {
             (&here, to.iov_base, &there, from.iov_base)

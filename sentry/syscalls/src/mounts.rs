@@ -7,6 +7,7 @@ use chitin_abi::Errno;
 use chitin_abi::capability::{CAP_SYS_ADMIN, CAP_SYS_CHROOT};
 use chitin_abi::limits::{PAGE_SIZE, PATH_MAX};
 use chitin_abi::mount::*;
+use chitin_abi::num::{low32, to_usize};
 use chitin_kernel::{Outcome, Task};
 use chitin_mm::Mm;
 use chitin_vfs::creds::MAY_EXEC;
@@ -84,7 +85,7 @@ fn string(mm: &Mm, addr: u64) -> Result<Option<Vec<u8>>, Errno> {
     if addr == 0 {
         return Ok(None);
     }
-    mm.read_cstr(addr, PAGE_SIZE as usize - 1)?.map(Some).ok_or(Errno::EINVAL)
+    mm.read_cstr(addr, to_usize(PAGE_SIZE) - 1)?.map(Some).ok_or(Errno::EINVAL)
 }
 
 /// copy_mount_options(): up to a page, as much of it as there is; the options end at the first NUL.
@@ -93,13 +94,13 @@ fn options(mm: &Mm, addr: u64) -> Result<Vec<u8>, Errno> {
         return Ok(Vec::new());
     }
     let in_page = PAGE_SIZE - addr % PAGE_SIZE;
-    let mut data = mm.read_vec(addr, in_page as usize)?;
+    let mut data = mm.read_vec(addr, to_usize(in_page))?;
     if !data.contains(&0)
-        && let Ok(rest) = mm.read_vec(addr.wrapping_add(in_page), (PAGE_SIZE - in_page) as usize)
+        && let Ok(rest) = mm.read_vec(addr.wrapping_add(in_page), to_usize(PAGE_SIZE - in_page))
     {
         data.extend_from_slice(&rest);
     }
-    let end = data.iter().position(|&byte| byte == 0).unwrap_or(data.len().min(PAGE_SIZE as usize - 1));
+    let end = data.iter().position(|&byte| byte == 0).unwrap_or(data.len().min(to_usize(PAGE_SIZE) - 1));
     data.truncate(end);
     Ok(data)
 }
@@ -132,7 +133,7 @@ fn mount_flags(flags: u64, old: Option<u32>) -> u32 {
     if new & MS_STRICTATIME != 0 {
         new &= !(MS_RELATIME | MS_NOATIME);
     }
-    new as u32
+    low32(new)
 }
 
 /// do_change_type(): exactly one kind, and of other flags only MS_REC and MS_SILENT.

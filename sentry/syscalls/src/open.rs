@@ -4,10 +4,12 @@ use crate::args::at_start;
 use crate::fd::install;
 use crate::{Args, done, unit};
 use chitin_abi::Errno;
+use chitin_abi::capability::{CAP_SYS_ADMIN, CAP_SYS_RESOURCE};
 use chitin_abi::fcntl::*;
 use chitin_abi::inotify::IN_OPEN;
 use chitin_abi::limits::PAGE_SIZE;
 use chitin_abi::mman::*;
+use chitin_abi::num::{low32, to_usize};
 use chitin_abi::stat::S_IALLUGO;
 use chitin_kernel::{Outcome, Task};
 use chitin_vfs::factory::Memfds;
@@ -87,7 +89,7 @@ fn checked(how: &OpenHow) -> Result<HowToOpen, Errno> {
         beneath: has(RESOLVE_BENEATH),
         in_root: has(RESOLVE_IN_ROOT),
     };
-    Ok(HowToOpen { flags, perm: how.mode as u32, walk })
+    Ok(HowToOpen { flags, perm: low32(how.mode), walk })
 }
 
 /// Where the walk starts; with RESOLVE_IN_ROOT absolute paths start at `dirfd` too.
@@ -166,7 +168,7 @@ fn read_how(task: &Task, addr: u64, size: u64) -> Result<OpenHow, Errno> {
         return Err(Errno::E2BIG);
     }
     let mm = task.mm();
-    let rest = mm.read_vec(addr.wrapping_add(KNOWN), (size - KNOWN) as usize)?;
+    let rest = mm.read_vec(addr.wrapping_add(KNOWN), to_usize(size - KNOWN))?;
     if rest.iter().any(|&byte| byte != 0) {
         return Err(Errno::E2BIG);
     }

@@ -10,6 +10,7 @@ pub(crate) use select::{pselect6, select};
 
 use crate::Args;
 use chitin_abi::Errno;
+use chitin_abi::num::low16;
 use chitin_abi::poll::PollFd;
 use chitin_abi::signal::SigSet;
 use chitin_abi::time::{NSEC_PER_MSEC, NSEC_PER_USEC, Timespec, Timeval};
@@ -159,7 +160,7 @@ impl Fds {
         result: Result<usize, Interrupted>,
     ) -> Result<Result<u64, Interrupted>, Errno> {
         for (slot, entry) in self.fds.iter_mut().zip(&self.many.entries) {
-            slot.revents = if result.is_ok() { entry.revents as u16 } else { 0 };
+            slot.revents = if result.is_ok() { low16(entry.revents) } else { 0 };
         }
         task.mm().write_array(self.addr, &self.fds)?;
         Ok(result.map(|count| count as u64))

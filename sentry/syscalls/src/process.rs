@@ -9,6 +9,7 @@ use crate::{Args, done, unit};
 use chitin_abi::Errno;
 use chitin_abi::fcntl::*;
 use chitin_abi::limits::PATH_MAX;
+use chitin_abi::num::{low8, low32, sign_extend, to_usize};
 use chitin_abi::resource::Rusage;
 use chitin_abi::sched::*;
 use chitin_abi::signal::{CLD_CONTINUED, CLD_DUMPED, CLD_EXITED, CLD_KILLED, CLD_STOPPED, SIGCHLD, SigInfo};
@@ -69,8 +70,8 @@ fn read_clone_args(task: &Task, at: u64, size: u64) -> Result<CloneRequest, Errn
         return Err(Errno::E2BIG);
     }
     let mm = task.mm();
-    let bytes = mm.read_vec(at, size as usize)?;
-    let (head, tail) = bytes.split_at(bytes.len().min(known as usize));
+    let bytes = mm.read_vec(at, to_usize(size))?;
+    let (head, tail) = bytes.split_at(bytes.len().min(to_usize(known)));
     if tail.iter().any(|&byte| byte != 0) {
         return Err(Errno::E2BIG);
     }
@@ -90,7 +91,7 @@ fn read_clone_args(task: &Task, at: u64, size: u64) -> Result<CloneRequest, Errn
     }
     Ok(CloneRequest {
         flags: given.flags,
-        exit_signal: given.exit_signal as u32,
+        exit_signal: low32(given.exit_signal),
         stack: if given.stack == 0 {
             0
         } else {
@@ -185,11 +186,11 @@ fn exec_request(
 }
 
 pub(crate) fn exit(task: &Arc<Task>, args: Args) -> Outcome {
-    kexit::exit_thread(task, args.u32(0) as u8)
+    kexit::exit_thread(task, low8(args.u32(0)))
 }
 
 pub(crate) fn exit_group(task: &Arc<Task>, args: Args) -> Outcome {
-    kexit::exit_group(task, args.u32(0) as u8)
+    kexit::exit_group(task, low8(args.u32(0)))
 }
 
 pub(crate) fn wait4(task: &Arc<Task>, args: Args) -> Outcome {
@@ -215,14 +216,14 @@ pub(crate) fn wait4(task: &Arc<Task>, args: Args) -> Outcome {
         if let Some(usage) = usage {
             mm.write(usage, &event.usage)?;
         }
-        Ok(event.pid as u64)
+        Ok(sign_extend(event.pid))
     })
 }
 
 fn wait_word(event: &ChildEvent) -> i32 {
     match event.state {
         ChildState::Ended(status) => status.wait_word(),
-        ChildState::Stopped(signal) => (signal as i32) << 8 | 0x7f,
+        ChildState::Stopped(signal) => signal.cast_signed() << 8 | 0x7f,
         ChildState::Continued => 0xffff,
     }
 }
@@ -275,24 +276,24 @@ fn child_info(event: &ChildEvent) -> SigInfo {
     let (code, status) = match event.state {
         ChildState::Ended(ExitStatus::Exited(code)) => (CLD_EXITED, i32::from(code)),
         ChildState::Ended(ExitStatus::Signaled { signal, core }) => {
-            (if core { CLD_DUMPED } else { CLD_KILLED }, signal as i32)
+            (if core { CLD_DUMPED } else { CLD_KILLED }, signal.cast_signed())
         }
-        ChildState::Stopped(signal) => (CLD_STOPPED, signal as i32),
-        ChildState::Continued => (CLD_CONTINUED, chitin_abi::signal::SIGCONT as i32),
+        ChildState::Stopped(signal) => (CLD_STOPPED, signal.cast_signed()),
+        ChildState::Continued => (CLD_CONTINUED, chitin_abi::signal::SIGCONT.cast_signed()),
     };
     SigInfo::child(code, event.pid, event.uid, status, 0, 0)
 }
 
 pub(crate) fn getpid(task: &Arc<Task>, _args: Args) -> Outcome {
-    Outcome::value(task.pid() as u64)
+    Outcome::value(sign_extend(task.pid()))
 }
 
 pub(crate) fn gettid(task: &Arc<Task>, _args: Args) -> Outcome {
-    Outcome::value(task.tid() as u64)
+    Outcome::value(sign_extend(task.tid()))
 }
 
 pub(crate) fn getppid(task: &Arc<Task>, _args: Args) -> Outcome {
-    Outcome::value(task.process.ppid() as u64)
+    Outcome::value(sign_extend(task.process.ppid()))
 }
 
 /// The process that a pid argument names; 0 is the caller's.
@@ -304,11 +305,11 @@ pub(crate) fn process_of(task: &Task, pid: i32) -> Result<Arc<Process>, Errno> {
 }
 
 pub(crate) fn getpgid(task: &Arc<Task>, args: Args) -> Outcome {
-    done(process_of(task, args.i32(0)).map(|process| process.pgid() as u64))
+    done(process_of(task, args.i32(0)).map(|process| sign_extend(process.pgid())))
 }
 
 pub(crate) fn getpgrp(task: &Arc<Task>, _args: Args) -> Outcome {
-    Outcome::value(task.process.pgid() as u64)
+    Outcome::value(sign_extend(task.process.pgid()))
 }
 
 pub(crate) fn setpgid(task: &Arc<Task>, args: Args) -> Outcome {
@@ -316,16 +317,16 @@ pub(crate) fn setpgid(task: &Arc<Task>, args: Args) -> Outcome {
 }
 
 pub(crate) fn getsid(task: &Arc<Task>, args: Args) -> Outcome {
-    done(process_of(task, args.i32(0)).map(|process| process.sid() as u64))
+    done(process_of(task, args.i32(0)).map(|process| sign_extend(process.sid())))
 }
 
 pub(crate) fn setsid(task: &Arc<Task>, _args: Args) -> Outcome {
-    done(task.kernel.new_session(&task.process).map(|sid| sid as u64))
+    done(task.kernel.new_session(&task.process).map(sign_extend))
 }
 
 pub(crate) fn set_tid_address(task: &Arc<Task>, args: Args) -> Outcome {
     task.clear_child_tid.store(args.u64(0), Ordering::Relaxed);
-    Outcome::value(task.tid() as u64)
+    Outcome::value(sign_extend(task.tid()))
 }
 
 pub(crate) fn pidfd_open(task: &Arc<Task>, args: Args) -> Outcome {
@@ -341,7 +342,7 @@ pub(crate) fn pidfd_open(task: &Arc<Task>, args: Args) -> Outcome {
             None => return Err(Errno::ESRCH),
         };
         let file = chitin_kernel::pidfd::open(&process, flags);
-        Ok(task.files().add(file, true, 0, task.process.nofile())? as u64)
+        Ok(sign_extend(task.files().add(file, true, 0, task.process.nofile())?))
     };
     done(open())
 }
@@ -382,7 +383,7 @@ pub(crate) fn pidfd_getfd(task: &Arc<Task>, args: Args) -> Outcome {
         let other = process.leader().ok_or(Errno::ESRCH)?;
         crate::misc::may_access(task, &other)?;
         let file = other.files().get(args.i32(1))?;
-        Ok(task.files().add(file, true, 0, task.process.nofile())? as u64)
+        Ok(sign_extend(task.files().add(file, true, 0, task.process.nofile())?))
     };
     done(get())
 }

@@ -4,6 +4,7 @@ use crate::process::process_of;
 use crate::{Args, done, unit};
 use chitin_abi::Errno;
 use chitin_abi::capability::{CAP_SYS_NICE, CAP_SYS_RESOURCE};
+use chitin_abi::num::{sign_extend, to_usize};
 use chitin_abi::resource::*;
 use chitin_abi::sched::*;
 use chitin_abi::time::Timespec;
@@ -50,7 +51,7 @@ pub(crate) fn sched_getaffinity(task: &Arc<Task>, args: Args) -> Outcome {
         for (byte, allowed) in mask.iter_mut().zip(&cpus) {
             *byte &= allowed;
         }
-        let count = mask.len().min(len as usize);
+        let count = mask.len().min(to_usize(len));
         task.mm().write_bytes(args.u64(2), mask.get(..count).unwrap_or_default())?;
         Ok(count as u64)
     };
@@ -150,7 +151,7 @@ pub(crate) fn sched_setattr(task: &Arc<Task>, args: Args) -> Outcome {
             let part = bytes.get(at..at + 4).and_then(|part| <[u8; 4]>::try_from(part).ok());
             u32::from_le_bytes(part.unwrap_or_default())
         };
-        let (policy, nice, priority) = (word(4), word(16) as i32, word(20) as i32);
+        let (policy, nice, priority) = (word(4), word(16).cast_signed(), word(20).cast_signed());
         let other = task_of(task, args.i32(0))?;
         check_policy(policy, priority)?;
         set_nice(task, &other, nice)
@@ -212,7 +213,7 @@ fn prioritized(task: &Arc<Task>, which: i32, who: i32) -> Result<Vec<Arc<Task>>,
         },
         PRIO_PGRP => of(kernel.processes_in_group(if who == 0 { task.process.pgid() } else { who })),
         PRIO_USER => {
-            let uid = if who == 0 { task.creds().uid } else { who as u32 };
+            let uid = if who == 0 { task.creds().uid } else { who.cast_unsigned() };
             let mut all = of(kernel.processes());
             all.retain(|task| task.creds().uid == uid);
             all
@@ -227,7 +228,7 @@ pub(crate) fn getpriority(task: &Arc<Task>, args: Args) -> Outcome {
     let highest = |tasks: Vec<Arc<Task>>| {
         let nice = tasks.iter().map(|task| task.nice.load(Ordering::Relaxed)).min().unwrap_or(0);
         // The raw call answers 20 - nice, so that it is never negative.
-        (20 - nice) as u64
+        sign_extend(20 - nice)
     };
     done(tasks.map(highest))
 }

@@ -28,9 +28,9 @@ fn operation(task: &Arc<Task>, op: u32, flags: u32, at: u64) -> Result<u64, Errn
         },
         SECCOMP_GET_NOTIF_SIZES if flags == 0 => {
             let sizes = SeccompNotifSizes {
-                seccomp_notif: size_of::<SeccompNotif>() as u16,
-                seccomp_notif_resp: size_of::<SeccompNotifResp>() as u16,
-                seccomp_data: size_of::<SeccompData>() as u16,
+                seccomp_notif: u16::try_from(size_of::<SeccompNotif>()).unwrap_or(u16::MAX),
+                seccomp_notif_resp: u16::try_from(size_of::<SeccompNotifResp>()).unwrap_or(u16::MAX),
+                seccomp_data: u16::try_from(size_of::<SeccompData>()).unwrap_or(u16::MAX),
             };
             task.mm().write(at, &sizes).map(|()| 0)
         }

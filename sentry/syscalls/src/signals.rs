@@ -3,6 +3,7 @@
 use crate::{Args, done, unit};
 use chitin_abi::Errno;
 use chitin_abi::capability::CAP_KILL;
+use chitin_abi::num::to_usize;
 use chitin_abi::signal::*;
 use chitin_abi::time::Timespec;
 use chitin_kernel::result::{Restart, SysError};
@@ -239,7 +240,7 @@ pub(crate) fn rt_sigpending(task: &Arc<Task>, args: Args) -> Outcome {
         }
         let set = task.pending_signals().intersection(task.signal_mask());
         let bytes = set.0.to_le_bytes();
-        task.mm().write_bytes(args.u64(0), bytes.get(..args.u64(1) as usize).unwrap_or_default())
+        task.mm().write_bytes(args.u64(0), bytes.get(..to_usize(args.u64(1))).unwrap_or_default())
     };
     unit(work())
 }

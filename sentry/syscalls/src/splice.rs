@@ -61,7 +61,7 @@ impl Place {
 
     fn store(&self, task: &Task) -> Result<(), Errno> {
         match self {
-            Place::User { addr, pos } => task.mm().write(*addr, &(*pos as i64)),
+            Place::User { addr, pos } => task.mm().write(*addr, &pos.cast_signed()),
             Place::None | Place::Current => Ok(()),
         }
     }

@@ -10,6 +10,7 @@ use crate::args::at_target;
 use crate::{Args, unit};
 use chitin_abi::Errno;
 use chitin_abi::fcntl::*;
+use chitin_abi::num::low16;
 use chitin_abi::stat::*;
 use chitin_abi::time::Timespec;
 use chitin_kernel::{Outcome, Task};
@@ -39,7 +40,7 @@ fn stat_of(inode: &dyn Inode) -> Result<Stat, Errno> {
 /// struct statx of an inode, without what belongs to the mount.
 fn statx_of(inode: &dyn Inode) -> Result<Statx, Errno> {
     let attr = inode.attr()?;
-    Ok(Statx { stx_mode: mode(inode, &attr) as u16, ..statx_from(&attr) })
+    Ok(Statx { stx_mode: low16(mode(inode, &attr)), ..statx_from(&attr) })
 }
 
 fn stat_from(attr: &Attr) -> Stat {
@@ -77,7 +78,7 @@ fn statx_from(attr: &Attr) -> Statx {
         stx_nlink: attr.nlink,
         stx_uid: attr.uid,
         stx_gid: attr.gid,
-        stx_mode: attr.mode() as u16,
+        stx_mode: low16(attr.mode()),
         stx_ino: attr.ino,
         stx_size: attr.size,
         stx_blocks: attr.blocks,

@@ -3,6 +3,7 @@
 use crate::args::Args;
 use crate::table::Entry;
 use chitin_abi::fcntl::*;
+use chitin_abi::num::{low32, to_usize};
 use chitin_kernel::result::{Restart, SysError};
 use chitin_kernel::{Outcome, SyscallArgs, Task};
 use std::fmt::Write;
@@ -102,13 +103,13 @@ fn show_arg(text: &mut String, task: &Task, kind: Arg, args: Args, index: usize)
     let value = args.u64(index);
     // Writing to a String cannot fail.
     let _ = match kind {
-        Arg::Int => write!(text, "{}", value as i64),
+        Arg::Int => write!(text, "{}", value.cast_signed()),
         Arg::Hex | Arg::Ptr | Arg::Out if value == 0 => write!(text, "0"),
         Arg::Hex | Arg::Ptr | Arg::Out => write!(text, "{value:#x}"),
         Arg::Size => write!(text, "{value}"),
-        Arg::Fd => write!(text, "{}", value as i32),
-        Arg::DirFd if value as i32 == AT_FDCWD => write!(text, "AT_FDCWD"),
-        Arg::DirFd => write!(text, "{}", value as i32),
+        Arg::Fd => write!(text, "{}", low32(value).cast_signed()),
+        Arg::DirFd if low32(value).cast_signed() == AT_FDCWD => write!(text, "AT_FDCWD"),
+        Arg::DirFd => write!(text, "{}", low32(value).cast_signed()),
         Arg::Str | Arg::Path => match task.mm().read_cstr(value, 4096) {
             Ok(Some(bytes)) => write!(text, "{}", quoted(&bytes)),
             _ => write!(text, "{value:#x}"),
@@ -120,9 +121,9 @@ fn show_arg(text: &mut String, task: &Task, kind: Arg, args: Args, index: usize)
                 Err(_) => write!(text, "{value:#x}"),
             }
         }
-        Arg::OpenFlags => write!(text, "{}", open_flags(value as u32)),
-        Arg::Mode => write!(text, "{:#o}", value as u32),
-        Arg::Sig => write!(text, "SIG{}", value as i32),
+        Arg::OpenFlags => write!(text, "{}", open_flags(low32(value))),
+        Arg::Mode => write!(text, "{:#o}", low32(value)),
+        Arg::Sig => write!(text, "SIG{}", low32(value).cast_signed()),
     };
 }
 
@@ -174,7 +175,7 @@ fn show_result(result: &chitin_kernel::SysResult, entry: &Entry, task: &Task, ar
             // What a read brought.
             if let Some(index) = entry.args.iter().position(|kind| *kind == Arg::Out)
                 && *value > 0
-                && let Ok(bytes) = task.mm().read_vec(args.u64(index), (*value as usize).min(MAX_SHOWN + 1))
+                && let Ok(bytes) = task.mm().read_vec(args.u64(index), to_usize(*value).min(MAX_SHOWN + 1))
             {
                 let _ = write!(text, " {}", quoted(&bytes));
             }

@@ -6,6 +6,7 @@ use crate::*;
 use Arg::*;
 use chitin_abi::Errno;
 use chitin_abi::nr::*;
+use chitin_abi::num::to_usize;
 use chitin_kernel::{Dispatch, Outcome, SyscallArgs, Task};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -81,7 +82,7 @@ impl Table {
     pub fn new(strace: Option<Strace>) -> Table {
         let mut slots = vec![None; SLOTS];
         for entry in entries() {
-            if let Some(slot) = slots.get_mut(entry.nr as usize) {
+            if let Some(slot) = slots.get_mut(to_usize(entry.nr)) {
                 *slot = Some(entry);
             }
         }
@@ -91,7 +92,7 @@ impl Table {
 
     /// Counts a call that is not supported; the first of its number is logged.
     fn count_unsupported(&self, task: &Task, nr: u64, name: &str) {
-        let Some(count) = self.unsupported.get(nr as usize) else { return };
+        let Some(count) = self.unsupported.get(to_usize(nr)) else { return };
         if count.fetch_add(1, Ordering::Relaxed) == 0 {
             tracing::info!(nr, name, pid = task.pid(), "the guest used an unsupported system call");
         }

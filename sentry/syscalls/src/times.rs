@@ -2,6 +2,7 @@
 
 use crate::{Args, done, unit};
 use chitin_abi::Errno;
+use chitin_abi::num::sign_extend;
 use chitin_abi::signal::SigEvent;
 use chitin_abi::time::*;
 use chitin_kernel::time::{self, clock, itimer, posix, sleep};
@@ -54,8 +55,8 @@ pub(crate) fn gettimeofday(task: &Arc<Task>, args: Args) -> Outcome {
         let now = time::realtime();
         if let Some(at) = args.opt::<Timeval>(0) {
             let value = Timeval {
-                tv_sec: (now / 1_000_000_000) as i64,
-                tv_usec: (now % 1_000_000_000 / 1000) as i64,
+                tv_sec: (now / 1_000_000_000).cast_signed(),
+                tv_usec: (now % 1_000_000_000 / 1000).cast_signed(),
             };
             task.mm().write(at, &value)?;
         }
@@ -74,7 +75,7 @@ pub(crate) fn settimeofday(_task: &Arc<Task>, _args: Args) -> Outcome {
 pub(crate) fn time(task: &Arc<Task>, args: Args) -> Outcome {
     let now = time::realtime() / 1_000_000_000;
     let written = match args.opt::<i64>(0) {
-        Some(at) => task.mm().write(at, &(now as i64)),
+        Some(at) => task.mm().write(at, &now.cast_signed()),
         None => Ok(()),
     };
     done(written.map(|()| now))
@@ -157,7 +158,7 @@ pub(crate) fn timer_gettime(task: &Arc<Task>, args: Args) -> Outcome {
 }
 
 pub(crate) fn timer_getoverrun(task: &Arc<Task>, args: Args) -> Outcome {
-    done(posix::getoverrun(&task.process, args.i32(0)).map(|count| count as u64))
+    done(posix::getoverrun(&task.process, args.i32(0)).map(sign_extend))
 }
 
 pub(crate) fn timer_delete(task: &Arc<Task>, args: Args) -> Outcome {
@@ -185,8 +186,8 @@ fn read_timex(task: &Task, at: u64) -> Result<u64, Errno> {
     const TIME_ERROR: u64 = 5;
     const STA_UNSYNC: i32 = 0x40;
     let mut value = Timex { status: STA_UNSYNC, tick: 10_000, ..Timex::default() };
-    value.time.tv_sec = (now / 1_000_000_000) as i64;
-    value.time.tv_usec = (now % 1_000_000_000 / 1000) as i64;
+    value.time.tv_sec = (now / 1_000_000_000).cast_signed();
+    value.time.tv_usec = (now % 1_000_000_000 / 1000).cast_signed();
     task.mm().write(at, &value)?;
     Ok(TIME_ERROR)
 }

@@ -1,5 +1,6 @@
 //! Inode attributes and their changes.
 
+use chitin_abi::num::low8;
 use chitin_abi::stat::*;
 use chitin_abi::time::Timespec;
 
@@ -45,7 +46,7 @@ impl FileKind {
 
     /// The d_type of getdents(2).
     pub fn dirent_type(self) -> u8 {
-        (self.mode_bits() >> 12) as u8
+        low8(self.mode_bits() >> 12)
     }
 }
 

@@ -7,6 +7,7 @@
 use crate::walk::Caller;
 use crate::{Attr, FileKind, FileOps, Path, SetAttr};
 use chitin_abi::Errno;
+use chitin_abi::num::low32;
 use chitin_abi::stat::Statfs;
 use std::any::Any;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -43,7 +44,7 @@ pub trait FileSystem: Any + Send + Sync {
 /// The next device number for a file system without a real device (major 0), as Linux's get_anon_bdev().
 pub fn anon_dev() -> u64 {
     static NEXT: AtomicU64 = AtomicU64::new(20);
-    chitin_abi::stat::makedev(0, NEXT.fetch_add(1, Ordering::Relaxed) as u32)
+    chitin_abi::stat::makedev(0, low32(NEXT.fetch_add(1, Ordering::Relaxed)))
 }
 
 /// Where a symbolic link leads.

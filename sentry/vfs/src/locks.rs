@@ -169,7 +169,7 @@ fn range(file: &File, flock: &Flock) -> Result<Range, Errno> {
             (first, start - 1)
         }
     };
-    Ok(Range { start: start as u64, end: end as u64 })
+    Ok(Range { start: start.cast_unsigned(), end: end.cast_unsigned() })
 }
 
 /// What F_SETLK asks for.

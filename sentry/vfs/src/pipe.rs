@@ -13,6 +13,7 @@ mod tests;
 use crate::{AnonInode, File, FileKind, FileOps, Inode, PollTable, WaitQueue, WriteAt, Written};
 use chitin_abi::Errno;
 use chitin_abi::fcntl::*;
+use chitin_abi::num::to_usize;
 use chitin_abi::poll::*;
 use chitin_mm::{Sink, Source};
 use parking_lot::Mutex;
@@ -161,7 +162,7 @@ impl Pipe {
     /// F_SETPIPE_SZ: answers the new size. `privileged`: CAP_SYS_RESOURCE.
     pub fn set_size(&self, size: u64, privileged: bool) -> Result<usize, Errno> {
         // The argument is an unsigned int.
-        let size = (size & u64::from(u32::MAX)) as usize;
+        let size = to_usize(size & u64::from(u32::MAX));
         if size > 1 << 31 {
             return Err(Errno::EINVAL);
         }

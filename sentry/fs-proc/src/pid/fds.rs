@@ -23,12 +23,12 @@ pub(super) fn get(subject: &Subject, fd: i32) -> Option<Fd> {
 
 /// The mode of a link in fd/: what the file is open for.
 pub(super) fn link_perm(subject: &Subject, fd: u32) -> u32 {
-    get(subject, fd as i32).map_or(0, |fd| link_bits(fd.file.readable(), fd.file.writable()))
+    get(subject, fd.cast_signed()).map_or(0, |fd| link_bits(fd.file.readable(), fd.file.writable()))
 }
 
 /// fdinfo/N (seq_show() in fs/proc/fd.c, and the files' own show_fdinfo).
 pub(super) fn info(subject: &Subject, fd: u32, out: &mut Vec<u8>) -> Result<(), Errno> {
-    let Fd { file, cloexec } = get(subject, fd as i32).ok_or(Errno::ENOENT)?;
+    let Fd { file, cloexec } = get(subject, fd.cast_signed()).ok_or(Errno::ENOENT)?;
     let mut flags = file.flags();
     if file.path().is_some() && !file.is_path_only() {
         flags |= O_LARGEFILE;

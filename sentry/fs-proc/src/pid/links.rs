@@ -66,7 +66,7 @@ pub(super) fn target(inode: &PidInode, caller: &Caller) -> Result<LinkTarget, Er
             _ => Err(Errno::EINVAL),
         },
         PidNode::Fd(fd) => {
-            let file = fds::get(&subject, fd as i32).ok_or(Errno::ENOENT)?.file;
+            let file = fds::get(&subject, fd.cast_signed()).ok_or(Errno::ENOENT)?.file;
             Ok(match file.path() {
                 Some(path) => LinkTarget::Magic(path.clone()),
                 None => LinkTarget::File(file),

@@ -7,6 +7,7 @@ use crate::fs::Shared;
 use crate::text::{Text, TextFile};
 use chitin_abi::Errno;
 use chitin_abi::fcntl::{O_ACCMODE, O_RDONLY};
+use chitin_abi::num::low32;
 use chitin_abi::stat::{S_IRWXU, S_IXUSR};
 use chitin_vfs::{
     Attr, Caller, Directory, FileKind, FileOps, Inode, InodeState, LinkTarget, NewInode, SetAttr,
@@ -43,7 +44,7 @@ impl PidNode {
             PidNode::Namespaces => (5, 0),
             PidNode::Fd(fd) => (6, fd),
             PidNode::FdInfo(fd) => (7, fd),
-            PidNode::Namespace(at) => (8, at as u32),
+            PidNode::Namespace(at) => (8, low32(at as u64)),
             PidNode::Entry(_, number) => (FIRST_ENTRY_KIND.saturating_add(number), 0),
         }
     }

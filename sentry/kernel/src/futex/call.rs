@@ -9,6 +9,7 @@ use crate::time::clock::from_timespec;
 use crate::time::{Base, Deadline, with_timeout};
 use chitin_abi::Errno;
 use chitin_abi::futex::*;
+use chitin_abi::num::low32;
 use chitin_abi::time::{CLOCK_MONOTONIC, CLOCK_REALTIME, Timespec};
 use chitin_mm::Mm;
 use std::future::poll_fn;
@@ -26,7 +27,7 @@ pub fn futex(task: &Arc<Task>, args: [u64; 6]) -> Outcome {
 fn start(task: &Arc<Task>, args: [u64; 6]) -> Result<Outcome, Errno> {
     let [addr, op, val, time, addr2, val3] = args;
     // All of these are 32 bits wide.
-    let (op, val, val2, val3) = (op as u32, val as u32, time as u32, val3 as u32);
+    let (op, val, val2, val3) = (low32(op), low32(val), low32(time), low32(val3));
     let command = op & FUTEX_CMD_MASK;
     let private = op & FUTEX_PRIVATE_FLAG != 0;
     let realtime = op & FUTEX_CLOCK_REALTIME != 0;
@@ -276,10 +277,10 @@ pub fn futex_waitv(task: &Arc<Task>, args: [u64; 5]) -> Outcome {
 
 fn start_waitv(task: &Arc<Task>, args: [u64; 5]) -> Result<Outcome, Errno> {
     let [waiters, count, flags, timeout, clock] = args;
-    if flags as u32 != 0 {
+    if low32(flags) != 0 {
         return Err(Errno::EINVAL);
     }
-    let count = usize::try_from(count as u32).map_err(|_| Errno::EINVAL)?;
+    let count = usize::try_from(low32(count)).map_err(|_| Errno::EINVAL)?;
     if count == 0 || count > FUTEX_WAITV_MAX || waiters == 0 {
         return Err(Errno::EINVAL);
     }
@@ -287,7 +288,7 @@ fn start_waitv(task: &Arc<Task>, args: [u64; 5]) -> Result<Outcome, Errno> {
     let deadline = if timeout == 0 {
         None
     } else {
-        let base = match clock as i32 {
+        let base = match low32(clock).cast_signed() {
             CLOCK_REALTIME => Base::Realtime,
             CLOCK_MONOTONIC => Base::Monotonic,
             _ => return Err(Errno::EINVAL),

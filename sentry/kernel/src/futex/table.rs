@@ -2,6 +2,7 @@
 
 use super::key::Key;
 use chitin_abi::Errno;
+use chitin_abi::num::to_usize;
 use chitin_mm::Mm;
 use parking_lot::{Mutex, MutexGuard};
 use std::collections::{HashMap, VecDeque};
@@ -166,7 +167,7 @@ impl Locked<'_> {
 
 impl FutexTable {
     fn index(&self, key: &Key) -> usize {
-        (self.hasher.hash_one(key) % BUCKETS as u64) as usize
+        to_usize(self.hasher.hash_one(key) % BUCKETS as u64)
     }
 
     fn bucket(&self, index: usize) -> MutexGuard<'_, Bucket> {

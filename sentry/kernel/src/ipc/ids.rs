@@ -3,6 +3,7 @@
 use chitin_abi::Errno;
 use chitin_abi::capability::{CAP_IPC_OWNER, CAP_SYS_ADMIN};
 use chitin_abi::ipc::{IPC_CREAT, IPC_EXCL, IPC_PRIVATE, IpcPerm};
+use chitin_abi::num::low16;
 use chitin_vfs::Creds;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -43,7 +44,7 @@ impl From<&IpcPerm> for PermChange {
 
 impl Perm {
     pub(super) fn new(key: i32, flags: u32, creds: &Creds, id: i32) -> Perm {
-        let seq = (id >> INDEX_BITS) as u16;
+        let seq = low16((id >> INDEX_BITS).cast_unsigned());
         let (uid, gid) = (creds.euid, creds.egid);
         Perm { key, uid, gid, cuid: uid, cgid: gid, mode: flags & 0o777, seq }
     }
@@ -178,13 +179,13 @@ impl<T> Ids<T> {
 
     /// The object is no longer found by its key.
     pub(super) fn forget_key(&mut self, key: i32, id: i32) {
-        if key != IPC_PRIVATE && self.keys.get(&key) == Some(&((id & INDEX_MASK) as u32)) {
+        if key != IPC_PRIVATE && self.keys.get(&key) == Some(&(id & INDEX_MASK).cast_unsigned()) {
             self.keys.remove(&key);
         }
     }
 
     pub(super) fn remove(&mut self, key: i32, id: i32) -> Option<Arc<T>> {
-        let index = (id & INDEX_MASK) as u32;
+        let index = (id & INDEX_MASK).cast_unsigned();
         if self.objects.get(&index)?.0 != id {
             return None;
         }
@@ -198,7 +199,7 @@ impl<T> Ids<T> {
 
     /// The highest index in use, 0 for none: what the *_INFO commands answer.
     pub(super) fn highest(&self) -> i32 {
-        self.objects.last_key_value().map_or(0, |(&index, _)| index as i32)
+        self.objects.last_key_value().map_or(0, |(&index, _)| index.cast_signed())
     }
 
     pub(super) fn all(&self) -> Vec<Arc<T>> {

@@ -6,6 +6,7 @@ use crate::{Restart, SysError, Task};
 use chitin_abi::Errno;
 use chitin_abi::capability::CAP_SYS_RESOURCE;
 use chitin_abi::ipc::*;
+use chitin_abi::num::low16;
 use chitin_vfs::{Creds, WaitQueue};
 use parking_lot::Mutex;
 use std::collections::VecDeque;
@@ -193,14 +194,14 @@ impl Table {
         let ids = self.ids.lock();
         let int = |n: usize| i32::try_from(n).unwrap_or(i32::MAX);
         let mut info = MsgInfo {
-            msgpool: MSGPOOL as i32,
-            msgmap: MSGMAP as i32,
-            msgmax: MSGMAX as i32,
-            msgmnb: MSGMNB as i32,
-            msgmni: MSGMNI as i32,
-            msgssz: MSGSSZ as i32,
-            msgtql: MSGTQL as i32,
-            msgseg: MSGSEG as u16,
+            msgpool: MSGPOOL.cast_signed(),
+            msgmap: MSGMAP.cast_signed(),
+            msgmax: MSGMAX.cast_signed(),
+            msgmnb: MSGMNB.cast_signed(),
+            msgmni: MSGMNI.cast_signed(),
+            msgssz: MSGSSZ.cast_signed(),
+            msgtql: MSGTQL.cast_signed(),
+            msgseg: low16(MSGSEG),
             ..MsgInfo::default()
         };
         if usage {

@@ -103,18 +103,18 @@ impl State {
             let value = values.entry(op.sem_num).or_insert(i32::from(sem.value));
             let step = i32::from(op.sem_op);
             if (step == 0 && *value != 0) || *value + step < 0 {
-                let nowait = u32::from(op.sem_flg as u16) & IPC_NOWAIT != 0;
+                let nowait = u32::from(op.sem_flg.cast_unsigned()) & IPC_NOWAIT != 0;
                 return if nowait { Attempt::Failed(Errno::EAGAIN) } else { Attempt::Wait(at) };
             }
-            if *value + step > SEMVMX as i32 {
+            if *value + step > SEMVMX.cast_signed() {
                 return Attempt::Failed(Errno::ERANGE);
             }
             *value += step;
-            if u32::from(op.sem_flg as u16) & SEM_UNDO != 0 {
+            if u32::from(op.sem_flg.cast_unsigned()) & SEM_UNDO != 0 {
                 let known = || own.and_then(|own| own.get(&op.sem_num)).copied().map_or(0, i32::from);
                 let adjust = undo.entry(op.sem_num).or_insert_with(known);
                 *adjust -= step;
-                if !(-(SEMAEM as i32) - 1..=SEMAEM as i32).contains(adjust) {
+                if !(-SEMAEM.cast_signed() - 1..=SEMAEM.cast_signed()).contains(adjust) {
                     return Attempt::Failed(Errno::ERANGE);
                 }
             }
@@ -247,7 +247,7 @@ impl Table {
             let Some(adjustments) = state.undo.remove(&pid) else { continue };
             for (num, adjust) in adjustments {
                 if let Some(sem) = state.sems.get_mut(usize::from(num)) {
-                    let value = (i32::from(sem.value) + i32::from(adjust)).clamp(0, SEMVMX as i32);
+                    let value = (i32::from(sem.value) + i32::from(adjust)).clamp(0, SEMVMX.cast_signed());
                     *sem = Sem { value: u16::try_from(value).unwrap_or(0), pid };
                 }
             }
@@ -263,15 +263,15 @@ impl Table {
         let int = |n: usize| i32::try_from(n).unwrap_or(i32::MAX);
         let info = SemInfo {
             semmap: int(MAX_TOTAL),
-            semmni: SEMMNI as i32,
+            semmni: SEMMNI.cast_signed(),
             semmns: int(MAX_TOTAL),
             semmnu: int(MAX_TOTAL),
-            semmsl: SEMMSL as i32,
-            semopm: SEMOPM as i32,
-            semume: SEMUME as i32,
-            semusz: if usage { int(ids.len()) } else { SEMUSZ as i32 },
-            semvmx: SEMVMX as i32,
-            semaem: if usage { int(total) } else { SEMAEM as i32 },
+            semmsl: SEMMSL.cast_signed(),
+            semopm: SEMOPM.cast_signed(),
+            semume: SEMUME.cast_signed(),
+            semusz: if usage { int(ids.len()) } else { SEMUSZ.cast_signed() },
+            semvmx: SEMVMX.cast_signed(),
+            semaem: if usage { int(total) } else { SEMAEM.cast_signed() },
         };
         (info, ids.highest())
     }
@@ -405,7 +405,7 @@ impl Table {
         if state.removed {
             return Err(Errno::EIDRM);
         }
-        if ops.iter().any(|op| u32::from(op.sem_flg as u16) & SEM_UNDO != 0) {
+        if ops.iter().any(|op| u32::from(op.sem_flg.cast_unsigned()) & SEM_UNDO != 0) {
             self.undoing.store(true, Ordering::Release);
         }
         match state.attempt(ops, pid) {

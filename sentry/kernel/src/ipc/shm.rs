@@ -12,6 +12,7 @@ use chitin_abi::capability::CAP_IPC_LOCK;
 use chitin_abi::ipc::*;
 use chitin_abi::limits::PAGE_SIZE;
 use chitin_abi::mman::*;
+use chitin_abi::num::low32;
 use chitin_abi::resource::RLIMIT_MEMLOCK;
 use chitin_mm::{MMAP_MIN_ADDR, MappedFile, Mm};
 use chitin_platform::{HostOp, HostVma};
@@ -56,7 +57,7 @@ pub struct Table {
 
 impl Default for Table {
     fn default() -> Self {
-        Table { ids: Mutex::new(Ids::new(SHMMNI as u32)), used: AtomicBool::new(false) }
+        Table { ids: Mutex::new(Ids::new(low32(SHMMNI))), used: AtomicBool::new(false) }
     }
 }
 

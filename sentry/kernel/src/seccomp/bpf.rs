@@ -5,10 +5,14 @@
 //! many steps as it has instructions. Nothing here panics on a program that was not checked, either: it would answer 0.
 
 use chitin_abi::Errno;
+use chitin_abi::num::low32;
 use chitin_abi::seccomp::*;
 
 /// `struct seccomp_data` as the words that a program loads.
 pub type Words = [u32; size_of::<SeccompData>() / 4];
+
+/// What the programs are told the length of their data is.
+const DATA_LEN: u32 = low32(size_of::<SeccompData>() as u64);
 
 const LD_ABS: u16 = BPF_LD | BPF_W | BPF_ABS;
 const LD_LEN: u16 = BPF_LD | BPF_W | BPF_LEN;

@@ -4,6 +4,7 @@ use super::bpf::{Program, Words};
 use super::notify::Listener;
 use chitin_abi::Errno;
 use chitin_abi::nr::NR_SYSCALLS;
+use chitin_abi::num::{low32, to_usize};
 use chitin_abi::seccomp::*;
 use parking_lot::RwLock;
 use std::sync::Arc;
@@ -19,7 +20,7 @@ pub struct Filter {
     program: Program,
     prev: Option<Arc<Filter>>,
     /// Numbers that this filter and its elders let pass whatever the arguments are.
-    allowed: [u64; (NR_SYSCALLS as usize).div_ceil(64)],
+    allowed: [u64; to_usize(NR_SYSCALLS).div_ceil(64)],
     /// Instructions of the chain, with overhead.
     cost: usize,
     /// Filters in the chain.
@@ -47,7 +48,7 @@ impl Filter {
         let mut allowed = prev.as_ref().map_or([u64::MAX; _], |prev| prev.allowed);
         for (index, word) in allowed.iter_mut().enumerate() {
             for bit in 0..64 {
-                let nr = (index * 64 + bit) as u32;
+                let nr = low32(index as u64 * 64 + bit);
                 if *word & 1 << bit != 0 && !program.always_allows(nr, AUDIT_ARCH_X86_64) {
                     *word &= !(1 << bit);
                 }
@@ -72,7 +73,7 @@ impl Filter {
 
     /// The strictest answer of the chain, and the newest filter that gave it (seccomp_run_filters()).
     pub fn verdict(self: &Arc<Filter>, data: &SeccompData) -> (u32, &Arc<Filter>) {
-        let nr = data.nr as u32;
+        let nr = data.nr.cast_unsigned();
         if data.arch == AUDIT_ARCH_X86_64
             && self.allowed.get(nr as usize / 64).is_some_and(|word| word & 1 << (nr % 64) != 0)
         {
@@ -96,7 +97,7 @@ impl Filter {
 
 /// The action as Linux compares it: a signed number, the strictest being the lowest.
 fn action_only(answer: u32) -> i32 {
-    (answer & SECCOMP_RET_ACTION_FULL) as i32
+    (answer & SECCOMP_RET_ACTION_FULL).cast_signed()
 }
 
 impl Drop for Filter {

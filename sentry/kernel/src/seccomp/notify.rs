@@ -11,6 +11,7 @@ use crate::result::{Interrupted, Outcome, Restart, SysError, SysResult};
 use chitin_abi::Errno;
 use chitin_abi::fcntl::{O_CLOEXEC, O_RDWR};
 use chitin_abi::limits::PAGE_SIZE;
+use chitin_abi::num::sign_extend;
 use chitin_abi::poll::{POLLHUP, POLLIN, POLLOUT, POLLRDNORM, POLLWRNORM};
 use chitin_abi::seccomp::*;
 use chitin_vfs::{File, FileOps, PollTable, WaitQueue};
@@ -199,7 +200,7 @@ impl Drop for ListenerFile {
                 table.entries.values_mut().filter(|entry| !matches!(entry.state, State::Replied(_)));
             unanswered
                 .map(|entry| {
-                    entry.state = State::Replied(Answer::Value(failure(Errno::ENOSYS.raw() as u32)));
+                    entry.state = State::Replied(Answer::Value(failure(Errno::ENOSYS.raw().cast_unsigned())));
                     entry.answered.clone()
                 })
                 .collect()
@@ -270,7 +271,7 @@ fn take(task: &Arc<Task>, listener: &Listener, arg: u64) -> SysResult {
         let (id, entry) = fresh.ok_or(Errno::ENOENT)?;
         entry.state = State::Sent;
         let pid = entry.task.upgrade().map_or(0, |asker| asker.tid());
-        SeccompNotif { id: *id, pid: pid as u32, flags: 0, data: entry.data }
+        SeccompNotif { id: *id, pid: pid.cast_unsigned(), flags: 0, data: entry.data }
     };
     if let Err(errno) = task.mm().write_bytes(arg, notif.as_bytes()) {
         let mut table = listener.table.lock();
@@ -305,8 +306,8 @@ fn send(task: &Arc<Task>, listener: &Listener, arg: u64) -> Result<u64, Errno> {
     }
     let answer = match response.error {
         _ if goes_on => Answer::Continue,
-        0 => Answer::Value(response.val as u64),
-        error => Answer::Value(i64::from(error) as u64),
+        0 => Answer::Value(response.val.cast_unsigned()),
+        error => Answer::Value(i64::from(error).cast_unsigned()),
     };
     let queue = {
         let mut table = listener.table.lock();
@@ -357,7 +358,7 @@ fn add_fd(task: &Arc<Task>, listener: &Listener, arg: u64, size: usize) -> Resul
         };
         let reply = addfd.flags & SECCOMP_ADDFD_FLAG_SEND != 0;
         if reply {
-            entry.state = State::Replied(Answer::Value(fd as u64));
+            entry.state = State::Replied(Answer::Value(sign_extend(fd)));
         }
         (fd, reply.then(|| entry.answered.clone()), replaced)
     };
@@ -368,5 +369,5 @@ fn add_fd(task: &Arc<Task>, listener: &Listener, arg: u64, size: usize) -> Resul
     if let Some(queue) = queue {
         queue.wake(0);
     }
-    Ok(fd as u64)
+    Ok(sign_extend(fd))
 }

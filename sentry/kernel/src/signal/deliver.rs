@@ -127,10 +127,10 @@ fn put_back(task: &Arc<Task>, info: SigInfo, shared: bool) {
 /// Puts a call's result into the registers, as a handler with `action` will find it interrupted.
 fn apply_result(task: &Task, regs: &mut Registers, back: Back, action: &SigAction) {
     let Back::Syscall(result) = back else { return };
-    let eintr = (-i64::from(chitin_abi::Errno::EINTR.raw())) as u64;
+    let eintr = (-i64::from(chitin_abi::Errno::EINTR.raw())).cast_unsigned();
     match result {
         Ok(value) => regs.rax = value,
-        Err(SysError::Errno(errno)) => regs.rax = (-i64::from(errno.raw())) as u64,
+        Err(SysError::Errno(errno)) => regs.rax = (-i64::from(errno.raw())).cast_unsigned(),
         Err(SysError::Restart(restart)) => {
             let again = match restart {
                 Restart::Sys => action.sa_flags & SA_RESTART != 0,

@@ -23,7 +23,7 @@ pub fn from_timespec(time: &Timespec) -> Result<u64, Errno> {
 /// Nanoseconds as the guest reads them.
 pub fn to_timespec(ns: u64) -> Timespec {
     let seconds = i64::try_from(ns / SECOND).unwrap_or(i64::MAX);
-    Timespec { tv_sec: seconds, tv_nsec: (ns % SECOND) as i64 }
+    Timespec { tv_sec: seconds, tv_nsec: (ns % SECOND).cast_signed() }
 }
 
 /// A clock that a guest named.

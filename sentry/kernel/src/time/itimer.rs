@@ -25,7 +25,7 @@ fn from_timeval(time: &Timeval) -> Result<u64, Errno> {
 fn to_timeval(ns: u64) -> Timeval {
     let ns = if ns == 0 { 0 } else { ns.max(1000) };
     let seconds = i64::try_from(ns / SECOND).unwrap_or(i64::MAX);
-    Timeval { tv_sec: seconds, tv_usec: (ns % SECOND / 1000) as i64 }
+    Timeval { tv_sec: seconds, tv_usec: (ns % SECOND / 1000).cast_signed() }
 }
 
 fn to_itimerval(setting: Setting) -> Itimerval {

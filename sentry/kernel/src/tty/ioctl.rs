@@ -7,6 +7,7 @@ use chitin_abi::Errno;
 use chitin_abi::capability::CAP_SYS_ADMIN;
 use chitin_abi::fcntl::*;
 use chitin_abi::ioctl::*;
+use chitin_abi::num::{low16, low32};
 use chitin_abi::poll::*;
 use chitin_abi::signal::*;
 use chitin_abi::termios::*;
@@ -88,15 +89,15 @@ impl Call<'_> {
                 let exclusive = self.tty.state.lock().exclusive;
                 self.put(&i32::from(exclusive))?;
             }
-            TIOCGETD => self.put(&(N_TTY as i32))?,
+            TIOCGETD => self.put(&N_TTY.cast_signed())?,
             TIOCSETD => {
                 let wanted = self.get::<i32>()?;
                 self.check_change()?;
-                if wanted != N_TTY as i32 {
+                if wanted != N_TTY.cast_signed() {
                     return Err(Errno::EINVAL.into());
                 }
             }
-            TIOCGDEV => self.put(&(self.tty.dev() as u32))?,
+            TIOCGDEV => self.put(&low32(self.tty.dev()))?,
             TIOCSTI => self.insert()?,
             TIOCVHANGUP => {
                 if !self.admin() {
@@ -181,10 +182,10 @@ impl Call<'_> {
             }
             _ => {
                 let mut old = Termio {
-                    c_iflag: c_iflag as u16,
-                    c_oflag: c_oflag as u16,
-                    c_cflag: c_cflag as u16,
-                    c_lflag: c_lflag as u16,
+                    c_iflag: low16(c_iflag),
+                    c_oflag: low16(c_oflag),
+                    c_cflag: low16(c_cflag),
+                    c_lflag: low16(c_lflag),
                     c_line,
                     ..Termio::default()
                 };

@@ -4,6 +4,7 @@ use crate::NetNs;
 use crate::iface::{IfaceAddr, Interface};
 use chitin_abi::Errno;
 use chitin_abi::netdevice::*;
+use chitin_abi::num::low8;
 use chitin_abi::socket::*;
 use std::net::IpAddr;
 use zerocopy::{FromBytes, IntoBytes};
@@ -242,7 +243,7 @@ fn address(iface: &Interface, addr: &IfaceAddr, head: &NlMsgHdr, asker: &Asker) 
     let family = if addr.addr.is_ipv4() { AF_INET } else { AF_INET6 };
     let scope = if addr.addr.is_loopback() { RT_SCOPE_HOST } else { 0 };
     // struct ifaddrmsg: family, prefix length, flags, scope, index.
-    let mut info = vec![family as u8, addr.prefix, IFA_F_PERMANENT as u8, scope];
+    let mut info = vec![low8(family), addr.prefix, low8(IFA_F_PERMANENT), scope];
     info.extend_from_slice(&iface.index.to_ne_bytes());
     let message = Message::new(RTM_NEWADDR, NLM_F_MULTI, head, asker).bytes(&info);
     let message = match addr.addr {

@@ -39,9 +39,9 @@ impl UnixSock {
     }
 
     /// Moves SO_PEEK_OFF, forward by what was peeked or back by what was received.
-    fn move_peek_offset(&self, by: i64) {
+    fn move_peek_offset(&self, by: isize) {
         let _ = self.common.peek_off.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |off| {
-            let moved = i64::from(off).saturating_add(by).max(0);
+            let moved = i64::from(off).saturating_add(by as i64).max(0);
             if off < 0 { None } else { Some(i32::try_from(moved).unwrap_or(i32::MAX)) }
         });
     }
@@ -108,9 +108,9 @@ impl UnixSock {
         }
         let count = result?;
         if msg.flags & MSG_PEEK != 0 {
-            self.move_peek_offset(count as i64);
+            self.move_peek_offset(count.cast_signed());
         } else {
-            self.move_peek_offset(-(count as i64));
+            self.move_peek_offset(count.cast_signed().saturating_neg());
         }
         msg.count = msg.count.saturating_add(count);
         Ok(count)
@@ -183,7 +183,7 @@ impl UnixSock {
                 if result.is_err() {
                     crate::trash::discard(std::mem::take(&mut msg.control.rights));
                 }
-                self.move_peek_offset(msg.count as i64);
+                self.move_peek_offset(msg.count.cast_signed());
                 return result;
             }
         }
@@ -201,7 +201,7 @@ impl UnixSock {
             self.room.wake(OUT);
         }
         let result = self.deliver(&message, 0, msg);
-        self.move_peek_offset(-(message.len() as i64));
+        self.move_peek_offset(message.len().cast_signed().saturating_neg());
         if let Some(rights) = message.rights.take()
             && result.is_ok()
         {

@@ -4,6 +4,7 @@ use crate::{Args, done, unit};
 use chitin_abi::Errno;
 use chitin_abi::capability::CAP_SYS_RESOURCE;
 use chitin_abi::fcntl::*;
+use chitin_abi::num::{low32, sign_extend};
 use chitin_kernel::{Outcome, Task};
 use chitin_vfs::locks::{self, LockOwner, Owner};
 use chitin_vfs::pipe::PipeEnd;
@@ -25,15 +26,15 @@ pub(crate) fn fcntl(task: &Arc<Task>, args: Args) -> Outcome {
     };
     let arg = args.u64(2);
     match cmd {
-        F_DUPFD | F_DUPFD_CLOEXEC => done(duplicate(task, file, arg as u32, cmd == F_DUPFD_CLOEXEC)),
+        F_DUPFD | F_DUPFD_CLOEXEC => done(duplicate(task, file, low32(arg), cmd == F_DUPFD_CLOEXEC)),
         F_GETFD => done(files.get_fd(fd).map(|fd| u64::from(fd.cloexec))),
         F_SETFD => unit(files.set_cloexec(fd, arg & u64::from(FD_CLOEXEC) != 0)),
         F_GETFL => Outcome::value(u64::from(file.flags())),
-        F_SETFL => unit(set_flags(task, &file, arg as u32)),
+        F_SETFL => unit(set_flags(task, &file, low32(arg))),
         F_GETLK | F_OFD_GETLK => unit(get_lock(task, &file, cmd, arg)),
         F_SETLK | F_SETLKW | F_OFD_SETLK | F_OFD_SETLKW => set_lock(task, file, cmd, arg),
-        F_GETOWN => Outcome::value(i64::from(signed_owner(&file)) as u64),
-        F_SETOWN => unit(set_owner_by_sign(task, &file, arg as i32)),
+        F_GETOWN => Outcome::value(i64::from(signed_owner(&file)).cast_unsigned()),
+        F_SETOWN => unit(set_owner_by_sign(task, &file, low32(arg).cast_signed())),
         F_GETOWN_EX => {
             let owner = *file.owner.lock();
             unit(task.mm().write(arg, &FOwnerEx { r#type: owner.kind, pid: owner.id }))
@@ -41,12 +42,12 @@ pub(crate) fn fcntl(task: &Arc<Task>, args: Args) -> Outcome {
         F_SETOWN_EX => unit(
             task.mm().read::<FOwnerEx>(arg).and_then(|owner| set_owner(task, &file, owner.r#type, owner.pid)),
         ),
-        F_GETSIG => Outcome::value(file.owner.lock().signal as u64),
+        F_GETSIG => Outcome::value(sign_extend(file.owner.lock().signal)),
         F_SETSIG => {
             if arg > u64::from(chitin_kernel::signal::NSIG) {
                 return Outcome::error(Errno::EINVAL);
             }
-            file.owner.lock().signal = arg as i32;
+            file.owner.lock().signal = low32(arg).cast_signed();
             Outcome::value(0)
         }
         F_GETLEASE => Outcome::value(F_UNLCK as u64),
@@ -57,8 +58,10 @@ pub(crate) fn fcntl(task: &Arc<Task>, args: Args) -> Outcome {
             done(pipe(&file).and_then(|end| end.pipe().set_size(arg, privileged)).map(|size| size as u64))
         }
         F_GET_SEALS => done(file.ops().seals().map(u64::from)),
-        F_ADD_SEALS => unit(add_seals(&file, arg as u32)),
-        F_DUPFD_QUERY => done(files.get(arg as i32).map(|other| u64::from(Arc::ptr_eq(&other, &file)))),
+        F_ADD_SEALS => unit(add_seals(&file, low32(arg))),
+        F_DUPFD_QUERY => {
+            done(files.get(low32(arg).cast_signed()).map(|other| u64::from(Arc::ptr_eq(&other, &file))))
+        }
         _ => Outcome::error(Errno::EINVAL),
     }
 }
@@ -69,7 +72,7 @@ fn duplicate(task: &Task, file: Arc<File>, min: u32, cloexec: bool) -> Result<u6
         return Err(Errno::EINVAL);
     }
     let min = i32::try_from(min).map_err(|_| Errno::EINVAL)?;
-    task.files().add(file, cloexec, min, limit).map(|fd| fd as u64)
+    task.files().add(file, cloexec, min, limit).map(sign_extend)
 }
 
 /// setfl()

@@ -7,6 +7,7 @@ use chitin_abi::Errno;
 use chitin_abi::capability::CAP_SYS_ADMIN;
 use chitin_abi::fcntl::{FASYNC, O_APPEND, O_NONBLOCK};
 use chitin_abi::ioctl::*;
+use chitin_abi::num::low32;
 use chitin_kernel::{Outcome, Task};
 use chitin_vfs::{File, FileKind};
 use std::sync::Arc;
@@ -31,7 +32,7 @@ pub(crate) fn ioctl(task: &Arc<Task>, args: Args) -> Outcome {
     match common(task, fd, &file, cmd, arg) {
         Some(result) => unit(result),
         None => match file.ops().ioctl(cmd, arg, &task.mm()) {
-            Ok(value) => Outcome::value(value as u64),
+            Ok(value) => Outcome::value(value.cast_unsigned()),
             Err(error) => Outcome::error(error),
         },
     }
@@ -68,7 +69,7 @@ fn common(task: &Arc<Task>, fd: i32, file: &Arc<File>, cmd: u32, arg: u64) -> Op
             Err(if task.creds().capable(CAP_SYS_ADMIN) { Errno::EOPNOTSUPP } else { Errno::EPERM })
         }
         FS_IOC_FIEMAP | FIDEDUPERANGE => Err(Errno::EOPNOTSUPP),
-        FICLONE => clone_from(task, file, i32::try_from(arg as i64).unwrap_or(-1)),
+        FICLONE => clone_from(task, file, low32(arg).cast_signed()),
         FICLONERANGE => mm
             .read::<FileCloneRange>(arg)
             .and_then(|range| clone_from(task, file, i32::try_from(range.src_fd).unwrap_or(-1))),
@@ -81,7 +82,7 @@ fn readable_size(file: &File) -> Result<i32, Errno> {
     let pos = *file.position();
     let size = file.inode().attr()?.size;
     // As in Linux the int is cut, and negative past the end.
-    Ok((size as i64).wrapping_sub(pos as i64) as i32)
+    Ok(low32(size.wrapping_sub(pos)).cast_signed())
 }
 
 /// FICLONE: no file system here shares blocks, but what is wrong with the request is told first.

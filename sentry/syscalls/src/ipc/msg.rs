@@ -4,6 +4,7 @@ use super::{change, not_negative};
 use crate::{Args, done};
 use chitin_abi::Errno;
 use chitin_abi::ipc::*;
+use chitin_abi::num::sign_extend;
 use chitin_kernel::ipc::msg::{Wanted, receive, send};
 use chitin_kernel::{Outcome, Task};
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use std::sync::Arc;
 const TYPE: u64 = 8;
 
 pub(crate) fn msgget(task: &Arc<Task>, args: Args) -> Outcome {
-    done(task.kernel.ipc.msg.get(&task.creds(), args.i32(0), args.u32(1)).map(|id| id as u64))
+    done(task.kernel.ipc.msg.get(&task.creds(), args.i32(0), args.u32(1)).map(sign_extend))
 }
 
 pub(crate) fn msgsnd(task: &Arc<Task>, args: Args) -> Outcome {
@@ -66,7 +67,7 @@ pub(crate) fn msgrcv(task: &Arc<Task>, args: Args) -> Outcome {
 }
 
 pub(crate) fn msgctl(task: &Arc<Task>, args: Args) -> Outcome {
-    done(control(task, args.i32(0), args.u32(1), args.u64(2)).map(|value| value as u64))
+    done(control(task, args.i32(0), args.u32(1), args.u64(2)).map(sign_extend))
 }
 
 fn control(task: &Task, id: i32, cmd: u32, at: u64) -> Result<i32, Errno> {

@@ -4,6 +4,7 @@ use super::{change, not_negative};
 use crate::{Args, done};
 use chitin_abi::Errno;
 use chitin_abi::ipc::*;
+use chitin_abi::num::{low32, sign_extend};
 use chitin_abi::time::Timespec;
 use chitin_kernel::ipc::sem::operate;
 use chitin_kernel::time::from_timespec;
@@ -12,7 +13,7 @@ use std::sync::Arc;
 
 pub(crate) fn semget(task: &Arc<Task>, args: Args) -> Outcome {
     let table = &task.kernel.ipc.sem;
-    done(table.get(&task.creds(), args.i32(0), args.i32(1), args.u32(2)).map(|id| id as u64))
+    done(table.get(&task.creds(), args.i32(0), args.i32(1), args.u32(2)).map(sign_extend))
 }
 
 pub(crate) fn semop(task: &Arc<Task>, args: Args) -> Outcome {
@@ -50,7 +51,7 @@ fn start(task: &Arc<Task>, args: Args, timeout_at: u64) -> Outcome {
 }
 
 pub(crate) fn semctl(task: &Arc<Task>, args: Args) -> Outcome {
-    done(control(task, args.i32(0), args.i32(1), args.u32(2), args.u64(3)).map(|value| value as u64))
+    done(control(task, args.i32(0), args.i32(1), args.u32(2), args.u64(3)).map(sign_extend))
 }
 
 /// `arg` is union semun.
@@ -83,7 +84,7 @@ fn control(task: &Task, id: i32, num: i32, cmd: u32, arg: u64) -> Result<i32, Er
             Ok(0)
         }
         // The value is an int in the union.
-        SETVAL => table.set_value((&creds, task.pid()), id, num, arg as i32).map(|()| 0),
+        SETVAL => table.set_value((&creds, task.pid()), id, num, low32(arg).cast_signed()).map(|()| 0),
         SETALL => {
             let values = mm.read_array::<u16>(arg, table.settable(&creds, id)?)?;
             table.set_values((&creds, task.pid()), id, &values).map(|()| 0)

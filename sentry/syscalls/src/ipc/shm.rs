@@ -4,13 +4,14 @@ use super::{change, not_negative};
 use crate::{Args, done};
 use chitin_abi::Errno;
 use chitin_abi::ipc::*;
+use chitin_abi::num::sign_extend;
 use chitin_kernel::ipc::shm::{attach, detach};
 use chitin_kernel::{Outcome, Task};
 use std::sync::Arc;
 
 pub(crate) fn shmget(task: &Arc<Task>, args: Args) -> Outcome {
     let table = &task.kernel.ipc.shm;
-    done(table.get(&task.caller(), args.i32(0), args.u64(1), args.u32(2)).map(|id| id as u64))
+    done(table.get(&task.caller(), args.i32(0), args.u64(1), args.u32(2)).map(sign_extend))
 }
 
 pub(crate) fn shmat(task: &Arc<Task>, args: Args) -> Outcome {
@@ -28,7 +29,7 @@ pub(crate) fn shmdt(task: &Arc<Task>, args: Args) -> Outcome {
 }
 
 pub(crate) fn shmctl(task: &Arc<Task>, args: Args) -> Outcome {
-    done(control(task, args.i32(0), args.u32(1), args.u64(2)).map(|value| value as u64))
+    done(control(task, args.i32(0), args.u32(1), args.u64(2)).map(sign_extend))
 }
 
 fn control(task: &Task, id: i32, cmd: u32, at: u64) -> Result<i32, Errno> {

@@ -3,6 +3,7 @@
 use crate::{Args, done};
 use chitin_abi::Errno;
 use chitin_abi::capability::*;
+use chitin_abi::num::{low32, sign_extend};
 use chitin_abi::prctl::*;
 use chitin_kernel::{Outcome, Task};
 use chitin_vfs::Caps;
@@ -21,18 +22,18 @@ fn control(task: &Arc<Task>, args: Args) -> Result<u64, Errno> {
             if a2 > 64 {
                 return Err(Errno::EINVAL);
             }
-            task.parent_death_signal.store(a2 as u32, Ordering::Relaxed);
+            task.parent_death_signal.store(low32(a2), Ordering::Relaxed);
         }
         PR_GET_PDEATHSIG => {
-            let signal = task.parent_death_signal.load(Ordering::Relaxed) as i32;
+            let signal = task.parent_death_signal.load(Ordering::Relaxed).cast_signed();
             task.mm().write(a2, &signal)?;
         }
-        PR_GET_DUMPABLE => return Ok(process.dumpable() as u64),
+        PR_GET_DUMPABLE => return Ok(sign_extend(process.dumpable())),
         PR_SET_DUMPABLE => {
             if a2 > 1 {
                 return Err(Errno::EINVAL);
             }
-            process.set_dumpable(a2 as i32);
+            process.set_dumpable(low32(a2).cast_signed());
         }
         PR_SET_NAME => {
             let mut name = task.mm().read_cstr(a2, 4096)?.unwrap_or_default();
@@ -62,14 +63,14 @@ fn control(task: &Arc<Task>, args: Args) -> Result<u64, Errno> {
             if !creds.capable(CAP_SETPCAP) {
                 return Err(Errno::EPERM);
             }
-            creds.securebits = a2 as u32;
+            creds.securebits = low32(a2);
             task.set_creds(creds);
         }
         PR_CAPBSET_READ => {
             if a2 > u64::from(CAP_LAST_CAP) {
                 return Err(Errno::EINVAL);
             }
-            return Ok(u64::from(task.creds().bounding.has(a2 as u32)));
+            return Ok(u64::from(task.creds().bounding.has(low32(a2))));
         }
         PR_CAPBSET_DROP => {
             let mut creds = (*task.creds()).clone();
@@ -79,7 +80,7 @@ fn control(task: &Arc<Task>, args: Args) -> Result<u64, Errno> {
             if a2 > u64::from(CAP_LAST_CAP) {
                 return Err(Errno::EINVAL);
             }
-            creds.bounding = creds.bounding.without(a2 as u32);
+            creds.bounding = creds.bounding.without(low32(a2));
             task.set_creds(creds);
         }
         PR_CAP_AMBIENT => return ambient(task, a2, a3, a4, a5),
@@ -139,8 +140,8 @@ fn ambient(task: &Arc<Task>, op: u64, cap: u64, a4: u64, a5: u64) -> Result<u64,
     if cap > u64::from(CAP_LAST_CAP) {
         return Err(Errno::EINVAL);
     }
-    let cap = cap as u32;
-    match op as u32 {
+    let cap = low32(cap);
+    match low32(op) {
         PR_CAP_AMBIENT_IS_SET => return Ok(u64::from(creds.ambient.has(cap))),
         PR_CAP_AMBIENT_RAISE => {
             let forbidden = creds.securebits & SECBIT_NO_CAP_AMBIENT_RAISE != 0;
@@ -162,7 +163,7 @@ fn set_mm(task: &Arc<Task>, field: u64, value: u64) -> Result<u64, Errno> {
         return Err(Errno::EPERM);
     }
     let mm = task.mm();
-    match field as u32 {
+    match low32(field) {
         PR_SET_MM_ARG_START => mm.edit_layout(|layout| layout.arg.start = value),
         PR_SET_MM_ARG_END => mm.edit_layout(|layout| layout.arg.end = value),
         PR_SET_MM_ENV_START => mm.edit_layout(|layout| layout.env.start = value),

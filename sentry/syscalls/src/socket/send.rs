@@ -7,6 +7,7 @@ use crate::io::raise;
 use chitin_abi::Errno;
 use chitin_abi::capability::{CAP_SYS_ADMIN, CAP_SYS_RESOURCE};
 use chitin_abi::limits::IOV_MAX;
+use chitin_abi::num::low32;
 use chitin_abi::signal::SIGPIPE;
 use chitin_abi::socket::*;
 use chitin_kernel::{Outcome, SysError, SysResult, Task};
@@ -213,7 +214,7 @@ pub(crate) fn sendmsg(task: &Arc<Task>, args: Args) -> Outcome {
 }
 
 pub(crate) fn sendmmsg(task: &Arc<Task>, args: Args) -> Outcome {
-    let (at, count, flags) = (args.u64(1), args.u32(2).min(IOV_MAX as u32), args.u32(3));
+    let (at, count, flags) = (args.u64(1), args.u32(2).min(low32(IOV_MAX as u64)), args.u32(3));
     if flags & MSG_CMSG_COMPAT != 0 {
         return Outcome::error(Errno::EINVAL);
     }
