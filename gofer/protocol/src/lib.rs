@@ -11,7 +11,7 @@
 //!
 //! Neighbours: `chitin-gofer` serves it, the sentry's `fs-gofer` consumes [`Client`].
 
-// A hostile peer must never panic us; tests may.
+// A hostile peer must neither panic us nor have its numbers cut silently; tests may.
 #![cfg_attr(
     not(test),
     deny(
@@ -22,7 +22,10 @@
         clippy::todo,
         clippy::unimplemented,
         clippy::indexing_slicing,
-        clippy::string_slice
+        clippy::string_slice,
+        clippy::cast_possible_truncation,
+        clippy::cast_possible_wrap,
+        clippy::cast_sign_loss
     )
 )]
 

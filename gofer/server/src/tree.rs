@@ -33,7 +33,7 @@ pub struct Key {
 
 impl Key {
     pub fn from_id(id: NodeId) -> Key {
-        Key { slot: (id & u64::from(u32::MAX)) as u32, generation: (id >> 32) as u32 }
+        Key { slot: (id & 0xffff_ffff) as u32, generation: (id >> 32) as u32 }
     }
 
     pub fn id(self) -> NodeId {

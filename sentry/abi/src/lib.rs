@@ -10,7 +10,7 @@
 //! guest memory as bytes and never leaks uninitialised memory. A structure's fields are what the
 //! guest wrote: unchecked.
 
-// Guest data must never panic the sentry; tests may.
+// Guest data must neither panic the sentry nor be cut silently; tests may.
 #![cfg_attr(
     not(test),
     deny(
@@ -21,7 +21,10 @@
         clippy::todo,
         clippy::unimplemented,
         clippy::indexing_slicing,
-        clippy::string_slice
+        clippy::string_slice,
+        clippy::cast_possible_truncation,
+        clippy::cast_possible_wrap,
+        clippy::cast_sign_loss
     )
 )]
 
@@ -45,6 +48,7 @@ pub mod mman;
 pub mod mount;
 pub mod netdevice;
 pub mod nr;
+pub mod num;
 pub mod personality;
 pub mod poll;
 pub mod prctl;

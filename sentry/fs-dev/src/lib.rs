@@ -3,7 +3,7 @@
 //! Neighbours: drivers are registered with `vfs.devices` ([`register_drivers`]); terminals themselves are
 //! `kernel::tty`; `boot` mounts [`DevTmpFs`] and [`DevPts`], or fills a tmpfs by [`populate`].
 
-// Guest data must never panic the sentry; tests may.
+// Guest data must neither panic the sentry nor be cut silently; tests may.
 #![cfg_attr(
     not(test),
     deny(
@@ -14,7 +14,10 @@
         clippy::todo,
         clippy::unimplemented,
         clippy::indexing_slicing,
-        clippy::string_slice
+        clippy::string_slice,
+        clippy::cast_possible_truncation,
+        clippy::cast_possible_wrap,
+        clippy::cast_sign_loss
     )
 )]
 

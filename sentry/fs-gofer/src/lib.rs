@@ -17,7 +17,7 @@
 //! `Core::listings`, `Core::dirty`, the pool's queue, and an inode's `nodes`, `fds`, and `cached` (before `listing` or
 //! `values`). No leaf is held over a request, nor while an inode's last reference may be dropped.
 
-// Guest data must never panic the sentry; tests may.
+// Guest data must neither panic the sentry nor be cut silently; tests may.
 #![cfg_attr(
     not(test),
     deny(
@@ -28,7 +28,10 @@
         clippy::todo,
         clippy::unimplemented,
         clippy::indexing_slicing,
-        clippy::string_slice
+        clippy::string_slice,
+        clippy::cast_possible_truncation,
+        clippy::cast_possible_wrap,
+        clippy::cast_sign_loss
     )
 )]
 

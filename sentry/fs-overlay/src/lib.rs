@@ -15,7 +15,7 @@
 //! `Shared::index`, and a node's `link`, `meta`, `xattrs` (leaves). A file's `content` is locked while it is copied up,
 //! with nothing but `FileData`'s locks inside.
 
-// Guest data must never panic the sentry; tests may.
+// Guest data must neither panic the sentry nor be cut silently; tests may.
 #![cfg_attr(
     not(test),
     deny(
@@ -26,7 +26,10 @@
         clippy::todo,
         clippy::unimplemented,
         clippy::indexing_slicing,
-        clippy::string_slice
+        clippy::string_slice,
+        clippy::cast_possible_truncation,
+        clippy::cast_possible_wrap,
+        clippy::cast_sign_loss
     )
 )]
 

@@ -11,7 +11,7 @@
 //!
 //! Locks: `TextFile::snapshot` only; generators take the kernel's locks one after the other and hold none together.
 
-// Guest data must never panic the sentry; tests may.
+// Guest data must neither panic the sentry nor be cut silently; tests may.
 #![cfg_attr(
     not(test),
     deny(
@@ -22,7 +22,10 @@
         clippy::todo,
         clippy::unimplemented,
         clippy::indexing_slicing,
-        clippy::string_slice
+        clippy::string_slice,
+        clippy::cast_possible_truncation,
+        clippy::cast_possible_wrap,
+        clippy::cast_sign_loss
     )
 )]
 

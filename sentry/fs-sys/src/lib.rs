@@ -3,7 +3,7 @@
 //! [`contents`] says what there is, [`node`] makes inodes of it. Neighbours: `kernel` for the number of CPUs, memory and
 //! network interfaces. Nothing is read from the host's /sys.
 
-// Guest data must never panic the sentry; tests may.
+// Guest data must neither panic the sentry nor be cut silently; tests may.
 #![cfg_attr(
     not(test),
     deny(
@@ -14,7 +14,10 @@
         clippy::todo,
         clippy::unimplemented,
         clippy::indexing_slicing,
-        clippy::string_slice
+        clippy::string_slice,
+        clippy::cast_possible_truncation,
+        clippy::cast_possible_wrap,
+        clippy::cast_sign_loss
     )
 )]
 

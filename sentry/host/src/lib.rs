@@ -3,7 +3,7 @@
 //! Neighbours: every sentry crate may use it. Invariants: one operation per `unsafe` block; errors are
 //! `std::io::Error` of the host and are mapped by each caller (they are never the guest's errors).
 #![allow(unsafe_code)]
-// Guest data must never panic the sentry; tests may.
+// Guest data must neither panic the sentry nor be cut silently; tests may.
 #![cfg_attr(
     not(test),
     deny(
@@ -14,7 +14,10 @@
         clippy::todo,
         clippy::unimplemented,
         clippy::indexing_slicing,
-        clippy::string_slice
+        clippy::string_slice,
+        clippy::cast_possible_truncation,
+        clippy::cast_possible_wrap,
+        clippy::cast_sign_loss
     )
 )]
 

@@ -10,7 +10,7 @@
 //! Lock order (outer first): `Kernel::tree` → `Process::signals` → `Task::signals` → `Task::run` → leaf locks
 //! (`Process::{rlimits,…}`, `Task::{mm,files,fs,creds,…}` slots, wait queues). No lock is held across an await.
 
-// Guest data must never panic the sentry; tests may.
+// Guest data must neither panic the sentry nor be cut silently; tests may.
 #![cfg_attr(
     not(test),
     deny(
@@ -21,7 +21,10 @@
         clippy::todo,
         clippy::unimplemented,
         clippy::indexing_slicing,
-        clippy::string_slice
+        clippy::string_slice,
+        clippy::cast_possible_truncation,
+        clippy::cast_possible_wrap,
+        clippy::cast_sign_loss
     )
 )]
 

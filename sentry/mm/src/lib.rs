@@ -10,7 +10,7 @@
 //! Locks: `Mm::growing`, held across awaits, makes brk(2) one at a time; `Mm::state` (leaf), `Mm::files` (leaf), neither
 //! of which is held across a platform call that may wait.
 
-// Guest data must never panic the sentry; tests may.
+// Guest data must neither panic the sentry nor be cut silently; tests may.
 #![cfg_attr(
     not(test),
     deny(
@@ -21,7 +21,10 @@
         clippy::todo,
         clippy::unimplemented,
         clippy::indexing_slicing,
-        clippy::string_slice
+        clippy::string_slice,
+        clippy::cast_possible_truncation,
+        clippy::cast_possible_wrap,
+        clippy::cast_sign_loss
     )
 )]
 

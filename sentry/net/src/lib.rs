@@ -10,7 +10,7 @@
 //! Lock order: `unix::gc`'s list → a socket's state (one at a time, unless said otherwise) → tables of [`NetNs`] → wait
 //! queues. Files are dropped with nothing locked ([`trash`]).
 
-// Guest data must never panic the sentry; tests may.
+// Guest data must neither panic the sentry nor be cut silently; tests may.
 #![cfg_attr(
     not(test),
     deny(
@@ -21,7 +21,10 @@
         clippy::todo,
         clippy::unimplemented,
         clippy::indexing_slicing,
-        clippy::string_slice
+        clippy::string_slice,
+        clippy::cast_possible_truncation,
+        clippy::cast_possible_wrap,
+        clippy::cast_sign_loss
     )
 )]
 

@@ -13,7 +13,7 @@
 //! Lock order (outer first): `Vfs::rename_lock` → `Dentry::dir_lock` (parent before child, else by address) →
 //! `MountNs::inner` → `Dentry::{children,name}` → a file system's own locks → `InodeState` locks → wait queues.
 
-// Guest data must never panic the sentry; tests may.
+// Guest data must neither panic the sentry nor be cut silently; tests may.
 #![cfg_attr(
     not(test),
     deny(
@@ -24,7 +24,10 @@
         clippy::todo,
         clippy::unimplemented,
         clippy::indexing_slicing,
-        clippy::string_slice
+        clippy::string_slice,
+        clippy::cast_possible_truncation,
+        clippy::cast_possible_wrap,
+        clippy::cast_sign_loss
     )
 )]
 

@@ -25,7 +25,7 @@ struct CapData {
 /// and empties the inheritable ones.
 pub fn set_capabilities(set: u64) -> nix::Result<()> {
     let half = |bits: u64| {
-        let bits = (bits & u64::from(u32::MAX)) as u32;
+        let bits = (bits & 0xffff_ffff) as u32;
         CapData { effective: bits, permitted: bits, inheritable: 0 }
     };
     let header = CapHeader { version: CAPABILITY_VERSION, pid: 0 };

@@ -82,8 +82,8 @@ impl Program {
             pc += 1;
             match op.code {
                 LD_ABS => a = data.get(k as usize / 4).copied().unwrap_or(0),
-                LD_LEN => a = size_of::<SeccompData>() as u32,
-                LDX_LEN => x = size_of::<SeccompData>() as u32,
+                LD_LEN => a = DATA_LEN,
+                LDX_LEN => x = DATA_LEN,
                 LD_IMM => a = k,
                 LDX_IMM => x = k,
                 LD_MEM => a = mem.get(k as usize).copied().unwrap_or(0),

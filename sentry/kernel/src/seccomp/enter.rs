@@ -1,5 +1,6 @@
 //! A call's verdict, carried out (__seccomp_filter()).
 
+use chitin_abi::num::low32;
 use super::filter::Filter;
 use super::notify;
 use crate::kernel::SyscallArgs;
@@ -80,7 +81,7 @@ fn strict(task: &Arc<Task>, call: SyscallArgs, then: Then) -> Outcome {
 }
 
 fn data(call: SyscallArgs) -> SeccompData {
-    SeccompData { nr: call.nr as i32, arch: AUDIT_ARCH_X86_64, instruction_pointer: call.ip, args: call.args }
+    SeccompData { nr: low32(call.nr).cast_signed(), arch: AUDIT_ARCH_X86_64, instruction_pointer: call.ip, args: call.args }
 }
 
 /// An errno as the raw value of a call; 0 is a success.
@@ -91,7 +92,7 @@ pub(super) fn failure(errno: u32) -> u64 {
 /// The SIGSYS of SECCOMP_RET_TRAP.
 fn told(data: &SeccompData, value: u32) -> SigInfo {
     let mut info = SigInfo::sys(SYS_SECCOMP, data.instruction_pointer, data.nr, data.arch);
-    info.si_errno = value as i32;
+    info.si_errno = value.cast_signed();
     info
 }
 
