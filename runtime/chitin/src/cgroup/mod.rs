@@ -1,258 +1,291 @@
 //! Control groups: the sandbox's host processes are put into the container's cgroup before they run, so everything
 //! that the guest uses (its memory and CPU time are those of the stub processes) counts and is limited there.
 //!
-//! Both hierarchies are handled: v1 (one directory per mounted controller, also in the hybrid layout) and v2. All
-//! directories made are recorded in the container's state and removed with it, children of ours first; directories
-//! that were there before, or that others use, stay.
+//! v1 (one directory per mounted controller), v2 and the hybrid of both are handled, by ourselves (*cgroupfs*) or through
+//! systemd (`systemd`, for `--systemd-cgroup`). What belongs to a container is noted in its state directory before it is
+//! made, in a *journal* of lines, from which [`Cgroups::open`] finds it again: `made PATH` is a directory that is ours to
+//! remove when it is empty, `leaf KIND PATH` a cgroup that the container's processes are in, `unit BUS NAME` a unit of
+//! systemd's. A leaf is removed with all cgroups below it; parents that were there before, or that others use, stay.
 //!
-//! Neighbours: `sandbox` creates and adds, `container`'s state keeps the list.
+//! Neighbours: `sandbox` creates and adds, `container`'s directory keeps the journal, `cli` pauses, updates and looks.
 
+mod devices;
+mod freezer;
+pub mod guest;
+mod layout;
+mod oom;
+mod processes;
+mod remove;
+mod settings;
+pub mod stats;
 mod v1;
 mod v2;
 
-use std::fs;
+use std::fmt::Write as _;
 use std::io::ErrorKind;
-use std::path::{Component, Path, PathBuf};
-use std::time::Duration;
+use std::path::{Path, PathBuf};
 
-use nix::sys::statfs::{CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, FsType, statfs};
 use oci_spec::runtime::LinuxResources;
 
+use self::layout::Hierarchy;
+pub use self::oom::OomEvents;
+use self::settings::Dir;
 use crate::util::{Context, Result};
 
-const MOUNT_POINT: &str = "/sys/fs/cgroup";
-
-/// The cgroups of one container. Unless kept, they are removed on drop.
-#[derive(Debug, Default)]
-pub struct Cgroups {
-    /// Directories that processes are put into.
-    leaves: Vec<PathBuf>,
-    /// Directories that were made, parents first.
-    made: Vec<PathBuf>,
+/// A cgroup to be made.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    /// `linux.cgroupsPath`; without one it gets the container's id beside (v2) or below (v1) our own cgroup.
+    pub path: Option<&'a Path>,
+    pub id: &'a str,
+    /// `--systemd-cgroup`.
+    pub systemd: bool,
+    /// Go on without what we may not do.
+    pub rootless: bool,
+    pub resources: Option<&'a LinuxResources>,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Kind {
+    /// v1, with its controllers' names.
+    V1(Vec<String>),
+    V2,
+}
+
+/// A directory that processes are put into.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Leaf {
+    kind: Kind,
+    path: PathBuf,
+}
+
+/// The cgroups of one container. Those that were created are removed on drop, unless they are kept.
+#[derive(Debug, Default)]
+pub struct Cgroups {
+    leaves: Vec<Leaf>,
+    /// Directories that were made, parents first.
+    made: Vec<PathBuf>,
+    owned: bool,
+}
+
+/// Notes lines in the container's journal.
+pub type Journal<'a> = &'a mut dyn FnMut(&str) -> Result<()>;
+
 impl Cgroups {
-    /// Makes the cgroup `path` (as in `linux.cgroupsPath`) in every hierarchy and sets its limits.
-    /// `journal` is told of every directory before it is made.
-    pub fn create(
-        path: &Path,
-        systemd: bool,
-        resources: Option<&LinuxResources>,
-        journal: &mut dyn FnMut(&Path) -> Result<()>,
-    ) -> Result<Self> {
-        let relative = relative(path, systemd)?;
-        let mut cgroups = Self::default();
-        match file_system(Path::new(MOUNT_POINT)) {
-            Some(CGROUP2_SUPER_MAGIC) => {
-                let leaf = Path::new(MOUNT_POINT).join(&relative);
-                cgroups.make(Path::new(MOUNT_POINT), &relative, v2::enable_controllers, journal)?;
-                if let Some(resources) = resources {
-                    v2::limit(&leaf, resources)?;
-                }
-                cgroups.leaves.push(leaf);
+    /// Makes the container's cgroup in every hierarchy and sets its limits. The journal is told before.
+    pub fn create(request: &Request<'_>, journal: Journal<'_>) -> Result<Self> {
+        let created = layout::hierarchies().and_then(|found| Self::create_in(&found, request, journal));
+        match created {
+            Err(e) if request.rootless => {
+                crate::log::warn(&format!("no cgroup and no limits, as we are rootless: {e}"));
+                Ok(Self::default())
             }
-            _ => {
-                let controllers = v1::controllers(Path::new(MOUNT_POINT))?;
-                if controllers.is_empty() {
-                    return Err(format!("no cgroup hierarchy is mounted below {MOUNT_POINT}"));
+            created => created,
+        }
+    }
+
+    fn create_in(found: &[Hierarchy], request: &Request<'_>, journal: Journal<'_>) -> Result<Self> {
+        let path = match request.path.filter(|p| !p.as_os_str().is_empty()) {
+            Some(path) if request.systemd => systemd_path(path)?,
+            Some(path) => path.to_owned(),
+            None => PathBuf::from(request.id),
+        };
+        let mut cgroups = Self { leaves: Vec::new(), made: Vec::new(), owned: true };
+        let mut tops = Vec::new();
+        for hierarchy in found {
+            let kind = if hierarchy.is_v2() { Kind::V2 } else { Kind::V1(hierarchy.controllers.clone()) };
+            cgroups.leaves.push(Leaf { kind, path: hierarchy.place(&path)? });
+            tops.push(hierarchy.mounted_at.as_path());
+        }
+        cgroups.refuse_used()?;
+        journal(&cgroups.notes(&tops))?;
+        let mut refused = None;
+        let mut made = Vec::new();
+        for (leaf, top) in cgroups.leaves.iter().zip(&tops) {
+            let step = match &leaf.kind {
+                Kind::V2 => v2::enable_controllers,
+                Kind::V1(names) if names.iter().any(|n| n == "cpuset") => v1::inherit_cpuset,
+                Kind::V1(_) => |_: Dir<'_>| Ok(()),
+            };
+            match settings::make_directories(top, &leaf.path, &mut cgroups.made, step) {
+                Ok(stepped) => {
+                    stepped?;
+                    made.push(leaf.clone());
                 }
-                if resources.and_then(|r| r.unified().as_ref()).is_some_and(|u| !u.is_empty()) {
-                    return Err(
-                        "config.json: linux.resources.unified: this host has cgroups v1; remove it".into()
+                Err(e) => {
+                    let refusal =
+                        matches!(e.kind(), ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem);
+                    let path = leaf.path.display();
+                    let why = format!(
+                        "cannot make the cgroup {path}: {e} (have a subtree delegated and name it in linux.cgroupsPath)"
                     );
-                }
-                for (name, mounted_at) in controllers {
-                    let leaf = mounted_at.join(&relative);
-                    let prepare: fn(&Path) -> Result<()> = match name.as_str() {
-                        "cpuset" => v1::inherit_cpuset,
-                        _ => |_| Ok(()),
-                    };
-                    cgroups.make(&mounted_at, &relative, prepare, journal)?;
-                    if let Some(resources) = resources {
-                        v1::limit(&name, &leaf, resources)?;
+                    if !(refusal && request.rootless) {
+                        return Err(why);
                     }
-                    cgroups.leaves.push(leaf);
+                    refused = Some(why);
                 }
+            }
+        }
+        // Rootless: those of the hierarchies that let us.
+        cgroups.leaves = made;
+        if let (true, Some(why)) = (cgroups.leaves.is_empty(), refused) {
+            return Err(why);
+        }
+        if let Some(resources) = request.resources {
+            settings::apply(&cgroups.leaves, resources)?;
+        }
+        Ok(cgroups)
+    }
+
+    #[cfg(test)]
+    fn of(leaves: Vec<Leaf>) -> Self {
+        Self { leaves, made: Vec::new(), owned: false }
+    }
+
+    /// The cgroups that a journal tells of.
+    pub fn open(journal: &str) -> Result<Self> {
+        let mut cgroups = Self::default();
+        for line in journal.lines() {
+            let wrong = || format!("the list of the container's cgroups is damaged: {line:?}");
+            match line.split_once(' ').ok_or_else(wrong)? {
+                ("made", path) => cgroups.made.push(path.into()),
+                ("leaf", rest) => {
+                    let (kind, path) = rest.split_once(' ').ok_or_else(wrong)?;
+                    let kind = match kind {
+                        "v2" => Kind::V2,
+                        names => Kind::V1(names.split(',').map(str::to_owned).collect()),
+                    };
+                    cgroups.leaves.push(Leaf { kind, path: path.into() });
+                }
+                _ => return Err(wrong()),
             }
         }
         Ok(cgroups)
     }
 
+    /// Whether there is any: rootless containers may have none.
+    pub fn is_empty(&self) -> bool {
+        self.leaves.is_empty()
+    }
+
     /// Moves a process in.
     pub fn add(&self, pid: i32) -> Result<()> {
-        self.leaves.iter().try_for_each(|leaf| write(&leaf.join("cgroup.procs"), &pid.to_string()))
-    }
-
-    /// Hands the duty of removing them over to whoever stores this list.
-    pub fn keep(mut self) -> Vec<PathBuf> {
-        std::mem::take(&mut self.made)
-    }
-
-    #[cfg(test)]
-    fn made(&self) -> &[PathBuf] {
-        &self.made
-    }
-
-    /// Makes every missing directory from `top` down to `top/relative`; `prepare` is run on each new one (v1) or on
-    /// the parent of each component (v2) through the closure's own choice.
-    fn make(
-        &mut self,
-        top: &Path,
-        relative: &Path,
-        prepare: fn(&Path) -> Result<()>,
-        journal: &mut dyn FnMut(&Path) -> Result<()>,
-    ) -> Result<()> {
-        let mut directory = top.to_owned();
-        for component in relative.components() {
-            directory.push(component);
-            if !directory.exists() {
-                journal(&directory)?;
-            }
-            match fs::create_dir(&directory) {
-                Ok(()) => self.made.push(directory.clone()),
-                Err(e) if e.kind() == ErrorKind::AlreadyExists => {}
-                Err(e) => return Err(format!("cannot make the cgroup {}: {e}", directory.display())),
-            }
-            prepare(&directory)?;
+        for leaf in &self.leaves {
+            let file = leaf.path.join("cgroup.procs");
+            Dir(&leaf.path)
+                .write("cgroup.procs", &pid.to_string())
+                .context(|| format!("cannot put process {pid} into {}", file.display()))?;
         }
         Ok(())
+    }
+
+    /// Sets what `resources` says; what it does not mention stays.
+    pub fn update(&self, resources: &LinuxResources) -> Result<()> {
+        self.refuse_none("its limits cannot be changed")?;
+        settings::apply(&self.leaves, resources)
+    }
+
+    /// Hands the duty of removing them over to whoever has the journal.
+    pub fn keep(mut self) {
+        self.owned = false;
+    }
+
+    /// Removes them, once the processes are gone. Returns the cgroups that could not be removed.
+    pub fn remove(mut self) -> Vec<PathBuf> {
+        self.owned = false;
+        self.remove_all()
+    }
+
+    fn remove_all(&self) -> Vec<PathBuf> {
+        let left = remove::leaves(self.leaves.iter().map(|leaf| leaf.path.as_path()));
+        remove::parents(&self.made);
+        left
+    }
+
+    fn v2_leaf(&self) -> Option<Dir<'_>> {
+        self.leaves.iter().find(|leaf| leaf.kind == Kind::V2).map(|leaf| Dir(&leaf.path))
+    }
+
+    fn v1_leaf(&self, controller: &str) -> Option<Dir<'_>> {
+        let has =
+            |leaf: &&Leaf| matches!(&leaf.kind, Kind::V1(names) if names.iter().any(|n| n == controller));
+        self.leaves.iter().find(has).map(|leaf| Dir(&leaf.path))
+    }
+
+    fn refuse_none(&self, what: &str) -> Result<()> {
+        if self.is_empty() {
+            return Err(format!("the container has no cgroup, so {what}"));
+        }
+        Ok(())
+    }
+
+    /// Somebody else's cgroup would be killed, frozen and limited with ours; in a frozen one nothing could start.
+    fn refuse_used(&self) -> Result<()> {
+        let Some(leaf) = self.leaves.iter().find(|leaf| leaf.path.exists()) else { return Ok(()) };
+        let inside = self.processes()?;
+        if !inside.is_empty() {
+            return Err(format!(
+                "container's cgroup is not empty: {} process(es) found in {} (choose another linux.cgroupsPath)",
+                inside.len(),
+                leaf.path.display()
+            ));
+        }
+        if self.is_frozen().unwrap_or(false) {
+            return Err(format!(
+                "container's cgroup unexpectedly frozen: {} (thaw it or choose another linux.cgroupsPath)",
+                leaf.path.display()
+            ));
+        }
+        Ok(())
+    }
+
+    /// The journal's lines for what is about to be made.
+    fn notes(&self, tops: &[&Path]) -> String {
+        let mut notes = String::new();
+        for (leaf, top) in self.leaves.iter().zip(tops) {
+            let mut missing: Vec<&Path> =
+                leaf.path.ancestors().take_while(|path| path != top && !path.exists()).collect();
+            missing.reverse();
+            for path in missing {
+                let _ = writeln!(notes, "made {}", path.display());
+            }
+            let kind = match &leaf.kind {
+                Kind::V2 => "v2".to_owned(),
+                Kind::V1(names) => names.join(","),
+            };
+            let _ = writeln!(notes, "leaf {kind} {}", leaf.path.display());
+        }
+        notes
     }
 }
 
 impl Drop for Cgroups {
     fn drop(&mut self) {
-        remove(&self.made);
+        if self.owned {
+            self.remove_all();
+        }
     }
 }
 
-/// Removes directories that were made for a container, once its processes are gone. Parents that others have begun
-/// to use stay. Returns the leaves that could not be removed.
-pub fn remove(made: &[PathBuf]) -> Vec<PathBuf> {
-    let mut left = Vec::new();
-    for directory in made.iter().rev() {
-        let is_leaf = !made.iter().any(|other| other != directory && other.starts_with(directory));
-        // Processes leave a cgroup a little after they have been waited for.
-        for pause in [0, 1, 2, 5, 10, 20, 50, 100, 200, 400] {
-            std::thread::sleep(Duration::from_millis(pause));
-            match fs::remove_dir(directory) {
-                Err(e) if e.raw_os_error() == Some(libc::EBUSY) && is_leaf => {}
-                _ => break,
-            }
-        }
-        if is_leaf && directory.exists() {
-            left.push(directory.clone());
-        }
-    }
-    left
-}
-
-/// The path below the hierarchy's top. With `systemd` it is `slice:prefix:name`, as engines write it then.
-fn relative(path: &Path, systemd: bool) -> Result<PathBuf> {
+/// `slice:prefix:name`, as engines write it with `--systemd-cgroup`, as an absolute path.
+fn systemd_path(path: &Path) -> Result<PathBuf> {
     let text = path.to_string_lossy();
-    if systemd {
-        let parts: Vec<&str> = text.split(':').collect();
-        let [slice, prefix, name] = parts[..] else {
-            return Err(format!(
-                "config.json: linux.cgroupsPath: {text:?} is not slice:prefix:name (--systemd-cgroup)"
-            ));
-        };
-        let slice = if slice.is_empty() { "system.slice" } else { slice };
-        let unit = match (prefix, name.ends_with(".slice")) {
-            (_, true) => name.to_owned(),
-            ("", _) => format!("{name}.scope"),
-            _ => format!("{prefix}-{name}.scope"),
-        };
-        return Ok(expand_slice(slice)?.join(unit));
+    let parts: Vec<&str> = text.split(':').collect();
+    let [slice, prefix, name] = parts[..] else {
+        return Err(format!("linux.cgroupsPath: {text:?} is not slice:prefix:name (--systemd-cgroup)"));
+    };
+    let slice = if slice.is_empty() { "system.slice" } else { slice };
+    Ok(Path::new("/").join(layout::expand_slice(slice)?).join(unit_name(prefix, name)))
+}
+
+/// A slice if its name says so, else a scope.
+fn unit_name(prefix: &str, name: &str) -> String {
+    match (prefix, name.ends_with(".slice")) {
+        (_, true) => name.to_owned(),
+        ("", _) => format!("{name}.scope"),
+        _ => format!("{prefix}-{name}.scope"),
     }
-    let relative: PathBuf = path.components().filter(|c| matches!(c, Component::Normal(_))).collect();
-    if relative.as_os_str().is_empty() {
-        return Err("config.json: linux.cgroupsPath: the root cgroup cannot be used".into());
-    }
-    Ok(relative)
-}
-
-/// `a-b.slice` lies at `a.slice/a-b.slice`.
-fn expand_slice(slice: &str) -> Result<PathBuf> {
-    let wrong = || format!("config.json: linux.cgroupsPath: {slice:?} is no slice");
-    let name = slice.strip_suffix(".slice").filter(|n| !n.contains('/')).ok_or_else(wrong)?;
-    if name == "-" {
-        return Ok(PathBuf::new());
-    }
-    let mut path = PathBuf::new();
-    let mut prefix = String::new();
-    for part in name.split('-') {
-        if part.is_empty() {
-            return Err(wrong());
-        }
-        prefix.push_str(part);
-        path.push(format!("{prefix}.slice"));
-        prefix.push('-');
-    }
-    Ok(path)
-}
-
-fn file_system(path: &Path) -> Option<FsType> {
-    statfs(path).ok().map(|s| s.filesystem_type())
-}
-
-fn is_v1(path: &Path) -> bool {
-    file_system(path) == Some(CGROUP_SUPER_MAGIC)
-}
-
-fn is_v2(path: &Path) -> bool {
-    file_system(path) == Some(CGROUP2_SUPER_MAGIC)
-}
-
-fn write(path: &Path, value: &str) -> Result<()> {
-    fs::write(path, value).context(|| format!("cannot write {value:?} to {}", path.display()))
-}
-
-/// Sets a limit whose file the kernel may lack; then nothing limits, which is worth a warning.
-fn write_if_there(path: &Path, value: &str) -> Result<()> {
-    if !path.exists() {
-        crate::log::warn(&format!("{} is not there: the limit {value} is not applied", path.display()));
-        return Ok(());
-    }
-    write(path, value)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn paths() {
-        let plain = |p: &str| relative(Path::new(p), false);
-        assert_eq!(plain("/a/b"), Ok("a/b".into()));
-        assert_eq!(plain("a/./b"), Ok("a/b".into()));
-        assert!(plain("/").is_err());
-        let systemd = |p: &str| relative(Path::new(p), true);
-        assert_eq!(systemd("user-1.slice:cri:abc"), Ok("user.slice/user-1.slice/cri-abc.scope".into()));
-        assert_eq!(systemd(":docker:abc"), Ok("system.slice/docker-abc.scope".into()));
-        assert_eq!(systemd("-.slice:x:abc"), Ok("x-abc.scope".into()));
-        for wrong in ["/a/b", "a:b", "a--b.slice:x:y", "x:y:z", "a/b.slice:x:y"] {
-            assert!(systemd(wrong).is_err(), "{wrong}");
-        }
-    }
-
-    #[test]
-    fn only_what_was_made_is_removed() {
-        let top = std::env::temp_dir().join(format!("chitin-cgroup-{}", std::process::id()));
-        fs::create_dir_all(top.join("old")).unwrap();
-        let mut cgroups = Cgroups::default();
-        let mut told = Vec::new();
-        let mut journal = |d: &Path| {
-            assert!(!d.exists());
-            told.push(d.to_owned());
-            Ok(())
-        };
-        cgroups.make(&top, Path::new("old/new/leaf"), |_| Ok(()), &mut journal).unwrap();
-        assert_eq!(told, cgroups.made());
-        assert_eq!(cgroups.made(), [top.join("old/new"), top.join("old/new/leaf")]);
-        fs::create_dir(top.join("old/new/other")).unwrap();
-        drop(cgroups);
-        assert!(top.join("old/new/other").exists(), "somebody else's");
-        assert!(!top.join("old/new/leaf").exists());
-        fs::remove_dir_all(&top).unwrap();
-    }
-}
+mod tests;

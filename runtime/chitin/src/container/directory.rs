@@ -1,14 +1,13 @@
 //! A container's state directory and its lock.
 
-use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io::{ErrorKind, Write};
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use super::NOT_FOUND;
 use super::state::State;
+use crate::cgroup::Cgroups;
 use crate::util::{Context, Result};
 
 /// The file with the cgroups that are made for a container.
@@ -113,22 +112,35 @@ impl Directory {
         &self.file
     }
 
-    /// Notes a cgroup that is about to be made, so that it is found should this command be killed in the middle.
-    pub fn note_cgroup(&self, cgroup: &Path) -> Result<()> {
+    /// Notes cgroups that are about to be made, so that they are found should this command be killed in the middle.
+    pub fn note_cgroups(&self, lines: &str) -> Result<()> {
         let path = self.path.join(CGROUPS);
-        let mut line = cgroup.as_os_str().as_bytes().to_vec();
-        line.push(b'\n');
         let file = File::options().append(true).create(true).open(&path);
-        file.and_then(|mut f| f.write_all(&line)).context(|| format!("cannot write {}", path.display()))
+        file.and_then(|mut f| f.write_all(lines.as_bytes()))
+            .context(|| format!("cannot write {}", path.display()))
+    }
+
+    /// The container's cgroups; it may have none.
+    pub fn cgroups(&self) -> Result<Cgroups> {
+        let path = self.path.join(CGROUPS);
+        match fs::read_to_string(&path) {
+            Ok(lines) => Cgroups::open(&lines),
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(Cgroups::default()),
+            Err(e) => Err(format!("cannot read {}: {e}", path.display())),
+        }
     }
 
     /// Removes the directory and what is in it, and the cgroups that were noted.
     pub fn remove(self) -> Result<()> {
-        let noted = fs::read(self.path.join(CGROUPS)).unwrap_or_default();
-        let lines = noted.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
-        let cgroups: Vec<PathBuf> = lines.map(|line| OsStr::from_bytes(line).into()).collect();
-        for left in crate::cgroup::remove(&cgroups) {
-            crate::log::warn(&format!("the cgroup {} could not be removed: it is in use", left.display()));
+        match self.cgroups() {
+            Ok(cgroups) => {
+                for left in cgroups.remove() {
+                    let left = left.display();
+                    crate::log::warn(&format!("the cgroup {left} could not be removed: it is in use"));
+                }
+            }
+            // The directory must go all the same.
+            Err(e) => crate::log::warn(&format!("the cgroups are left: {e}")),
         }
         match fs::remove_dir_all(&self.path) {
             Err(e) if e.kind() != ErrorKind::NotFound => {

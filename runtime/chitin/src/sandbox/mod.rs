@@ -27,7 +27,7 @@ use nix::sys::signal::Signal;
 use nix::sys::wait::WaitStatus;
 use oci_spec::runtime::Spec;
 
-use crate::cgroup::Cgroups;
+use crate::cgroup::{self, Cgroups};
 use crate::container::{Directory, HostProcess, State};
 use crate::spec::{self, Plan};
 use crate::util::{Context, Result, dev_null, duplicate, now_rfc3339, write_atomically};
@@ -120,7 +120,7 @@ impl Sandbox {
         let path = directory.path().to_owned();
         let reserved = Reserved(Some(directory));
         let listener = listener?;
-        let cgroups = make_cgroups(options, &plan, creation.spec, &reserved)?;
+        let cgroups = make_cgroups(options, creation.id, &plan, creation.spec, &reserved)?;
         let rootfs = plan.rootfs.clone();
         let mut launched = launch(options, &creation, plan, listener.as_fd(), cgroups.as_ref())?;
         drop(listener);
@@ -231,21 +231,25 @@ pub fn clean_up(directory: Directory, state: &State) -> Result<()> {
     directory.remove()
 }
 
-fn make_cgroups(options: &Options, plan: &Plan, spec: &Spec, reserved: &Reserved) -> Result<Option<Cgroups>> {
+fn make_cgroups(
+    options: &Options,
+    id: &str,
+    plan: &Plan,
+    spec: &Spec,
+    reserved: &Reserved,
+) -> Result<Option<Cgroups>> {
     let Some(path) = &plan.cgroup else { return Ok(None) };
-    let resources = spec.linux().as_ref().and_then(|l| l.resources().as_ref());
-    let mut journal = |cgroup: &Path| match &reserved.0 {
-        Some(directory) => directory.note_cgroup(cgroup),
-        None => Ok(()),
+    let request = cgroup::Request {
+        path: Some(path),
+        id,
+        systemd: options.systemd_cgroup,
+        rootless: options.rootless,
+        resources: spec.linux().as_ref().and_then(|l| l.resources().as_ref()),
     };
-    match Cgroups::create(path, options.systemd_cgroup, resources, &mut journal) {
-        Ok(cgroups) => Ok(Some(cgroups)),
-        Err(e) if options.rootless => {
-            crate::log::warn(&format!("no cgroup and no limits, as we are rootless: {e}"));
-            Ok(None)
-        }
-        Err(e) => Err(e),
-    }
+    Cgroups::create(&request, &mut |lines| match &reserved.0 {
+        Some(directory) => directory.note_cgroups(lines),
+        None => Ok(()),
+    }).map(Some)
 }
 
 /// The two processes, while or after they become ready.
