@@ -28,6 +28,7 @@ use crate::{NetNs, SockAddr, UnixAddr};
 use chitin_abi::Errno;
 use chitin_abi::poll::*;
 use chitin_abi::socket::*;
+use chitin_vfs::bounds::{Share, UNIX_SOCKETS};
 use chitin_vfs::walk::Caller;
 use chitin_vfs::{Context, File, FileOps, Path, PollTable, WaitQueue};
 use message::{Message, Shared};
@@ -61,6 +62,7 @@ pub struct UnixSock {
     room: WaitQueue,
     /// Serialises bind(2).
     bind_lock: Mutex<()>,
+    _counted: Share,
     state: Mutex<State>,
 }
 
@@ -102,7 +104,9 @@ fn is_peer(peer: &Option<Arc<UnixSock>>, of: &UnixSock) -> bool {
 }
 
 impl UnixSock {
-    fn new(ns: &Arc<NetNs>, kind: u32, creator: Ucred) -> Arc<UnixSock> {
+    /// ENFILE when there are too many.
+    fn new(ns: &Arc<NetNs>, kind: u32, creator: Ucred) -> Result<Arc<UnixSock>, Errno> {
+        let counted = UNIX_SOCKETS.share(1).ok_or(Errno::ENFILE)?;
         let common = Common::new(ns, AF_UNIX, kind, 0, creator);
         let shared = Arc::new(Shared::new(common.sndbuf.clone()));
         let backlog = ns.max_dgram_qlen.load(Ordering::Relaxed) as usize;
@@ -113,6 +117,7 @@ impl UnixSock {
             shared,
             room: WaitQueue::new(),
             bind_lock: Mutex::new(()),
+            _counted: counted,
             state: Mutex::new(State {
                 phase: Phase::Closed,
                 dead: false,
@@ -127,7 +132,7 @@ impl UnixSock {
             }),
         });
         ns.unix.lock().insert(cookie, Arc::downgrade(&sock));
-        sock
+        Ok(sock)
     }
 
     fn kind(&self) -> u32 {
@@ -365,7 +370,7 @@ impl UnixFamily {
             _ => return Err(Errno::ESOCKTNOSUPPORT),
         };
         // Whichever was asked for, SO_PROTOCOL shows 0.
-        Ok(UnixSock::new(ns, kind, sender_cred(caller)))
+        UnixSock::new(ns, kind, sender_cred(caller))
     }
 }
 

@@ -14,7 +14,7 @@ use chitin_abi::stat::S_IALLUGO;
 use chitin_kernel::{Outcome, Task};
 use chitin_vfs::factory::Memfds;
 use chitin_vfs::ops::{OpenHow as HowToOpen, Opened};
-use chitin_vfs::pipe::Pipe;
+use chitin_vfs::pipe::{Pipe, PipeUser};
 use chitin_vfs::walk::Walk;
 use chitin_vfs::{Context, File, FileKind, Inode, Path};
 use std::sync::Arc;
@@ -132,7 +132,7 @@ fn open_fifo(
         inode.state().notify(path.as_ref(), IN_OPEN);
         File::new(end, inode, path, flags)
     };
-    match Pipe::open_fifo(pipe, flags)?.try_finish() {
+    match Pipe::open_fifo(pipe, flags, pipe_user(&task.creds()))?.try_finish() {
         Ok(end) => install(task, opened(end, path, inode), cloexec).map(Outcome::value),
         Err(waiting) => {
             let task = task.clone();
@@ -181,6 +181,11 @@ pub(crate) fn openat2(task: &Arc<Task>, args: Args) -> Outcome {
         .unwrap_or_else(Outcome::error)
 }
 
+fn pipe_user(creds: &Creds) -> PipeUser {
+    let privileged = creds.capable(CAP_SYS_RESOURCE) || creds.capable(CAP_SYS_ADMIN);
+    PipeUser { uid: creds.uid, privileged }
+}
+
 /// Two descriptors, or none if the numbers cannot be told.
 fn make_pipe(task: &Arc<Task>, addr: u64, flags: u32) -> Result<(), Errno> {
     if flags & !(O_CLOEXEC | O_NONBLOCK | O_DIRECT | O_EXCL) != 0 {
@@ -191,7 +196,7 @@ fn make_pipe(task: &Arc<Task>, addr: u64, flags: u32) -> Result<(), Errno> {
         return Err(Errno::ENOPKG);
     }
     let creds = task.creds();
-    let (read, write) = Pipe::pair_owned(flags, creds.fsuid, creds.fsgid);
+    let (read, write) = Pipe::pair_owned(flags, pipe_user(&creds), creds.fsuid, creds.fsgid)?;
     let (files, limit) = (task.files(), task.process.nofile());
     let cloexec = flags & O_CLOEXEC != 0;
     let first = files.add(read, cloexec, 0, limit)?;

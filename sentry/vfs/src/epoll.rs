@@ -12,6 +12,7 @@ mod nesting;
 #[cfg(test)]
 mod tests;
 
+use crate::bounds::EPOLL_ITEMS;
 use crate::wait::{Notify, Registration};
 use crate::{File, FileOps, PollTable, WaitQueue};
 use chitin_abi::Errno;
@@ -20,18 +21,13 @@ use chitin_abi::fcntl::O_RDWR;
 use chitin_abi::poll::{POLLIN, POLLRDNORM};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
 
 /// Bits of an item that say how to report, not what (EP_PRIVATE_BITS).
 const PRIVATE: u32 = EPOLLWAKEUP | EPOLLONESHOT | EPOLLET | EPOLLEXCLUSIVE;
 /// What may go with EPOLLEXCLUSIVE (EPOLLEXCLUSIVE_OK_BITS).
 const EXCLUSIVE_OK: u32 = EPOLLIN | EPOLLOUT | EPOLLERR | EPOLLHUP | EPOLLWAKEUP | EPOLLET | EPOLLEXCLUSIVE;
-/// Items in the whole sandbox (fs.epoll.max_user_watches).
-const MAX_ITEMS: usize = 1 << 20;
-
-static ITEMS: AtomicUsize = AtomicUsize::new(0);
-
 /// A descriptor number and the identity of the open file description behind it.
 type Key = (i32, u64);
 
@@ -143,7 +139,7 @@ impl Core {
     /// Removes items; the caller drops what it gets without holding locks.
     fn remove(&self, items: &mut Items, key: Key) -> Option<Item> {
         let mut item = items.map.remove(&key)?;
-        ITEMS.fetch_sub(1, Ordering::Relaxed);
+        EPOLL_ITEMS.give(1);
         // Nobody may mark it after it was unmarked.
         item._registrations.clear();
         self.unmark(&item.hook);
@@ -246,8 +242,7 @@ impl Epoll {
         if items.map.len() >= items.sweep_at {
             self.core.sweep(&mut items);
         }
-        if ITEMS.fetch_add(1, Ordering::Relaxed) >= MAX_ITEMS {
-            ITEMS.fetch_sub(1, Ordering::Relaxed);
+        if !EPOLL_ITEMS.take(1) {
             return Err(Errno::ENOSPC);
         }
         if let Some(nested) = nested {

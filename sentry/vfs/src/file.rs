@@ -126,6 +126,8 @@ pub struct File {
     pos: Mutex<u64>,
     /// Identity for epoll, locks and kcmp.
     id: u64,
+    /// There were too many when it was made.
+    surplus: bool,
     /// F_SETOWN / F_SETSIG.
     pub owner: Mutex<FileOwner>,
 }
@@ -154,6 +156,7 @@ impl File {
             flags: AtomicU32::new(flags),
             pos: Mutex::new(0),
             id: NEXT.fetch_add(1, Ordering::Relaxed),
+            surplus: !crate::bounds::FILES.force(1),
             owner: Mutex::default(),
         })
     }
@@ -166,6 +169,10 @@ impl File {
 
     pub fn id(&self) -> u64 {
         self.id
+    }
+    /// Made beyond the number of files the sandbox may have open (fs.file-max): it is not to get a descriptor.
+    pub fn is_surplus(&self) -> bool {
+        self.surplus
     }
     pub fn ops(&self) -> &Arc<dyn FileOps> {
         &self.ops
@@ -315,5 +322,6 @@ impl Drop for Position<'_> {
 impl Drop for File {
     fn drop(&mut self) {
         self.inode.state().file_closed(self);
+        crate::bounds::FILES.give(1);
     }
 }

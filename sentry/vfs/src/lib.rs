@@ -32,6 +32,7 @@
 )]
 
 pub mod attr;
+pub mod bounds;
 pub mod creds;
 pub mod dentry;
 pub mod device;

@@ -10,6 +10,7 @@ mod events;
 #[cfg(test)]
 mod tests;
 
+use crate::bounds::WATCHES;
 use crate::{File, FileKind, FileOps, Inode, InodeState, Path, PollTable, WaitQueue};
 use chitin_abi::Errno;
 use chitin_abi::fcntl::{O_NONBLOCK, O_RDONLY};
@@ -24,13 +25,9 @@ use std::sync::{Arc, Weak};
 
 /// Events an instance holds before it overflows (fs.inotify.max_queued_events).
 const MAX_EVENTS: usize = 16384;
-/// Watches in the whole sandbox (fs.inotify.max_user_watches).
-const MAX_WATCHES: usize = 1 << 17;
 /// Instances in the whole sandbox (fs.inotify.max_user_instances).
 const MAX_INSTANCES: usize = 128;
 
-/// All watches: at 0 the hooks return at once.
-static WATCHES: AtomicUsize = AtomicUsize::new(0);
 static INSTANCES: AtomicUsize = AtomicUsize::new(0);
 
 /// Bits that a watch mask may have.
@@ -106,7 +103,7 @@ impl Core {
 }
 
 fn detach(watch: &Arc<Watch>, inode: &Arc<dyn Inode>) {
-    WATCHES.fetch_sub(1, Ordering::Relaxed);
+    WATCHES.give(1);
     watch.spent.store(true, Ordering::Relaxed);
     if let Some(extras) = inode.state().extras_if_any() {
         extras.watches.list.lock().retain(|other| !Arc::ptr_eq(other, watch));
@@ -161,8 +158,7 @@ impl Inotify {
             watch.mask.store(old | (mask & KEPT), Ordering::Relaxed);
             return Ok(watch.wd);
         }
-        if WATCHES.fetch_add(1, Ordering::Relaxed) >= MAX_WATCHES {
-            WATCHES.fetch_sub(1, Ordering::Relaxed);
+        if !WATCHES.take(1) {
             return Err(Errno::ENOSPC);
         }
         // Descriptors go up and around, so that an old one is not soon another watch.
@@ -267,7 +263,7 @@ fn send(state: &InodeState, event: u32, cookie: u32, name: &[u8], unlinked: bool
 
 /// Tells the watches of an inode, and of the directory that `path` lies in, about one event.
 pub fn inode_event(state: &InodeState, path: Option<&Path>, event: u32) {
-    if WATCHES.load(Ordering::Relaxed) == 0 {
+    if WATCHES.used() == 0 {
         return;
     }
     let mut event = event;
@@ -286,7 +282,7 @@ pub fn inode_event(state: &InodeState, path: Option<&Path>, event: u32) {
 /// Tells the watches of a directory about one of its names: IN_CREATE, IN_DELETE, IN_MOVED_FROM, IN_MOVED_TO (these two
 /// share a `cookie`), with IN_ISDIR where the name is a directory's.
 pub fn dir_event(dir: &Arc<dyn Inode>, name: &[u8], event: u32, cookie: u32) {
-    if WATCHES.load(Ordering::Relaxed) == 0 {
+    if WATCHES.used() == 0 {
         return;
     }
     send(dir.state(), event, cookie, name, false);
@@ -295,7 +291,7 @@ pub fn dir_event(dir: &Arc<dyn Inode>, name: &[u8], event: u32, cookie: u32) {
 /// Tells the watches of an inode what became of it: IN_ATTRIB, IN_MOVE_SELF, IN_DELETE_SELF, IN_UNMOUNT, one event for
 /// each bit. After the last two the watches are gone (IN_IGNORED).
 pub fn self_event(inode: &Arc<dyn Inode>, events: u32) {
-    if WATCHES.load(Ordering::Relaxed) == 0 {
+    if WATCHES.used() == 0 {
         return;
     }
     // Linux adds IN_ISDIR only to events that may come with a directory's name.

@@ -6,6 +6,7 @@
 //! Locks: `Pipe::state` is held while bytes move between it and user memory or a file (splice), never while waking.
 //! Two pipes are locked in the order of their addresses.
 
+mod quota;
 mod ring;
 #[cfg(test)]
 mod tests;
@@ -17,25 +18,14 @@ use chitin_abi::num::to_usize;
 use chitin_abi::poll::*;
 use chitin_mm::{Sink, Source};
 use parking_lot::Mutex;
+use quota::{DEFAULT_SLOTS, Quota};
+pub use quota::{PipeUser, SOFT_PAGES};
 use ring::{Buffer, PAGE};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Pages of a new pipe (PIPE_DEF_BUFFERS).
-const DEFAULT_SLOTS: usize = 16;
-/// Pages of a new pipe once the sandbox's pipes hold [`SOFT_PAGES`] (PIPE_MIN_DEF_BUFFERS).
-const MIN_SLOTS: usize = 2;
 /// What an unprivileged F_SETPIPE_SZ may ask for (/proc/sys/fs/pipe-max-size).
 pub const MAX_SIZE: usize = 1 << 20;
-/// Past this many pages in all pipes, new ones are small and unprivileged ones cannot grow (pipe-user-pages-soft; Linux
-/// counts by user, we by sandbox).
-const SOFT_PAGES: usize = 65536;
-/// Past this many not even privileged ones can.
-const HARD_PAGES: usize = 4 * SOFT_PAGES;
-
-/// Pages that all pipes may fill.
-static PAGES: AtomicUsize = AtomicUsize::new(0);
-
 /// A pipe.
 pub struct Pipe {
     state: Mutex<State>,
@@ -50,6 +40,8 @@ pub struct Pipe {
 struct State {
     buffer: Buffer,
     max_slots: usize,
+    /// Its pages, while anybody has it open.
+    quota: Option<Quota>,
     readers: usize,
     writers: usize,
     /// How often each side was opened, ever: an open(2) waits for a change, so that a partner that came and left counts.
@@ -63,6 +55,16 @@ impl State {
     fn full(&self) -> bool {
         self.buffer.slots() >= self.max_slots
     }
+
+    /// Has its pages counted, if nobody has it open yet.
+    fn admit(&mut self, user: PipeUser) -> Result<(), Errno> {
+        if self.quota.is_none() {
+            let quota = Quota::new(user)?;
+            self.max_slots = quota.slots;
+            self.quota = Some(quota);
+        }
+        Ok(())
+    }
 }
 
 const IN: u32 = POLLIN | POLLRDNORM;
@@ -72,15 +74,10 @@ impl Pipe {
     /// An empty pipe that nobody has open.
     #[allow(clippy::new_ret_no_self)]
     pub fn new() -> Arc<Pipe> {
-        let slots = if PAGES.load(Ordering::Relaxed) + DEFAULT_SLOTS > SOFT_PAGES {
-            MIN_SLOTS
-        } else {
-            DEFAULT_SLOTS
-        };
-        PAGES.fetch_add(slots, Ordering::Relaxed);
         let state = State {
             buffer: Buffer::default(),
-            max_slots: slots,
+            max_slots: DEFAULT_SLOTS,
+            quota: None,
             readers: 0,
             writers: 0,
             reads_opened: 0,
@@ -96,31 +93,45 @@ impl Pipe {
     }
 
     /// pipe2(2): the read end and the write end. `flags`: O_NONBLOCK, O_DIRECT (O_CLOEXEC is the caller's).
-    pub fn pair(flags: u32) -> (Arc<File>, Arc<File>) {
-        Pipe::pair_owned(flags, 0, 0)
+    pub fn pair(flags: u32) -> Result<(Arc<File>, Arc<File>), Errno> {
+        Pipe::pair_owned(flags, PipeUser::default(), 0, 0)
     }
 
-    /// As [`Pipe::pair`], with the owner that fstat(2) shows.
-    pub fn pair_owned(flags: u32, uid: u32, gid: u32) -> (Arc<File>, Arc<File>) {
+    /// As [`Pipe::pair`], with whom the pages are counted to and the owner that fstat(2) shows.
+    pub fn pair_owned(
+        flags: u32,
+        user: PipeUser,
+        uid: u32,
+        gid: u32,
+    ) -> Result<(Arc<File>, Arc<File>), Errno> {
         let inode = AnonInode::new(FileKind::Fifo, 0o600, uid, gid, "pipe");
         // On the inode, so that opening it anew through /proc/PID/fd finds it.
         let pipe = inode.state().fifo().clone();
-        pipe.state.lock().anonymous = true;
         let flags = flags & (O_NONBLOCK | O_DIRECT);
-        let read = PipeEnd::attach(&pipe, O_RDONLY | (flags & O_NONBLOCK), 0);
-        let write = PipeEnd::attach(&pipe, O_WRONLY | flags, 0);
-        (
+        let (read, write) = {
+            let mut state = pipe.state.lock();
+            state.anonymous = true;
+            state.admit(user)?;
+            let read = PipeEnd::attach_locked(&pipe, &mut state, O_RDONLY | (flags & O_NONBLOCK), 0);
+            (read, PipeEnd::attach_locked(&pipe, &mut state, O_WRONLY | flags, 0))
+        };
+        Ok((
             File::new(read, inode.clone(), None, O_RDONLY | (flags & O_NONBLOCK)),
             File::new(write, inode, None, O_WRONLY | flags),
-        )
+        ))
     }
 
     /// open(2) of a FIFO: ENXIO for a non-blocking writer without readers; otherwise an open that may have to wait.
+    /// ENFILE when there are too many pipes.
     /// Also opens a pipe of pipe(2) anew (through /proc/PID/fd), which never waits.
-    pub fn open_fifo(pipe: &Arc<Pipe>, flags: u32) -> Result<FifoOpen, Errno> {
+    pub fn open_fifo(pipe: &Arc<Pipe>, flags: u32, user: PipeUser) -> Result<FifoOpen, Errno> {
         let nonblocking = flags & O_NONBLOCK != 0;
         let mut state = pipe.state.lock();
         let fifo = !state.anonymous;
+        if flags & O_ACCMODE == O_WRONLY && fifo && nonblocking && state.readers == 0 {
+            return Err(Errno::ENXIO);
+        }
+        state.admit(user)?;
         match flags & O_ACCMODE {
             O_RDONLY => {
                 let waits = fifo && state.writers == 0 && !nonblocking;
@@ -134,9 +145,6 @@ impl Pipe {
                 Ok(FifoOpen { end, partner: waits.then_some(Partner::Writer(before)) })
             }
             O_WRONLY => {
-                if fifo && nonblocking && state.readers == 0 {
-                    return Err(Errno::ENXIO);
-                }
                 let waits = fifo && state.readers == 0;
                 let before = state.reads_opened;
                 let end = PipeEnd::attach_locked(pipe, &mut state, flags, 0);
@@ -173,18 +181,16 @@ impl Pipe {
             if size > MAX_SIZE && !privileged {
                 return Err(Errno::EPERM);
             }
-            let total = PAGES.load(Ordering::Relaxed).saturating_add(slots - state.max_slots);
-            if (total > SOFT_PAGES && !privileged) || total > HARD_PAGES {
-                return Err(Errno::EPERM);
-            }
         }
         if slots < state.buffer.slots() {
             return Err(Errno::EBUSY);
         }
         let was_full = state.full();
-        PAGES.fetch_add(slots, Ordering::Relaxed);
-        PAGES.fetch_sub(state.max_slots, Ordering::Relaxed);
+        if let Some(quota) = &mut state.quota {
+            quota.resize(slots, privileged)?;
+        }
         state.max_slots = slots;
+        state.buffer.fit(slots * PAGE);
         let roomy = was_full && !state.full();
         drop(state);
         if roomy {
@@ -237,12 +243,6 @@ impl Pipe {
     }
 }
 
-impl Drop for Pipe {
-    fn drop(&mut self) {
-        PAGES.fetch_sub(self.state.get_mut().max_slots, Ordering::Relaxed);
-    }
-}
-
 /// An open end (or for O_RDWR, both) of a pipe: the operations of one open file description.
 pub struct PipeEnd {
     pipe: Arc<Pipe>,
@@ -255,11 +255,6 @@ pub struct PipeEnd {
 }
 
 impl PipeEnd {
-    fn attach(pipe: &Arc<Pipe>, flags: u32, unseen: u64) -> Arc<PipeEnd> {
-        let mut state = pipe.state.lock();
-        PipeEnd::attach_locked(pipe, &mut state, flags, unseen)
-    }
-
     fn attach_locked(pipe: &Arc<Pipe>, state: &mut State, flags: u32, unseen: u64) -> Arc<PipeEnd> {
         let mode = flags & O_ACCMODE;
         let (reads, writes) = (mode == O_RDONLY || mode == O_RDWR, mode == O_WRONLY || mode == O_RDWR);
@@ -394,6 +389,7 @@ impl Drop for PipeEnd {
         if readers == 0 && writers == 0 {
             // A FIFO that nobody has open holds nothing.
             state.buffer.clear();
+            state.quota = None;
         }
         drop(state);
         if (readers == 0) != (writers == 0) {

@@ -47,7 +47,7 @@ fn waits_are_send() {
     send(crate::locks::set_wait(&file, crate::locks::Owner::Ofd(1), 0, &flock));
     send(crate::locks::flock_wait(&file, 0, 0));
     let pipe = crate::pipe::Pipe::new();
-    send(crate::pipe::Pipe::open_fifo(&pipe, 0).unwrap().wait());
+    send(crate::pipe::Pipe::open_fifo(&pipe, 0, Default::default()).unwrap().wait());
     send(crate::poll::PollMany::new(Vec::new()));
     send(crate::wait::ready(file.ops(), 0));
 }

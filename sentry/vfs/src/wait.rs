@@ -29,10 +29,34 @@ impl Notify for WakerNotify {
     }
 }
 
+/// Waiters in the order of their ids. One that leaves from the middle leaves a gap, so that thousands can leave one queue
+/// in any order without moving the others each time.
 #[derive(Default)]
 struct List {
     next_id: u64,
-    entries: Vec<(u64, Arc<dyn Notify>)>,
+    entries: Vec<(u64, Option<Arc<dyn Notify>>)>,
+    gaps: usize,
+}
+
+impl List {
+    /// Takes a waiter out; it is dropped by the caller.
+    fn remove(&mut self, id: u64) -> Option<Arc<dyn Notify>> {
+        let at = self.entries.binary_search_by_key(&id, |(id, _)| *id).ok()?;
+        let gone = self.entries.get_mut(at)?.1.take();
+        self.gaps += 1;
+        while matches!(self.entries.last(), Some((_, None))) {
+            self.entries.pop();
+            self.gaps = self.gaps.saturating_sub(1);
+        }
+        if self.gaps > 8 && self.gaps > self.entries.len() / 2 {
+            self.entries.retain(|(_, target)| target.is_some());
+            self.gaps = 0;
+        }
+        if self.entries.is_empty() && self.entries.capacity() > 64 {
+            self.entries = Vec::new();
+        }
+        gone
+    }
 }
 
 /// The waiters of one object.
@@ -49,7 +73,7 @@ impl WaitQueue {
     /// Tells all waiters. The state must have been changed before.
     pub fn wake(&self, events: u32) {
         let list = self.list.lock();
-        for (_, target) in &list.entries {
+        for target in list.entries.iter().filter_map(|(_, target)| target.as_ref()) {
             target.notify(events);
         }
     }
@@ -59,7 +83,7 @@ impl WaitQueue {
         let mut list = self.list.lock();
         let id = list.next_id;
         list.next_id += 1;
-        list.entries.push((id, target));
+        list.entries.push((id, Some(target)));
         Registration { list: Arc::downgrade(&self.list), id }
     }
 
@@ -74,7 +98,10 @@ impl WaitQueue {
     }
 
     pub fn has_waiters(&self) -> bool {
-        !self.list.lock().entries.is_empty()
+        {
+            let list = self.list.lock();
+            list.entries.len() > list.gaps
+        }
     }
 }
 
@@ -87,10 +114,8 @@ pub struct Registration {
 impl Drop for Registration {
     fn drop(&mut self) {
         if let Some(list) = self.list.upgrade() {
-            let mut list = list.lock();
-            if let Some(at) = list.entries.iter().position(|(id, _)| *id == self.id) {
-                let _dropped_outside_iteration = list.entries.remove(at);
-            }
+            // Dropped with the list unlocked.
+            let _gone = list.lock().remove(self.id);
         }
     }
 }

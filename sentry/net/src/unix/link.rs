@@ -50,7 +50,7 @@ impl UnixSock {
             self.autobind_if_passing()?;
         }
         let other = self.find(ctx, addr)?;
-        let new = UnixSock::new(&other.common.ns, self.kind(), sender_cred(&ctx.caller));
+        let new = UnixSock::new(&other.common.ns, self.kind(), sender_cred(&ctx.caller))?;
         let linked = self.link(&other, &new, ctx);
         if linked.is_err() {
             new.close(false);

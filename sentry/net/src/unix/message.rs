@@ -1,4 +1,6 @@
-//! Messages in a receive queue: their buffers, and what they are charged to.
+//! Messages in a receive queue: their buffers, and what they are charged to: the sender's SO_SNDBUF, and what all queues
+//! of the sandbox may hold ([`SOCKET_BYTES`]). While that is exceeded, a socket has one small message on its way at most
+//! (*squeezed*), and at twice of it there are none: ENOBUFS.
 
 use super::gc::Rights;
 use super::{IN, OUT};
@@ -7,8 +9,9 @@ use chitin_abi::Errno;
 use chitin_abi::socket::Ucred;
 use chitin_mm::Source;
 use chitin_vfs::WaitQueue;
+use chitin_vfs::bounds::SOCKET_BYTES;
 use parking_lot::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 /// The part of a socket that its messages refer to while they are in somebody else's queue.
@@ -18,13 +21,24 @@ pub(super) struct Shared {
     /// Charged to it (sk_wmem_alloc).
     used: AtomicUsize,
     sndbuf: Arc<AtomicUsize>,
+    /// Somebody was told that it cannot send although its own budget has room: the next message that goes wakes.
+    squeezed: AtomicBool,
     /// Who waits on the socket.
     pub queue: WaitQueue,
 }
 
+/// Bytes of a message while the sandbox's queues hold too much.
+pub(super) const SMALL: usize = 2048;
+
 impl Shared {
     pub fn new(sndbuf: Arc<AtomicUsize>) -> Shared {
-        Shared { addr: OnceLock::new(), used: AtomicUsize::new(0), sndbuf, queue: WaitQueue::new() }
+        Shared {
+            addr: OnceLock::new(),
+            used: AtomicUsize::new(0),
+            sndbuf,
+            squeezed: AtomicBool::new(false),
+            queue: WaitQueue::new(),
+        }
     }
     pub fn used(&self) -> usize {
         self.used.load(Ordering::Relaxed)
@@ -34,11 +48,19 @@ impl Shared {
     }
     /// POLLOUT: three quarters are free (unix_writable()).
     pub fn writable(&self) -> bool {
-        self.used().saturating_mul(4) <= self.sndbuf()
+        self.used().saturating_mul(4) <= self.sndbuf() && self.unsqueezed()
     }
     /// Another message may be charged: the last one may overshoot.
     pub fn has_room(&self) -> bool {
-        self.used() < self.sndbuf()
+        self.used() < self.sndbuf() && self.unsqueezed()
+    }
+    fn unsqueezed(&self) -> bool {
+        if !SOCKET_BYTES.exceeded() || self.used() == 0 {
+            return true;
+        }
+        // First the mark, then the look: what goes in between sees one of them.
+        self.squeezed.store(true, Ordering::SeqCst);
+        self.used.load(Ordering::SeqCst) == 0
     }
 }
 
@@ -49,19 +71,26 @@ pub(super) struct Charge {
 }
 
 impl Charge {
-    pub fn new(sender: &Arc<Shared>, amount: usize) -> Charge {
+    /// ENOBUFS when the sandbox's queues hold far too much.
+    pub fn new(sender: &Arc<Shared>, amount: usize) -> Result<Charge, Errno> {
+        if !SOCKET_BYTES.force(amount) && SOCKET_BYTES.used() / 2 > SOCKET_BYTES.limit() {
+            SOCKET_BYTES.give(amount);
+            return Err(Errno::ENOBUFS);
+        }
         sender.used.fetch_add(amount, Ordering::Relaxed);
-        Charge { sender: sender.clone(), amount }
+        Ok(Charge { sender: sender.clone(), amount })
     }
 }
 
 impl Drop for Charge {
     fn drop(&mut self) {
-        let before = self.sender.used.fetch_sub(self.amount, Ordering::AcqRel);
+        let before = self.sender.used.fetch_sub(self.amount, Ordering::SeqCst);
+        SOCKET_BYTES.give(self.amount);
         let limit = self.sender.sndbuf();
         let after = before.saturating_sub(self.amount);
         // Only the edge matters to those who wait for room.
-        if before.saturating_mul(4) > limit && after.saturating_mul(4) <= limit {
+        let squeezed = self.sender.squeezed.swap(false, Ordering::SeqCst);
+        if squeezed || (before.saturating_mul(4) > limit && after.saturating_mul(4) <= limit) {
             self.sender.queue.wake(OUT);
         }
     }
@@ -104,7 +133,8 @@ pub(super) struct Buffer {
 impl Buffer {
     /// Takes exactly `len` bytes from the source, or EFAULT and leaves it as it was.
     pub fn fill(source: &mut dyn Source, len: usize) -> Result<Buffer, Errno> {
-        let pooled = (PAGE..=STREAM_CHUNK).contains(&len);
+        // A small message must not keep a large buffer.
+        let pooled = (STREAM_CHUNK / 2..=STREAM_CHUNK).contains(&len);
         let bytes = match pooled {
             true => POOL.lock().pop().unwrap_or_else(|| vec![0; STREAM_CHUNK].into_boxed_slice()),
             false => vec![0; len].into_boxed_slice(),

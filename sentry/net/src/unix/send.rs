@@ -1,13 +1,14 @@
 //! sendmsg(2).
 
 use super::gc::Rights;
-use super::message::{ARRIVED, Buffer, Charge, Message, STREAM_CHUNK, truesize};
+use super::message::{ARRIVED, Buffer, Charge, Message, SMALL, STREAM_CHUNK, truesize};
 use super::{PeerRoom, Phase, RCV, SEND, State, UnixSock, is_peer};
 use crate::SockAddr;
 use crate::msg::SendMsg;
 use crate::socket::sender_cred;
 use chitin_abi::Errno;
 use chitin_abi::socket::*;
+use chitin_vfs::bounds::SOCKET_BYTES;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -74,8 +75,9 @@ impl UnixSock {
             return Err(Errno::EAGAIN);
         }
         let half = (self.common.sndbuf() / 2).saturating_sub(64).max(1);
-        let len = msg.data.left().min(half).min(STREAM_CHUNK);
-        let charge = Charge::new(&self.shared, truesize(len, true));
+        let chunk = if SOCKET_BYTES.exceeded() { SMALL } else { STREAM_CHUNK };
+        let len = msg.data.left().min(half).min(chunk);
+        let charge = Charge::new(&self.shared, truesize(len, true))?;
         let buffer = Buffer::fill(msg.data, len)?;
         let creds = self.creds_for(msg, peer);
         let rights = self.rights_of(msg).inspect_err(|_| msg.data.untake(len))?;
@@ -175,7 +177,10 @@ impl UnixSock {
 
     fn post(&self, other: &UnixSock, msg: &mut SendMsg<'_>, len: usize) -> Result<usize, Errno> {
         self.admit(other, &other.state.lock())?;
-        let charge = Charge::new(&self.shared, truesize(len, false));
+        if len > SMALL && SOCKET_BYTES.exceeded() {
+            return Err(Errno::ENOBUFS);
+        }
+        let charge = Charge::new(&self.shared, truesize(len, false))?;
         let buffer = Buffer::fill(msg.data, len)?;
         let creds = self.creds_for(msg, other);
         let rights = self.rights_of(msg).inspect_err(|_| msg.data.untake(len))?;

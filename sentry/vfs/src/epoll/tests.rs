@@ -65,7 +65,7 @@ fn edge_triggered_once_per_event() {
 #[test]
 fn every_write_to_a_pipe_is_an_edge() {
     let epoll = Epoll::new();
-    let (read, write) = Pipe::pair(0);
+    let (read, write) = Pipe::pair(0).unwrap();
     epoll.ctl(EPOLL_CTL_ADD, 3, &read, want(EPOLLIN | EPOLLET, 1)).unwrap();
     for _ in 0..2 {
         write.ops().write(WriteAt::End, &mut SliceSource::new(b"x")).unwrap();
@@ -245,7 +245,7 @@ fn wakes_do_not_fan_out_without_bound() {
 #[test]
 fn events_of_the_other_end() {
     let epoll = Epoll::new();
-    let (read, write) = Pipe::pair(0);
+    let (read, write) = Pipe::pair(0).unwrap();
     epoll.ctl(EPOLL_CTL_ADD, 1, &write, want(EPOLLOUT | EPOLLET, 1)).unwrap();
     assert_eq!(got(&epoll, 8), [(EPOLLOUT, 1)]);
     drop(read);
@@ -260,7 +260,7 @@ fn many_threads() {
     let (outer, inner) = (Epoll::new(), Epoll::new());
     let inner_file = open(&inner);
     outer.ctl(EPOLL_CTL_ADD, 1, &inner_file, want(EPOLLIN | EPOLLET, 1)).unwrap();
-    let pipes: Vec<(Arc<File>, Arc<File>)> = (0..2).map(|_| Pipe::pair(0)).collect();
+    let pipes: Vec<(Arc<File>, Arc<File>)> = (0..2).map(|_| Pipe::pair(0).unwrap()).collect();
     for (at, (read, _)) in pipes.iter().enumerate() {
         inner.ctl(EPOLL_CTL_ADD, at as i32, read, want(EPOLLIN | EPOLLET, at as u64)).unwrap();
     }

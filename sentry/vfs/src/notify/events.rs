@@ -1,5 +1,6 @@
 //! The events that wait to be read from an inotify instance.
 
+use crate::bounds::EVENT_BYTES;
 use chitin_abi::Errno;
 use chitin_abi::inotify::{IN_IGNORED, IN_Q_OVERFLOW};
 use chitin_mm::Sink;
@@ -7,6 +8,8 @@ use std::collections::VecDeque;
 
 /// sizeof(struct inotify_event); names are padded to multiples of it.
 const HEADER: usize = 16;
+/// What an event takes up here beside its name.
+const COST: usize = 64;
 
 #[derive(Debug, PartialEq, Eq)]
 struct Event {
@@ -19,6 +22,10 @@ struct Event {
 impl Event {
     fn size(&self) -> usize {
         HEADER + self.padded()
+    }
+
+    fn cost(name: &[u8]) -> usize {
+        COST + name.len()
     }
 
     /// The length of the name with its NUL and padding, 0 without a name.
@@ -38,7 +45,7 @@ impl Event {
     }
 }
 
-/// The queue, bounded: past `limit` one overflow event says that others are missing.
+/// The queue, bounded: past `limit`, or when all queues hold too much, one overflow event says that others are missing.
 pub(super) struct Queue {
     events: VecDeque<Event>,
     bytes: u64,
@@ -68,7 +75,7 @@ impl Queue {
         {
             return false;
         }
-        let event = if self.events.len() < self.limit {
+        let event = if self.events.len() < self.limit && EVENT_BYTES.take(Event::cost(name)) {
             Event { wd, mask, cookie, name: name.into() }
         } else if self.overflowed {
             return false;
@@ -90,8 +97,9 @@ impl Queue {
                 return if count == 0 { Err(Errno::EINVAL) } else { Ok(count) };
             }
             let bytes = event.bytes();
-            if event.mask & IN_Q_OVERFLOW != 0 {
-                self.overflowed = false;
+            match event.mask & IN_Q_OVERFLOW {
+                0 => EVENT_BYTES.give(Event::cost(&event.name)),
+                _ => self.overflowed = false,
             }
             self.bytes -= size as u64;
             self.events.pop_front();
@@ -102,5 +110,12 @@ impl Queue {
             count += size;
         }
         if count == 0 { Err(Errno::EAGAIN) } else { Ok(count) }
+    }
+}
+
+impl Drop for Queue {
+    fn drop(&mut self) {
+        let kept = self.events.iter().filter(|event| event.mask & IN_Q_OVERFLOW == 0);
+        EVENT_BYTES.give(kept.map(|event| Event::cost(&event.name)).sum());
     }
 }

@@ -49,6 +49,25 @@ impl Buffer {
         *self = Buffer::default();
     }
 
+    /// Gives back what is beyond `size` bytes and not in use.
+    pub(super) fn fit(&mut self, size: usize) {
+        if self.ring.len() > size.max(self.len) {
+            self.rebuild(self.len.next_power_of_two().max(PAGE));
+        }
+    }
+
+    fn rebuild(&mut self, size: usize) {
+        let mut ring = vec![0; size];
+        let (a, b) = self.filled(0, self.len);
+        let (to_a, rest) = ring.split_at_mut(a.len());
+        to_a.copy_from_slice(a);
+        if let Some(to_b) = rest.get_mut(..b.len()) {
+            to_b.copy_from_slice(b);
+        }
+        self.ring = ring;
+        self.head = 0;
+    }
+
     /// Two slices with the `count` bytes that start `skip` bytes after the first.
     fn filled(&self, skip: usize, count: usize) -> (&[u8], &[u8]) {
         let count = count.min(self.len.saturating_sub(skip));
@@ -69,16 +88,7 @@ impl Buffer {
             return (&mut [], &mut []);
         }
         if count > self.ring.len() - self.len {
-            let size = (self.len + count).next_power_of_two().max(PAGE);
-            let mut ring = vec![0; size];
-            let (a, b) = self.filled(0, self.len);
-            let (to_a, rest) = ring.split_at_mut(a.len());
-            to_a.copy_from_slice(a);
-            if let Some(to_b) = rest.get_mut(..b.len()) {
-                to_b.copy_from_slice(b);
-            }
-            self.ring = ring;
-            self.head = 0;
+            self.rebuild((self.len + count).next_power_of_two().max(PAGE));
         }
         if self.len == 0 {
             self.head = 0;

@@ -61,7 +61,7 @@ impl Sink for Faulty {
 
 #[test]
 fn bytes_come_out_as_they_went_in() {
-    let (read, write) = Pipe::pair(0);
+    let (read, write) = Pipe::pair(0).unwrap();
     let (mut written, mut seen) = (0, 0);
     for (w, r) in [(1, 1), (5000, 100), (60000, 70000), (3, 1), (65536, 4095), (10, 80000), (4096, 4096)] {
         written += match put(&write, &pattern(w, written)) {
@@ -82,7 +82,7 @@ fn bytes_come_out_as_they_went_in() {
 
 #[test]
 fn full_at_64_kib_and_room_comes_by_pages() {
-    let (read, write) = Pipe::pair(0);
+    let (read, write) = Pipe::pair(0).unwrap();
     assert_eq!(put(&write, &vec![1; 70000]), Ok(65536));
     assert_eq!(put(&write, b"x"), Err(Errno::EAGAIN));
     assert_eq!(write.ops().poll(None), 0);
@@ -96,7 +96,7 @@ fn full_at_64_kib_and_room_comes_by_pages() {
 
 #[test]
 fn single_bytes_fill_the_whole_pipe() {
-    let (_read, write) = Pipe::pair(0);
+    let (_read, write) = Pipe::pair(0).unwrap();
     let mut count = 0;
     while put(&write, b"a").is_ok() {
         count += 1;
@@ -106,7 +106,7 @@ fn single_bytes_fill_the_whole_pipe() {
 
 #[test]
 fn small_writes_are_atomic() {
-    let (read, write) = Pipe::pair(0);
+    let (read, write) = Pipe::pair(0).unwrap();
     // Chunks of 3000 bytes do not share pages, as on Linux.
     let mut count = 0;
     while put(&write, &[1; 3000]) == Ok(3000) {
@@ -120,7 +120,7 @@ fn small_writes_are_atomic() {
 
 #[test]
 fn ends_and_broken_pipes() {
-    let (read, write) = Pipe::pair(0);
+    let (read, write) = Pipe::pair(0).unwrap();
     assert_eq!(get(&read, 1), Err(Errno::EAGAIN));
     assert_eq!(get(&read, 0), Ok(vec![]));
     put(&write, b"last").unwrap();
@@ -131,7 +131,7 @@ fn ends_and_broken_pipes() {
     assert_eq!(get(&read, 10), Ok(vec![]));
     assert_eq!(read.ops().poll(None), POLLHUP);
 
-    let (read, write) = Pipe::pair(0);
+    let (read, write) = Pipe::pair(0).unwrap();
     drop(read);
     assert_eq!(write.ops().poll(None), POLLOUT | POLLWRNORM | POLLERR);
     assert_eq!(put(&write, b"x"), Err(Errno::EPIPE));
@@ -141,7 +141,7 @@ fn ends_and_broken_pipes() {
 
 #[test]
 fn packets() {
-    let (read, write) = Pipe::pair(O_DIRECT);
+    let (read, write) = Pipe::pair(O_DIRECT).unwrap();
     put(&write, b"one").unwrap();
     put(&write, b"second").unwrap();
     put(&write, &[7; 5000]).unwrap();
@@ -158,7 +158,7 @@ fn packets() {
 
 #[test]
 fn faults_on_the_way_in() {
-    let (read, write) = Pipe::pair(0);
+    let (read, write) = Pipe::pair(0).unwrap();
     let mut source = Faulty { left: 10000, good: 5000 };
     assert_eq!(write.write(&mut source), Ok(4096));
     assert_eq!(source.left, 10000 - 4096);
@@ -170,7 +170,7 @@ fn faults_on_the_way_in() {
 
 #[test]
 fn faults_on_the_way_out() {
-    let (read, write) = Pipe::pair(0);
+    let (read, write) = Pipe::pair(0).unwrap();
     put(&write, &pattern(9000, 0)).unwrap();
     let mut sink = Faulty { left: 9000, good: 5000 };
     assert_eq!(read.read(&mut sink), Ok(4096));
@@ -181,7 +181,7 @@ fn faults_on_the_way_out() {
 
 #[test]
 fn sizes() {
-    let (read, write) = Pipe::pair(0);
+    let (read, write) = Pipe::pair(0).unwrap();
     let end = write.downcast::<PipeEnd>().unwrap();
     let pipe = end.pipe();
     assert_eq!(pipe.size(), 65536);
@@ -200,7 +200,7 @@ fn sizes() {
 
 #[test]
 fn wakes_for_room_only_when_it_was_full() {
-    let (read, write) = Pipe::pair(0);
+    let (read, write) = Pipe::pair(0).unwrap();
     let ops = write.ops().clone();
     put(&write, &[1; 65536]).unwrap();
     let run = Run::new();
@@ -226,11 +226,11 @@ fn wakes_for_room_only_when_it_was_full() {
 #[test]
 fn fifo_opens_wait_for_each_other() {
     let pipe = Pipe::new();
-    assert!(matches!(Pipe::open_fifo(&pipe, O_WRONLY | O_NONBLOCK), Err(Errno::ENXIO)));
+    assert!(matches!(Pipe::open_fifo(&pipe, O_WRONLY | O_NONBLOCK, Default::default()), Err(Errno::ENXIO)));
     let run = Run::new();
-    let mut reader = Box::pin(Pipe::open_fifo(&pipe, O_RDONLY).unwrap().wait());
+    let mut reader = Box::pin(Pipe::open_fifo(&pipe, O_RDONLY, Default::default()).unwrap().wait());
     assert!(run.poll(&mut reader).is_none());
-    let writer = Pipe::open_fifo(&pipe, O_WRONLY).unwrap().try_finish().ok().unwrap();
+    let writer = Pipe::open_fifo(&pipe, O_WRONLY, Default::default()).unwrap().try_finish().ok().unwrap();
     assert_eq!(run.wakes(), 1);
     // A partner that has already left counts.
     drop(writer);
@@ -239,11 +239,11 @@ fn fifo_opens_wait_for_each_other() {
     assert_eq!(reader.read(0, &mut [0u8; 4].as_mut_slice()), Ok(0));
     drop(reader);
     // Giving up takes the waiter away.
-    let mut writer = Box::pin(Pipe::open_fifo(&pipe, O_WRONLY).unwrap().wait());
+    let mut writer = Box::pin(Pipe::open_fifo(&pipe, O_WRONLY, Default::default()).unwrap().wait());
     assert!(run.poll(&mut writer).is_none());
     drop(writer);
     assert_eq!(pipe.state.lock().writers, 0);
-    let both = Pipe::open_fifo(&pipe, O_RDWR).unwrap().try_finish().ok().unwrap();
+    let both = Pipe::open_fifo(&pipe, O_RDWR, Default::default()).unwrap().try_finish().ok().unwrap();
     assert_eq!(both.write(WriteAt::End, &mut SliceSource::new(b"kept")).unwrap().count, 4);
     assert_eq!(both.poll(None), POLLIN | POLLRDNORM | POLLOUT | POLLWRNORM);
     drop(both);
@@ -253,22 +253,24 @@ fn fifo_opens_wait_for_each_other() {
 #[test]
 fn a_nonblocking_reader_sees_no_hangup_before_a_writer() {
     let pipe = Pipe::new();
-    let reader = Pipe::open_fifo(&pipe, O_RDONLY | O_NONBLOCK).unwrap().try_finish().ok().unwrap();
+    let reader =
+        Pipe::open_fifo(&pipe, O_RDONLY | O_NONBLOCK, Default::default()).unwrap().try_finish().ok().unwrap();
     assert_eq!(reader.poll(None), 0);
     assert_eq!(reader.read(0, &mut [0u8; 4].as_mut_slice()), Ok(0));
-    drop(Pipe::open_fifo(&pipe, O_WRONLY | O_NONBLOCK).unwrap());
+    drop(Pipe::open_fifo(&pipe, O_WRONLY | O_NONBLOCK, Default::default()).unwrap());
     assert_eq!(reader.poll(None), POLLHUP);
 }
 
 #[test]
 fn an_anonymous_pipe_opens_anew_without_waiting() {
-    let (read, write) = Pipe::pair(0);
+    let (read, write) = Pipe::pair(0).unwrap();
     drop(read);
     let pipe = write.inode().state().fifo().clone();
-    let again = Pipe::open_fifo(&pipe, O_RDONLY).unwrap().try_finish().ok().unwrap();
+    let again = Pipe::open_fifo(&pipe, O_RDONLY, Default::default()).unwrap().try_finish().ok().unwrap();
     put(&write, b"hello").unwrap();
     drop((write, again));
-    let writer = Pipe::open_fifo(&pipe, O_WRONLY | O_NONBLOCK).unwrap().try_finish().ok().unwrap();
+    let writer =
+        Pipe::open_fifo(&pipe, O_WRONLY | O_NONBLOCK, Default::default()).unwrap().try_finish().ok().unwrap();
     assert_eq!(writer.poll(None) & POLLERR, POLLERR);
 }
 
@@ -278,8 +280,8 @@ fn end(file: &Arc<File>) -> &PipeEnd {
 
 #[test]
 fn splice_between_pipes_and_tee() {
-    let (r1, w1) = Pipe::pair(0);
-    let (r2, w2) = Pipe::pair(0);
+    let (r1, w1) = Pipe::pair(0).unwrap();
+    let (r2, w2) = Pipe::pair(0).unwrap();
     assert_eq!(splice(end(&r1), end(&w1), 10), Err(Errno::EINVAL));
     assert_eq!(splice(end(&r1), end(&w2), 10), Err(Errno::EAGAIN));
     put(&w1, &pattern(10000, 0)).unwrap();
@@ -296,7 +298,7 @@ fn splice_between_pipes_and_tee() {
 
 #[test]
 fn splice_to_and_from_files() {
-    let (read, write) = Pipe::pair(0);
+    let (read, write) = Pipe::pair(0).unwrap();
     let (r, w) = (end(&read), end(&write));
     let data = pattern(100_000, 0);
     let mut source = SliceSource::new(&data);
