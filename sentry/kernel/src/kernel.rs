@@ -6,8 +6,8 @@ use crate::ipc::Ipc;
 use crate::process::Process;
 use crate::reactor::Reactor;
 use crate::result::{ExitStatus, Outcome};
-use crate::tree::Tree;
 use crate::seccomp::{self, enter::Then};
+use crate::tree::Tree;
 use crate::{Task, time};
 use chitin_abi::seccomp::AUDIT_ARCH_X86_64;
 use chitin_platform::Platform;
@@ -20,6 +20,8 @@ use std::sync::{Arc, OnceLock};
 /// A system call as the guest made it.
 #[derive(Clone, Copy, Debug)]
 pub struct SyscallArgs {
+    /// AUDIT_ARCH_*; calls of other architectures than x86-64 are not there, but filters see them.
+    pub arch: u32,
     pub nr: u64,
     pub args: [u64; 6],
     /// The address after the `syscall` instruction.
@@ -115,8 +117,8 @@ impl Kernel {
     /// A call that the task's filters let pass.
     pub(crate) fn dispatch_allowed(&self, task: &Arc<Task>, call: SyscallArgs) -> Outcome {
         match self.dispatch.get() {
-            Some(table) => table.call(task, call),
-            None => Outcome::error(chitin_abi::Errno::ENOSYS),
+            Some(table) if call.arch == AUDIT_ARCH_X86_64 => table.call(task, call),
+            _ => Outcome::error(chitin_abi::Errno::ENOSYS),
         }
     }
 

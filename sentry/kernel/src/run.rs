@@ -130,13 +130,13 @@ pub fn handle(kernel: &Arc<Kernel>, event: Event) {
             return;
         }
         run.state = State::Handling;
-        if let EventKind::Syscall { nr, args, ip } = event.kind {
-            run.call = Some(SyscallArgs { nr, args, ip });
+        if let EventKind::Syscall { arch, nr, args, ip } = event.kind {
+            run.call = Some(SyscallArgs { arch, nr, args, ip });
         }
     }
     match event.kind {
-        EventKind::Syscall { nr, args, ip } => {
-            let call = SyscallArgs { nr, args, ip };
+        EventKind::Syscall { arch, nr, args, ip } => {
+            let call = SyscallArgs { arch, nr, args, ip };
             task.in_syscall.store(nr, Ordering::Relaxed);
             let outcome = kernel.dispatch(&task, call);
             task.settle(outcome);

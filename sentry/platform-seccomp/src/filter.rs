@@ -11,10 +11,11 @@ use libc::sock_filter;
 const LD: u16 = 0x20; // BPF_LD | BPF_W | BPF_ABS
 const AND: u16 = 0x54;
 const JEQ: u16 = 0x15;
-const JGE: u16 = 0x35;
 const RET: u16 = 0x06;
 
 const ARCH: u32 = 4;
+pub const ARCH_X86_64: u32 = 0xc000_003e;
+const ARCH_I386: u32 = 0x4000_0003;
 const IP_LO: u32 = 8;
 const IP_HI: u32 = 12;
 
@@ -47,12 +48,13 @@ fn arg(n: u32, high: bool) -> u32 {
 pub fn program() -> Vec<sock_filter> {
     let mut p = vec![
         op(LD, ARCH, 0, 0),
-        op(JEQ, 0xc000_003e, 1, 0),
+        op(JEQ, ARCH_X86_64, 5, 0),
+        // i386: told, as a guest's own filters may have an opinion; never from the stub, nor from near it.
+        op(JEQ, ARCH_I386, 0, 2),
+        op(LD, IP_HI, 0, 0),
+        op(JEQ, (STUB_BASE >> 32) as u32, 0, 1),
         op(RET, RET_ENOSYS, 0, 0),
-        // x32 numbers, and -1.
-        op(LD, 0, 0, 0),
-        op(JGE, 0x4000_0000, 0, 1),
-        op(RET, RET_ENOSYS, 0, 0),
+        op(RET, RET_NOTIF, 0, 0),
     ];
     // From the stub's page?
     let park: Vec<(u32, u32)> = vec![

@@ -58,7 +58,8 @@ pub fn set_rip(w: &Window, uc: usize, v: u64) {
 /// Number, arguments and ip of the system call that the frame stopped at.
 pub fn syscall(w: &Window, uc: usize) -> (u64, [u64; 6], u64) {
     let g = |o: usize| w.get(uc + o);
-    (g(RAX), [g(104), g(112), g(136), g(56), g(40), g(48)], g(RIP))
+    // The host looks at the low half of the number.
+    (g(RAX) as i32 as u64, [g(104), g(112), g(136), g(56), g(40), g(48)], g(RIP))
 }
 
 /// What the kernel said about a fault: si_code, si_addr, trap number, error code.

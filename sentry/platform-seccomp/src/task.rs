@@ -209,8 +209,8 @@ impl Task {
                 st.frame = None;
                 st.nr = n.nr as u64;
                 st.args = n.args;
-                let (nr, args, ip) = (n.nr as u64, n.args, n.ip);
-                self.event(&mut st, EventKind::Syscall { nr, args, ip })
+                let (arch, nr, args, ip) = (n.arch, n.nr as u64, n.args, n.ip);
+                self.event(&mut st, EventKind::Syscall { arch, nr, args, ip })
             }
             Phase::Calls => {
                 self.listed_call(st, n, in_stub);
@@ -246,7 +246,8 @@ impl Task {
                 let (nr, args, ip) = frame::syscall(&st.win, uc);
                 st.nr = nr;
                 st.args = args;
-                self.event(&mut st, EventKind::Syscall { nr, args, ip })
+                let arch = crate::filter::ARCH_X86_64;
+                self.event(&mut st, EventKind::Syscall { arch, nr, args, ip })
             }
             (Phase::Running, BELL) => {
                 st.kicked = false;

@@ -93,8 +93,8 @@ pub struct Event {
 #[derive(Clone, Debug)]
 pub enum EventKind {
     /// A system call instruction. `ip` is the address after the instruction. Whether the task has a frame is told by
-    /// [`PlatformTask::has_frame`].
-    Syscall { nr: u64, args: [u64; 6], ip: u64 },
+    /// [`PlatformTask::has_frame`]. `arch` is an AUDIT_ARCH_* number: a guest can make calls of i386, too.
+    Syscall { arch: u32, nr: u64, args: [u64; 6], ip: u64 },
     /// A hardware exception; the task has a frame. Fields as in the siginfo the host made.
     Fault { signal: i32, code: i32, addr: u64, trap_no: u64, error_code: u64 },
     /// The answer to [`PlatformTask::interrupt`]; the task has a frame.

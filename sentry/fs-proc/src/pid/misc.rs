@@ -108,7 +108,7 @@ pub(super) fn schedstat(subject: &Subject, _opener: &Caller, out: &mut Vec<u8>) 
 pub(super) fn syscall(subject: &Subject, _opener: &Caller, out: &mut Vec<u8>) -> Shown {
     let task = subject.task()?;
     match task.parked_call() {
-        Some(SyscallArgs { nr, args, ip }) => {
+        Some(SyscallArgs { nr, args, ip, .. }) => {
             // A call without a frame has left the stack pointer in the guest's thread.
             let sp = task.platform().registers().map_or(0, |registers| registers.rsp);
             put!(out, "{nr}");

@@ -1,6 +1,5 @@
 //! A call's verdict, carried out (__seccomp_filter()).
 
-use chitin_abi::num::low32;
 use super::filter::Filter;
 use super::notify;
 use crate::kernel::SyscallArgs;
@@ -9,6 +8,7 @@ use crate::sysctl::Sysctls;
 use crate::{Task, exit, signal};
 use chitin_abi::Errno;
 use chitin_abi::nr::{SYS_exit, SYS_read, SYS_rt_sigreturn, SYS_write};
+use chitin_abi::num::low32;
 use chitin_abi::seccomp::*;
 use chitin_abi::siginfo::SigInfo;
 use chitin_abi::signal::{SIGKILL, SIGSYS, SYS_SECCOMP};
@@ -73,7 +73,7 @@ pub(crate) fn enter(task: &Arc<Task>, call: SyscallArgs, then: Then) -> Outcome 
 /// SECCOMP_MODE_STRICT: four calls, and SIGKILL for the thread that makes another one.
 fn strict(task: &Arc<Task>, call: SyscallArgs, then: Then) -> Outcome {
     const ALLOWED: [u64; 4] = [SYS_read, SYS_write, SYS_exit, SYS_rt_sigreturn];
-    if ALLOWED.contains(&call.nr) {
+    if call.arch == AUDIT_ARCH_X86_64 && ALLOWED.contains(&call.nr) {
         return then.go(task, call);
     }
     exit::kill_thread(task, ExitStatus::Signaled { signal: SIGKILL, core: false });
@@ -81,7 +81,12 @@ fn strict(task: &Arc<Task>, call: SyscallArgs, then: Then) -> Outcome {
 }
 
 fn data(call: SyscallArgs) -> SeccompData {
-    SeccompData { nr: low32(call.nr).cast_signed(), arch: AUDIT_ARCH_X86_64, instruction_pointer: call.ip, args: call.args }
+    SeccompData {
+        nr: low32(call.nr).cast_signed(),
+        arch: call.arch,
+        instruction_pointer: call.ip,
+        args: call.args,
+    }
 }
 
 /// An errno as the raw value of a call; 0 is a success.
