@@ -58,7 +58,8 @@ pub fn now_rfc3339() -> String {
     rfc3339(SystemTime::now())
 }
 
-fn rfc3339(time: SystemTime) -> String {
+/// A time as RFC 3339 in UTC with nanoseconds.
+pub fn rfc3339(time: SystemTime) -> String {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     let (seconds, nanoseconds) = (since.as_secs(), since.subsec_nanos());
     let (days, rest) = (seconds / 86_400, seconds % 86_400);

@@ -1,9 +1,9 @@
 //! `chitin create`: a container that waits for `start`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
-use oci_spec::runtime::Spec;
+use oci_spec::runtime::{Process, Spec};
 
 use crate::sandbox::console::Pty;
 use crate::sandbox::{Creation, Options, Sandbox};
@@ -50,21 +50,23 @@ impl Bundle {
 
     /// The pty of a container that nobody attends: its master goes to the console socket.
     pub fn detached_console(&self, spec: &Spec) -> Result<Option<Pty>> {
-        match (wants_terminal(spec), &self.console_socket) {
-            (true, None) => {
-                Err("cannot allocate tty if chitin will detach without setting console socket".into())
-            }
-            (false, Some(_)) => {
-                Err("cannot use console socket if chitin will not detach or allocate tty".into())
-            }
-            (false, None) => Ok(None),
-            (true, Some(socket)) => {
-                let pty = Pty::open(console_size(spec))?;
-                pty.send_master(socket)?;
-                Ok(Some(pty))
-            }
-        }
+        check_console(wants_terminal(spec), true, self.console_socket.as_deref())?;
+        let (Some(socket), Some(process)) = (&self.console_socket, spec.process()) else { return Ok(None) };
+        let pty = Pty::open(console_size(process))?;
+        pty.send_master(socket)?;
+        Ok(Some(pty))
     }
+}
+
+/// A terminal without anybody to attend it needs a console socket, and nothing else can use one.
+pub fn check_console(terminal: bool, detach: bool, socket: Option<&Path>) -> Result<()> {
+    if detach && terminal && socket.is_none() {
+        return Err("cannot allocate tty if chitin will detach without setting console socket".into());
+    }
+    if (!detach || !terminal) && socket.is_some() {
+        return Err("cannot use console socket if chitin will not detach or allocate tty".into());
+    }
+    Ok(())
 }
 
 pub fn wants_terminal(spec: &Spec) -> bool {
@@ -72,8 +74,8 @@ pub fn wants_terminal(spec: &Spec) -> bool {
 }
 
 /// The size that the configuration asks for.
-pub fn console_size(spec: &Spec) -> Option<nix::pty::Winsize> {
-    let size = spec.process().as_ref()?.console_size()?;
+pub fn console_size(process: &Process) -> Option<nix::pty::Winsize> {
+    let size = process.console_size().filter(|s| s.height() != 0 && s.width() != 0)?;
     let clamp = |n: u64| u16::try_from(n).unwrap_or(u16::MAX);
     Some(nix::pty::Winsize {
         ws_row: clamp(size.height()),

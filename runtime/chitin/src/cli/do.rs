@@ -11,7 +11,7 @@ use clap::Args;
 
 use super::Network;
 use crate::sandbox::console::{Pty, own_size};
-use crate::sandbox::foreground::{Signals, attend};
+use crate::sandbox::foreground::{Signals, Whole, attend};
 use crate::sandbox::{Creation, Options, Sandbox};
 use crate::spec::AdHoc;
 use crate::util::{Context, Result};
@@ -85,6 +85,6 @@ impl Do {
                 pid_file: None,
             },
         )?;
-        attend(&mut sandbox, &signals, master).map(ExitCode::from)
+        attend(&mut Whole::new(&mut sandbox), &signals, master).map(ExitCode::from)
     }
 }

@@ -27,17 +27,27 @@ impl Kill {
         let signal = signal::parse(&self.signal)?;
         let directory = Directory::find(&options.root, &self.id)?;
         let state = directory.state()?;
-        if state.status() == Status::Stopped {
-            // Nothing is left to be signalled, which is what --all asks for.
-            return if self.all { Ok(()) } else { Err("container not running".into()) };
-        }
         let request = Request::Signal { container: self.id, signal, all: self.all, pid: None };
-        let sent = Link::open(&directory).and_then(|mut link| link.order(&request));
+        match state.status() {
+            // Nothing is left to be signalled, which is what --all asks for.
+            Status::Stopped if self.all => return Ok(()),
+            Status::Stopped => return Err("container not running".into()),
+            // A frozen process can be killed, but cannot go before it is thawed; nor can it read what it is told.
+            Status::Paused if signal == libc::SIGKILL => {
+                let cgroups = directory.cgroups()?;
+                if !cgroups.is_empty() {
+                    cgroups.thaw()?;
+                }
+            }
+            Status::Paused => return Link::to(&directory, &state)?.post(&request),
+            _ => {}
+        }
+        let sent = Link::to(&directory, &state).and_then(|mut link| link.order(&request));
         match sent {
             Err(e) if signal == libc::SIGKILL => {
                 // A sentry that does not listen gets the signal itself.
                 crate::log::debug(&format!("killing the sentry: {e}"));
-                launch::kill_and_wait(&state.sentry, Duration::from_secs(10))
+                launch::kill_and_wait(state.init(), Duration::from_secs(10))
             }
             other => other,
         }

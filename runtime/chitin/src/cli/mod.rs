@@ -4,16 +4,22 @@
 //! Errors end the command with code 1 and one line through [`crate::log`]; `run` and `do` end with the container's
 //! exit code.
 
+mod checkpoint;
 mod create;
 mod delete;
 mod r#do;
+mod events;
+mod exec;
 mod features;
 mod kill;
 mod list;
+mod pause;
+mod ps;
 mod run;
 mod spec;
 mod start;
 mod state;
+mod update;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -110,12 +116,28 @@ enum Command {
     Create(create::Create),
     /// Run a created container's process
     Start(start::Start),
+    /// Run another process in a container
+    Exec(exec::Exec),
     /// Show a container's state as JSON
     State(state::Show),
     /// Send a signal to a container [default: SIGTERM]
     Kill(kill::Kill),
     /// Remove a container
     Delete(delete::Delete),
+    /// Stop a container's processes where they are
+    Pause(pause::Pause),
+    /// Let a paused container go on
+    Resume(pause::Resume),
+    /// Show a container's processes
+    Ps(ps::Ps),
+    /// Change a container's limits
+    Update(update::Update),
+    /// Show what a container uses, and when it runs out of memory
+    Events(events::Events),
+    /// Not supported yet
+    Checkpoint(checkpoint::Checkpoint),
+    /// Not supported yet
+    Restore(checkpoint::Restore),
     /// List containers
     List(list::List),
     /// Write a config.json to start from
@@ -196,9 +218,17 @@ fn dispatch(command: Command, options: Options) -> Result<ExitCode> {
         Command::Run(command) => command.run(&options),
         Command::Create(command) => command.run(&options).map(done),
         Command::Start(command) => command.run(&options).map(done),
+        Command::Exec(command) => Ok(command.run(&options)),
         Command::State(command) => command.run(&options).map(done),
         Command::Kill(command) => command.run(&options).map(done),
         Command::Delete(command) => command.run(&options).map(done),
+        Command::Pause(command) => command.run(&options).map(done),
+        Command::Resume(command) => command.run(&options).map(done),
+        Command::Ps(command) => command.run(&options).map(done),
+        Command::Update(command) => command.run(&options).map(done),
+        Command::Events(command) => command.run(&options).map(done),
+        Command::Checkpoint(command) => command.run(&options).map(done),
+        Command::Restore(command) => command.run().map(done),
         Command::List(command) => command.run(&options).map(done),
         Command::Spec(command) => command.run(options.rootless).map(done),
         Command::Features(command) => command.run().map(done),

@@ -4,9 +4,9 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::create::{Bundle, console_size, wants_terminal};
+use super::create::{Bundle, check_console, console_size, wants_terminal};
 use crate::sandbox::console::{Pty, own_size};
-use crate::sandbox::foreground::{Signals, attend};
+use crate::sandbox::foreground::{Signals, Whole, attend};
 use crate::sandbox::{Creation, Options, Sandbox};
 use crate::util::Result;
 
@@ -45,18 +45,16 @@ impl Run {
             Sandbox::create(options, creation)?.detach()?;
             return Ok(ExitCode::SUCCESS);
         }
-        if self.bundle.console_socket.is_some() {
-            return Err("cannot use console socket if chitin will not detach or allocate tty".into());
-        }
+        check_console(wants_terminal(&spec), false, self.bundle.console_socket.as_deref())?;
         let signals = Signals::catch()?;
         let mut master = None;
         if wants_terminal(&spec) {
-            let pty = Pty::open(console_size(&spec).or_else(own_size))?;
+            let pty = Pty::open(spec.process().as_ref().and_then(console_size).or_else(own_size))?;
             creation.terminal = Some(pty.slave);
             master = Some(pty.master);
         }
         let mut sandbox = Sandbox::create(options, creation)?;
-        let code = attend(&mut sandbox, &signals, master)?;
+        let code = attend(&mut Whole::new(&mut sandbox), &signals, master)?;
         if self.keep {
             sandbox.keep();
         }

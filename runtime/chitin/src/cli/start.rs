@@ -1,11 +1,12 @@
 //! `chitin start`: run the process of a created container.
 
-use chitin_control::{Request, Status};
+use chitin_control::Status;
 use clap::Args;
 
 use crate::container::Directory;
 use crate::sandbox::Options;
-use crate::sandbox::link::Link;
+use crate::sandbox::start::start;
+use crate::spec;
 use crate::util::Result;
 
 #[derive(Debug, Args)]
@@ -25,8 +26,7 @@ impl Start {
             }
             Status::Created | Status::Creating => {}
         }
-        Link::open(&directory)?.order(&Request::Start { container: self.id })?;
-        state.started = true;
-        state.save(directory.path())
+        let spec = spec::load(directory.path())?;
+        start(&directory, &mut state, &spec)
     }
 }

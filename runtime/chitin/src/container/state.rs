@@ -73,8 +73,17 @@ pub struct State {
     pub owner: u32,
     pub sentry: HostProcess,
     pub gofer: HostProcess,
+    /// Of a further container of a pod: the id of the container whose sentry runs it.
+    #[serde(default)]
+    pub sandbox: Option<String>,
+    /// Of a further container of a pod: the process that stands for it on the host and ends with it.
+    #[serde(default)]
+    pub stand_in: Option<HostProcess>,
     /// `start` was successful.
     pub started: bool,
+    /// `pause` was successful, and no `resume` since.
+    #[serde(default)]
+    pub paused: bool,
     /// Of `do`, or of a `run` in the foreground: nobody will ask for it after its end.
     pub ephemeral: bool,
 }
@@ -101,15 +110,23 @@ impl State {
         write_atomically(&directory.join(Self::FILE), &bytes)
     }
 
+    /// The host process that is the container's for engines: the sentry, or the one that stands for a further
+    /// container of a pod.
+    pub fn init(&self) -> &HostProcess {
+        self.stand_in.as_ref().unwrap_or(&self.sentry)
+    }
+
     pub fn is_alive(&self) -> bool {
-        self.sentry.is_alive()
+        self.init().is_alive()
     }
 
     pub fn status(&self) -> Status {
-        match (self.is_alive(), self.started) {
-            (false, _) => Status::Stopped,
-            (true, false) => Status::Created,
-            (true, true) => Status::Running,
+        // A paused sentry may be frozen, so it is never asked.
+        match (self.is_alive(), self.started, self.paused) {
+            (false, _, _) => Status::Stopped,
+            (true, _, true) => Status::Paused,
+            (true, false, false) => Status::Created,
+            (true, true, false) => Status::Running,
         }
     }
 
@@ -119,7 +136,7 @@ impl State {
         Shown {
             oci_version: &self.oci_version,
             id: &self.id,
-            pid: if status == Status::Stopped { 0 } else { self.sentry.pid },
+            pid: if status == Status::Stopped { 0 } else { self.init().pid },
             status,
             bundle: &self.bundle,
             rootfs: &self.rootfs,
@@ -155,7 +172,10 @@ mod tests {
             owner: 0,
             sentry,
             gofer: sentry,
+            sandbox: None,
+            stand_in: None,
             started,
+            paused: false,
             ephemeral: false,
         }
     }

@@ -1,8 +1,9 @@
-//! Staying with a container until it ends: `run` and `do`.
+//! Staying with a container (`run`, `do`) or with a process in one (`exec`) until it ends.
 //!
-//! Signals that we get are passed on to the container's init through the control socket. Both sandbox processes are
-//! in sessions of their own, so what is typed at our terminal signals us alone and reaches the container exactly
-//! once. With a pty of ours the user's terminal is raw and its bytes are relayed; then keys are the container's.
+//! Signals that we get are passed on: to a container's init through the control socket, to another process through the
+//! one that stands for it. All of these are in sessions of their own, so what is typed at our terminal signals us alone
+//! and reaches the guest exactly once. With a pty of ours the user's terminal is raw and its bytes are relayed; then
+//! keys are the guest's.
 
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -16,6 +17,7 @@ use nix::sys::wait::WaitStatus;
 
 use super::Sandbox;
 use super::console::{RawTerminal, copy_size};
+use super::launch::Child;
 use super::link::Link;
 use crate::util::{Context, Result};
 
@@ -38,16 +40,50 @@ pub struct Signals(SignalFd);
 
 impl Signals {
     pub fn catch() -> Result<Self> {
+        Self::all_but(&OWN)
+    }
+
+    /// Also those that are usually about ourselves: for a process that has none of its own.
+    pub fn catch_all() -> Result<Self> {
+        Self::all_but(&[])
+    }
+
+    fn all_but(own: &[Signal]) -> Result<Self> {
         let failed = || "cannot set up signals".to_owned();
         let mut set = SigSet::all();
-        for signal in OWN {
-            set.remove(signal);
+        for signal in own {
+            set.remove(*signal);
         }
         sigprocmask(SigmaskHow::SIG_BLOCK, Some(&set), None).context(failed)?;
         let fd =
             SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).context(failed)?;
         Ok(Self(fd))
     }
+
+    /// The next signal that is there, and whether the host's kernel sent it (and not somebody's kill(2)).
+    pub fn next(&self) -> Option<(i32, bool)> {
+        while let Ok(Some(info)) = self.0.read_signal() {
+            // A pipe that we wrote to without a reader.
+            if info.ssi_pid != std::process::id() || info.ssi_code > 0 {
+                return Some((i32::try_from(info.ssi_signo).unwrap_or(0), info.ssi_code > 0));
+            }
+        }
+        None
+    }
+
+    pub fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// Who is attended.
+pub trait Attended {
+    /// Readable at its end.
+    fn pidfd(&self) -> BorrowedFd<'_>;
+    /// Passes a signal on.
+    fn forward(&mut self, signal: i32);
+    /// Its exit code, once it has ended.
+    fn end(&mut self) -> Result<u8>;
 }
 
 /// The exit code of a process whose end is known.
@@ -59,8 +95,8 @@ pub fn exit_code(status: WaitStatus) -> u8 {
     }
 }
 
-/// Waits for the container's end and returns its exit code.
-pub fn attend(sandbox: &mut Sandbox, signals: &Signals, master: Option<OwnedFd>) -> Result<u8> {
+/// Waits for the end and returns the exit code.
+pub fn attend(attended: &mut dyn Attended, signals: &Signals, master: Option<OwnedFd>) -> Result<u8> {
     let stdin = std::io::stdin();
     let mut relay = match master {
         None => None,
@@ -72,11 +108,10 @@ pub fn attend(sandbox: &mut Sandbox, signals: &Signals, master: Option<OwnedFd>)
             Some(Relay::new(master, terminal.is_some())?).map(|relay| (relay, terminal))
         }
     };
-    let mut link = None;
     loop {
         let mut fds = vec![
-            PollFd::new(sandbox.sentry_pidfd(), PollFlags::POLLIN),
-            PollFd::new(signals.0.as_fd(), PollFlags::POLLIN),
+            PollFd::new(attended.pidfd(), PollFlags::POLLIN),
+            PollFd::new(signals.as_fd(), PollFlags::POLLIN),
         ];
         if let Some((relay, _)) = &relay {
             relay.interests(stdin.as_fd(), &mut fds);
@@ -88,14 +123,13 @@ pub fn attend(sandbox: &mut Sandbox, signals: &Signals, master: Option<OwnedFd>)
         let ready = |fd: &PollFd<'_>| fd.any().unwrap_or(true);
         let (ended, signalled) = (fds.first().is_some_and(ready), fds.get(1).is_some_and(ready));
         drop(fds);
-        while signalled && let Ok(Some(info)) = signals.0.read_signal() {
-            let signal = i32::try_from(info.ssi_signo).unwrap_or(0);
+        while signalled && let Some((signal, _)) = signals.next() {
             match &relay {
                 Some((relay, Some(_))) if signal == libc::SIGWINCH => {
                     copy_size(stdin.as_fd(), relay.master.as_fd());
                 }
                 _ if signal == libc::SIGWINCH || signal == libc::SIGURG => {}
-                _ => forward(sandbox, &mut link, signal),
+                _ => attended.forward(signal),
             }
         }
         if let Some((relay, _)) = &mut relay {
@@ -109,33 +143,69 @@ pub fn attend(sandbox: &mut Sandbox, signals: &Signals, master: Option<OwnedFd>)
         relay.drain();
     }
     drop(relay);
-    let status = sandbox.wait()?;
-    if let Some(what) = sandbox.disturbed() {
-        crate::log::error(&what);
-    }
-    Ok(exit_code(status))
+    attended.end()
 }
 
-/// Passes a signal on. If the sentry cannot be reached, a signal that asks for an end gets one.
-fn forward(sandbox: &Sandbox, link: &mut Option<Link>, signal: i32) {
-    let container = sandbox.state().id.clone();
-    // Keys reach all processes in front, not only the first one; a command of `do` has no terminal to see to that.
-    let all = sandbox.is_plain_command() && matches!(signal, libc::SIGINT | libc::SIGQUIT);
-    let request = Request::Signal { container, signal, all, pid: None };
-    let sent = match link {
-        Some(link) => link.order(&request),
-        None => sandbox.link().and_then(|mut new| {
-            let sent = new.order(&request);
-            *link = Some(new);
-            sent
-        }),
-    };
-    if let Err(e) = sent {
-        *link = None;
-        if [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT].contains(&signal) {
-            crate::log::warn(&format!("signal {signal} could not be passed on ({e}): killing the container"));
-            sandbox.kill();
+/// A sandbox of ours, with the connection that signals go over once there is one.
+#[derive(Debug)]
+pub struct Whole<'a> {
+    sandbox: &'a mut Sandbox,
+    link: Option<Link>,
+}
+
+impl<'a> Whole<'a> {
+    pub fn new(sandbox: &'a mut Sandbox) -> Self {
+        Self { sandbox, link: None }
+    }
+}
+
+impl Attended for Whole<'_> {
+    fn pidfd(&self) -> BorrowedFd<'_> {
+        self.sandbox.sentry_pidfd()
+    }
+
+    /// If the sentry cannot be reached, a signal that asks for an end gets one.
+    fn forward(&mut self, signal: i32) {
+        let container = self.sandbox.state().id.clone();
+        // Keys reach all processes in front, not only the first one; a command of `do` has no terminal to see to that.
+        let all = self.sandbox.is_plain_command() && matches!(signal, libc::SIGINT | libc::SIGQUIT);
+        let request = Request::Signal { container, signal, all, pid: None };
+        let sent = match &mut self.link {
+            Some(link) => link.order(&request),
+            None => self.sandbox.link().and_then(|new| self.link.insert(new).order(&request)),
+        };
+        if let Err(e) = sent {
+            self.link = None;
+            if [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT].contains(&signal) {
+                crate::log::warn(&format!(
+                    "signal {signal} could not be passed on ({e}): killing the container"
+                ));
+                self.sandbox.kill();
+            }
         }
+    }
+
+    fn end(&mut self) -> Result<u8> {
+        let status = self.sandbox.wait()?;
+        if let Some(what) = self.sandbox.disturbed() {
+            crate::log::error(&what);
+        }
+        Ok(exit_code(status))
+    }
+}
+
+/// The stand-in of a process in a container.
+impl Attended for Child {
+    fn pidfd(&self) -> BorrowedFd<'_> {
+        Child::pidfd(self)
+    }
+
+    fn forward(&mut self, signal: i32) {
+        self.signal(signal);
+    }
+
+    fn end(&mut self) -> Result<u8> {
+        self.wait().map(exit_code)
     }
 }
 

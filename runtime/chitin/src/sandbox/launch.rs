@@ -296,7 +296,12 @@ impl Child {
     }
 
     pub fn kill(&self) {
-        let _ = send_signal(self.pidfd.as_fd(), libc::SIGKILL);
+        self.signal(libc::SIGKILL);
+    }
+
+    /// Sends a signal, which does nothing once it has ended.
+    pub fn signal(&self, signal: i32) {
+        let _ = send_signal(self.pidfd.as_fd(), signal);
     }
 
     /// Waits for its end.
@@ -382,6 +387,44 @@ pub fn wait_gone(pidfd: BorrowedFd<'_>, patience: Duration) -> Result<bool> {
             Err(e) => return Err(format!("poll: {e}")),
         }
     }
+}
+
+/// Prepares a hook: a process group of its own, no signals blocked, and `namespaces`, where what it mounts stays.
+pub fn before_hook(command: &mut std::process::Command, namespaces: Option<&Vec<(OwnedFd, libc::c_int)>>) {
+    let join: Vec<(RawFd, libc::c_int)> =
+        namespaces.into_iter().flatten().map(|(fd, flag)| (fd.as_raw_fd(), *flag)).collect();
+    let enter = move || {
+        // SAFETY: integers only.
+        if unsafe { libc::setpgid(0, 0) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let mask = 0u64;
+        // SAFETY: the kernel's signal set is 8 bytes; an empty one unblocks all.
+        unsafe {
+            libc::syscall(
+                libc::SYS_rt_sigprocmask,
+                libc::SIG_SETMASK,
+                &raw const mask,
+                std::ptr::null::<u64>(),
+                8usize,
+            )
+        };
+        for (fd, flag) in &join {
+            // SAFETY: integers only.
+            if unsafe { libc::setns(*fd, *flag) } != 0 {
+                return Err(io::Error::last_os_error());
+            }
+        }
+        let null = std::ptr::null();
+        let how = libc::MS_REC | libc::MS_SLAVE;
+        // SAFETY: constant strings, and null where nothing is meant.
+        if !join.is_empty() && unsafe { libc::mount(null, c"/".as_ptr(), null, how, null.cast()) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(())
+    };
+    // SAFETY: the closure makes system calls only.
+    unsafe { std::os::unix::process::CommandExt::pre_exec(command, enter) };
 }
 
 /// The size of a terminal; `None` when `fd` is none.

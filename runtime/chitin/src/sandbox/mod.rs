@@ -6,10 +6,14 @@
 //! socket end and ends, and the directory without processes counts as a leftover.
 
 pub mod console;
+pub mod exec;
 pub mod foreground;
+pub mod hooks;
 pub mod launch;
 pub mod link;
 pub mod role;
+pub mod stand_in;
+pub mod start;
 
 use std::fs::{File, OpenOptions};
 use std::io::{PipeReader, PipeWriter, Read, Write, pipe};
@@ -25,12 +29,13 @@ use chitin_control::{
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use nix::sys::wait::WaitStatus;
-use oci_spec::runtime::Spec;
+use oci_spec::runtime::{Hooks, Spec};
 
 use crate::cgroup::{self, Cgroups};
 use crate::container::{Directory, HostProcess, State};
 use crate::spec::{self, Plan};
 use crate::util::{Context, Result, dev_null, duplicate, now_rfc3339, write_atomically};
+use hooks::{Kind, Told};
 use launch::{Child, Role};
 
 /// How long a sandbox may take to become ready.
@@ -80,20 +85,44 @@ pub struct Creation<'a> {
     pub pid_file: Option<&'a Path>,
 }
 
+impl Creation<'_> {
+    /// The sentry runs init as soon as it can; hooks that come between are run by us.
+    fn starts_at_once(&self) -> bool {
+        self.start && Kind::StartContainer.of(self.spec.hooks().as_ref()).is_empty()
+    }
+
+    /// There are hooks of the time of creation.
+    fn has_hooks(&self) -> bool {
+        let hooks = self.spec.hooks().as_ref();
+        [Kind::Prestart, Kind::CreateRuntime, Kind::CreateContainer].iter().any(|k| !k.of(hooks).is_empty())
+    }
+}
+
 /// A state directory that is removed on drop, unless it is kept.
 #[derive(Debug)]
-struct Reserved(Option<Directory>);
+struct Reserved {
+    directory: Option<Directory>,
+    /// Once hooks have begun: the poststop hooks, which follow the removal.
+    farewell: Option<(Hooks, Told)>,
+}
 
 impl Reserved {
     fn keep(&mut self) -> Option<Directory> {
-        self.0.take()
+        self.directory.take()
+    }
+
+    fn directory(&self) -> Result<&Directory> {
+        self.directory.as_ref().ok_or_else(|| "the state directory is gone".into())
     }
 }
 
 impl Drop for Reserved {
     fn drop(&mut self) {
-        if let Some(directory) = self.0.take() {
+        if let Some(directory) = self.directory.take() {
             let _ = directory.remove();
+            if let Some((hooks, told)) = self.farewell.take() {
+                hooks::run_leniently(Kind::Poststop, Some(&hooks), &told.stopped());
+            }
         }
     }
 }
@@ -118,18 +147,21 @@ impl Sandbox {
         let directory = Directory::create(&options.root, creation.id)?;
         let listener = link::listen(&directory);
         let path = directory.path().to_owned();
-        let reserved = Reserved(Some(directory));
+        let mut reserved = Reserved { directory: Some(directory), farewell: None };
         let listener = listener?;
+        spec::store(creation.spec, &path)?;
         let cgroups = make_cgroups(options, creation.id, &plan, creation.spec, &reserved)?;
         let rootfs = plan.rootfs.clone();
         let mut launched = launch(options, &creation, plan, listener.as_fd(), cgroups.as_ref())?;
+        run_creation_hooks(options, &creation, &mut launched, &mut reserved)?;
+        launched.sentry.go()?;
         drop(listener);
         // While nobody has waited for them: a short command may have ended before its report is read.
         let (sentry, gofer) =
             (HostProcess::of(launched.sentry.pid())?, HostProcess::of(launched.gofer.pid())?);
         launched.wait_ready()?;
 
-        let state = State {
+        let mut state = State {
             oci_version: creation.spec.version().clone(),
             id: creation.id.to_owned(),
             bundle: creation.bundle.to_owned(),
@@ -139,16 +171,22 @@ impl Sandbox {
             owner: nix::unistd::geteuid().as_raw(),
             sentry,
             gofer,
-            started: creation.start,
+            sandbox: None,
+            stand_in: None,
+            started: creation.starts_at_once(),
+            paused: false,
             ephemeral: creation.ephemeral,
         };
         state.save(&path)?;
         if let Some(path) = creation.pid_file {
             write_atomically(path, launched.sentry.pid().to_string().as_bytes())?;
         }
-        if let Some(directory) = &reserved.0 {
-            directory.unlock()?;
+        if creation.starts_at_once() {
+            start::started(&state, creation.spec);
+        } else if creation.start {
+            start::start(reserved.directory()?, &mut state, creation.spec)?;
         }
+        reserved.directory()?.unlock()?;
         Ok(Self { launched, cgroups, reserved, state, plain_command: creation.plain_command })
     }
 
@@ -166,7 +204,7 @@ impl Sandbox {
 
     /// A connection to the sentry.
     pub fn link(&self) -> Result<link::Link> {
-        link::Link::open(self.reserved.0.as_ref().ok_or("the state directory is gone")?)
+        link::Link::open(self.reserved.directory()?)
     }
 
     pub fn kill(&self) {
@@ -223,12 +261,37 @@ impl Sandbox {
     }
 }
 
-/// Ends what is left of a container's processes and removes everything that was made for it.
+/// Ends what is left of a container's processes, removes everything that was made for it and runs its poststop hooks.
 pub fn clean_up(directory: Directory, state: &State) -> Result<()> {
     launch::kill_and_wait(&state.sentry, KILL_PATIENCE)?;
     launch::kill_and_wait(&state.gofer, KILL_PATIENCE)?;
+    let spec = spec::load(directory.path());
     // The cgroups, too: all of them were noted there.
-    directory.remove()
+    directory.remove()?;
+    let hooks = spec.ok().and_then(|s| s.hooks().clone());
+    hooks::run_leniently(Kind::Poststop, hooks.as_ref(), &Told::of(state, "stopped"));
+    Ok(())
+}
+
+/// The hooks that run while the two processes exist and wait, and the gofer's start after them.
+fn run_creation_hooks(
+    options: &Options,
+    creation: &Creation<'_>,
+    launched: &mut Launched,
+    reserved: &mut Reserved,
+) -> Result<()> {
+    let Some(hooks) = creation.spec.hooks() else { return Ok(()) };
+    let (gofer, sentry) = (launched.gofer.pid(), launched.sentry.pid());
+    let told = Told::creating(creation.id, creation.spec, creation.bundle, sentry);
+    reserved.farewell = Some((hooks.clone(), told.clone()));
+    if !creation.has_hooks() {
+        return Ok(());
+    }
+    hooks::run(Kind::Prestart, Some(hooks), &told, None)?;
+    hooks::run(Kind::CreateRuntime, Some(hooks), &told, None)?;
+    let namespaces = hooks::container_namespaces(gofer, sentry, options.rootless)?;
+    hooks::run(Kind::CreateContainer, Some(hooks), &told, Some(&namespaces))?;
+    launched.gofer.go()
 }
 
 fn make_cgroups(
@@ -246,10 +309,7 @@ fn make_cgroups(
         rootless: options.rootless,
         resources: spec.linux().as_ref().and_then(|l| l.resources().as_ref()),
     };
-    Cgroups::create(&request, &mut |lines| match &reserved.0 {
-        Some(directory) => directory.note_cgroups(lines),
-        None => Ok(()),
-    }).map(Some)
+    Cgroups::create(&request, &mut |lines| reserved.directory()?.note_cgroups(lines)).map(Some)
 }
 
 /// The two processes, while or after they become ready.
@@ -333,7 +393,10 @@ fn launch(
     if let Some(cgroups) = cgroups {
         cgroups.add(gofer.pid())?;
     }
-    gofer.go()?;
+    // Hooks may still change what it will see (see `run_creation_hooks`).
+    if !creation.has_hooks() {
+        gofer.go()?;
+    }
 
     let mut container = plan.container;
     container.plain_command = creation.plain_command;
@@ -355,7 +418,7 @@ fn launch(
         hostname: container.hostname.clone().unwrap_or_else(host_name),
         domainname: container.domainname.clone().unwrap_or_else(|| "(none)".into()),
         cpus: cpus(),
-        start: creation.start,
+        start: creation.starts_at_once(),
         containers: vec![container],
         fds: SandboxFds {
             control: control.as_raw_fd(),
@@ -379,7 +442,7 @@ fn launch(
         boot.debug_log_fd,
         overlay_dir.as_ref().map(AsRawFd::as_raw_fd),
     ];
-    let mut sentry = launch::spawn(
+    let sentry = launch::spawn(
         exe.as_fd(),
         &Role {
             name: c"sentry",
@@ -408,7 +471,6 @@ fn launch(
     {
         crate::log::warn(&format!("process.oomScoreAdj: cannot set {adj}: {e}"));
     }
-    sentry.go()?;
     Ok(Launched { sentry, gofer, lifeline: lifeline_write, ready: Some(ready_read), gofer_says: says_read })
 }
 

@@ -1,6 +1,6 @@
-//! The other side of a launch: this binary running as the gofer or as the sentry.
+//! The other side of a launch: this binary running as the gofer, the sentry or a stand-in.
 //!
-//! Reached before the command line is parsed, by `chitin gofer|sentry --config-fd=N ID`. Both find their
+//! Reached before the command line is parsed, by `chitin gofer|sentry|stand-in --config-fd=N ID`. All find their
 //! configuration in the memfd N and everything else in descriptors that it names.
 
 use std::fs::File;
@@ -14,6 +14,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::launch::own_fd;
+use super::stand_in;
 use crate::spec::GoferRoot;
 use crate::util::{Context, Result};
 
@@ -29,11 +30,21 @@ pub struct GoferBoot {
 
 /// A memfd with `value` in it, to be inherited.
 pub fn config_memfd<T: Serialize>(value: &T) -> Result<OwnedFd> {
-    let failed = || "cannot pass the configuration on".to_owned();
-    let mut file = File::from(memfd_create(c"chitin-config", MFdFlags::MFD_CLOEXEC).context(failed)?);
-    file.write_all(&serde_json::to_vec(value).context(failed)?).context(failed)?;
-    file.rewind().context(failed)?;
+    let mut file = empty_memfd()?;
+    fill_memfd(&mut file, value)?;
     Ok(file.into())
+}
+
+/// One that is inherited before its content is known, and filled before the process runs.
+pub fn empty_memfd() -> Result<File> {
+    let file = memfd_create(c"chitin-config", MFdFlags::MFD_CLOEXEC);
+    file.map(File::from).context(|| "cannot pass the configuration on".to_owned())
+}
+
+pub fn fill_memfd<T: Serialize>(file: &mut File, value: &T) -> Result<()> {
+    let failed = || "cannot pass the configuration on".to_owned();
+    file.write_all(&serde_json::to_vec(value).context(failed)?).context(failed)?;
+    file.rewind().context(failed)
 }
 
 fn read_config<T: DeserializeOwned>(argument: Option<&str>) -> Result<T> {
@@ -52,6 +63,7 @@ pub fn run(arguments: &[String]) -> Option<ExitCode> {
     let outcome = match role {
         Some("sentry") => read_config::<BootConfig>(config).map(chitin_sentry::run),
         Some("gofer") => read_config::<GoferBoot>(config).and_then(gofer).map(|()| ExitCode::SUCCESS),
+        Some("stand-in") => read_config::<stand_in::Boot>(config).and_then(stand_in::run),
         _ => return None,
     };
     Some(outcome.unwrap_or_else(|e| {

@@ -93,6 +93,13 @@ pub fn check(spec: &Spec, bundle: &Path) -> Result<Vec<String>> {
     }
 }
 
+/// Checks a process that `exec` adds. Returns all errors in one line.
+pub fn process(process: &Process) -> Result<()> {
+    let mut found = Findings::default();
+    check_process(process, &mut found);
+    if found.errors.is_empty() { Ok(()) } else { Err(found.errors.join("; ")) }
+}
+
 fn check_process(process: &Process, f: &mut Findings) {
     match process.args() {
         Some(args) if !args.is_empty() => {
@@ -211,6 +218,8 @@ fn check_mount(path: &str, mount: &Mount, bundle: &Path, f: &mut Findings) {
 }
 
 fn check_hooks(hooks: &Hooks, f: &mut Findings) {
+    // Deprecated for whoever writes configurations, not for us.
+    #[allow(deprecated)]
     let prestart = hooks.prestart();
     let kinds = [
         ("prestart", prestart),
@@ -221,8 +230,24 @@ fn check_hooks(hooks: &Hooks, f: &mut Findings) {
         ("poststop", hooks.poststop()),
     ];
     for (name, hooks) in kinds {
-        if hooks.as_ref().is_some_and(|h| !h.is_empty()) {
-            f.error(format!("hooks.{name}"), "hooks are not supported; remove them from the configuration");
+        for (index, hook) in hooks.iter().flatten().enumerate() {
+            let path = format!("hooks.{name}[{index}]");
+            if !hook.path().is_absolute() {
+                f.error(
+                    format!("{path}.path"),
+                    format!("{:?} must be an absolute path", hook.path().display()),
+                );
+            }
+            no_nul(&format!("{path}.path"), &hook.path().to_string_lossy(), f);
+            for (at, text) in hook.args().iter().flatten().enumerate() {
+                no_nul(&format!("{path}.args[{at}]"), text, f);
+            }
+            for (at, text) in hook.env().iter().flatten().enumerate() {
+                no_nul(&format!("{path}.env[{at}]"), text, f);
+            }
+            if hook.timeout().is_some_and(|t| t <= 0) {
+                f.error(format!("{path}.timeout"), "must be greater than zero");
+            }
         }
     }
 }
@@ -367,7 +392,9 @@ mod tests {
         let shifted = json!([{"containerID": 0, "hostID": 100000, "size": 65536}]);
         complains("/linux/uidMappings", shifted, "linux.uidMappings[0]");
         complains("/linux/cgroupsPath", json!("/a/../../b"), "linux.cgroupsPath");
-        complains("/hooks", json!({"prestart": [{"path": "/bin/true"}]}), "hooks.prestart");
+        complains("/hooks", json!({"prestart": [{"path": "bin/true"}]}), "hooks.prestart[0].path");
+        let eternal = json!({"poststop": [{"path": "/bin/true"}, {"path": "/bin/true", "timeout": 0}]});
+        complains("/hooks", eternal, "hooks.poststop[1].timeout");
     }
 
     #[test]

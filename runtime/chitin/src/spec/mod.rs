@@ -5,6 +5,7 @@
 
 mod build;
 mod check;
+mod exec;
 mod resources;
 mod translate;
 
@@ -16,7 +17,8 @@ use oci_spec::runtime::Spec;
 
 pub use build::{ALL_CAPABILITIES, AdHoc, template};
 pub use check::check;
-pub use translate::{GoferRoot, Plan, translate};
+pub use exec::{ExecFlags, from_file as exec_from_file, from_flags as exec_from_flags};
+pub use translate::{GoferRoot, Plan, process_config, translate};
 
 use crate::util::{Context, Result};
 
@@ -41,6 +43,12 @@ pub fn load(bundle: &Path) -> Result<Spec> {
         return Err(format!("{} is larger than {MAX_SIZE} bytes", path.display()));
     }
     parse(&text)
+}
+
+/// Keeps a container's configuration in its state directory, where [`load`] finds it: the bundle may change or go.
+pub fn store(spec: &Spec, directory: &Path) -> Result<()> {
+    let text = serde_json::to_vec(spec).context(|| "cannot encode the configuration".into())?;
+    crate::util::write_atomically(&directory.join("config.json"), &text)
 }
 
 fn parse(text: &[u8]) -> Result<Spec> {

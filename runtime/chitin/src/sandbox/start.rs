@@ -1,0 +1,34 @@
+//! Running the process of a created container, with the hooks around it.
+
+use std::time::Duration;
+
+use chitin_control::Request;
+use oci_spec::runtime::Spec;
+
+use super::hooks::{self, Kind, Told};
+use super::launch;
+use super::link::Link;
+use crate::container::{Directory, State};
+use crate::util::Result;
+
+const KILL_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Starts it. A startContainer hook that fails ends the container.
+pub fn start(directory: &Directory, state: &mut State, spec: &Spec) -> Result<()> {
+    if let Err(e) = hooks::run_inside(directory, state, spec) {
+        if let Err(also) = launch::kill_and_wait(state.init(), KILL_PATIENCE) {
+            crate::log::warn(&also);
+        }
+        return Err(e);
+    }
+    Link::to(directory, state)?.order(&Request::Start { container: state.id.clone() })?;
+    state.started = true;
+    state.save(directory.path())?;
+    started(state, spec);
+    Ok(())
+}
+
+/// What follows a start that was successful.
+pub fn started(state: &State, spec: &Spec) {
+    hooks::run_leniently(Kind::Poststart, spec.hooks().as_ref(), &Told::of(state, "running"));
+}
