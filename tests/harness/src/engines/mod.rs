@@ -3,6 +3,9 @@
 //! The runtime they call is the engine under test (`CHITIN_TEST_ENGINE=runc|crun` proves the flows).
 
 pub mod containerd;
+pub mod cri;
+pub mod docker;
+pub mod podman;
 pub mod pty;
 pub mod world;
 

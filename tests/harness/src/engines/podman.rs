@@ -1,0 +1,57 @@
+//! Podman with a root, run root and temporary directory of its own, in a private world; conmon drives the runtime.
+
+use std::process::Command;
+use std::time::Duration;
+
+use crate::engine::Engine;
+use crate::engines::world::{Cgroups, World};
+use crate::engines::{image, runtime, which};
+use crate::run::{self, Outcome};
+
+const LIMIT: Duration = Duration::from_secs(90);
+
+#[derive(Debug)]
+pub struct Podman {
+    pub world: World,
+}
+
+impl Podman {
+    pub fn start(name: &str) -> Result<Podman, String> {
+        for program in ["podman", "conmon"] {
+            which(program).ok_or(format!("{program} is not installed (tests/rootfs/packages does it)"))?;
+        }
+        let world = World::start(name, Cgroups::for_engine(Engine::under_test()))?;
+        let p = Podman { world };
+        // No network configuration exists here, and none is looked for.
+        std::fs::create_dir_all(p.world.dir.join("net")).map_err(|e| format!("net: {e}"))?;
+        let text = "[containers]\nnetns = \"none\"\n[engine]\nevents_logger = \"file\"\n";
+        std::fs::write(p.world.dir.join("containers.conf"), text)
+            .map_err(|e| format!("containers.conf: {e}"))?;
+        let policy = r#"{"default":[{"type":"insecureAcceptAnything"}]}"#;
+        std::fs::write(p.world.dir.join("policy.json"), policy).map_err(|e| format!("policy.json: {e}"))?;
+        let o = p.podman(&["load", "-i", &image("busybox")?.to_string_lossy()]);
+        if o.code != Some(0) {
+            return Err(format!("podman load: {}", o.brief()));
+        }
+        Ok(p)
+    }
+
+    pub fn command(&self, args: &[&str]) -> Command {
+        let dir = &self.world.dir;
+        let mut c = self.world.command("podman");
+        c.arg("--root").arg(dir.join("root")).args([
+            "--runroot",
+            "/run/podman-run",
+            "--tmpdir",
+            "/run/podman-tmp",
+        ]);
+        c.args(["--storage-driver=vfs", "--cgroup-manager=cgroupfs"]);
+        c.arg("--network-config-dir").arg(dir.join("net")).arg("--runtime").arg(runtime()).args(args);
+        c.env("CONTAINERS_CONF", dir.join("containers.conf")).env("HOME", dir).env_remove("XDG_RUNTIME_DIR");
+        c
+    }
+
+    pub fn podman(&self, args: &[&str]) -> Outcome {
+        run::quick(self.command(args), LIMIT)
+    }
+}
