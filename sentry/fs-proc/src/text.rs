@@ -5,11 +5,12 @@
 //! made anew for each read.
 
 use chitin_abi::Errno;
+use chitin_abi::poll::*;
 use chitin_mm::{Sink, Source};
-use chitin_vfs::{Caller, FileOps, WriteAt, Written};
+use chitin_vfs::{Caller, FileOps, MountNs, PollTable, WriteAt, Written};
 use parking_lot::Mutex;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 /// The most bytes of snapshots kept by open files.
 const KEPT_MAX: usize = 32 << 20;
@@ -26,6 +27,10 @@ pub(crate) trait Text: Send + Sync + 'static {
     /// Whether poll and epoll take it.
     fn pollable(&self) -> bool {
         false
+    }
+    /// The mounts it shows: poll tells of their changes since the last time it did.
+    fn mounts(&self) -> Option<Arc<MountNs>> {
+        None
     }
 }
 
@@ -53,11 +58,17 @@ pub(crate) struct TextFile<T> {
     text: T,
     opener: Caller,
     snapshot: Mutex<Option<Snapshot>>,
+    /// With the number of the last change that poll told of.
+    mounts: Option<(Arc<MountNs>, AtomicU64)>,
 }
 
 impl<T: Text> TextFile<T> {
     pub(crate) fn open(text: T, opener: &Caller) -> Arc<dyn FileOps> {
-        Arc::new(TextFile { text, opener: opener.clone(), snapshot: Mutex::default() })
+        let mounts = text.mounts().map(|ns| {
+            let changes = AtomicU64::new(ns.changes());
+            (ns, changes)
+        });
+        Arc::new(TextFile { text, opener: opener.clone(), snapshot: Mutex::default(), mounts })
     }
 
     fn make(&self) -> Result<Vec<u8>, Errno> {
@@ -121,5 +132,15 @@ impl<T: Text> FileOps for TextFile<T> {
     }
     fn pollable(&self) -> bool {
         self.text.pollable()
+    }
+    fn poll(&self, table: Option<&mut PollTable>) -> u32 {
+        let Some((ns, told)) = &self.mounts else { return POLLIN | POLLOUT | POLLRDNORM | POLLWRNORM };
+        if let Some(table) = table {
+            table.add(&ns.changed);
+        }
+        // mounts_poll()
+        let changes = ns.changes();
+        let news = if told.swap(changes, Ordering::AcqRel) != changes { POLLERR | POLLPRI } else { 0 };
+        POLLIN | POLLRDNORM | news
     }
 }

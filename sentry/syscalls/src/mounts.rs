@@ -1,6 +1,4 @@
 //! Working directory, root directory and mounts (fs/namespace.c).
-//!
-//! Propagation is kept and shown; mounts do not spread by it.
 
 use crate::{Args, done, unit};
 use chitin_abi::Errno;
@@ -13,7 +11,7 @@ use chitin_mm::Mm;
 use chitin_vfs::creds::MAY_EXEC;
 use chitin_vfs::factory::FileSystems;
 use chitin_vfs::walk::Walk;
-use chitin_vfs::{Context, FileKind, Mount, Path};
+use chitin_vfs::{Context, FileKind, Mount, Path, Propagation};
 use std::sync::Arc;
 
 pub(crate) fn getcwd(task: &Arc<Task>, args: Args) -> Outcome {
@@ -137,26 +135,14 @@ fn mount_flags(flags: u64, old: Option<u32>) -> u32 {
 }
 
 /// do_change_type(): exactly one kind, and of other flags only MS_REC and MS_SILENT.
-fn propagation_kind(flags: u64) -> Result<u32, Errno> {
-    let kind = flags & PROPAGATION;
-    if flags & !(MS_REC | MS_SILENT | PROPAGATION) != 0 || !kind.is_power_of_two() {
-        return Err(Errno::EINVAL);
+fn propagation_kind(flags: u64) -> Result<Propagation, Errno> {
+    match flags & !(MS_REC | MS_SILENT) {
+        MS_SHARED => Ok(Propagation::Shared),
+        MS_SLAVE => Ok(Propagation::Slave),
+        MS_PRIVATE => Ok(Propagation::Private),
+        MS_UNBINDABLE => Ok(Propagation::Unbindable),
+        _ => Err(Errno::EINVAL),
     }
-    Ok(kind as u32)
-}
-
-/// The mounts at and below `top`.
-fn with_children(ctx: &Context, top: &Arc<Mount>) -> Vec<Arc<Mount>> {
-    let mut found = vec![top.clone()];
-    for mount in ctx.ns.mounts() {
-        let inside = mount
-            .mountpoint()
-            .is_some_and(|point| found.iter().any(|known| Arc::ptr_eq(known, &point.mount)));
-        if inside && !found.iter().any(|known| Arc::ptr_eq(known, &mount)) {
-            found.push(mount);
-        }
-    }
-    found
 }
 
 fn is_dir(path: &Path) -> bool {
@@ -225,24 +211,11 @@ pub(crate) fn mount(task: &Arc<Task>, args: Args) -> Outcome {
         }
         if flags & MS_BIND != 0 {
             let from = other(&ctx, source, true)?;
-            if from.mount.propagation() == MS_UNBINDABLE as u32 {
-                return Err(Errno::EINVAL);
-            }
             matches(is_dir(&from), &point)?;
             return ctx.ns.bind(&from, point, flags & MS_REC != 0);
         }
         if flags & PROPAGATION != 0 {
-            let kind = propagation_kind(flags)?;
-            if !point.is_mount_root() {
-                return Err(Errno::EINVAL);
-            }
-            let mounts = if flags & MS_REC != 0 {
-                with_children(&ctx, &point.mount)
-            } else {
-                vec![point.mount.clone()]
-            };
-            mounts.iter().for_each(|mount| mount.set_propagation(kind));
-            return Ok(());
+            return ctx.ns.set_propagation(&point, propagation_kind(flags)?, flags & MS_REC != 0);
         }
         if flags & MS_MOVE != 0 {
             let from = other(&ctx, source, true)?;
@@ -352,7 +325,7 @@ mod tests {
 
     #[test]
     fn kinds_of_propagation() {
-        assert_eq!(propagation_kind(MS_PRIVATE | MS_REC), Ok(MS_PRIVATE as u32));
+        assert_eq!(propagation_kind(MS_PRIVATE | MS_REC), Ok(Propagation::Private));
         assert_eq!(propagation_kind(MS_PRIVATE | MS_SHARED), Err(Errno::EINVAL));
         assert_eq!(propagation_kind(MS_SHARED | MS_RDONLY), Err(Errno::EINVAL));
     }

@@ -62,6 +62,6 @@ pub use inode::{
     AnonInode, DirEntry, DirSink, Directory, FileSystem, Inode, InodeState, LinkTarget, NewInode, NewKind,
     Xattrs,
 };
-pub use mount::{Mount, MountNs};
+pub use mount::{Mount, MountNs, Propagation};
 pub use wait::{PollTable, WaitQueue};
 pub use walk::{Caller, Context, Vfs};

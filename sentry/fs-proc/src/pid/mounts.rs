@@ -103,10 +103,14 @@ pub(super) fn mountinfo(subject: &Subject, _opener: &Caller, out: &mut Vec<u8>) 
         escape(out, &at, SPECIAL);
         out.push(b' ');
         flags(&mount, out);
-        match u64::from(mount.propagation()) {
-            MS_SHARED => put!(out, " shared:{}", mount.id()),
-            MS_UNBINDABLE => put!(out, " unbindable"),
-            _ => {}
+        if let Some(group) = mount.peer_group() {
+            put!(out, " shared:{group}");
+        }
+        if let Some(group) = mount.master_group() {
+            put!(out, " master:{group}");
+        }
+        if mount.is_unbindable() {
+            put!(out, " unbindable");
         }
         put!(out, " - {} ", mount.fs().fs_type());
         source(&mount, out);

@@ -10,7 +10,7 @@ use chitin_abi::fcntl::{O_ACCMODE, O_RDONLY};
 use chitin_abi::num::low32;
 use chitin_abi::stat::{S_IRWXU, S_IXUSR};
 use chitin_vfs::{
-    Attr, Caller, Directory, FileKind, FileOps, Inode, InodeState, LinkTarget, NewInode, SetAttr,
+    Attr, Caller, Directory, FileKind, FileOps, Inode, InodeState, LinkTarget, MountNs, NewInode, SetAttr,
 };
 use std::sync::Arc;
 
@@ -231,6 +231,12 @@ impl Text for PidText {
 
     fn pollable(&self) -> bool {
         matches!(self.0.node, PidNode::Entry(entry, _) if entry.name.starts_with("mount"))
+    }
+    fn mounts(&self) -> Option<Arc<MountNs>> {
+        if !self.pollable() {
+            return None;
+        }
+        Some(self.0.subject(Errno::ESRCH).ok()?.task?.fs().ns())
     }
 }
 
