@@ -16,7 +16,7 @@ use chitin_vfs::factory::Memfds;
 use chitin_vfs::ops::{OpenHow as HowToOpen, Opened};
 use chitin_vfs::pipe::{Pipe, PipeUser};
 use chitin_vfs::walk::Walk;
-use chitin_vfs::{Context, File, FileKind, Inode, Path};
+use chitin_vfs::{Context, Creds, File, FileKind, Inode, Path};
 use std::sync::Arc;
 
 const O_PATH_FLAGS: u32 = O_DIRECTORY | O_NOFOLLOW | O_PATH | O_CLOEXEC;
