@@ -11,6 +11,7 @@ mod r#do;
 mod events;
 mod exec;
 mod features;
+mod globals;
 mod kill;
 mod list;
 mod pause;
@@ -24,84 +25,23 @@ mod update;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use chitin_control::{LogFormat, NetworkMode, OverlayMode, PlatformChoice};
-use clap::{Parser, Subcommand, ValueEnum};
+use chitin_control::LogFormat;
+use clap::{Parser, Subcommand};
 
-use crate::sandbox::{Options, OverlayMedium};
+pub use self::globals::Network;
+use self::globals::{Format, Globals};
+use crate::sandbox::Options;
 use crate::util::{Context, Result};
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Format {
-    Text,
-    Json,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Platform {
-    Auto,
-    Seccomp,
-    Ptrace,
-    Kvm,
-}
-
-/// Whose network a container sees.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub enum Network {
-    Sandbox,
-    Host,
-    None,
-}
-
-impl From<Network> for NetworkMode {
-    fn from(network: Network) -> Self {
-        match network {
-            Network::Sandbox => NetworkMode::Sandbox,
-            Network::Host => NetworkMode::Host,
-            Network::None => NetworkMode::None,
-        }
-    }
-}
 
 /// An OCI runtime whose containers run on a Linux kernel in user space.
 #[derive(Debug, Parser)]
 #[command(name = "chitin", version = version(), arg_required_else_help = true, disable_help_subcommand = false)]
 struct Cli {
-    /// Directory of the containers' state [default: /run/chitin for root, else $XDG_RUNTIME_DIR/chitin]
-    #[arg(long, value_name = "DIR")]
-    root: Option<PathBuf>,
-    /// Append messages to this file instead of standard error
+    /// Read other settings from this file [default: /etc/chitin/config.toml, if it is there]
     #[arg(long, value_name = "FILE")]
-    log: Option<PathBuf>,
-    /// Format of messages
-    #[arg(long, value_enum, default_value = "text")]
-    log_format: Format,
-    /// Say more
-    #[arg(long)]
-    debug: bool,
-    /// Where sentry and gofer write their logs (%ID% stands for the container's id)
-    #[arg(long, value_name = "FILE")]
-    debug_log: Option<PathBuf>,
-    /// How guest code is run
-    #[arg(long, value_enum, default_value = "auto")]
-    platform: Platform,
-    /// Whose network containers see
-    #[arg(long, value_enum, default_value = "sandbox")]
-    network: Network,
-    /// Copy-on-write: none, root or all, then where writes go (:memory or :dir=PATH)
-    #[arg(long, default_value = "root:memory", value_parser = parse_overlay)]
-    overlay: (OverlayMode, OverlayMedium),
-    /// Log every guest syscall (to --debug-log)
-    #[arg(long)]
-    strace: bool,
-    /// Run without privileges on the host: auto (when not root), true or false
-    #[arg(long, default_value = "auto", value_parser = ["auto", "true", "false"])]
-    rootless: String,
-    /// linux.cgroupsPath is slice:prefix:name
-    #[arg(long)]
-    systemd_cgroup: bool,
-    /// For callers that pass it; checkpoints need no other program
-    #[arg(long, hide = true)]
-    criu: Option<String>,
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    globals: Globals,
     #[command(subcommand)]
     command: Command,
 }
@@ -150,65 +90,63 @@ fn version() -> &'static str {
     concat!(env!("CARGO_PKG_VERSION"), "\nspec: 1.2.1")
 }
 
-/// `MODE[:memory|:dir=PATH]`.
-fn parse_overlay(text: &str) -> Result<(OverlayMode, OverlayMedium)> {
-    let (mode, medium) = text.split_once(':').unwrap_or((text, "memory"));
-    let mode = match mode {
-        "none" => OverlayMode::None,
-        "root" => OverlayMode::Root,
-        "all" => OverlayMode::All,
-        _ => return Err(format!("{mode:?} is none of none, root, all")),
-    };
-    let medium = match medium.strip_prefix("dir=") {
-        Some("") => return Err("dir= needs a directory".into()),
-        Some(path) => OverlayMedium::Dir(path.into()),
-        None if medium == "memory" => OverlayMedium::Memory,
-        None => return Err(format!("{medium:?} is neither memory nor dir=PATH")),
-    };
-    Ok((mode, medium))
-}
-
 /// Parses the command line and runs the command.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
-    let format = match cli.log_format {
-        Format::Text => LogFormat::Text,
-        Format::Json => LogFormat::Json,
+    let Cli { command, config, globals } = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(e) => return usage(&e),
     };
-    if let Err(e) = crate::log::set_up(cli.log.as_deref(), format, cli.debug) {
-        eprintln!("chitin: {e}");
-        return ExitCode::FAILURE;
+    let globals = match globals.complete(config.as_deref(), &|name| std::env::var_os(name)) {
+        Ok(globals) => globals,
+        Err(e) => return fail(&e),
+    };
+    if let Err(e) = crate::log::set_up(globals.log(), globals.log_format(), globals.debug()) {
+        return fail(&e);
     }
-    let Cli { command, root, .. } = cli;
-    let options = Options {
-        root: root.unwrap_or_else(crate::container::default_root),
-        platform: match cli.platform {
-            Platform::Auto => PlatformChoice::Auto,
-            Platform::Seccomp => PlatformChoice::Seccomp,
-            Platform::Ptrace => PlatformChoice::Ptrace,
-            Platform::Kvm => PlatformChoice::Kvm,
-        },
-        network: cli.network.into(),
-        overlay: cli.overlay.0,
-        medium: cli.overlay.1,
-        log_format: format,
-        debug: cli.debug,
-        debug_log: cli.debug_log,
-        strace: cli.strace,
-        systemd_cgroup: cli.systemd_cgroup,
-        rootless: match cli.rootless.as_str() {
-            "true" => true,
-            "false" => false,
-            _ => !nix::unistd::geteuid().is_root(),
-        },
-    };
-    match dispatch(command, options) {
+    match dispatch(command, globals.options()) {
         Ok(code) => code,
-        Err(e) => {
-            crate::log::error(&e);
-            ExitCode::FAILURE
-        }
+        Err(e) => fail(&e),
     }
+}
+
+fn fail(e: &str) -> ExitCode {
+    crate::log::error(e);
+    ExitCode::FAILURE
+}
+
+/// Help, or a command line that cannot be understood: also that is said where the caller will look for it.
+fn usage(e: &clap::Error) -> ExitCode {
+    use clap::error::ErrorKind;
+    if matches!(
+        e.kind(),
+        ErrorKind::DisplayHelp
+            | ErrorKind::DisplayVersion
+            | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
+    ) {
+        let _ = e.print();
+        return ExitCode::SUCCESS;
+    }
+    let arguments: Vec<String> = std::env::args_os().map(|a| a.to_string_lossy().into_owned()).collect();
+    let value = |flag: &str| {
+        arguments.iter().enumerate().find_map(|(at, a)| match a.strip_prefix(flag)? {
+            "" => arguments.get(at + 1).cloned(),
+            rest => rest.strip_prefix('=').map(str::to_owned),
+        })
+    };
+    let format = match value("--log-format").as_deref() {
+        Some("json") => LogFormat::Json,
+        _ => LogFormat::Text,
+    };
+    let _ = crate::log::set_up(value("--log").map(PathBuf::from).as_deref(), format, false);
+    fail(&one_line(e))
+}
+
+/// What is wrong with a command line, without the help around it.
+fn one_line(e: &clap::Error) -> String {
+    let text = e.to_string();
+    let lines = text.lines().take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more"));
+    let joined: Vec<&str> = lines.map(str::trim).filter(|line| !line.is_empty()).collect();
+    joined.join(" ").trim_start_matches("error: ").to_owned()
 }
 
 fn dispatch(command: Command, options: Options) -> Result<ExitCode> {
@@ -252,19 +190,6 @@ mod tests {
     }
 
     #[test]
-    fn overlays() {
-        assert_eq!(parse_overlay("none"), Ok((OverlayMode::None, OverlayMedium::Memory)));
-        assert_eq!(parse_overlay("all:memory"), Ok((OverlayMode::All, OverlayMedium::Memory)));
-        assert_eq!(
-            parse_overlay("root:dir=/a:b"),
-            Ok((OverlayMode::Root, OverlayMedium::Dir("/a:b".into())))
-        );
-        for wrong in ["", "some", "root:", "root:disk", "root:dir=", ":memory"] {
-            assert!(parse_overlay(wrong).is_err(), "{wrong}");
-        }
-    }
-
-    #[test]
     fn command_lines_of_engines() {
         for line in [
             "chitin --root /r/ns --log /l/log.json --log-format json create --bundle /b --pid-file /b/init.pid ID",
@@ -280,6 +205,22 @@ mod tests {
             "chitin list -q",
             "chitin list --format json",
             "chitin features",
+            "chitin --config /c.toml --debug=true --systemd-cgroup=false --criu /c state ID",
+            "chitin --root /r --log /l --log-format json exec --process /p --console-socket /s --detach --pid-file /f ID",
+            "chitin exec --tty -u 1:2 -g 5 -g 6 -e A=1 -c CAP_KILL --cwd / --no-new-privs ID ls -l --color",
+            "chitin exec -t -d --preserve-fds 2 --cgroup / --ignore-paused --apparmor x --process-label y ID sh",
+            "chitin ps --format json ID",
+            "chitin ps ID -ef",
+            "chitin pause ID",
+            "chitin resume ID",
+            "chitin update --resources=- ID",
+            "chitin update --memory 512m --memory-swap -1 --cpu-quota -1 --pids-limit -1 --blkio-weight 100 ID",
+            "chitin events --stats ID",
+            "chitin events --interval 100ms ID",
+            "chitin checkpoint --image-path /d --work-path /d --leave-running ID",
+            "chitin restore --image-path /d --bundle /b --detach --no-pivot --pid-file /p ID",
+            "chitin spec --rootless --bundle /b",
+            "chitin list -f table",
             "chitin do -t --env A=1 --volume /a:/b:ro --network none -- ls -l --color",
             "chitin do ls -l",
         ] {
