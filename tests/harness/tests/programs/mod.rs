@@ -18,7 +18,7 @@ macro_rules! programs {
 programs! {
     files = "files", dirs = "dirs", locks = "locks", pipes = "pipes", events = "events", inotify = "inotify",
     unixsock = "unixsock", signals = "signals", signals_dyn = "signals.dyn", process = "process", threads = "threads",
-    mem = "mem", misc = "misc", tty = "tty", hostile = "hostile", sysvipc = "sysvipc",
+    mem = "mem", misc = "misc", tty = "tty", hostile = "hostile", sysvipc = "sysvipc", bounds = "bounds",
     storm = "storm", mounts = "mounts", threads_dyn = "threads.dyn", exec = "exec", exec_dyn = "exec.dyn",
 }
 
