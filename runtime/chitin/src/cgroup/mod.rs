@@ -16,8 +16,10 @@ mod layout;
 mod oom;
 mod processes;
 mod remove;
+mod resctrl;
 mod settings;
 pub mod stats;
+mod systemd;
 mod v1;
 mod v2;
 
@@ -25,7 +27,7 @@ use std::fmt::Write as _;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::LinuxResources;
+use oci_spec::runtime::{LinuxIntelRdt, LinuxResources};
 
 use self::layout::Hierarchy;
 pub use self::oom::OomEvents;
@@ -43,6 +45,8 @@ pub struct Request<'a> {
     /// Go on without what we may not do.
     pub rootless: bool,
     pub resources: Option<&'a LinuxResources>,
+    /// `linux.intelRdt`.
+    pub intel_rdt: Option<&'a LinuxIntelRdt>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,6 +54,8 @@ enum Kind {
     /// v1, with its controllers' names.
     V1(Vec<String>),
     V2,
+    /// A group of resctrl's.
+    Resctrl,
 }
 
 /// A directory that processes are put into.
@@ -65,6 +71,8 @@ pub struct Cgroups {
     leaves: Vec<Leaf>,
     /// Directories that were made, parents first.
     made: Vec<PathBuf>,
+    /// The unit that they are, if systemd makes them.
+    unit: Option<systemd::Unit>,
     owned: bool,
 }
 
@@ -74,40 +82,43 @@ pub type Journal<'a> = &'a mut dyn FnMut(&str) -> Result<()>;
 impl Cgroups {
     /// Makes the container's cgroup in every hierarchy and sets its limits. The journal is told before.
     pub fn create(request: &Request<'_>, journal: Journal<'_>) -> Result<Self> {
-        let created = layout::hierarchies().and_then(|found| Self::create_in(&found, request, journal));
-        match created {
+        let created = layout::hierarchies().and_then(|found| {
+            if !request.systemd {
+                return Self::create_in(&found, request, journal);
+            }
+            if !systemd::is_running() {
+                return Err(
+                    "systemd not running on this host, cannot use systemd cgroups manager: do without \
+                            --systemd-cgroup"
+                        .into(),
+                );
+            }
+            Self::plan_unit(&found, request, None, journal)
+        });
+        let mut cgroups = match created {
             Err(e) if request.rootless => {
                 crate::log::warn(&format!("no cgroup and no limits, as we are rootless: {e}"));
-                Ok(Self::default())
+                Self::default()
             }
-            created => created,
+            created => created?,
+        };
+        if let Some(rdt) = request.intel_rdt {
+            let group = resctrl::group(Path::new(resctrl::MOUNT_POINT), rdt, request.id)?;
+            cgroups.owned = true;
+            cgroups.add_group(group, rdt, journal)?;
         }
+        Ok(cgroups)
     }
 
     fn create_in(found: &[Hierarchy], request: &Request<'_>, journal: Journal<'_>) -> Result<Self> {
-        let path = match request.path.filter(|p| !p.as_os_str().is_empty()) {
-            Some(path) if request.systemd => systemd_path(path)?,
-            Some(path) => path.to_owned(),
-            None => PathBuf::from(request.id),
-        };
-        let mut cgroups = Self { leaves: Vec::new(), made: Vec::new(), owned: true };
-        let mut tops = Vec::new();
-        for hierarchy in found {
-            let kind = if hierarchy.is_v2() { Kind::V2 } else { Kind::V1(hierarchy.controllers.clone()) };
-            cgroups.leaves.push(Leaf { kind, path: hierarchy.place(&path)? });
-            tops.push(hierarchy.mounted_at.as_path());
-        }
+        let path = request.path.filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new(request.id));
+        let mut cgroups = Self::planned(found, path)?;
         cgroups.refuse_used()?;
-        journal(&cgroups.notes(&tops))?;
+        journal(&cgroups.notes(found))?;
         let mut refused = None;
         let mut made = Vec::new();
-        for (leaf, top) in cgroups.leaves.iter().zip(&tops) {
-            let step = match &leaf.kind {
-                Kind::V2 => v2::enable_controllers,
-                Kind::V1(names) if names.iter().any(|n| n == "cpuset") => v1::inherit_cpuset,
-                Kind::V1(_) => |_: Dir<'_>| Ok(()),
-            };
-            match settings::make_directories(top, &leaf.path, &mut cgroups.made, step) {
+        for (leaf, hierarchy) in cgroups.leaves.iter().zip(found) {
+            match make_leaf(leaf, &hierarchy.mounted_at, &mut cgroups.made) {
                 Ok(stepped) => {
                     stepped?;
                     made.push(leaf.clone());
@@ -115,9 +126,9 @@ impl Cgroups {
                 Err(e) => {
                     let refusal =
                         matches!(e.kind(), ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem);
-                    let path = leaf.path.display();
                     let why = format!(
-                        "cannot make the cgroup {path}: {e} (have a subtree delegated and name it in linux.cgroupsPath)"
+                        "cannot make the cgroup {}: {e} (have a subtree delegated and name it in linux.cgroupsPath)",
+                        leaf.path.display()
                     );
                     if !(refusal && request.rootless) {
                         return Err(why);
@@ -137,9 +148,57 @@ impl Cgroups {
         Ok(cgroups)
     }
 
+    /// With systemd: the unit starts with its first process (see [`Self::add`]).
+    fn plan_unit(
+        found: &[Hierarchy],
+        request: &Request<'_>,
+        addresses: Option<Vec<systemd::Address>>,
+        journal: Journal<'_>,
+    ) -> Result<Self> {
+        if request.rootless && found.iter().any(|h| !h.is_v2()) {
+            return Err(
+                "cannot use rootless systemd cgroups manager on cgroup v1: do without --systemd-cgroup"
+                    .into(),
+            );
+        }
+        let (unit, path) =
+            systemd::Unit::planned(request.path, request.id, request.rootless, addresses, request.resources)?;
+        let mut cgroups = Self::planned(found, &path)?;
+        cgroups.refuse_used()?;
+        let bus = if unit.user { "user" } else { "system" };
+        journal(&format!("unit {bus} {}\n{}", unit.name, cgroups.notes(found)))?;
+        // In v1's hierarchies that systemd does not care for they will be ours.
+        for (leaf, hierarchy) in cgroups.leaves.iter().zip(found) {
+            cgroups.made.extend(missing(&leaf.path, &hierarchy.mounted_at).into_iter().map(Path::to_owned));
+        }
+        cgroups.unit = Some(unit);
+        Ok(cgroups)
+    }
+
+    fn planned(found: &[Hierarchy], path: &Path) -> Result<Self> {
+        let leaf = |hierarchy: &Hierarchy| {
+            let kind = if hierarchy.is_v2() { Kind::V2 } else { Kind::V1(hierarchy.controllers.clone()) };
+            Ok(Leaf { kind, path: hierarchy.place(path)? })
+        };
+        let leaves = found.iter().map(leaf).collect::<Result<_>>()?;
+        Ok(Self { leaves, made: Vec::new(), unit: None, owned: true })
+    }
+
+    fn add_group(&mut self, group: PathBuf, rdt: &LinuxIntelRdt, journal: Journal<'_>) -> Result<()> {
+        if !group.exists() {
+            journal(&format!("made {}\n", group.display()))?;
+        }
+        journal(&format!("leaf resctrl {}\n", group.display()))?;
+        if resctrl::set(&group, rdt)? {
+            self.made.push(group.clone());
+        }
+        self.leaves.push(Leaf { kind: Kind::Resctrl, path: group });
+        Ok(())
+    }
+
     #[cfg(test)]
     fn of(leaves: Vec<Leaf>) -> Self {
-        Self { leaves, made: Vec::new(), owned: false }
+        Self { leaves, made: Vec::new(), unit: None, owned: false }
     }
 
     /// The cgroups that a journal tells of.
@@ -153,9 +212,14 @@ impl Cgroups {
                     let (kind, path) = rest.split_once(' ').ok_or_else(wrong)?;
                     let kind = match kind {
                         "v2" => Kind::V2,
+                        "resctrl" => Kind::Resctrl,
                         names => Kind::V1(names.split(',').map(str::to_owned).collect()),
                     };
                     cgroups.leaves.push(Leaf { kind, path: path.into() });
+                }
+                ("unit", rest) => {
+                    let (bus, name) = rest.split_once(' ').ok_or_else(wrong)?;
+                    cgroups.unit = Some(systemd::Unit::running(bus == "user", name));
                 }
                 _ => return Err(wrong()),
             }
@@ -170,18 +234,47 @@ impl Cgroups {
 
     /// Moves a process in.
     pub fn add(&self, pid: i32) -> Result<()> {
+        if let Some(unit) = &self.unit {
+            if unit.start(pid, self.is_v2())? {
+                self.complete_unit(unit)?;
+            } else if unit.user {
+                return unit.attach(pid);
+            }
+        }
         for leaf in &self.leaves {
-            let file = leaf.path.join("cgroup.procs");
+            let file = if leaf.kind == Kind::Resctrl { "tasks" } else { "cgroup.procs" };
             Dir(&leaf.path)
-                .write("cgroup.procs", &pid.to_string())
-                .context(|| format!("cannot put process {pid} into {}", file.display()))?;
+                .write(file, &pid.to_string())
+                .context(|| format!("cannot put process {pid} into {}/{file}", leaf.path.display()))?;
         }
         Ok(())
+    }
+
+    /// What systemd leaves to us of a unit that it has started.
+    fn complete_unit(&self, unit: &systemd::Unit) -> Result<()> {
+        for leaf in &self.leaves {
+            // v2's is there. Of v1's, systemd has made some; the parents of the others are in `made`.
+            let top =
+                self.made.iter().find(|made| leaf.path.starts_with(made)).and_then(|made| made.parent());
+            let top = top.or_else(|| leaf.path.parent()).unwrap_or(&leaf.path);
+            if leaf.kind != Kind::Resctrl {
+                make_leaf(leaf, top, &mut Vec::new())
+                    .map_err(|e| format!("cannot make the cgroup {}: {e}", leaf.path.display()))??;
+            }
+        }
+        unit.resources().map_or(Ok(()), |resources| settings::apply(&self.leaves, resources))
+    }
+
+    fn is_v2(&self) -> bool {
+        !self.leaves.iter().any(|leaf| matches!(leaf.kind, Kind::V1(_)))
     }
 
     /// Sets what `resources` says; what it does not mention stays.
     pub fn update(&self, resources: &LinuxResources) -> Result<()> {
         self.refuse_none("its limits cannot be changed")?;
+        if let Some(unit) = &self.unit {
+            unit.update(resources, self.is_v2())?;
+        }
         settings::apply(&self.leaves, resources)
     }
 
@@ -197,7 +290,14 @@ impl Cgroups {
     }
 
     fn remove_all(&self) -> Vec<PathBuf> {
-        let left = remove::leaves(self.leaves.iter().map(|leaf| leaf.path.as_path()));
+        if let Some(unit) = self.unit.as_ref().filter(|unit| unit.is_started())
+            && let Err(e) = unit.stop()
+        {
+            crate::log::warn(&e);
+        }
+        // A group of resctrl's may be shared: it goes with the directories that were made.
+        let cgroups = self.leaves.iter().filter(|leaf| leaf.kind != Kind::Resctrl);
+        let left = remove::leaves(cgroups.map(|leaf| leaf.path.as_path()));
         remove::parents(&self.made);
         left
     }
@@ -240,18 +340,16 @@ impl Cgroups {
     }
 
     /// The journal's lines for what is about to be made.
-    fn notes(&self, tops: &[&Path]) -> String {
+    fn notes(&self, found: &[Hierarchy]) -> String {
         let mut notes = String::new();
-        for (leaf, top) in self.leaves.iter().zip(tops) {
-            let mut missing: Vec<&Path> =
-                leaf.path.ancestors().take_while(|path| path != top && !path.exists()).collect();
-            missing.reverse();
-            for path in missing {
+        for (leaf, hierarchy) in self.leaves.iter().zip(found) {
+            for path in missing(&leaf.path, &hierarchy.mounted_at) {
                 let _ = writeln!(notes, "made {}", path.display());
             }
             let kind = match &leaf.kind {
                 Kind::V2 => "v2".to_owned(),
                 Kind::V1(names) => names.join(","),
+                Kind::Resctrl => "resctrl".to_owned(),
             };
             let _ = writeln!(notes, "leaf {kind} {}", leaf.path.display());
         }
@@ -259,31 +357,29 @@ impl Cgroups {
     }
 }
 
+/// The directories that are not there from below `top` to `leaf`, parents first.
+fn missing<'a>(leaf: &'a Path, top: &Path) -> Vec<&'a Path> {
+    let mut missing: Vec<&Path> =
+        leaf.ancestors().take_while(|path| *path != top && !path.exists()).collect();
+    missing.reverse();
+    missing
+}
+
+/// Makes a leaf and its missing parents, each as a cgroup must be that processes are to be put into.
+fn make_leaf(leaf: &Leaf, top: &Path, made: &mut Vec<PathBuf>) -> std::io::Result<Result<()>> {
+    let step = match &leaf.kind {
+        Kind::V2 => v2::enable_controllers,
+        Kind::V1(names) if names.iter().any(|n| n == "cpuset") => v1::inherit_cpuset,
+        _ => |_: Dir<'_>| Ok(()),
+    };
+    settings::make_directories(top, &leaf.path, made, step)
+}
+
 impl Drop for Cgroups {
     fn drop(&mut self) {
         if self.owned {
             self.remove_all();
         }
-    }
-}
-
-/// `slice:prefix:name`, as engines write it with `--systemd-cgroup`, as an absolute path.
-fn systemd_path(path: &Path) -> Result<PathBuf> {
-    let text = path.to_string_lossy();
-    let parts: Vec<&str> = text.split(':').collect();
-    let [slice, prefix, name] = parts[..] else {
-        return Err(format!("linux.cgroupsPath: {text:?} is not slice:prefix:name (--systemd-cgroup)"));
-    };
-    let slice = if slice.is_empty() { "system.slice" } else { slice };
-    Ok(Path::new("/").join(layout::expand_slice(slice)?).join(unit_name(prefix, name)))
-}
-
-/// A slice if its name says so, else a scope.
-fn unit_name(prefix: &str, name: &str) -> String {
-    match (prefix, name.ends_with(".slice")) {
-        (_, true) => name.to_owned(),
-        ("", _) => format!("{name}.scope"),
-        _ => format!("{prefix}-{name}.scope"),
     }
 }
 

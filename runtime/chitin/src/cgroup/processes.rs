@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::Cgroups;
+use super::{Cgroups, Kind};
 use crate::util::{Context, Result};
 
 /// How long killed processes may take to be gone.
@@ -19,10 +19,10 @@ impl Cgroups {
     /// The host's pids of all processes inside, also of cgroups below.
     pub fn processes(&self) -> Result<Vec<i32>> {
         let mut found = BTreeSet::new();
-        // All are in all hierarchies; v2's list is the one that misses none during a fork.
-        let leaf = self.v2_leaf().or_else(|| self.v1_leaf("devices")).map(|dir| dir.0);
-        if let Some(leaf) = leaf.or_else(|| self.leaves.first().map(|leaf| leaf.path.as_path())) {
-            collect(leaf, &mut found)?;
+        // All are in all hierarchies, so any will do.
+        let leaf = self.leaves.iter().find(|leaf| leaf.kind == Kind::V2);
+        if let Some(leaf) = leaf.or(self.leaves.first()).filter(|leaf| leaf.kind != Kind::Resctrl) {
+            collect(&leaf.path, &mut found)?;
         }
         Ok(found.into_iter().collect())
     }

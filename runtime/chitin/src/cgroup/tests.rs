@@ -55,18 +55,6 @@ fn resources(json: Value) -> LinuxResources {
 }
 
 #[test]
-fn systemd_paths() {
-    let systemd = |p: &str| systemd_path(Path::new(p));
-    assert_eq!(systemd("user-1.slice:cri:abc"), Ok("/user.slice/user-1.slice/cri-abc.scope".into()));
-    assert_eq!(systemd(":docker:abc"), Ok("/system.slice/docker-abc.scope".into()));
-    assert_eq!(systemd("-.slice:x:abc"), Ok("/x-abc.scope".into()));
-    assert_eq!(systemd("a.slice:x:b.slice"), Ok("/a.slice/b.slice".into()));
-    for wrong in ["/a/b", "a:b", "a--b.slice:x:y", "x:y:z", "a/b.slice:x:y"] {
-        assert!(systemd(wrong).is_err(), "{wrong}");
-    }
-}
-
-#[test]
 fn only_what_was_made_is_removed() {
     let tree = Tree::new("made");
     fs::create_dir_all(tree.0.join("old")).unwrap();
@@ -78,6 +66,7 @@ fn only_what_was_made_is_removed() {
         systemd: false,
         rootless: false,
         resources: None,
+        intel_rdt: None,
     };
     let mut told = String::new();
     let cgroups = Cgroups::create_in(&found, &request, &mut |notes| {
@@ -112,6 +101,7 @@ fn a_cgroup_in_use_is_refused() {
         systemd: false,
         rootless: false,
         resources: None,
+        intel_rdt: None,
     };
     let mut journal = |_: &str| panic!("nothing is to be made");
     let e = Cgroups::create_in(&found, &request("/busy"), &mut journal).unwrap_err();

@@ -308,6 +308,7 @@ fn make_cgroups(
         systemd: options.systemd_cgroup,
         rootless: options.rootless,
         resources: spec.linux().as_ref().and_then(|l| l.resources().as_ref()),
+        intel_rdt: spec.linux().as_ref().and_then(|l| l.intel_rdt().as_ref()),
     };
     Cgroups::create(&request, &mut |lines| reserved.directory()?.note_cgroups(lines)).map(Some)
 }
