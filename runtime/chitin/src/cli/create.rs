@@ -6,7 +6,7 @@ use clap::Args;
 use oci_spec::runtime::{Process, Spec};
 
 use crate::sandbox::console::Pty;
-use crate::sandbox::{Creation, Options, Sandbox};
+use crate::sandbox::{Creation, Options, Sandbox, pod};
 use crate::util::{Context, Result};
 
 /// Flags that `create` and `run` share.
@@ -58,6 +58,14 @@ impl Bundle {
     }
 }
 
+/// Makes a container that outlives this command: a sandbox, or a further container of a pod.
+pub fn create_detached(options: &Options, creation: Creation<'_>) -> Result<()> {
+    match pod::sandbox_of(creation.spec, creation.id) {
+        Some(sandbox) => pod::Joined::create(options, creation, &sandbox)?.detach(),
+        None => Sandbox::create(options, creation)?.detach(),
+    }
+}
+
 /// A terminal without anybody to attend it needs a console socket, and nothing else can use one.
 pub fn check_console(terminal: bool, detach: bool, socket: Option<&Path>) -> Result<()> {
     if detach && terminal && socket.is_none() {
@@ -97,19 +105,16 @@ impl Create {
         crate::container::valid_id(&self.bundle.id)?;
         crate::container::sweep(&options.root);
         let pty = self.bundle.detached_console(&spec)?;
-        let sandbox = Sandbox::create(
-            options,
-            Creation {
-                id: &self.bundle.id,
-                bundle: &path,
-                spec: &spec,
-                start: false,
-                ephemeral: false,
-                plain_command: false,
-                terminal: pty.map(|p| p.slave),
-                pid_file: self.bundle.pid_file.as_deref(),
-            },
-        )?;
-        sandbox.detach()
+        let creation = Creation {
+            id: &self.bundle.id,
+            bundle: &path,
+            spec: &spec,
+            start: false,
+            ephemeral: false,
+            plain_command: false,
+            terminal: pty.map(|p| p.slave),
+            pid_file: self.bundle.pid_file.as_deref(),
+        };
+        create_detached(options, creation)
     }
 }

@@ -4,10 +4,10 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::create::{Bundle, check_console, console_size, wants_terminal};
+use super::create::{Bundle, check_console, console_size, create_detached, wants_terminal};
 use crate::sandbox::console::{Pty, own_size};
 use crate::sandbox::foreground::{Signals, Whole, attend};
-use crate::sandbox::{Creation, Options, Sandbox};
+use crate::sandbox::{Creation, Options, Sandbox, pod};
 use crate::util::Result;
 
 #[derive(Debug, Args)]
@@ -42,8 +42,11 @@ impl Run {
         };
         if self.detach {
             creation.terminal = self.bundle.detached_console(&spec)?.map(|p| p.slave);
-            Sandbox::create(options, creation)?.detach()?;
+            create_detached(options, creation)?;
             return Ok(ExitCode::SUCCESS);
+        }
+        if let Some(sandbox) = pod::sandbox_of(&spec, &self.bundle.id) {
+            return Err(format!("a container of the pod {sandbox} can be run with --detach only"));
         }
         check_console(wants_terminal(&spec), false, self.bundle.console_socket.as_deref())?;
         let signals = Signals::catch()?;

@@ -29,7 +29,13 @@ pub struct Execution<'a> {
 pub fn exec(execution: Execution<'_>) -> Result<Child> {
     let Execution { directory, state, mut process, terminal, cgroups, pid_file } = execution;
     let mut link = Link::to(directory, state)?;
-    let stand_in = StandIn::prepare(directory, state, &link, &cgroups, terminal.as_ref())?;
+    let stand_in = StandIn::prepare(
+        directory,
+        (&state.id, state.sandbox.as_deref()),
+        &link,
+        &cgroups,
+        terminal.as_ref(),
+    )?;
     let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
     let fds = match &terminal {
         Some(slave) => [slave.as_fd(); 3],

@@ -106,7 +106,6 @@ impl Link {
         answer
     }
 
-    #[allow(dead_code)]
     /// Sends a request whose answer comes with a descriptor.
     pub fn call_for_fd(&mut self, request: &Request) -> Result<(Response, Option<OwnedFd>)> {
         let failed = || "cannot send to the sentry".to_owned();
@@ -146,7 +145,6 @@ impl Link {
     }
 }
 
-#[allow(dead_code)]
 fn silent() -> String {
     "the sentry does not answer".into()
 }

@@ -8,15 +8,17 @@
 pub mod console;
 pub mod exec;
 pub mod foreground;
+mod gofer;
 pub mod hooks;
 pub mod launch;
 pub mod link;
+pub mod pod;
 pub mod role;
 pub mod stand_in;
 pub mod start;
 
 use std::fs::{File, OpenOptions};
-use std::io::{PipeReader, PipeWriter, Read, Write, pipe};
+use std::io::{PipeReader, PipeWriter, Write, pipe};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -35,6 +37,7 @@ use crate::cgroup::{self, Cgroups};
 use crate::container::{Directory, HostProcess, State};
 use crate::spec::{self, Plan};
 use crate::util::{Context, Result, dev_null, duplicate, now_rfc3339, write_atomically};
+use gofer::{Gofer, Streams};
 use hooks::{Kind, Told};
 use launch::{Child, Role};
 
@@ -42,6 +45,9 @@ use launch::{Child, Role};
 const BOOT_PATIENCE: Duration = Duration::from_secs(60);
 /// How long killed processes may take to be gone.
 const KILL_PATIENCE: Duration = Duration::from_secs(10);
+/// Namespaces that both processes have of their own; others depend on what is asked for.
+const OWN_NAMESPACES: libc::c_int =
+    libc::CLONE_NEWPID | libc::CLONE_NEWNS | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
 /// The host user that sentries of root's containers run as: nobody.
 const NOBODY: u32 = 65534;
 
@@ -89,6 +95,26 @@ impl Creation<'_> {
     /// The sentry runs init as soon as it can; hooks that come between are run by us.
     fn starts_at_once(&self) -> bool {
         self.start && Kind::StartContainer.of(self.spec.hooks().as_ref()).is_empty()
+    }
+
+    /// Of the new container, created.
+    fn state(&self, rootfs: PathBuf, sentry: HostProcess, gofer: HostProcess) -> State {
+        State {
+            oci_version: self.spec.version().clone(),
+            id: self.id.to_owned(),
+            bundle: self.bundle.to_owned(),
+            rootfs,
+            annotations: self.spec.annotations().clone().unwrap_or_default().into_iter().collect(),
+            created: now_rfc3339(),
+            owner: nix::unistd::geteuid().as_raw(),
+            sentry,
+            gofer,
+            sandbox: None,
+            stand_in: None,
+            started: false,
+            paused: false,
+            ephemeral: self.ephemeral,
+        }
     }
 
     /// There are hooks of the time of creation.
@@ -153,30 +179,17 @@ impl Sandbox {
         let cgroups = make_cgroups(options, creation.id, &plan, creation.spec, &reserved)?;
         let rootfs = plan.rootfs.clone();
         let mut launched = launch(options, &creation, plan, listener.as_fd(), cgroups.as_ref())?;
-        run_creation_hooks(options, &creation, &mut launched, &mut reserved)?;
+        let pid = launched.sentry.pid();
+        run_creation_hooks(options, &creation, (&mut launched.gofer.child, pid, pid), &mut reserved)?;
         launched.sentry.go()?;
         drop(listener);
         // While nobody has waited for them: a short command may have ended before its report is read.
         let (sentry, gofer) =
-            (HostProcess::of(launched.sentry.pid())?, HostProcess::of(launched.gofer.pid())?);
+            (HostProcess::of(launched.sentry.pid())?, HostProcess::of(launched.gofer.child.pid())?);
         launched.wait_ready()?;
 
-        let mut state = State {
-            oci_version: creation.spec.version().clone(),
-            id: creation.id.to_owned(),
-            bundle: creation.bundle.to_owned(),
-            rootfs,
-            annotations: creation.spec.annotations().clone().unwrap_or_default().into_iter().collect(),
-            created: now_rfc3339(),
-            owner: nix::unistd::geteuid().as_raw(),
-            sentry,
-            gofer,
-            sandbox: None,
-            stand_in: None,
-            started: creation.starts_at_once(),
-            paused: false,
-            ephemeral: creation.ephemeral,
-        };
+        let mut state = creation.state(rootfs, sentry, gofer);
+        state.started = creation.starts_at_once();
         state.save(&path)?;
         if let Some(path) = creation.pid_file {
             write_atomically(path, launched.sentry.pid().to_string().as_bytes())?;
@@ -231,7 +244,7 @@ impl Sandbox {
         if !matches!(ended, Ok(WaitStatus::Exited(_, 137))) {
             return None;
         }
-        let gofer = &mut self.launched.gofer;
+        let gofer = &mut self.launched.gofer.child;
         if !launch::wait_gone(gofer.pidfd(), Duration::ZERO).unwrap_or(false) {
             return None;
         }
@@ -255,7 +268,7 @@ impl Sandbox {
     pub fn detach(mut self) -> Result<()> {
         self.launched.lifeline.write_all(&[1]).context(|| "the sandbox has died".into())?;
         self.launched.sentry.release();
-        self.launched.gofer.release();
+        self.launched.gofer.child.release();
         self.keep();
         Ok(())
     }
@@ -263,7 +276,20 @@ impl Sandbox {
 
 /// Ends what is left of a container's processes, removes everything that was made for it and runs its poststop hooks.
 pub fn clean_up(directory: Directory, state: &State) -> Result<()> {
-    launch::kill_and_wait(&state.sentry, KILL_PATIENCE)?;
+    if state.paused {
+        // What is frozen does not go.
+        let cgroups = directory.cgroups()?;
+        if !cgroups.is_empty()
+            && let Err(e) = cgroups.thaw()
+        {
+            crate::log::debug(&format!("thawing before the end: {e}"));
+        }
+    }
+    if state.sandbox.is_some() {
+        pod::remove(&directory, state)?;
+    } else {
+        launch::kill_and_wait(&state.sentry, KILL_PATIENCE)?;
+    }
     launch::kill_and_wait(&state.gofer, KILL_PATIENCE)?;
     let spec = spec::load(directory.path());
     // The cgroups, too: all of them were noted there.
@@ -273,25 +299,25 @@ pub fn clean_up(directory: Directory, state: &State) -> Result<()> {
     Ok(())
 }
 
-/// The hooks that run while the two processes exist and wait, and the gofer's start after them.
+/// The hooks that run while the processes exist and wait, and the gofer's start after them. `pid` is the container's on
+/// the host.
 fn run_creation_hooks(
     options: &Options,
     creation: &Creation<'_>,
-    launched: &mut Launched,
+    (gofer, sentry, pid): (&mut Child, i32, i32),
     reserved: &mut Reserved,
 ) -> Result<()> {
     let Some(hooks) = creation.spec.hooks() else { return Ok(()) };
-    let (gofer, sentry) = (launched.gofer.pid(), launched.sentry.pid());
-    let told = Told::creating(creation.id, creation.spec, creation.bundle, sentry);
+    let told = Told::creating(creation.id, creation.spec, creation.bundle, pid);
     reserved.farewell = Some((hooks.clone(), told.clone()));
     if !creation.has_hooks() {
         return Ok(());
     }
     hooks::run(Kind::Prestart, Some(hooks), &told, None)?;
     hooks::run(Kind::CreateRuntime, Some(hooks), &told, None)?;
-    let namespaces = hooks::container_namespaces(gofer, sentry, options.rootless)?;
+    let namespaces = hooks::container_namespaces(gofer.pid(), sentry, options.rootless)?;
     hooks::run(Kind::CreateContainer, Some(hooks), &told, Some(&namespaces))?;
-    launched.gofer.go()
+    gofer.go()
 }
 
 fn make_cgroups(
@@ -317,10 +343,9 @@ fn make_cgroups(
 #[derive(Debug)]
 struct Launched {
     sentry: Child,
-    gofer: Child,
+    gofer: Gofer,
     lifeline: PipeWriter,
     ready: Option<PipeReader>,
-    gofer_says: PipeReader,
 }
 
 fn launch(
@@ -337,8 +362,6 @@ fn launch(
     let log = open_debug_log(options, creation.id)?;
     let (ready_read, ready_write) = pipe().context(failed)?;
     let (lifeline_read, lifeline_write) = pipe().context(failed)?;
-    let (gofer_socket, sentry_socket) = chitin_gofer_protocol::transport::channel()
-        .context(|| "cannot make the gofer's socket (is net.core.wmem_max very small?)".into())?;
     let stdio = match &creation.terminal {
         Some(slave) => [duplicate(slave)?, duplicate(slave)?, duplicate(slave)?],
         None => [duplicate(std::io::stdin())?, duplicate(std::io::stdout())?, duplicate(std::io::stderr())?],
@@ -363,45 +386,16 @@ fn launch(
         }
     };
 
-    let user = if options.rootless { libc::CLONE_NEWUSER } else { 0 };
-    let common = libc::CLONE_NEWPID | libc::CLONE_NEWNS | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
-    // The gofer's standard output: why it could not start.
-    let (says_read, says_write) = pipe().context(failed)?;
-    let says_write = duplicate(says_write)?;
-    let gofer_config = role::config_memfd(&role::GoferBoot {
-        socket: gofer_socket.as_raw_fd(),
-        roots: plan.roots,
-        log: log.is_some(),
-        log_format: options.log_format,
-    })?;
-    let mut gofer = launch::spawn(
-        exe.as_fd(),
-        &Role {
-            name: c"gofer",
-            id: creation.id,
-            config: gofer_config.as_fd(),
-            namespaces: common | libc::CLONE_NEWNET | user,
-            stdio: [null.as_fd(), says_write.as_fd(), last_words],
-            inherited: vec![gofer_socket.as_raw_fd()],
-            terminal: None,
-            namespace_root: options.rootless,
-        },
-    )?;
-    drop((says_write, gofer_socket));
-    if options.rootless {
-        map_to_own(&gofer)?;
-    }
-    if let Some(cgroups) = cgroups {
-        cgroups.add(gofer.pid())?;
-    }
+    let streams = Streams { null: null.as_fd(), last_words, log: log.is_some() };
+    let mut gofer = Gofer::launch(exe.as_fd(), options, creation.id, plan.roots, streams, cgroups)?;
     // Hooks may still change what it will see (see `run_creation_hooks`).
     if !creation.has_hooks() {
-        gofer.go()?;
+        gofer.child.go()?;
     }
 
     let mut container = plan.container;
     container.plain_command = creation.plain_command;
-    container.gofer_fd = sentry_socket.as_raw_fd();
+    container.gofer_fd = gofer.socket.as_raw_fd();
     container.process.stdio = [stdio[0].as_raw_fd(), stdio[1].as_raw_fd(), stdio[2].as_raw_fd()];
     let oom_score_adj = container.process.oom_score_adj;
     let boot = BootConfig {
@@ -419,6 +413,7 @@ fn launch(
         hostname: container.hostname.clone().unwrap_or_else(host_name),
         domainname: container.domainname.clone().unwrap_or_else(|| "(none)".into()),
         cpus: cpus(),
+        memory_limit: None,
         start: creation.starts_at_once(),
         containers: vec![container],
         fds: SandboxFds {
@@ -436,7 +431,7 @@ fn launch(
         NetworkMode::Sandbox | NetworkMode::None => libc::CLONE_NEWNET,
     };
     let inherited = [
-        Some(sentry_socket.as_raw_fd()),
+        Some(gofer.socket.as_raw_fd()),
         Some(boot.fds.control),
         Some(boot.fds.ready),
         boot.fds.lifeline,
@@ -450,7 +445,7 @@ fn launch(
             id: creation.id,
             config: boot_config.as_fd(),
             // Always in a user namespace of its own, so that it is nobody on the host.
-            namespaces: common | network | libc::CLONE_NEWUSER,
+            namespaces: OWN_NAMESPACES | network | libc::CLONE_NEWUSER,
             stdio: [null.as_fd(), null.as_fd(), last_words],
             inherited: inherited.into_iter().flatten().chain(stdio.iter().map(AsRawFd::as_raw_fd)).collect(),
             terminal: creation.terminal.as_ref().map(AsFd::as_fd),
@@ -472,7 +467,7 @@ fn launch(
     {
         crate::log::warn(&format!("process.oomScoreAdj: cannot set {adj}: {e}"));
     }
-    Ok(Launched { sentry, gofer, lifeline: lifeline_write, ready: Some(ready_read), gofer_says: says_read })
+    Ok(Launched { sentry, gofer, lifeline: lifeline_write, ready: Some(ready_read) })
 }
 
 fn map_to_own(child: &Child) -> Result<()> {
@@ -519,7 +514,7 @@ impl Launched {
             let gofer_events = if gofer_lives { PollFlags::POLLIN } else { PollFlags::empty() };
             let mut fds = [
                 PollFd::new(ready.as_fd(), PollFlags::POLLIN),
-                PollFd::new(self.gofer.pidfd(), gofer_events),
+                PollFd::new(self.gofer.child.pidfd(), gofer_events),
             ];
             match poll(&mut fds, PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)) {
                 Ok(_) => {}
@@ -529,7 +524,7 @@ impl Launched {
             let [reported, gofer_ended] = fds.map(|fd| fd.any().unwrap_or(false));
             // If it failed, that is the cause, where the sentry would only say that its gofer is gone. It ends well when
             // the sentry has ended, whose report is to come.
-            if gofer_ended && !matches!(self.gofer.wait(), Ok(WaitStatus::Exited(_, 0))) {
+            if gofer_ended && !matches!(self.gofer.child.wait(), Ok(WaitStatus::Exited(_, 0))) {
                 return Err(self.why_dead("gofer"));
             }
             gofer_lives = !gofer_ended;
@@ -551,19 +546,18 @@ impl Launched {
 
     /// What became of a process that should live. The other one may have died of it.
     fn why_dead(&mut self, which: &str) -> String {
-        let child = if which == "gofer" { &mut self.gofer } else { &mut self.sentry };
+        let child = if which == "gofer" { &mut self.gofer.child } else { &mut self.sentry };
         // It has closed its end of the pipe; if it is not on its way out, it has no business to live.
         if !launch::wait_gone(child.pidfd(), Duration::from_secs(1)).unwrap_or(false) {
             child.kill();
         }
         let status = child.wait();
-        let mut said = String::new();
         if which == "gofer"
-            && (&self.gofer_says).take(65536).read_to_string(&mut said).is_ok()
-            && !said.is_empty()
+            && let Some(said) = self.gofer.last_words()
         {
-            return said.trim_end().to_owned();
+            return said;
         }
+        let child = if which == "gofer" { &mut self.gofer.child } else { &mut self.sentry };
         if let Some(step) = child.startup_failure() {
             return format!("the {which} could not be started: {step}");
         }

@@ -25,7 +25,7 @@ use super::launch::{self, Child, Role, own_fd};
 use super::link::Link;
 use super::role;
 use crate::cgroup::Cgroups;
-use crate::container::{Directory, State};
+use crate::container::Directory;
 use crate::util::{Context, Result, dev_null, duplicate};
 
 /// The exit code when the sentry is gone: that of SIGKILL, which is what has become of the process.
@@ -62,10 +62,10 @@ pub struct StandIn {
 }
 
 impl StandIn {
-    /// Clones the process, in the container's cgroup, for the container of `state`. `terminal` becomes its own.
+    /// Clones the process, in the container's cgroup. `terminal` becomes its own.
     pub fn prepare(
         directory: &Directory,
-        state: &State,
+        (container, sandbox): (&str, Option<&str>),
         link: &Link,
         cgroups: &Cgroups,
         terminal: Option<&OwnedFd>,
@@ -79,8 +79,8 @@ impl StandIn {
         let ready_write = duplicate(ready_write)?;
         let config = role::empty_memfd()?;
         let boot = Boot {
-            container: state.id.clone(),
-            sandbox: state.sandbox.clone(),
+            container: container.to_owned(),
+            sandbox: sandbox.map(str::to_owned),
             pid: None,
             connection: connection.as_raw_fd(),
             directory: directory.as_raw_fd(),
@@ -90,7 +90,7 @@ impl StandIn {
             exe.as_fd(),
             &Role {
                 name: c"stand-in",
-                id: &state.id,
+                id: container,
                 config: config.as_fd(),
                 namespaces: 0,
                 stdio: [null.as_fd(), null.as_fd(), null.as_fd()],

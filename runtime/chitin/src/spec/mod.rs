@@ -7,6 +7,7 @@ mod build;
 mod check;
 mod exec;
 mod resources;
+mod seccomp;
 mod translate;
 
 use std::fs::File;
@@ -16,7 +17,7 @@ use std::path::Path;
 use oci_spec::runtime::Spec;
 
 pub use build::{ALL_CAPABILITIES, AdHoc, template};
-pub use check::check;
+pub use check::{check, check_in};
 pub use exec::{ExecFlags, from_file as exec_from_file, from_flags as exec_from_flags};
 pub use translate::{GoferRoot, Plan, process_config, translate};
 
