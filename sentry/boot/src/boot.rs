@@ -1,26 +1,21 @@
 //! The boot sequence.
 
+use crate::containers::{self, Containers, Record};
 use crate::control::Control;
 use crate::factory::{TmpfsMemfds, Types};
 use crate::filter::FilterOptions;
-use crate::mounts::{Mounter, working_directory};
-use crate::{confine, filter, lifeline, log, process, stdio};
-use chitin_abi::Errno;
+use crate::{confine, filter, lifeline, log};
 use chitin_abi::num::low8;
-use chitin_control::{BootConfig, ContainerConfig, Medium, NetworkMode, PlatformChoice};
-use chitin_fs_proc::ProcFs;
+use chitin_control::{BootConfig, ContainerConfig, Limits, Medium, NetworkMode, OverlayMode, PlatformChoice};
 use chitin_fs_tmpfs::Storage;
-use chitin_gofer_protocol::Client;
-use chitin_kernel::clone::{InitRequest, make_init};
 use chitin_kernel::kernel::{Machine, Uts};
 use chitin_kernel::reactor::Reactor;
-use chitin_kernel::{ExitStatus, FsState, Kernel, run};
+use chitin_kernel::{ExitStatus, Kernel, run};
 use chitin_platform::Platform;
 use chitin_platform_seccomp::{Config, Options, SeccompPlatform};
 use chitin_syscalls::{Strace, Table};
 use chitin_vfs::factory::{FileSystems, Memfds};
 use nix::sys::signal::{SigSet, Signal};
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -37,6 +32,15 @@ const WORKER_STACK: usize = 512 << 10;
 /// A booted sandbox.
 pub struct Sandbox {
     kernel: Arc<Kernel>,
+    containers: Arc<Containers>,
+    first: Arc<Record>,
+}
+
+/// What further containers are made with as the first one was.
+pub struct Settings {
+    pub overlay: OverlayMode,
+    pub storage: Storage,
+    pub limits: Limits,
 }
 
 impl Sandbox {
@@ -47,7 +51,7 @@ impl Sandbox {
             ExitStatus::Exited(code) => code,
             ExitStatus::Signaled { signal, .. } => 128u8.saturating_add(low8(signal)),
         };
-        tracing::info!(?status, "init has ended");
+        self.containers.tear_down(&self.first, status);
         // The answers to waiting control connections go out before the process does.
         crate::control::settle();
         ExitCode::from(code)
@@ -92,9 +96,16 @@ pub fn boot(config: BootConfig) -> Result<Sandbox, String> {
     let kernel = make_kernel(&config, &container, platform, reactor, logfile);
     let storage = overlay_dir.map_or(Storage::Memory, Storage::Dir);
     start_workers(&kernel)?;
-    let task = make_container(&kernel, &config, &container, storage)?;
-    Control::new(kernel.clone(), task, container.id.clone()).serve(listener, config.start)?;
-    Ok(Sandbox { kernel })
+    let limits = Limits { cpus: Some(config.cpus), memory: config.memory_limit };
+    let containers = Containers::new(&kernel, Settings { overlay: config.overlay.mode, storage, limits });
+    let first = containers.make_first(&container)?;
+    first.limit(limits, kernel.machine.memory_bytes);
+    containers::follow_first_terminal(&first)?;
+    Control::new(kernel.clone(), containers.clone()).serve(listener)?;
+    if config.start {
+        containers.start(&first)?;
+    }
+    Ok(Sandbox { kernel, containers, first })
 }
 
 /// Chooses and starts the platform, and says in the log which and why.
@@ -123,6 +134,7 @@ fn make_kernel(
     logfile: Option<Arc<File>>,
 ) -> Arc<Kernel> {
     let machine = Machine { cpus: config.cpus.max(1), memory_bytes: chitin_host::limits::memory_bytes() };
+    chitin_vfs::bounds::configure(machine.memory_bytes);
     let hostname = container.hostname.as_ref().unwrap_or(&config.hostname);
     let domainname = container.domainname.as_ref().unwrap_or(&config.domainname);
     let uts = Uts { hostname: hostname.clone().into_bytes(), domainname: domainname.clone().into_bytes() };
@@ -138,101 +150,15 @@ fn make_kernel(
     kernel.extend(Arc::new(Memfds(Box::new(TmpfsMemfds))));
     kernel.extend(Arc::new(FileSystems(Box::new(Types::new(&kernel, Storage::Memory)))));
     kernel.extend(chitin_net::NetNs::new(true));
+    chitin_fs_dev::register_drivers(&kernel);
+    kernel.platform.on_lost(Box::new(|signal| {
+        tracing::error!(signal, "the sandbox's zygote died");
+        crate::last_words(
+            "the process that programs are started from was killed (out of memory, perhaps: see dmesg); the sandbox was ended",
+        );
+        std::process::exit(137);
+    }));
     kernel
-}
-
-fn make_container(
-    kernel: &Arc<Kernel>,
-    config: &BootConfig,
-    container: &ContainerConfig,
-    storage: Storage,
-) -> Result<Arc<chitin_kernel::Task>, String> {
-    let gofer = take(container.gofer_fd, "gofer socket")?;
-    watch_gofer(kernel, &gofer)?;
-    let client = Client::new(gofer);
-    let types = Types::new(kernel, storage.clone());
-    let console = stdio::console(kernel, container)?;
-    chitin_fs_dev::register_drivers(kernel, console.clone());
-    let mounter = Mounter { kernel, config, container, client: Arc::new(client), storage, types: &types };
-    let ns = mounter.build()?;
-    let settings = &container.process;
-    let fs = FsState::new(ns.clone(), settings.umask.unwrap_or(0o022));
-    let creds = process::creds(settings);
-    let root = ns.root();
-    let caller = chitin_vfs::Caller { tgid: 1, tid: 1, creds: Arc::new(chitin_vfs::Creds::root()) };
-    let ctx =
-        chitin_vfs::Context { vfs: kernel.vfs.clone(), ns, cwd: root.clone(), root, caller, umask: 0o022 };
-    let files = stdio::open(kernel, &ctx, &container.process, console.as_ref())?;
-    let cwd = working_directory(&ctx, &settings.cwd)
-        .map_err(|errno| format!("process.cwd: {}: {}", settings.cwd, errno.message()))?;
-    fs.set_cwd(cwd);
-    set_sysctls(kernel, &container.sysctl)?;
-    let bytes = |texts: &[String]| texts.iter().map(|text| text.clone().into_bytes()).collect::<Vec<_>>();
-    let request = InitRequest {
-        fs,
-        files,
-        creds,
-        rlimits: process::rlimits(settings),
-        args: bytes(&settings.args),
-        env: bytes(&settings.env),
-        tty: console,
-    };
-    let name = settings.args.first().cloned().unwrap_or_default();
-    let made = chitin_kernel::wait::block_on(make_init(kernel, request));
-    let task = made.map_err(|errno| {
-        let hint = match errno {
-            Errno::ENOENT => "no such file in the container (or its interpreter is missing)",
-            Errno::EACCES => "not executable for this user",
-            Errno::ENOEXEC => "not an x86-64 program",
-            _ => errno.message(),
-        };
-        format!("process.args: cannot execute {name:?}: {hint}")
-    })?;
-    if let Some(adj) = settings.oom_score_adj {
-        task.process.oom_score_adj.store(adj, Ordering::Relaxed);
-    }
-    Ok(task)
-}
-
-/// The tunables of the configuration.
-fn set_sysctls(kernel: &Arc<Kernel>, settings: &BTreeMap<String, String>) -> Result<(), String> {
-    if settings.is_empty() {
-        return Ok(());
-    }
-    // They are the kernel's: any instance shows them.
-    let proc = ProcFs::new(kernel);
-    for (name, value) in settings {
-        proc.set_sysctl(name, value.as_bytes()).map_err(|errno| {
-            let why = match errno {
-                Errno::ENOENT => "the sandbox's kernel has no such tunable; remove it".to_owned(),
-                Errno::EACCES | Errno::EPERM => "it cannot be set here; remove it".to_owned(),
-                Errno::EINVAL => format!("the value {value:?} is not possible"),
-                errno => errno.message().to_owned(),
-            };
-            format!("linux.sysctl[{name:?}]: {why}")
-        })?;
-    }
-    Ok(())
-}
-
-/// The gofer's end is the sandbox's: files are gone for good.
-fn watch_gofer(kernel: &Arc<Kernel>, gofer: &OwnedFd) -> Result<(), String> {
-    use chitin_abi::poll::{POLLERR, POLLHUP};
-    let copy = gofer.try_clone().map_err(|error| format!("cannot watch the gofer: {error}"))?;
-    let on_ready = Box::new(|events: u32| {
-        if events & (POLLHUP | POLLERR) != 0 {
-            crate::last_words(
-                "the gofer of the sandbox died; the container was ended, as it had lost its files",
-            );
-            std::process::exit(137);
-        }
-    });
-    let watch = kernel
-        .reactor
-        .watch_with(Arc::new(copy), on_ready)
-        .map_err(|error| format!("cannot watch the gofer: {error}"))?;
-    kernel.extend(watch);
-    Ok(())
 }
 
 fn start_workers(kernel: &Arc<Kernel>) -> Result<(), String> {

@@ -1,25 +1,36 @@
 //! The control socket: what the runtime asks of a running sandbox.
 //!
-//! One thread accepts, one thread serves each connection; they are few and short-lived. The peer is the runtime of the
-//! same user, but its bytes are parsed as strictly as anybody's.
+//! One thread accepts, one thread serves each connection; they are few. The peer is the runtime of the same user, but its
+//! bytes are parsed as strictly as anybody's. What a connection has made and not finished (a process by `exec`, a
+//! container that was only prepared) is undone at its end.
+//!
+//! Neighbours: `stream` frames messages, `containers` and `exec` do what they ask for, `processes` answers `ps`.
 
+use crate::containers::{self, Containers, Record};
+use crate::exec::Execed;
+use crate::processes::list;
+use crate::stdio::{Descriptors, winsize};
+use crate::stream::Stream;
 use chitin_abi::num::low8;
-use chitin_abi::signal::{SI_USER, SigInfo};
-use chitin_control::{ExitStatus as Status, ProcessInfo, Request, Response, Server, Status as State};
-use chitin_kernel::clone::start_init;
+use chitin_abi::poll::{POLLERR, POLLHUP};
+use chitin_abi::signal::{SI_USER, SIGKILL, SigInfo};
+use chitin_control::{ExitStatus as Status, Request, Response};
 use chitin_kernel::signal::send_to_process;
-use chitin_kernel::{ExitStatus, Kernel, Task, run};
-use std::os::fd::OwnedFd;
+use chitin_kernel::tty::ConsoleTty;
+use chitin_kernel::wait::block_until;
+use chitin_kernel::{ExitStatus, Kernel, run};
+use chitin_vfs::WaitQueue;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// Connections served at once; more are refused by closing them.
-const MAX_CONNECTIONS: usize = 64;
+const MAX_CONNECTIONS: usize = 1024;
 const STACK: usize = 256 << 10;
 
-/// Answers to [`Request::Wait`] that are still to be written.
+/// Answers to [`Request::Wait`] and [`Request::WaitExec`] that are still to be written.
 static WAITING: AtomicUsize = AtomicUsize::new(0);
 
 /// Gives waiting connections a moment to get their answers.
@@ -34,50 +45,38 @@ pub fn settle() {
 
 pub struct Control {
     kernel: Arc<Kernel>,
-    init: Arc<Task>,
-    id: String,
-    started: AtomicBool,
+    containers: Arc<Containers>,
     connections: AtomicUsize,
 }
 
+/// What a request is answered by, if at all.
+type Answer = Result<Response, String>;
+
 impl Control {
-    pub fn new(kernel: Arc<Kernel>, init: Arc<Task>, id: String) -> Arc<Control> {
-        Arc::new(Control {
-            kernel,
-            init,
-            id,
-            started: AtomicBool::new(false),
-            connections: AtomicUsize::new(0),
-        })
+    pub fn new(kernel: Arc<Kernel>, containers: Arc<Containers>) -> Arc<Control> {
+        Arc::new(Control { kernel, containers, connections: AtomicUsize::new(0) })
     }
 
-    /// Starts serving; with `start` the container runs at once.
-    pub fn serve(self: &Arc<Control>, listener: OwnedFd, start: bool) -> Result<(), String> {
+    /// Starts serving.
+    pub fn serve(self: &Arc<Control>, listener: OwnedFd) -> Result<(), String> {
         let listener = UnixListener::from(listener);
         let own = self.clone();
         std::thread::Builder::new()
             .name("control".into())
             .stack_size(STACK)
             .spawn(move || {
-                for stream in listener.incoming().flatten() {
-                    own.accept(stream);
+                for stream in listener.incoming() {
+                    match stream {
+                        Ok(stream) => own.accept(stream),
+                        // Out of descriptors, for now.
+                        Err(_) => std::thread::sleep(Duration::from_millis(10)),
+                    }
                 }
             })
+            .map(|_| ())
             .map_err(|error| {
                 format!("cannot start the control thread: {error}; raise the limit on processes")
-            })?;
-        if start {
-            self.start();
-        }
-        Ok(())
-    }
-
-    fn start(&self) -> bool {
-        let first = !self.started.swap(true, Ordering::AcqRel);
-        if first {
-            start_init(&self.init);
-        }
-        first
+            })
     }
 
     fn accept(self: &Arc<Control>, stream: UnixStream) {
@@ -88,24 +87,51 @@ impl Control {
         let own = self.clone();
         let spawned =
             std::thread::Builder::new().name("control-conn".into()).stack_size(STACK).spawn(move || {
-                own.talk(stream);
+                let mut session = Session {
+                    control: &own,
+                    stream: Stream::new(stream),
+                    execs: Vec::new(),
+                    prepared: Vec::new(),
+                };
+                session.talk();
+                session.undo();
                 own.connections.fetch_sub(1, Ordering::AcqRel);
             });
         if spawned.is_err() {
             self.connections.fetch_sub(1, Ordering::AcqRel);
         }
     }
+}
 
-    fn talk(&self, stream: UnixStream) {
-        let mut server = Server::new(stream);
-        while let Ok(Some(request)) = server.receive() {
-            let waits = matches!(request, Request::Wait { .. });
+/// One connection.
+struct Session<'a> {
+    control: &'a Arc<Control>,
+    stream: Stream,
+    /// What this connection has started and not waited for.
+    execs: Vec<(Arc<Record>, Arc<Execed>)>,
+    /// Containers that it has prepared.
+    prepared: Vec<String>,
+}
+
+impl Session<'_> {
+    fn talk(&mut self) {
+        loop {
+            let (request, fds) = match self.stream.receive() {
+                Ok(Some(received)) => received,
+                Ok(None) => return,
+                Err(error) => {
+                    tracing::warn!(%error, "a control connection ends");
+                    return;
+                }
+            };
+            let waits = matches!(request, Request::Wait { .. } | Request::WaitExec { .. });
             if waits {
                 WAITING.fetch_add(1, Ordering::AcqRel);
             }
-            let response = self.answer(request);
+            let (answer, fd) = self.answer(request, fds);
             run::drain();
-            let sent = server.answer(&response);
+            let response = answer.unwrap_or_else(|message| Response::Error { message });
+            let sent = self.stream.answer(&response, fd.as_ref().map(AsFd::as_fd));
             if waits {
                 WAITING.fetch_sub(1, Ordering::AcqRel);
             }
@@ -115,110 +141,147 @@ impl Control {
         }
     }
 
-    fn answer(&self, request: Request) -> Response {
-        let error = |message: &str| Response::Error { message: message.into() };
-        let named = match &request {
-            Request::Start { container }
-            | Request::Signal { container, .. }
-            | Request::State { container }
-            | Request::Wait { container }
-            | Request::Processes { container }
-            | Request::Resize { container, .. }
-            | Request::Exec { container, .. }
-            | Request::Terminal { container, .. }
-            | Request::Pause { container }
-            | Request::Resume { container }
-            | Request::Update { container, .. }
-            | Request::WaitExec { container, .. } => Some(container.as_str()),
-            Request::Prepare { .. } | Request::Create { .. } | Request::Remove { .. } | Request::Destroy => {
-                None
-            }
-        };
-        if named.is_some_and(|named| named != self.id) {
-            return error("no such container in this sandbox");
+    /// The client is gone: ends what it alone cared for.
+    fn undo(&mut self) {
+        for (record, exec) in std::mem::take(&mut self.execs) {
+            let process = &exec.task.process;
+            containers::kill(process);
+            block_until(&process.exit_events, || process.exit_status());
+            self.control.containers.forget_exec(&record, &exec);
         }
-        match request {
-            Request::Start { .. } if self.start() => Response::Ok,
-            Request::Start { .. } => error("the container has been started already"),
-            Request::Signal { signal, all, .. } => self.signal(signal, all),
-            Request::State { .. } => self.state(),
-            Request::Wait { .. } => {
-                let status =
-                    chitin_kernel::wait::block_until(&self.kernel.init_events, || self.kernel.init_status());
-                Response::Exited { status: status_of(status) }
-            }
-            Request::Processes { .. } => Response::Processes { processes: self.processes() },
-            Request::Resize { rows, cols, .. } => match self.init.process.tty() {
-                Some(tty) => {
-                    tty.set_winsize(crate::stdio::winsize(rows, cols));
-                    Response::Ok
+        for id in std::mem::take(&mut self.prepared) {
+            self.control.containers.abandon(&id);
+        }
+        run::drain();
+    }
+
+    fn answer(&mut self, request: Request, fds: Vec<OwnedFd>) -> (Answer, Option<OwnedFd>) {
+        if let Request::Prepare { container } = &request {
+            return match self.control.containers.prepare(container) {
+                Ok(origin) => {
+                    self.prepared.push(container.clone());
+                    (Ok(Response::Prepared), Some(origin))
                 }
-                None => error("the container has no terminal"),
-            },
-            Request::Exec { .. } | Request::WaitExec { .. } => {
-                error("running further processes in a container is not supported yet")
+                Err(message) => (Err(message), None),
+            };
+        }
+        (self.plain_answer(request, fds), None)
+    }
+
+    fn plain_answer(&mut self, request: Request, fds: Vec<OwnedFd>) -> Answer {
+        let containers = &self.control.containers;
+        let find = |id: &str| containers.find(id);
+        let ok = |()| Response::Ok;
+        match request {
+            Request::Create { config } => containers.create(&config, &mut Descriptors::sent(fds)).map(ok),
+            Request::Start { container } => containers.start(&*find(&container)?).map(ok),
+            Request::Signal { container, signal, all, pid } => {
+                self.signal(&*find(&container)?, signal, all, pid).map(ok)
             }
-            Request::Prepare { .. } | Request::Create { .. } | Request::Remove { .. } => {
-                error("further containers in a sandbox are not supported yet")
+            Request::Terminal { container, signal, pid } => {
+                let tty = find(&container)?.tty(pid)?;
+                ConsoleTty::signal(&tty, number(signal)?);
+                Ok(Response::Ok)
             }
-            Request::Terminal { .. }
-            | Request::Pause { .. }
-            | Request::Resume { .. }
-            | Request::Update { .. } => error("not supported yet"),
+            Request::State { container } => {
+                let (status, exit, init_pid) = find(&container)?.state();
+                Ok(Response::State { status, exit: exit.map(status_of), init_pid })
+            }
+            Request::Wait { container } => {
+                let record = find(&container)?;
+                let status = self.wait(&record.ended, || record.exit()).ok_or_else(gone)?;
+                Ok(Response::Exited { status: status_of(status) })
+            }
+            Request::Processes { container } => {
+                let record = find(&container)?;
+                Ok(Response::Processes { processes: list(&self.control.kernel, &record.container) })
+            }
+            Request::Resize { container, rows, cols } => {
+                find(&container)?.tty(None)?.set_winsize(winsize(rows, cols));
+                Ok(Response::Ok)
+            }
+            Request::Exec { container, process } => {
+                let record = find(&container)?;
+                let exec = containers.exec(&record, &process, &mut Descriptors::sent(fds))?;
+                let pid = exec.task.pid();
+                self.execs.push((record, exec));
+                Ok(Response::Started { pid })
+            }
+            Request::WaitExec { container, pid } => self.wait_exec(&container, pid),
+            Request::Pause { container } => containers.pause(&*find(&container)?, true).map(ok),
+            Request::Resume { container } => containers.pause(&*find(&container)?, false).map(ok),
+            Request::Update { container, limits } => {
+                find(&container)?.limit(limits, self.control.kernel.machine.memory_bytes);
+                Ok(Response::Ok)
+            }
+            Request::Remove { container } => containers.remove(&find(&container)?).map(ok),
             Request::Destroy => {
-                self.kernel.kill_all(ExitStatus::Signaled { signal: 9, core: false });
-                Response::Ok
+                self.control.kernel.kill_all(ExitStatus::Signaled { signal: SIGKILL, core: false });
+                Ok(Response::Ok)
             }
+            Request::Prepare { .. } => Err("unexpected".into()),
         }
     }
 
-    fn signal(&self, signal: i32, all: bool) -> Response {
-        let Some(number) = u32::try_from(signal).ok().filter(|number| (1..=64).contains(number)) else {
-            return Response::Error { message: format!("{signal} is not a signal number") };
-        };
+    fn signal(&self, record: &Record, signal: i32, all: bool, pid: Option<i32>) -> Result<(), String> {
         // From outside: the sender has no pid inside.
-        let info = SigInfo::kill(number, SI_USER, 0, 0);
+        let info = SigInfo::kill(number(signal)?, SI_USER, 0, 0);
         if all {
-            for process in self.kernel.processes() {
-                send_to_process(&process, info);
-            }
+            self.control.kernel.signal_container(&record.container, info);
         } else {
-            send_to_process(&self.init.process, info);
+            send_to_process(&record.process(pid)?, info);
         }
-        Response::Ok
+        Ok(())
     }
 
-    fn state(&self) -> Response {
-        let exit = self.kernel.init_status().map(status_of);
-        let status = match exit {
-            Some(_) => State::Stopped,
-            None if self.started.load(Ordering::Acquire) => State::Running,
-            None => State::Created,
-        };
-        Response::State { status, exit, init_pid: self.init.pid() }
+    fn wait_exec(&mut self, container: &str, pid: i32) -> Answer {
+        let ours =
+            |(record, exec): &(Arc<Record>, Arc<Execed>)| record.id == container && exec.task.pid() == pid;
+        let at = self
+            .execs
+            .iter()
+            .position(ours)
+            .ok_or_else(|| format!("process {pid} was not started on this connection"))?;
+        let Some((record, exec)) = self.execs.get(at).cloned() else { return Err(gone()) };
+        let process = &exec.task.process;
+        // The end of the connection ends the process, too: when it is undone.
+        let status = self.wait(&process.exit_events, || process.exit_status()).ok_or_else(gone)?;
+        self.execs.remove(at);
+        self.control.containers.forget_exec(&record, &exec);
+        Ok(Response::Exited { status: status_of(status) })
     }
 
-    fn processes(&self) -> Vec<ProcessInfo> {
-        let now = chitin_kernel::time::realtime() / 1_000_000_000;
-        let monotonic = chitin_kernel::time::monotonic();
-        let row = |process: Arc<chitin_kernel::Process>| {
-            let leader = process.leader()?;
-            let (user, system) = process.cpu_ns();
-            let age = monotonic.saturating_sub(process.started_ns) / 1_000_000_000;
-            Some(ProcessInfo {
-                pid: process.pid,
-                stub: i32::try_from(leader.platform().debug_id()).unwrap_or(0),
-                ppid: process.ppid(),
-                uid: leader.creds().uid,
-                threads: u32::try_from(process.threads().len()).unwrap_or(u32::MAX),
-                cpu_ms: user.saturating_add(system) / 1_000_000,
-                started: now.saturating_sub(age),
-                tty: process.tty().map(|_| "console".to_string()),
-                command: String::from_utf8_lossy(&leader.name()).into_owned(),
-            })
-        };
-        self.kernel.processes().into_iter().filter_map(row).collect()
+    /// Waits for what `queue` announces; `None` when the client hangs up first.
+    fn wait<T>(&self, queue: &WaitQueue, mut check: impl FnMut() -> Option<T>) -> Option<T> {
+        let hung_up = Arc::new(AtomicBool::new(false));
+        let (flag, bell) = (hung_up.clone(), queue.clone());
+        let on_ready = Box::new(move |events: u32| {
+            if events & (POLLHUP | POLLERR) != 0 {
+                flag.store(true, Ordering::Release);
+                bell.wake(0);
+            }
+        });
+        let watch = self
+            .stream
+            .duplicate()
+            .and_then(|copy| self.control.kernel.reactor.watch_with(Arc::new(copy), on_ready));
+        if let Err(error) = &watch {
+            tracing::warn!(%error, "the end of a control connection goes unnoticed");
+        }
+        block_until(queue, || match check() {
+            Some(value) => Some(Some(value)),
+            None => hung_up.load(Ordering::Acquire).then_some(None),
+        })
     }
+}
+
+fn gone() -> String {
+    "the client has hung up".into()
+}
+
+fn number(signal: i32) -> Result<u32, String> {
+    let number = u32::try_from(signal).ok().filter(|number| (1..=64).contains(number));
+    number.ok_or_else(|| format!("{signal} is not a signal number"))
 }
 
 fn status_of(status: ExitStatus) -> Status {

@@ -330,6 +330,8 @@ fn allowed(options: FilterOptions) -> Built<Rules> {
     rules.insert(libc::SYS_getsockopt, getsockopt?);
     // Names of worker threads.
     rules.insert(libc::SYS_prctl, one_of(0, &[PR_SET_NAME])?);
+    // A zygote's, for the runtime to place it in a container's cgroup. Flags make it no more than that.
+    rules.insert(libc::SYS_pidfd_open, vec![all(vec![is(1, 0)?])?]);
     // Our own limits, not those of other processes.
     rules.insert(libc::SYS_prlimit64, vec![all(vec![is(0, 0)?])?]);
     // Sizes of the notification structures.

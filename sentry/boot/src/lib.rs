@@ -27,14 +27,18 @@
 
 mod boot;
 pub mod confine;
+mod containers;
 mod control;
+mod exec;
 mod factory;
 pub mod filter;
 mod lifeline;
 mod log;
 mod mounts;
 mod process;
+mod processes;
 mod stdio;
+mod stream;
 mod table;
 
 pub use table::{SyscallRow, syscalls};

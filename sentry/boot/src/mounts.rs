@@ -3,7 +3,8 @@
 use crate::factory::Types;
 use chitin_abi::Errno;
 use chitin_abi::mount::*;
-use chitin_control::{BootConfig, ContainerConfig, DeviceKind, MountConfig, OverlayMode};
+use chitin_abi::num::low32;
+use chitin_control::{ContainerConfig, DeviceKind, MountConfig, OverlayMode};
 use chitin_fs_dev::DevNode;
 use chitin_fs_gofer::{Cache, GoferFs, GoferOptions};
 use chitin_fs_overlay::{OverlayFs, OverlayOptions};
@@ -11,13 +12,15 @@ use chitin_fs_tmpfs::{Storage, TmpFs};
 use chitin_gofer_protocol::Client;
 use chitin_kernel::Kernel;
 use chitin_vfs::walk::Walk;
-use chitin_vfs::{Caller, Context, Creds, FileKind, FileSystem, Inode, Mount, MountNs, NewKind, Path};
+use chitin_vfs::{
+    Caller, Context, Creds, FileKind, FileSystem, Inode, Mount, MountNs, NewKind, Path, Propagation,
+};
 use std::sync::Arc;
 
 /// What mounting needs.
 pub struct Mounter<'a> {
     pub kernel: &'a Arc<Kernel>,
-    pub config: &'a BootConfig,
+    pub overlay: OverlayMode,
     pub container: &'a ContainerConfig,
     pub client: Arc<Client>,
     pub storage: Storage,
@@ -47,6 +50,21 @@ fn flag(option: &str) -> Option<(u64, bool)> {
         "nostrictatime" => (MS_STRICTATIME, false),
         "nosymfollow" => (MS_NOSYMFOLLOW, true),
         "symfollow" => (MS_NOSYMFOLLOW, false),
+        _ => return None,
+    })
+}
+
+/// A mount option that sets the propagation, and whether that of what is below, too.
+fn propagation(option: &str) -> Option<(Propagation, bool)> {
+    Some(match option {
+        "shared" => (Propagation::Shared, false),
+        "rshared" => (Propagation::Shared, true),
+        "slave" => (Propagation::Slave, false),
+        "rslave" => (Propagation::Slave, true),
+        "private" => (Propagation::Private, false),
+        "rprivate" => (Propagation::Private, true),
+        "unbindable" => (Propagation::Unbindable, false),
+        "runbindable" => (Propagation::Unbindable, true),
         _ => return None,
     })
 }
@@ -97,7 +115,7 @@ impl Mounter<'_> {
     pub fn build(&self) -> Result<Arc<MountNs>, String> {
         let root = self.root_fs()?;
         // Read-only only once everything is in place.
-        let mount = Mount::new(root, b"overlay", MS_RELATIME as u32);
+        let mount = Mount::new(root, b"overlay", low32(MS_RELATIME));
         let ns = MountNs::new(mount.clone());
         let ctx = self.context(&ns);
         for config in &self.container.mounts {
@@ -114,7 +132,7 @@ impl Mounter<'_> {
                 .map_err(|errno| format!("linux.readonlyPaths: {path}: {}", errno.message()))?;
         }
         if self.container.root_readonly {
-            mount.set_flags(mount.flags() | MS_RDONLY as u32);
+            mount.set_flags(mount.flags() | low32(MS_RDONLY));
         }
         Ok(ns)
     }
@@ -127,12 +145,15 @@ impl Mounter<'_> {
     }
 
     fn overlay(&self, lower: Arc<dyn FileSystem>) -> Arc<dyn FileSystem> {
-        let options = OverlayOptions { size: self.kernel.machine.memory_bytes, nr_inodes: 0 };
+        // Inodes are the sentry's own memory, about a kilobyte each: an eighth of all for them.
+        let memory = self.kernel.machine.memory_bytes;
+        let nr_inodes = (memory / 8 / 1024).clamp(1 << 17, 1 << 20);
+        let options = OverlayOptions { size: memory, nr_inodes };
         OverlayFs::new(lower, self.storage.clone(), options)
     }
 
     fn root_fs(&self) -> Result<Arc<dyn FileSystem>, String> {
-        let overlaid = self.config.overlay.mode != OverlayMode::None;
+        let overlaid = self.overlay != OverlayMode::None;
         let options = GoferOptions {
             cache: Cache::Exclusive,
             readonly: overlaid || self.container.root_readonly,
@@ -148,7 +169,7 @@ impl Mounter<'_> {
         let (flags, data) = split(&config.options);
         let (fs, is_file): (Arc<dyn FileSystem>, bool) = match config.gofer_root {
             Some(index) => {
-                let overlaid = self.config.overlay.mode == OverlayMode::All && flags & MS_RDONLY == 0;
+                let overlaid = self.overlay == OverlayMode::All && flags & MS_RDONLY == 0;
                 let options = GoferOptions {
                     cache: if overlaid { Cache::Exclusive } else { Cache::Shared },
                     readonly: overlaid || flags & MS_RDONLY != 0,
@@ -175,8 +196,15 @@ impl Mounter<'_> {
         if is_dev(&config.destination) && config.gofer_root.is_none() {
             self.populate(&fs.root()).map_err(|errno| format!("linux.devices: {}", errno.message()))?;
         }
-        let mount = Mount::new(fs, config.source.as_bytes(), flags as u32);
-        ctx.ns.attach(mount, point).map_err(|errno| errno.message().to_string())
+        let mount = Mount::new(fs, config.source.as_bytes(), low32(flags));
+        let top = Path { dentry: mount.root().clone(), mount: mount.clone() };
+        ctx.ns.attach(mount, point).map_err(|errno| errno.message().to_string())?;
+        for (kind, recursive) in config.options.iter().filter_map(|option| propagation(option)) {
+            ctx.ns
+                .set_propagation(&top, kind, recursive)
+                .map_err(|errno| format!("propagation: {}", errno.message()))?;
+        }
+        Ok(())
     }
 
     /// The devices every container has (OCI runtime spec, config-linux: default devices), and the configured ones, in
@@ -222,7 +250,7 @@ impl Mounter<'_> {
         };
         if found.inode().kind() == FileKind::Directory {
             let empty = TmpFs::new(Storage::Memory, b"size=0k,mode=0755", self.kernel.machine.memory_bytes)?;
-            return ctx.ns.attach(Mount::new(empty, b"tmpfs", MS_RDONLY as u32), found);
+            return ctx.ns.attach(Mount::new(empty, b"tmpfs", low32(MS_RDONLY)), found);
         }
         let null = ctx.walk(&ctx.root, b"/dev/null", Walk::FOLLOW)?;
         ctx.ns.bind(&null, found, false)
@@ -236,7 +264,7 @@ impl Mounter<'_> {
         };
         ctx.ns.bind(&found.clone(), found.clone(), true)?;
         let top = ctx.ns.follow(found);
-        top.mount.set_flags(top.mount.flags() | MS_RDONLY as u32);
+        top.mount.set_flags(top.mount.flags() | low32(MS_RDONLY));
         Ok(())
     }
 }

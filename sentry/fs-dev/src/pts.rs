@@ -11,7 +11,7 @@ use chitin_abi::limits::{NAME_MAX, PAGE_SIZE};
 use chitin_abi::stat::{DEVPTS_SUPER_MAGIC, Statfs, makedev};
 use chitin_fs_tmpfs::Meta;
 use chitin_kernel::Kernel;
-use chitin_kernel::tty::Tty;
+use chitin_kernel::tty::{ConsoleTty, OnRelease, Tty};
 use chitin_vfs::walk::Caller;
 use chitin_vfs::{
     Attr, DirEntry, DirSink, Directory, FileKind, FileOps, FileSystem, Inode, InodeState, NewInode, NewKind,
@@ -19,6 +19,7 @@ use chitin_vfs::{
 };
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Weak};
 
 /// kernel.pty.max less its reserve: what a sandbox may have.
@@ -130,40 +131,67 @@ impl DevPts {
     /// Opens ptmx: a new pseudo-terminal's master. ENOSPC when there are too many.
     pub fn open_ptmx(&self, flags: u32, caller: &Caller) -> Result<Arc<dyn FileOps>, Errno> {
         let kernel = self.kernel.upgrade().ok_or(Errno::EIO)?;
-        let options = self.shared.options.lock().clone();
-        let mut ptys = self.shared.ptys.lock();
-        let mut numbers = 0..options.max.min(PTY_MAX);
-        let index =
-            numbers.find(|index| !ptys.get(index).is_some_and(|pty| pty.in_use)).ok_or(Errno::ENOSPC)?;
-        let shared = Arc::downgrade(&self.shared);
-        let released = move |index| {
-            if let Some(shared) = shared.upgrade()
-                && let Some(pty) = shared.ptys.lock().get_mut(&index)
-            {
-                pty.in_use = false;
-            }
-        };
-        let tty = Tty::new_pty(&kernel, index, Box::new(released));
-        let uid = options.uid.unwrap_or(caller.creds.fsuid);
-        let gid = options.gid.unwrap_or(caller.creds.fsgid);
-        let pty = ptys.entry(index).or_insert_with(|| {
-            let node = Node {
-                dev: self.shared.dev,
-                ino: u64::from(index) + 3,
-                rdev: makedev(136, index),
-                meta: meta(0, 0, 0, 1),
-                state: InodeState::default(),
-                tty: Mutex::default(),
-            };
-            Pty { node: Arc::new(node), in_use: false }
-        });
-        pty.in_use = true;
-        *pty.node.meta.lock() = meta(options.mode, uid, gid, 1).into_inner();
-        *pty.node.tty.lock() = Arc::downgrade(&tty);
-        let inode: Arc<dyn Inode> = pty.node.clone();
-        tty.set_slave_inode(&inode);
-        drop(ptys);
+        let make = |index, released| Ok(Tty::new_pty(&kernel, index, released));
+        let tty = self.add(caller.creds.fsuid, caller.creds.fsgid, make)?;
         Ok(tty.open_master(flags & O_NONBLOCK))
+    }
+
+    /// A terminal of the host under a number of its own, for a process that the runtime starts.
+    pub fn add_console(&self, host: Arc<OwnedFd>, uid: u32, gid: u32) -> Result<Arc<Tty>, Errno> {
+        let kernel = self.kernel.upgrade().ok_or(Errno::EIO)?;
+        self.add(uid, gid, |index, released| {
+            ConsoleTty::start_pty(&kernel, host, index, released)
+                .map_err(|error| error.raw_os_error().and_then(Errno::from_raw).unwrap_or(Errno::EIO))
+        })
+    }
+
+    /// Gives a number to the terminal that `make` makes.
+    fn add(
+        &self,
+        uid: u32,
+        gid: u32,
+        make: impl FnOnce(u32, OnRelease) -> Result<Arc<Tty>, Errno>,
+    ) -> Result<Arc<Tty>, Errno> {
+        let options = self.shared.options.lock().clone();
+        let (index, node) = {
+            let mut ptys = self.shared.ptys.lock();
+            let mut numbers = 0..options.max.min(PTY_MAX);
+            let index =
+                numbers.find(|index| !ptys.get(index).is_some_and(|pty| pty.in_use)).ok_or(Errno::ENOSPC)?;
+            let pty = ptys.entry(index).or_insert_with(|| {
+                let node = Node {
+                    dev: self.shared.dev,
+                    ino: u64::from(index) + 3,
+                    rdev: makedev(136, index),
+                    meta: meta(0, 0, 0, 1),
+                    state: InodeState::default(),
+                    tty: Mutex::default(),
+                };
+                Pty { node: Arc::new(node), in_use: false }
+            });
+            pty.in_use = true;
+            *pty.node.tty.lock() = Weak::new();
+            (index, pty.node.clone())
+        };
+        let shared = Arc::downgrade(&self.shared);
+        let released = move |index| release(&shared, index);
+        let tty = make(index, Box::new(released))
+            .inspect_err(|_| release(&Arc::downgrade(&self.shared), index))?;
+        let (uid, gid) = (options.uid.unwrap_or(uid), options.gid.unwrap_or(gid));
+        *node.meta.lock() = meta(options.mode, uid, gid, 1).into_inner();
+        *node.tty.lock() = Arc::downgrade(&tty);
+        let inode: Arc<dyn Inode> = node;
+        tty.set_slave_inode(&inode);
+        Ok(tty)
+    }
+}
+
+/// A number may be given out again.
+fn release(shared: &Weak<Shared>, index: u32) {
+    if let Some(shared) = shared.upgrade()
+        && let Some(pty) = shared.ptys.lock().get_mut(&index)
+    {
+        pty.in_use = false;
     }
 }
 

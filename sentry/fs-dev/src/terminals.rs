@@ -5,7 +5,6 @@ use chitin_abi::Errno;
 use chitin_abi::capability::CAP_SYS_ADMIN;
 use chitin_abi::stat::minor;
 use chitin_kernel::Kernel;
-use chitin_kernel::tty::Tty;
 use chitin_vfs::walk::Caller;
 use chitin_vfs::{Device, FileOps, Inode, Path};
 use std::any::Any;
@@ -14,7 +13,6 @@ use std::sync::{Arc, Weak};
 /// Major 5: tty (0), console (1), ptmx (2).
 pub struct Terminals {
     pub kernel: Weak<Kernel>,
-    pub console: Option<Arc<Tty>>,
 }
 
 impl Device for Terminals {
@@ -33,7 +31,11 @@ impl Device for Terminals {
                 let tty = process.and_then(|process| process.tty()).ok_or(Errno::ENXIO)?;
                 tty.open_slave(flags, privileged)
             }
-            1 => self.console.as_ref().ok_or(Errno::ENODEV)?.open_slave(flags, privileged),
+            1 => {
+                let process = self.kernel.upgrade().and_then(|kernel| kernel.find_process(caller.tgid));
+                let console = process.and_then(|process| process.container.console());
+                console.ok_or(Errno::ENODEV)?.open_slave(flags, privileged)
+            }
             2 => self.devpts_of(path, caller)?.open_ptmx(flags, caller),
             _ => Err(Errno::ENXIO),
         }

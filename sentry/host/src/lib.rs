@@ -26,6 +26,7 @@ pub mod caps;
 pub mod clock;
 pub mod cpuid;
 pub mod epoll;
+pub mod fdpass;
 pub mod filestore;
 pub mod hostfile;
 pub mod inherit;

@@ -4,10 +4,11 @@
 //! them; `exec` takes new address spaces from a container's own family, so that the host's cgroup of a container holds
 //! its processes and no others; limits are what guests are told of the machine.
 //!
-//! Locks: `spaces` (leaf).
+//! Locks: `spaces` and `console` (leaves).
 
 use crate::result::ExitStatus;
 use crate::signal::send_to_process;
+use crate::tty::Tty;
 use crate::{Kernel, Process, exit};
 use chitin_abi::signal::SigInfo;
 use chitin_platform::{BoxFuture, PlatformError, SpaceGroup, Spawned};
@@ -33,6 +34,7 @@ pub struct Container {
     spaces: Mutex<Spaces>,
     cpus: AtomicU32,
     memory: AtomicU64,
+    console: Mutex<Option<Arc<Tty>>>,
 }
 
 impl Container {
@@ -43,6 +45,7 @@ impl Container {
             spaces: Mutex::new(spaces),
             cpus: AtomicU32::new(1),
             memory: AtomicU64::new(memory),
+            console: Mutex::new(None),
         };
         container.set_cpus(cpus);
         Arc::new(container)
@@ -72,8 +75,18 @@ impl Container {
         }
     }
 
-    /// Makes no more address spaces.
+    /// What its /dev/console is.
+    pub fn console(&self) -> Option<Arc<Tty>> {
+        self.console.lock().clone()
+    }
+    pub fn set_console(&self, console: Arc<Tty>) {
+        *self.console.lock() = Some(console);
+    }
+
+    /// It has ended: no console any more, and no address spaces.
     pub fn close(&self) {
+        let console = self.console.lock().take();
+        drop(console);
         let old = std::mem::replace(&mut *self.spaces.lock(), Spaces::Ended);
         drop(old);
     }
@@ -90,6 +103,14 @@ impl Kernel {
         let mut processes = self.processes();
         processes.retain(|process| container.holds(process));
         processes
+    }
+
+    /// Takes a zombie that has no parent out of the tree.
+    pub fn forget(&self, process: &Process) {
+        let mut tree = self.tree.lock();
+        if process.is_zombie() && process.parent().is_none() {
+            tree.remove_process(process.pid);
+        }
     }
 
     /// Sends a signal to every process of a container.

@@ -45,12 +45,15 @@ const TYPED_LIMIT: usize = 8192;
 /// Shown bytes that wait for the master: flip buffers and the master's own reading buffer.
 const SHOWN_LIMIT: usize = 8192 + 4095;
 
+/// What /dev/console is without a pseudo-terminal.
+const CONSOLE_DEV: u64 = makedev(5, 1);
+
 /// Called with the number of a pseudo-terminal whose master is gone.
 pub type OnRelease = Box<dyn Fn(u32) + Send + Sync>;
 
 /// A terminal: line discipline and job control state.
 pub struct Tty {
-    /// The number in /dev/pts; 0 for a console.
+    /// The number in /dev/pts; 0 for a console that has none.
     index: u32,
     dev: u64,
     console: Option<console::Host>,
@@ -144,8 +147,13 @@ impl Tty {
     pub fn dev(&self) -> u64 {
         self.dev
     }
+    /// Whether its other end is on the host.
     pub fn is_console(&self) -> bool {
         self.console.is_some()
+    }
+    /// Whether it has a name in /dev/pts.
+    pub fn is_pty(&self) -> bool {
+        self.dev != CONSOLE_DEV
     }
     /// The session it controls (0: none).
     pub fn session(&self) -> i32 {
@@ -162,7 +170,7 @@ impl Tty {
 
     /// The name as ps(1) shows it.
     pub fn name(&self) -> String {
-        if self.is_console() { "console".into() } else { format!("pts/{}", self.index) }
+        if self.is_pty() { format!("pts/{}", self.index) } else { "console".into() }
     }
 
     /// Sets the window size; a change tells the foreground group (SIGWINCH).
@@ -259,7 +267,7 @@ impl Tty {
             }
             let old = *state.ldisc.termios();
             let mut new = Termios { c_line: old.c_line, ..new };
-            if !self.is_console() {
+            if self.is_pty() {
                 new.c_cflag = new.c_cflag & !(CSIZE | PARENB) | CS8 | CREAD;
             }
             state.speeds = speeds.unwrap_or_else(|| speed::of(&new, state.speeds));

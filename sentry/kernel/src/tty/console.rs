@@ -3,15 +3,19 @@
 //! The host's side is put into raw mode, so that all bytes pass and our own line discipline is the only one; nobody has
 //! to restore it, since that pseudo-terminal goes with the container. What is typed comes by the reactor.
 //!
-//! Neighbours: `boot` starts one for a process with `terminal: true`, opens its stdio by [`open_file`] (or by
-//! /dev/console, where there is one) and passes window sizes on ([`Tty::set_winsize`], [`ConsoleTty::refresh`]).
+//! Guests know it as a pseudo-terminal of their devpts, as if its master were somewhere outside, or, where there is no
+//! devpts, as /dev/console alone.
+//!
+//! Neighbours: `boot` starts one for each process with `terminal: true`, opens its stdio by its name or by [`open_file`],
+//! and passes on what happens to the host's terminal ([`Tty::set_winsize`], [`ConsoleTty::signal`]).
 
-use super::{State, TYPED_LIMIT, Tty};
+use super::{CONSOLE_DEV, OnRelease, State, TYPED_LIMIT, Tty};
 use crate::Kernel;
 use crate::reactor::HostFdWatch;
 use chitin_abi::Errno;
 use chitin_abi::fcntl::O_RDWR;
 use chitin_abi::poll::*;
+use chitin_abi::signal::{SIGHUP, SIGWINCH};
 use chitin_abi::stat::makedev;
 use chitin_abi::termios::*;
 use chitin_host::stdio;
@@ -32,8 +36,26 @@ pub(super) struct Host {
 pub struct ConsoleTty;
 
 impl ConsoleTty {
-    /// Takes a host terminal over. ENOTTY when it is none.
+    /// Takes a host terminal over, for /dev/console only. ENOTTY when it is none.
     pub fn start(kernel: &Arc<Kernel>, fd: Arc<OwnedFd>) -> io::Result<Arc<Tty>> {
+        ConsoleTty::make(kernel, fd, None)
+    }
+
+    /// The same as a pseudo-terminal with a number, which `on_release` gets back in the end.
+    pub fn start_pty(
+        kernel: &Arc<Kernel>,
+        fd: Arc<OwnedFd>,
+        index: u32,
+        on_release: OnRelease,
+    ) -> io::Result<Arc<Tty>> {
+        ConsoleTty::make(kernel, fd, Some((index, on_release)))
+    }
+
+    fn make(
+        kernel: &Arc<Kernel>,
+        fd: Arc<OwnedFd>,
+        number: Option<(u32, OnRelease)>,
+    ) -> io::Result<Arc<Tty>> {
         let settings = stdio::termios(fd.as_fd())?;
         let mut raw =
             Termios2::read_from_bytes(&settings).map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
@@ -47,7 +69,14 @@ impl ConsoleTty {
         stdio::set_termios(fd.as_fd(), bytes)?;
         // Nobody else uses this description.
         stdio::set_nonblocking(fd.as_fd())?;
-        let mut tty = Tty::new(kernel, 0, makedev(5, 1), ours);
+        let mut tty = match number {
+            None => Tty::new(kernel, 0, CONSOLE_DEV, ours),
+            Some((index, on_release)) => {
+                let mut tty = Tty::new(kernel, index, makedev(136, index), ours);
+                tty.on_release = Some(on_release);
+                tty
+            }
+        };
         tty.console = Some(Host { fd: fd.clone(), watch: OnceLock::new() });
         let tty = tty.with_timer(kernel);
         ConsoleTty::refresh(&tty);
@@ -69,6 +98,15 @@ impl ConsoleTty {
         let Some(host) = &tty.console else { return };
         if let Ok([ws_row, ws_col, ws_xpixel, ws_ypixel]) = stdio::winsize(host.fd.as_fd()) {
             tty.set_winsize(Winsize { ws_row, ws_col, ws_xpixel, ws_ypixel });
+        }
+    }
+
+    /// A signal that the host's terminal made for whoever has it as the controlling one there.
+    pub fn signal(tty: &Arc<Tty>, signal: u32) {
+        match signal {
+            SIGWINCH => ConsoleTty::refresh(tty),
+            SIGHUP => tty.host_gone(),
+            signal => tty.signal_group(tty.foreground(), signal),
         }
     }
 }
@@ -144,6 +182,17 @@ impl Tty {
         let size = [size.ws_row, size.ws_col, size.ws_xpixel, size.ws_ypixel];
         // The guest has its new size; a host terminal that is gone needs none.
         let _ = stdio::set_winsize(host.fd.as_fd(), size);
+    }
+}
+
+impl Drop for Tty {
+    fn drop(&mut self) {
+        // Without a master of ours, nobody has given the number back before.
+        if self.console.is_some()
+            && let Some(on_release) = &self.on_release
+        {
+            on_release(self.index);
+        }
     }
 }
 

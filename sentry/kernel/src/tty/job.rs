@@ -127,7 +127,7 @@ pub fn check_write(task: &Arc<Task>, tty: &Arc<Tty>) -> Result<(), SysError> {
 pub fn opened(task: &Arc<Task>, file: &Arc<File>, flags: u32) {
     let Some(end) = file.downcast::<TtyFile>().filter(|end| !end.is_master()) else { return };
     // /dev/console never becomes the controlling terminal by being opened.
-    if flags & O_NOCTTY != 0 || end.tty().is_console() || !file.readable() {
+    if flags & O_NOCTTY != 0 || !end.tty().is_pty() || !file.readable() {
         return;
     }
     let process = &task.process;
