@@ -229,7 +229,7 @@ impl Cgroups {
 
     /// Whether there is any: rootless containers may have none.
     pub fn is_empty(&self) -> bool {
-        self.leaves.is_empty()
+        self.leaves.iter().all(|leaf| leaf.kind == Kind::Resctrl)
     }
 
     /// Moves a process in.

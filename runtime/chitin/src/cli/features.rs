@@ -62,11 +62,11 @@ impl Features {
             "linux": {
                 "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "user", "uts"],
                 "capabilities": crate::spec::ALL_CAPABILITIES,
-                "cgroup": {"v1": true, "v2": true, "systemd": false, "systemdUser": false, "rdma": false},
+                "cgroup": {"v1": true, "v2": true, "systemd": true, "systemdUser": true, "rdma": true},
                 "seccomp": {"enabled": false},
                 "apparmor": {"enabled": false},
                 "selinux": {"enabled": false},
-                "intelRdt": {"enabled": false},
+                "intelRdt": {"enabled": true},
                 "mountExtensions": {"idmap": {"enabled": false}},
             },
             "potentiallyUnsafeConfigAnnotations": [],

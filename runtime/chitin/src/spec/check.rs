@@ -372,7 +372,6 @@ fn check_linux(linux: &Linux, pod: Option<i32>, f: &mut Findings) {
         f.error("linux.cgroupsPath", format!("{:?} must not contain ..", cgroup.display()));
     }
     super::resources::check(linux, f);
-    f.unsupported("linux.intelRdt", linux.intel_rdt().is_some());
     f.unsupported("linux.memoryPolicy", linux.memory_policy().is_some());
     if let Some(flags) = linux.personality().as_ref().and_then(|p| p.flags().as_ref())
         && !flags.is_empty()
