@@ -49,6 +49,9 @@ pub struct ProcessConfig {
     pub rlimits: Vec<Rlimit>,
     pub no_new_privileges: bool,
     pub oom_score_adj: Option<i32>,
+    /// The nice value of the configured scheduler.
+    #[serde(default)]
+    pub nice: Option<i32>,
     /// The stdio descriptors are the *slave* of a host pty that the runtime made: the sentry gives the process a
     /// controlling terminal whose termios and window size it proxies to that host pty, and does job control itself.
     /// The runtime holds (or has passed on) the master. For a sandbox's first container that host pty is also the
@@ -99,6 +102,19 @@ pub struct DeviceConfig {
     pub gid: u32,
 }
 
+/// One instruction of classic BPF: code, jt, jf, k.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SeccompOp(pub u16, pub u8, pub u8, pub u32);
+
+/// A seccomp filter, as `SECCOMP_SET_MODE_FILTER` takes it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SeccompConfig {
+    /// `SECCOMP_FILTER_FLAG_*`.
+    pub flags: u32,
+    pub program: Vec<SeccompOp>,
+}
+
 /// A container of the sandbox.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -120,4 +136,10 @@ pub struct ContainerConfig {
     pub masked_paths: Vec<String>,
     pub readonly_paths: Vec<String>,
     pub annotations: BTreeMap<String, String>,
+    /// The filter that all its processes have, those of `Exec` included.
+    #[serde(default)]
+    pub seccomp: Option<SeccompConfig>,
+    /// What personality(2) is to answer in its processes.
+    #[serde(default)]
+    pub personality: Option<u32>,
 }

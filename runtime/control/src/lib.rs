@@ -19,6 +19,7 @@ pub use boot::{
 };
 pub use container::{
     Capabilities, ConsoleSize, ContainerConfig, DeviceConfig, DeviceKind, MountConfig, ProcessConfig, Rlimit,
+    SeccompConfig, SeccompOp,
 };
 pub use frame::{Client, Decoder, FrameError, MAX_MESSAGE, Server, encode};
 pub use message::{ExitStatus, Limits, ProcessInfo, Request, Response, Status};

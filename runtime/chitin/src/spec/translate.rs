@@ -7,7 +7,9 @@ use chitin_control::{
     Capabilities, ConsoleSize, ContainerConfig, DeviceConfig, DeviceKind, MountConfig, OverlayMode,
     ProcessConfig, Rlimit,
 };
-use oci_spec::runtime::{Capability, LinuxDeviceType, LinuxNamespaceType, Process, Spec};
+use oci_spec::runtime::{
+    Capability, LinuxDeviceType, LinuxNamespaceType, LinuxPersonality, LinuxPersonalityDomain, Process, Spec,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -107,6 +109,12 @@ pub fn translate(id: &str, spec: &Spec, bundle: &Path, overlay: OverlayMode) -> 
         masked_paths: list(linux.and_then(|l| l.masked_paths().as_ref())),
         readonly_paths: list(linux.and_then(|l| l.readonly_paths().as_ref())),
         annotations: spec.annotations().clone().unwrap_or_default().into_iter().collect(),
+        seccomp: linux
+            .and_then(|l| l.seccomp().as_ref())
+            .map(super::seccomp::compile)
+            .transpose()
+            .map_err(|_| "config.json: linux.seccomp: was not checked".to_owned())?,
+        personality: linux.and_then(|l| l.personality().as_ref()).map(personality),
     };
     let cgroup = linux.and_then(|l| l.cgroups_path().clone()).filter(|p| !p.as_os_str().is_empty());
     Ok(Plan { container, roots, rootfs, network, cgroup })
@@ -135,12 +143,21 @@ pub fn process_config(process: &Process) -> ProcessConfig {
             .collect(),
         no_new_privileges: process.no_new_privileges().unwrap_or(false),
         oom_score_adj: process.oom_score_adj(),
+        nice: process.scheduler().as_ref().and_then(|s| *s.nice()),
         terminal: process.terminal().unwrap_or(false),
         console_size: process
             .console_size()
             .map(|s| ConsoleSize { rows: clamp(s.height()), cols: clamp(s.width()) })
             .filter(|s| s.rows != 0 && s.cols != 0),
         stdio: [-1; 3],
+    }
+}
+
+/// The flags have been checked to be none, as in runc.
+fn personality(personality: &LinuxPersonality) -> u32 {
+    match personality.domain() {
+        LinuxPersonalityDomain::PerLinux => 0,
+        LinuxPersonalityDomain::PerLinux32 => 8,
     }
 }
 
