@@ -59,13 +59,13 @@ fn caps(names: &[String]) -> Caps {
     names.iter().filter_map(|name| capability(name)).fold(Caps::EMPTY, Caps::with)
 }
 
-/// The credentials a configured process starts with, as runc sets them: root (and a matching uid) keeps what is given.
+/// The credentials a configured process has just before its program is executed, as runc sets them.
 pub fn creds(config: &ProcessConfig) -> Creds {
     let Capabilities { bounding, effective, inheritable, permitted, ambient } = &config.capabilities;
     let (uid, gid) = (config.uid, config.gid);
     let mut groups = config.additional_gids.clone();
     groups.sort_unstable();
-    let mut creds = Creds {
+    Creds {
         uid,
         euid: uid,
         suid: uid,
@@ -82,16 +82,7 @@ pub fn creds(config: &ProcessConfig) -> Creds {
         ambient: caps(ambient),
         securebits: 0,
         no_new_privs: config.no_new_privileges,
-    };
-    // What execve makes of them.
-    if uid == 0 {
-        creds.permitted = creds.bounding | creds.inheritable;
-        creds.effective = creds.permitted;
-    } else {
-        creds.permitted = creds.ambient;
-        creds.effective = creds.ambient;
     }
-    creds
 }
 
 fn limit_number(name: &str) -> Option<u32> {

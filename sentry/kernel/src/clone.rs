@@ -389,8 +389,8 @@ pub async fn make_init(kernel: &Arc<Kernel>, request: InitRequest) -> Result<Arc
         group_signals: AtomicU64::new(0),
         has_execed: AtomicBool::new(true),
     });
-    let loaded = crate::exec::load_first(kernel, &process, &request).await?;
-    let creds = Arc::new(request.creds);
+    let (loaded, creds) = crate::exec::load_first(kernel, &process, &request).await?;
+    let creds = Arc::new(creds);
     let task = Task::build(
         kernel,
         pid,

@@ -1,6 +1,9 @@
 //! execve(2): from a file to a running program (fs/exec.c).
 
+mod creds;
+
 use crate::clone::InitRequest;
+use creds::{ExecCreds, after_exec};
 use crate::loader::{self, LoadRequest, Loaded, Program};
 use crate::result::Outcome;
 use crate::run::{WORK_EXIT, WORK_STOP};
@@ -8,8 +11,7 @@ use crate::{Kernel, Process, Task, exit, futex};
 use chitin_abi::Errno;
 use chitin_abi::resource::RLIMIT_STACK;
 use chitin_abi::signal::{SS_DISABLE, StackT};
-use chitin_abi::stat::{S_ISGID, S_ISUID, S_IXGRP};
-use chitin_vfs::{Caps, Creds, File};
+use chitin_vfs::{Creds, File};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -25,45 +27,6 @@ pub struct ExecRequest {
     pub inaccessible: bool,
 }
 
-/// Credentials after executing `file` (cap_bprm_creds_from_file()); the flag says whether privilege was gained
-/// (AT_SECURE).
-fn exec_creds(creds: &Creds, file: &File) -> Result<(Creds, bool), Errno> {
-    let mut new = creds.clone();
-    let attr = file.inode().attr()?;
-    let nosuid = file.path().is_none_or(|path| path.mount.has(chitin_abi::mount::MS_NOSUID));
-    let may_gain = !nosuid && !creds.no_new_privs;
-    if may_gain && attr.perm & S_ISUID != 0 {
-        new.euid = attr.uid;
-    }
-    if may_gain && attr.perm & S_ISGID != 0 && attr.perm & S_IXGRP != 0 {
-        new.egid = attr.gid;
-    }
-    new.suid = new.euid;
-    new.fsuid = new.euid;
-    new.sgid = new.egid;
-    new.fsgid = new.egid;
-    let ids_changed = new.euid != creds.euid || new.egid != creds.egid;
-    // File capabilities count as absent; root gets all of its bounding set (unless SECBIT_NOROOT).
-    let noroot = creds.securebits & 1 != 0;
-    let root = !noroot && (new.uid == 0 || new.euid == 0);
-    if ids_changed {
-        new.ambient = Caps::EMPTY;
-    }
-    if root {
-        new.permitted = new.bounding | new.inheritable;
-    } else {
-        new.permitted = new.ambient;
-    }
-    new.effective = if root && new.euid == 0 { new.permitted } else { new.ambient };
-    if root && new.euid != 0 {
-        new.effective = new.ambient;
-    }
-    // SECBIT_KEEP_CAPS does not survive.
-    new.securebits &= !(1 << 4);
-    let secure = ids_changed || new.uid != new.euid || new.gid != new.egid;
-    Ok((new, secure))
-}
-
 fn load_request(process: &Process, creds: &Creds, secure: bool) -> LoadRequest {
     LoadRequest {
         stack_limit: process.rlimit(RLIMIT_STACK).rlim_cur,
@@ -76,12 +39,12 @@ fn load_request(process: &Process, creds: &Creds, secure: bool) -> LoadRequest {
     }
 }
 
-/// Loads init's program.
+/// Loads init's program; the credentials are those it starts with.
 pub(crate) async fn load_first(
     kernel: &Arc<Kernel>,
     process: &Arc<Process>,
     request: &InitRequest,
-) -> Result<Loaded, Errno> {
+) -> Result<(Loaded, Creds), Errno> {
     let (ns, root, cwd, umask) = request.fs.snapshot();
     let creds = Arc::new(request.creds.clone());
     let caller = chitin_vfs::Caller { tgid: process.pid, tid: process.pid, creds };
@@ -90,8 +53,12 @@ pub(crate) async fn load_first(
     let path = find_in_path(&ctx, &path, &request.env)?;
     let file = ctx.open_exec(&cwd, &path, chitin_vfs::walk::Walk::FOLLOW)?;
     let program = Program { file, path, args: request.args.clone(), env: request.env.clone() };
-    let options = load_request(process, &request.creds, false);
-    loader::load(ctx, request.container.new_space(kernel), program, options).await
+    // What the runtime set up is in force before the program is executed, as with runc.
+    let program = loader::resolve(&ctx, program)?;
+    let after = after_exec(&request.creds, &program.file)?;
+    let options = load_request(process, &after.creds, after.secure);
+    let loaded = loader::load(ctx, request.container.new_space(kernel), program, options).await?;
+    Ok((loaded, after.creds))
 }
 
 /// A program name without a slash is looked for in PATH, as runc does for process.args.
@@ -134,7 +101,7 @@ async fn replace(task: &Arc<Task>, request: ExecRequest) -> Result<(), Errno> {
     if inaccessible && program.file.id() != given {
         return Err(Errno::ENOENT);
     }
-    let (creds, secure) = exec_creds(&task.creds(), &program.file)?;
+    let ExecCreds { creds, secure, changed } = after_exec(&task.creds(), &program.file)?;
     let options = load_request(&process, &creds, secure);
     let loaded = loader::load(ctx, process.container.new_space(&task.kernel), program, options).await?;
     // The point of no return.
@@ -178,8 +145,8 @@ async fn replace(task: &Arc<Task>, request: ExecRequest) -> Result<(), Errno> {
     process.set_text(Some(Arc::new(loaded.text)));
     process.has_execed.store(true, Ordering::Relaxed);
     process.exit_signal.store(chitin_abi::signal::SIGCHLD.cast_signed(), Ordering::Relaxed);
-    process.dumpable.store(i32::from(!secure), Ordering::Relaxed);
-    if secure {
+    process.dumpable.store(i32::from(!changed), Ordering::Relaxed);
+    if secure || changed {
         task.parent_death_signal.store(0, Ordering::Relaxed);
     }
     task.set_name(&loaded.name);
