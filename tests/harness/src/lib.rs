@@ -12,6 +12,7 @@ pub mod leftovers;
 pub mod paths;
 pub mod rng;
 pub mod run;
+pub mod steps;
 pub mod tap;
 
 use std::io::Write;

@@ -1,0 +1,347 @@
+//! Cgroups as engines look at them: the same files and values as with runc and crun, everything inside from the first
+//! instruction, statistics, limits that change, limits that hold, and nothing left behind.
+//!
+//! runc and crun take no hybrid host: they get a mount namespace that shows v1 alone, or v2 alone.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use chitin_tests::bundle::Bundle;
+use chitin_tests::engine::{Engine, state_root, unique_id};
+use chitin_tests::leftovers::settle;
+use chitin_tests::run::{self, Outcome};
+use chitin_tests::{paths, skip};
+use serde_json::{Value, json};
+
+const LIMIT: Duration = Duration::from_secs(30);
+const TOP: &str = "/sys/fs/cgroup";
+
+/// What a container's runtime shall see of the host's hierarchies.
+#[derive(Clone, Copy, PartialEq)]
+enum View {
+    Whole,
+    V1,
+    V2,
+}
+
+struct Container {
+    engine: Engine,
+    view: View,
+    bundle: Bundle,
+    root: PathBuf,
+    id: String,
+    /// Below each hierarchy's top.
+    cgroup: String,
+}
+
+impl Container {
+    fn new(engine: Engine, view: View, script: &str, resources: Value) -> Container {
+        let id = unique_id();
+        let cgroup = format!("chitin-tests-{id}");
+        let bundle = Bundle::new("cgroups", &paths::rootfs("busybox"), &["/bin/sh", "-c", script])
+            .set("/linux/cgroupsPath", json!(format!("/{cgroup}")))
+            .set("/linux/resources", resources)
+            .set("/root/readonly", json!(true));
+        bundle.write();
+        Container { engine, view, bundle, root: state_root("cgroups"), id, cgroup }
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let plain = match self.engine {
+            Engine::Chitin => paths::chitin().into_os_string(),
+            other => other.name().into(),
+        };
+        let prelude = match self.view {
+            View::Whole => "",
+            View::V1 => "umount /sys/fs/cgroup/unified 2>/dev/null;",
+            View::V2 => "umount -R /sys/fs/cgroup 2>/dev/null; mount -t cgroup2 none /sys/fs/cgroup;",
+        };
+        let mut c = Command::new("unshare");
+        c.args(["-m", "--propagation", "private", "sh", "-c", &format!("{prelude} exec \"$@\""), "sh"])
+            .arg(plain);
+        if self.engine == Engine::Crun {
+            c.arg("--cgroup-manager=cgroupfs");
+        }
+        c.arg("--root").arg(&self.root).args(args);
+        c
+    }
+
+    fn call(&self, args: &[&str]) -> Outcome {
+        run::quick(self.command(args), LIMIT)
+    }
+
+    fn ok(&self, args: &[&str]) -> Outcome {
+        let o = self.call(args);
+        assert_eq!(o.code, Some(0), "{} {args:?}: {}", self.engine.name(), o.brief());
+        o
+    }
+
+    fn try_create(&self) -> Outcome {
+        let b = self.bundle.dir.to_string_lossy().into_owned();
+        self.call(&["create", "--bundle", &b, &self.id])
+    }
+
+    fn create(&self) {
+        let o = self.try_create();
+        assert_eq!(o.code, Some(0), "{}: {}", self.engine.name(), o.brief());
+    }
+
+    fn pid(&self) -> i64 {
+        let o = self.ok(&["state", &self.id]);
+        let state: Value = serde_json::from_slice(&o.stdout).expect("state is JSON");
+        state["pid"].as_i64().expect("state has a pid")
+    }
+
+    fn directory(&self, controller: &str) -> PathBuf {
+        Path::new(TOP).join(controller).join(&self.cgroup)
+    }
+
+    /// A file named `controller/file`.
+    fn read(&self, file: &str) -> String {
+        let (controller, file) = file.split_once('/').expect("a controller");
+        let path = self.directory(controller).join(file);
+        let text = fs::read_to_string(&path).unwrap_or_else(|e| format!("{}: {e}", path.display()));
+        text.trim_end().to_owned()
+    }
+
+    fn left(&self) -> Vec<PathBuf> {
+        let tops = fs::read_dir(TOP).expect("cgroups are mounted").flatten();
+        tops.map(|top| top.path().join(&self.cgroup)).filter(|p| p.exists()).collect()
+    }
+}
+
+impl Drop for Container {
+    fn drop(&mut self) {
+        let _ = self.call(&["delete", "--force", &self.id]);
+    }
+}
+
+/// Whether v1's hierarchies are there and ours to write.
+fn v1_host(test: &str) -> bool {
+    let there = ["memory", "cpu", "pids", "freezer", "devices", "cpuset"].iter().all(|c| {
+        let probe = Path::new(TOP).join(c).join(format!("chitin-probe-{}-{test}", std::process::id()));
+        fs::create_dir(&probe).and_then(|()| fs::remove_dir(&probe)).is_ok()
+    });
+    if !there {
+        skip(test, "this host has no writable v1 hierarchies");
+    }
+    there
+}
+
+fn others() -> Vec<Engine> {
+    [Engine::Runc, Engine::Crun].into_iter().filter(|e| e.available()).collect()
+}
+
+#[test]
+fn the_files_are_those_of_runc_and_crun() {
+    if !v1_host("files") {
+        return;
+    }
+    let resources = json!({
+        "memory": {"limit": 134_217_728, "swap": 268_435_456, "reservation": 67_108_864, "swappiness": 10},
+        "cpu": {"shares": 512, "quota": 50_000, "period": 100_000, "cpus": "0", "mems": "0"},
+        "pids": {"limit": 77},
+        "devices": [{"allow": false, "access": "rwm"}, {"allow": true, "type": "c", "major": 1, "minor": 3, "access": "rwm"}],
+    });
+    let expected: BTreeMap<&str, &str> = [
+        ("memory/memory.limit_in_bytes", "134217728"),
+        ("memory/memory.memsw.limit_in_bytes", "268435456"),
+        ("memory/memory.soft_limit_in_bytes", "67108864"),
+        ("memory/memory.swappiness", "10"),
+        ("cpu/cpu.shares", "512"),
+        ("cpu/cpu.cfs_quota_us", "50000"),
+        ("cpu/cpu.cfs_period_us", "100000"),
+        ("cpuset/cpuset.cpus", "0"),
+        ("cpuset/cpuset.mems", "0"),
+        ("pids/pids.max", "77"),
+    ]
+    .into();
+    for engine in others().into_iter().chain([Engine::Chitin]) {
+        let c = Container::new(engine, View::V1, "sleep 100", resources.clone());
+        c.create();
+        let found: BTreeMap<&str, String> = expected.keys().map(|file| (*file, c.read(file))).collect();
+        let found: BTreeMap<&str, &str> = found.iter().map(|(f, v)| (*f, v.as_str())).collect();
+        assert_eq!(found, expected, "{}", engine.name());
+        let devices = c.read("devices/devices.list");
+        for rule in ["c *:* m", "b *:* m", "c 1:3 rwm", "c 1:5 rwm", "c 5:0 rwm", "c 136:* rwm"] {
+            assert!(devices.lines().any(|l| l == rule), "{}: no {rule} in {devices:?}", engine.name());
+        }
+        assert!(!devices.contains("a *:*"), "{}: {devices}", engine.name());
+        c.ok(&["delete", "--force", &c.id]);
+        assert_eq!(c.left(), Vec::<PathBuf>::new(), "{}", engine.name());
+    }
+}
+
+#[test]
+fn v2_has_the_same_files_too() {
+    // Of hybrid hosts' v2 tree, often only the controller for huge pages is left.
+    let controllers = fs::read_to_string("/sys/fs/cgroup/unified/cgroup.controllers").unwrap_or_default();
+    if !controllers.contains("hugetlb") {
+        skip("v2", "no v2 hierarchy with a controller to test with");
+        return;
+    }
+    let resources = json!({"hugepageLimits": [{"pageSize": "2MB", "limit": 4_194_304}]});
+    for engine in others().into_iter().chain([Engine::Chitin]) {
+        let c = Container::new(engine, View::V2, "sleep 100", resources.clone());
+        c.create();
+        assert_eq!(c.read("unified/hugetlb.2MB.max"), "4194304", "{}", engine.name());
+        let pid = c.pid().to_string();
+        assert!(c.read("unified/cgroup.procs").lines().any(|l| l == pid), "{}", engine.name());
+        c.ok(&["delete", "--force", &c.id]);
+        assert_eq!(c.left(), Vec::<PathBuf>::new(), "{}", engine.name());
+    }
+}
+
+#[test]
+fn everything_is_inside_from_the_start() {
+    if !v1_host("inside") {
+        return;
+    }
+    let c = Container::new(Engine::Chitin, View::Whole, "sleep 100 & sleep 100", json!({}));
+    c.create();
+    let inside = || c.read("pids/cgroup.procs").lines().map(str::to_owned).collect::<Vec<_>>();
+    // The sentry (or what stands for the container), the gofer and init.
+    let created = inside();
+    assert!(created.len() >= 2 && created.contains(&c.pid().to_string()), "{created:?}");
+    c.ok(&["start", &c.id]);
+    settle(LIMIT, || match inside().len() {
+        n if n >= created.len() + 2 => Ok(()),
+        n => Err(format!("{n} processes after {}", created.len())),
+    })
+    .unwrap();
+    for pid in inside() {
+        let of = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+        for line in of.lines() {
+            assert!(line.ends_with(&format!(":/{}", c.cgroup)), "{pid}: {line}");
+        }
+    }
+    // What was made below, as a nested manager would.
+    fs::create_dir(c.directory("pids").join("nested")).unwrap();
+    c.ok(&["delete", "--force", &c.id]);
+    assert_eq!(c.left(), Vec::<PathBuf>::new());
+}
+
+#[test]
+fn statistics_and_updates() {
+    if !v1_host("update") {
+        return;
+    }
+    let busy = "i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done; sleep 100";
+    let c = Container::new(Engine::Chitin, View::Whole, busy, json!({"pids": {"limit": 500}}));
+    c.create();
+    c.ok(&["start", &c.id]);
+    let stats = || {
+        let o = c.ok(&["events", "--stats", &c.id]);
+        serde_json::from_slice::<Value>(&o.stdout).unwrap_or_else(|e| panic!("{e}: {}", o.text()))
+    };
+    let number = |event: &Value, at: &str| event.pointer(at).and_then(Value::as_u64).unwrap_or(0);
+    settle(LIMIT, || match number(&stats(), "/data/cpu/usage/total") {
+        n if n > 1_000_000 => Ok(()),
+        n => Err(format!("{n} ns of CPU time")),
+    })
+    .unwrap();
+    let event = stats();
+    assert_eq!((event["type"].as_str(), event["id"].as_str()), (Some("stats"), Some(c.id.as_str())));
+    assert_eq!(number(&event, "/data/pids/limit"), 500);
+    assert!(number(&event, "/data/pids/current") >= 3, "{event}");
+    assert!(number(&event, "/data/memory/usage/usage") > 1 << 20, "{event}");
+    assert!(event.pointer("/data/memory/raw/rss").is_some(), "{event}");
+
+    c.ok(&["update", "--pids-limit", "400", "--memory", "256M", "--cpu-share", "300", &c.id]);
+    let files = ["pids/pids.max", "memory/memory.limit_in_bytes", "cpu/cpu.shares"];
+    assert_eq!(files.map(|f| c.read(f)), ["400", "268435456", "300"]);
+    let o = c.call(&["update", "--cpuset-cpus", "4000", &c.id]);
+    assert_ne!(o.code, Some(0));
+    assert!(
+        o.stderr.contains("linux.resources.cpu.cpus") && o.stderr.contains("cpuset.cpus"),
+        "{}",
+        o.brief()
+    );
+}
+
+#[test]
+fn what_cannot_be_limited_is_refused() {
+    if !v1_host("refused") {
+        return;
+    }
+    let refused = |resources: Value, says: &[&str]| {
+        let c = Container::new(Engine::Chitin, View::Whole, "true", resources);
+        let o = c.try_create();
+        assert_ne!(o.code, Some(0), "{says:?}");
+        for text in says {
+            assert!(o.stderr.contains(text), "no {text:?} in {}", o.brief());
+        }
+        assert_eq!(c.left(), Vec::<PathBuf>::new());
+    };
+    if !Path::new("/sys/fs/cgroup/net_cls").exists() {
+        refused(json!({"network": {"classID": 7}}), &["linux.resources.network.classID", "net_cls"]);
+    }
+    refused(json!({"unified": {"memory.high": "1"}}), &["linux.resources.unified", "v1"]);
+    refused(
+        json!({"cpu": {"cpus": "4000"}}),
+        &["linux.resources.cpu.cpus", "/cpuset.cpus", "kernel takes no such value"],
+    );
+    refused(json!({"memory": {"swappiness": 101}}), &["linux.resources.memory.swappiness", "0 to 100"]);
+    // Somebody else's cgroup.
+    let c = Container::new(Engine::Chitin, View::Whole, "true", json!({}));
+    let mut other = Command::new("sleep").arg("100").spawn().unwrap();
+    for hierarchy in ["pids", "unified"] {
+        fs::create_dir_all(c.directory(hierarchy)).unwrap();
+        fs::write(c.directory(hierarchy).join("cgroup.procs"), other.id().to_string()).unwrap();
+    }
+    let o = c.try_create();
+    let alive = other.try_wait().unwrap().is_none();
+    other.kill().unwrap();
+    other.wait().unwrap();
+    for hierarchy in ["pids", "unified"] {
+        settle(LIMIT, || fs::remove_dir(c.directory(hierarchy)).map_err(|e| e.to_string())).unwrap();
+    }
+    assert!(o.code != Some(0) && o.stderr.contains("container's cgroup is not empty"), "{}", o.brief());
+    assert!(alive, "it was nobody's to kill");
+}
+
+#[test]
+fn without_systemd_its_driver_says_so() {
+    if Path::new("/run/systemd/system").is_dir() {
+        skip("systemd", "systemd is running here");
+        return;
+    }
+    let mut c = Container::new(Engine::Chitin, View::Whole, "true", json!({}));
+    c.bundle = c.bundle.clone().set("/linux/cgroupsPath", json!("system.slice:chitin:x"));
+    c.bundle.write();
+    let b = c.bundle.dir.to_string_lossy().into_owned();
+    let o = c.call(&["--systemd-cgroup", "create", "--bundle", &b, &c.id]);
+    assert_ne!(o.code, Some(0));
+    assert!(o.stderr.contains("systemd not running on this host"), "{}", o.brief());
+}
+
+#[test]
+fn the_guest_sees_its_limits() {
+    if !v1_host("seen") {
+        return;
+    }
+    let resources = json!({"cpu": {"quota": 50_000, "period": 100_000}, "memory": {"limit": 134_217_728}});
+    let c = Container::new(Engine::Chitin, View::Whole, "nproc; grep MemTotal /proc/meminfo", resources);
+    let b = c.bundle.dir.to_string_lossy().into_owned();
+    let o = c.ok(&["run", "--bundle", &b, &c.id]);
+    let text = o.text();
+    let words: Vec<&str> = text.split_ascii_whitespace().collect();
+    assert_eq!(words, ["1", "MemTotal:", "131072", "kB"], "{}", o.brief());
+}
+
+#[test]
+fn out_of_memory_kills_a_process_and_not_the_sandbox() {
+    if !v1_host("oom") {
+        return;
+    }
+    // Swap would only delay it.
+    let resources = json!({"memory": {"limit": 67_108_864, "swap": 67_108_864}});
+    let script = "awk 'BEGIN { x = \"0123456789abcdef\"; while (length(x) < 200000000) x = x x; print length(x) }'; echo survived $?";
+    let c = Container::new(Engine::Chitin, View::Whole, script, resources);
+    let b = c.bundle.dir.to_string_lossy().into_owned();
+    let o = c.call(&["run", "--bundle", &b, &c.id]);
+    assert!(o.text().contains("survived 137"), "{}", o.brief());
+}
