@@ -6,7 +6,7 @@ use crate::run::Run;
 use crate::signal::{SharedSignals, SigHand, TaskSignals};
 use crate::{FdTable, FsState, Kernel, Process, Task, time};
 use chitin_abi::Errno;
-use chitin_abi::capability::CAP_SYS_ADMIN;
+use chitin_abi::capability::{CAP_SYS_ADMIN, CAP_SYS_RESOURCE};
 use chitin_abi::num::sign_extend;
 use chitin_abi::resource::*;
 use chitin_abi::sched::*;
@@ -64,6 +64,22 @@ fn check(task: &Task, request: &CloneRequest) -> Result<(), Errno> {
     Ok(())
 }
 
+/// Whether the sandbox has too many tasks, or the user as many as RLIMIT_NPROC lets it have (not root, and not whoever
+/// may exceed limits). Counting is only needed where everybody's tasks together are too many for the user.
+fn too_many_tasks(task: &Task) -> bool {
+    let all = task.kernel.thread_count();
+    if all >= crate::tree::THREADS_MAX {
+        return true;
+    }
+    let limit = usize::try_from(task.process.rlimit(RLIMIT_NPROC).rlim_cur).unwrap_or(usize::MAX);
+    let creds = task.creds();
+    if all < limit || creds.uid == 0 || creds.capable(CAP_SYS_RESOURCE) || creds.capable(CAP_SYS_ADMIN) {
+        return false;
+    }
+    let threads = task.kernel.processes().into_iter().flat_map(|process| process.threads());
+    threads.filter(|thread| thread.creds().uid == creds.uid).count() >= limit
+}
+
 /// clone(2) and its relatives.
 pub fn clone(task: &Arc<Task>, request: CloneRequest) -> Outcome {
     if let Err(errno) = check(task, &request) {
@@ -72,8 +88,7 @@ pub fn clone(task: &Arc<Task>, request: CloneRequest) -> Outcome {
     let task = task.clone();
     Outcome::block(async move {
         let flags = request.flags;
-        let limit = task.process.rlimit(RLIMIT_NPROC).rlim_cur;
-        if task.kernel.thread_count() as u64 >= limit.min(crate::tree::PID_MAX as u64 - 1000) {
+        if too_many_tasks(&task) {
             return Err(Errno::EAGAIN.into());
         }
         let group_signals = task.process.group_signals.load(Ordering::Relaxed);
@@ -142,6 +157,7 @@ fn make_child(
     }
     platform.set_registers(&regs).map_err(broken)?;
     let kernel = task.kernel.clone();
+    let files = if flags & CLONE_FILES != 0 { task.files() } else { task.files().copy()? };
     let tid = kernel.tree.lock().allocate().ok_or(SysError::Errno(Errno::EAGAIN))?;
     let process =
         if flags & CLONE_THREAD != 0 { task.process.clone() } else { child_process(task, request, tid) };
@@ -150,7 +166,6 @@ fn make_child(
         (false, false) => task.fs().copy(),
         (false, true) => task.fs().with_new_namespace(),
     };
-    let files = if flags & CLONE_FILES != 0 { task.files() } else { task.files().copy() };
     let (mask, altstack) = {
         let signals = task.signals.lock();
         let keeps_stack = flags & CLONE_VM == 0 || flags & CLONE_VFORK != 0;

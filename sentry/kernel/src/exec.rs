@@ -104,6 +104,10 @@ async fn replace(task: &Arc<Task>, request: ExecRequest) -> Result<(), Errno> {
     let ExecCreds { creds, secure, changed } = after_exec(&task.creds(), &program.file)?;
     let options = load_request(&process, &creds, secure);
     let loaded = loader::load(ctx, process.container.new_space(&task.kernel), program, options).await?;
+    if Arc::strong_count(&task.files()) > 2 {
+        // Shared: there must be room for one of its own.
+        drop(task.files().copy()?);
+    }
     // The point of no return.
     if !end_other_threads(task).await {
         loaded.task.kill_process();
@@ -127,7 +131,7 @@ async fn replace(task: &Arc<Task>, request: ExecRequest) -> Result<(), Errno> {
     task.kernel.ipc.left(&task.kernel, &left, task.pid());
     let files = task.files();
     let files = if Arc::strong_count(&files) > 2 {
-        let own = files.copy();
+        let own = files.copy_in_any_case();
         task.set_files(own.clone());
         own
     } else {

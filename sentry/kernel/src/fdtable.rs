@@ -2,10 +2,13 @@
 //!
 //! Lock: `FdTable::slots`, a leaf; files are dropped outside it, since the last close can do work.
 
+mod slots;
+
 use chitin_abi::Errno;
 use chitin_vfs::File;
 use chitin_vfs::locks::LockOwner;
 use parking_lot::RwLock;
+use slots::Slots;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -14,13 +17,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub struct Fd {
     pub file: Arc<File>,
     pub cloexec: bool,
-}
-
-#[derive(Default, Clone)]
-struct Slots {
-    fds: Vec<Option<Fd>>,
-    /// No free slot below this.
-    first_free: usize,
 }
 
 /// Numbers to open files.
@@ -49,9 +45,15 @@ impl FdTable {
         Arc::default()
     }
 
-    /// A copy with the same files (fork, unshare).
-    pub fn copy(&self) -> Arc<FdTable> {
-        Arc::new(FdTable { slots: RwLock::new(self.slots.read().clone()), id: next_id() })
+    /// A copy with the same files (fork, unshare). ENOMEM when there are too many descriptors in the sandbox.
+    pub fn copy(&self) -> Result<Arc<FdTable>, Errno> {
+        let slots = self.slots.read().copy().ok_or(Errno::ENOMEM)?;
+        Ok(Arc::new(FdTable { slots: RwLock::new(slots), id: next_id() }))
+    }
+
+    /// As [`FdTable::copy`], for execve(2) past the point where it may fail.
+    pub fn copy_in_any_case(&self) -> Arc<FdTable> {
+        Arc::new(FdTable { slots: RwLock::new(self.slots.read().copy_in_any_case()), id: next_id() })
     }
 
     /// Identifies this table as the owner of POSIX locks.
@@ -62,10 +64,7 @@ impl FdTable {
     /// The open file description behind a number: EBADF if there is none.
     pub fn get(&self, fd: i32) -> Result<Arc<File>, Errno> {
         let index = usize::try_from(fd).map_err(|_| Errno::EBADF)?;
-        match self.slots.read().fds.get(index) {
-            Some(Some(fd)) => Ok(fd.file.clone()),
-            _ => Err(Errno::EBADF),
-        }
+        self.slots.read().get(index).map(|fd| fd.file.clone()).ok_or(Errno::EBADF)
     }
 
     /// As [`FdTable::get`], but EBADF also for O_PATH descriptors (most calls).
@@ -76,26 +75,22 @@ impl FdTable {
 
     pub fn get_fd(&self, fd: i32) -> Result<Fd, Errno> {
         let index = usize::try_from(fd).map_err(|_| Errno::EBADF)?;
-        self.slots.read().fds.get(index).cloned().flatten().ok_or(Errno::EBADF)
+        self.slots.read().get(index).cloned().ok_or(Errno::EBADF)
     }
 
-    /// Puts a file at the lowest free number from `min` on, below `limit` (RLIMIT_NOFILE): EMFILE if there is none.
+    /// Puts a file at the lowest free number from `min` on, below `limit` (RLIMIT_NOFILE): EMFILE if there is none,
+    /// ENFILE for a file beyond those the sandbox may have.
     pub fn add(&self, file: Arc<File>, cloexec: bool, min: i32, limit: u64) -> Result<i32, Errno> {
+        if file.is_surplus() {
+            return Err(Errno::ENFILE);
+        }
         let mut slots = self.slots.write();
         let min = usize::try_from(min).map_err(|_| Errno::EINVAL)?;
-        let mut at = min.max(slots.first_free);
-        while matches!(slots.fds.get(at), Some(Some(_))) {
-            at += 1;
-        }
+        let at = slots.free(min.max(slots.first_free));
         if at as u64 >= limit.min(NR_OPEN) {
             return Err(Errno::EMFILE);
         }
-        if at >= slots.fds.len() {
-            slots.fds.resize(at + 1, None);
-        }
-        if let Some(slot) = slots.fds.get_mut(at) {
-            *slot = Some(Fd { file, cloexec });
-        }
+        slots.put(at, Fd { file, cloexec })?;
         if min <= slots.first_free {
             slots.first_free = at + 1;
         }
@@ -106,11 +101,7 @@ impl FdTable {
     pub fn check_room(&self, limit: u64) -> Result<(), Errno> {
         let slots = self.slots.read();
         let limit = usize::try_from(limit.min(NR_OPEN)).unwrap_or(usize::MAX);
-        if slots.fds.len() < limit {
-            return Ok(());
-        }
-        let mut below = slots.fds.iter().take(limit).skip(slots.first_free);
-        if below.any(Option::is_none) { Ok(()) } else { Err(Errno::EMFILE) }
+        if slots.free(slots.first_free) < limit { Ok(()) } else { Err(Errno::EMFILE) }
     }
 
     /// Puts a file at `fd`, replacing what was there (dup2): the replaced file is returned, to be closed.
@@ -126,55 +117,36 @@ impl FdTable {
             return Err(Errno::EBADF);
         }
         let mut slots = self.slots.write();
-        if index >= slots.fds.len() {
-            slots.fds.resize(index + 1, None);
-        }
-        let old = slots.fds.get_mut(index).and_then(|slot| slot.replace(Fd { file, cloexec }));
-        Ok(old.map(|fd| fd.file))
+        Ok(slots.put(index, Fd { file, cloexec })?.map(|fd| fd.file))
     }
 
     /// Takes a number out of use; the file is returned, to be closed by [`close_file`].
     pub fn remove(&self, fd: i32) -> Result<Arc<File>, Errno> {
         let index = usize::try_from(fd).map_err(|_| Errno::EBADF)?;
-        let mut slots = self.slots.write();
-        let taken = slots.fds.get_mut(index).and_then(Option::take).ok_or(Errno::EBADF)?;
-        slots.first_free = slots.first_free.min(index);
-        Ok(taken.file)
+        self.slots.write().take(index).map(|fd| fd.file).ok_or(Errno::EBADF)
     }
 
     pub fn set_cloexec(&self, fd: i32, cloexec: bool) -> Result<(), Errno> {
         let index = usize::try_from(fd).map_err(|_| Errno::EBADF)?;
-        match self.slots.write().fds.get_mut(index) {
-            Some(Some(fd)) => {
-                fd.cloexec = cloexec;
-                Ok(())
-            }
-            _ => Err(Errno::EBADF),
-        }
+        self.slots.write().get_mut(index).ok_or(Errno::EBADF)?.cloexec = cloexec;
+        Ok(())
     }
 
     /// The numbers in use.
     pub fn numbers(&self) -> Vec<i32> {
         let slots = self.slots.read();
-        let used = slots.fds.iter().enumerate().filter(|(_, slot)| slot.is_some());
-        used.filter_map(|(index, _)| i32::try_from(index).ok()).collect()
+        slots.iter().filter_map(|(index, _)| i32::try_from(index).ok()).collect()
     }
 
     /// Takes out all that `pick` names; the files are returned, to be closed.
     pub fn take_where(&self, pick: impl Fn(i32, &Fd) -> bool) -> Vec<Arc<File>> {
         let mut slots = self.slots.write();
-        let mut taken = Vec::new();
-        let mut first = usize::MAX;
-        for (index, slot) in slots.fds.iter_mut().enumerate() {
-            let Ok(number) = i32::try_from(index) else { break };
-            let picked = slot.as_ref().is_some_and(|fd| pick(number, fd));
-            if picked && let Some(fd) = slot.take() {
-                taken.push(fd.file);
-                first = first.min(index);
-            }
-        }
-        slots.first_free = slots.first_free.min(first);
-        taken
+        let number = |(index, fd): (usize, &Fd)| {
+            let picked = i32::try_from(index).is_ok_and(|number| pick(number, fd));
+            picked.then_some(index)
+        };
+        let picked: Vec<usize> = slots.iter().filter_map(number).collect();
+        picked.into_iter().filter_map(|index| slots.take(index)).map(|fd| fd.file).collect()
     }
 
     /// close(2)'s work on a file taken out of this table: POSIX locks of this table's owner on it go, errors are told.
@@ -189,8 +161,8 @@ impl FdTable {
 
 impl Drop for FdTable {
     fn drop(&mut self) {
-        for file in std::mem::take(&mut self.slots.get_mut().fds).into_iter().flatten() {
-            chitin_vfs::locks::release_owner(&file.file, LockOwner(self.id));
+        for (_, fd) in self.slots.get_mut().iter() {
+            chitin_vfs::locks::release_owner(&fd.file, LockOwner(self.id));
         }
     }
 }

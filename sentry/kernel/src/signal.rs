@@ -17,8 +17,9 @@ use crate::run::{WORK_SIGNAL, WORK_STOP};
 use crate::{Process, Task};
 use chitin_abi::signal::*;
 use chitin_vfs::WaitQueue;
+use chitin_vfs::bounds::{SIGNALS, USER_SIGNALS};
 use parking_lot::Mutex;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -87,11 +88,36 @@ pub fn default_action(signal: u32) -> DefaultAction {
     }
 }
 
+/// A queued signal's or POSIX timer's place among those of its user (RLIMIT_SIGPENDING) and of the sandbox.
+pub struct Queued {
+    user: u32,
+}
+
+impl Queued {
+    /// `None` when the user has `limit` of them, or the sandbox has too many.
+    pub fn new(user: u32, limit: usize) -> Option<Queued> {
+        if USER_SIGNALS.add(user, 1) > limit || !SIGNALS.take(1) {
+            USER_SIGNALS.sub(user, 1);
+            return None;
+        }
+        Some(Queued { user })
+    }
+}
+
+impl Drop for Queued {
+    fn drop(&mut self) {
+        USER_SIGNALS.sub(self.user, 1);
+        SIGNALS.give(1);
+    }
+}
+
 /// A set of pending signals with their information.
 #[derive(Default)]
 pub struct Pending {
     set: SigSet,
-    queue: VecDeque<SigInfo>,
+    queue: VecDeque<(SigInfo, Option<Queued>)>,
+    /// Expirations of timers whose signal is queued, by signal and timer, beyond those in it.
+    overruns: BTreeMap<(u32, i32), i32>,
 }
 
 impl Pending {
@@ -99,46 +125,61 @@ impl Pending {
         self.set
     }
 
-    /// Queues a signal. Standard signals do not queue twice; real-time ones do while `limit` entries are not exceeded
-    /// (`false` then: EAGAIN for sigqueue).
-    pub fn push(&mut self, info: SigInfo, limit: usize) -> bool {
+    /// Queues a signal. Standard signals do not queue twice; real-time ones do while their receiver, `user`, has not
+    /// `limit` of them (`false` then: EAGAIN for sigqueue).
+    pub fn push(&mut self, info: SigInfo, user: u32, limit: usize) -> bool {
         let signal = info.signo();
-        if info.si_code == SI_TIMER && self.overrun(&info) {
+        let timer = info.si_code == SI_TIMER;
+        if timer && self.overrun(&info) {
             return true;
         }
         if !is_realtime(signal) && self.set.contains(signal) {
             return true;
         }
-        if is_realtime(signal) && self.queue.len() >= limit {
+        let limit = match () {
+            // These count, and come in any case.
+            () if !is_realtime(signal) => usize::MAX,
+            // A timer counts already; guests can make such signals without one.
+            () if timer => limit.saturating_mul(2),
+            () => limit,
+        };
+        let place = Queued::new(user, limit);
+        if place.is_none() && is_realtime(signal) {
             return false;
         }
+        if timer {
+            self.overruns.insert((signal, info.timer_id()), 0);
+        }
         self.set.add(signal);
-        self.queue.push_back(info);
+        self.queue.push_back((info, place));
         true
     }
 
     /// A POSIX timer that has expired again before its signal was taken: counts, and queues nothing.
     fn overrun(&mut self, info: &SigInfo) -> bool {
-        let same = |known: &&mut SigInfo| {
-            known.si_code == SI_TIMER && known.signo() == info.signo() && known.timer_id() == info.timer_id()
-        };
-        match self.queue.iter_mut().find(same) {
-            Some(known) => {
-                let count = known.overrun().saturating_add(1).saturating_add(info.overrun());
-                known.set_overrun(count);
-                true
-            }
-            None => false,
+        let Some(known) = self.overruns.get_mut(&(info.signo(), info.timer_id())) else { return false };
+        *known = known.saturating_add(1).saturating_add(info.overrun());
+        true
+    }
+
+    /// What is told of a signal that leaves the queue.
+    fn leaving(&mut self, mut info: SigInfo) -> SigInfo {
+        if info.si_code == SI_TIMER
+            && let Some(more) = self.overruns.remove(&(info.signo(), info.timer_id()))
+        {
+            info.set_overrun(info.overrun().saturating_add(more));
         }
+        info
     }
 
     /// Takes the next signal out of `allowed`: synchronous ones first, then the lowest number.
     pub fn take(&mut self, allowed: SigSet) -> Option<SigInfo> {
         let ready = self.set.intersection(allowed);
         let signal = ready.intersection(SigSet::SYNCHRONOUS).first().or_else(|| ready.first())?;
-        let at = self.queue.iter().position(|info| info.signo() == signal)?;
-        let info = self.queue.remove(at)?;
-        if !self.queue.iter().any(|other| other.signo() == signal) {
+        let at = self.queue.iter().position(|(info, _)| info.signo() == signal)?;
+        let (info, _) = self.queue.remove(at)?;
+        let info = self.leaving(info);
+        if !self.queue.iter().any(|(other, _)| other.signo() == signal) {
             self.set.remove(signal);
         }
         Some(info)
@@ -147,13 +188,17 @@ impl Pending {
     /// Puts a signal back before the others.
     pub fn put_back(&mut self, info: SigInfo) {
         self.set.add(info.signo());
-        self.queue.push_front(info);
+        if info.si_code == SI_TIMER {
+            self.overruns.entry((info.signo(), info.timer_id())).or_default();
+        }
+        self.queue.push_front((info, None));
     }
 
     /// Drops what is pending of `signals`.
     pub fn remove(&mut self, signals: SigSet) {
         self.set = self.set.difference(signals);
-        self.queue.retain(|info| !signals.contains(info.signo()));
+        self.queue.retain(|(info, _)| !signals.contains(info.signo()));
+        self.overruns.retain(|(signal, _), _| !signals.contains(*signal));
     }
 
     pub fn clear(&mut self) {

@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 /// Ids go up to this and start over (kernel.pid_max).
 pub const PID_MAX: i32 = 32768;
+/// Threads of the whole sandbox (kernel.threads-max).
+pub const THREADS_MAX: usize = 31768;
 /// Ids below this are not given out again after the first round (RESERVED_PIDS).
 const RESERVED: i32 = 300;
 

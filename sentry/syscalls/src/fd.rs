@@ -34,7 +34,10 @@ pub(crate) fn close_range(task: &Arc<Task>, args: Args) -> Outcome {
     let mut files = task.files();
     // Ours and the task's; one more is another task's.
     if flags & CLOSE_RANGE_UNSHARE != 0 && Arc::strong_count(&files) > 2 {
-        task.set_files(files.copy());
+        match files.copy() {
+            Ok(own) => task.set_files(own),
+            Err(errno) => return Outcome::error(errno),
+        }
         files = task.files();
     }
     let within = |fd: i32| u32::try_from(fd).is_ok_and(|fd| (first..=last).contains(&fd));

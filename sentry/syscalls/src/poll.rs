@@ -19,6 +19,7 @@ use chitin_kernel::signalfd::SignalFd;
 use chitin_kernel::time::{Deadline, from_timespec, to_timespec, with_timeout};
 use chitin_kernel::{Outcome, Restart, SysError, SysResult, Task};
 use chitin_vfs::File;
+use chitin_vfs::bounds::{POLL_ENTRIES, Share};
 use chitin_vfs::poll::{PollEntry, PollMany, PollTarget};
 use std::sync::Arc;
 
@@ -134,6 +135,8 @@ struct Fds {
     addr: u64,
     fds: Vec<PollFd>,
     many: PollMany,
+    /// What many entries take of what all calls may have.
+    _share: Option<Share>,
 }
 
 impl Fds {
@@ -141,6 +144,10 @@ impl Fds {
         if u64::from(count) > task.process.nofile() {
             return Err(Errno::EINVAL);
         }
+        let share = match count {
+            0..=64 => None,
+            _ => Some(POLL_ENTRIES.share(usize::try_from(count).unwrap_or(usize::MAX)).ok_or(Errno::ENOMEM)?),
+        };
         let fds = task.mm().read_array::<PollFd>(addr, count as usize)?;
         let entry = |slot: &PollFd| {
             let target = match slot.fd {
@@ -150,7 +157,7 @@ impl Fds {
             PollEntry::poll(target, slot.events)
         };
         let many = PollMany::new(fds.iter().map(entry).collect());
-        Ok(Fds { addr, fds, many })
+        Ok(Fds { addr, fds, many, _share: share })
     }
 
     /// Writes the results back; they are written after an interruption too.

@@ -408,7 +408,7 @@ pub(crate) fn unshare(task: &Arc<Task>, args: Args) -> Outcome {
             task.set_fs(task.fs().copy());
         }
         if flags & CLONE_FILES != 0 {
-            task.set_files(task.files().copy());
+            task.set_files(task.files().copy()?);
         }
         Ok(())
     };

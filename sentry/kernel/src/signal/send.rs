@@ -81,9 +81,11 @@ fn send(process: &Arc<Process>, task: Option<&Arc<Task>>, info: SigInfo, forced:
         return true;
     }
     let limit = usize::try_from(process.rlimit(RLIMIT_SIGPENDING).rlim_cur).unwrap_or(usize::MAX);
+    // Counted to whom it is sent.
+    let user = task.or(threads.first()).map_or(0, |task| task.creds().uid);
     let queued = match task {
-        Some(task) => task.signals.lock().pending.push(info, limit),
-        None => process.signals.lock().pending.push(info, limit),
+        Some(task) => task.signals.lock().pending.push(info, user, limit),
+        None => process.signals.lock().pending.push(info, user, limit),
     };
     if !queued {
         return false;

@@ -5,6 +5,7 @@
 
 use super::alarm::{Alarm, AlarmClock, OnExpiry, Setting};
 use super::clock::{Clock, from_timespec, to_timespec};
+use crate::signal::Queued;
 use crate::{Process, Task, signal};
 use chitin_abi::Errno;
 use chitin_abi::resource::RLIMIT_SIGPENDING;
@@ -20,6 +21,8 @@ struct PosixTimer {
     alarm: Arc<Alarm>,
     /// Of the signal delivered last.
     overrun: i32,
+    /// Its place among what its user may queue.
+    _place: Queued,
 }
 
 /// The timers of a process by id.
@@ -91,8 +94,9 @@ pub fn create(task: &Arc<Task>, clock: i32, event: Option<&SigEvent>) -> Result<
         None => (Notify::Process(Arc::downgrade(process)), SIGALRM),
     };
     let limit = usize::try_from(process.rlimit(RLIMIT_SIGPENDING).rlim_cur).unwrap_or(usize::MAX);
+    let place = Queued::new(task.creds().uid, limit).ok_or(Errno::EAGAIN)?;
     let mut table = process.timers.posix.lock();
-    if table.timers.len() >= limit.min(MAX_TIMERS) {
+    if table.timers.len() >= MAX_TIMERS {
         return Err(Errno::EAGAIN);
     }
     let id = table.free_id();
@@ -112,7 +116,7 @@ pub fn create(task: &Arc<Task>, clock: i32, event: Option<&SigEvent>) -> Result<
         })),
     };
     let alarm = Alarm::new(task.kernel.reactor.timers(), clock, on_expiry);
-    table.timers.insert(id, PosixTimer { alarm, overrun: 0 });
+    table.timers.insert(id, PosixTimer { alarm, overrun: 0, _place: place });
     Ok(id)
 }
 
