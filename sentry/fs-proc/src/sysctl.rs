@@ -13,6 +13,7 @@ use chitin_kernel::kernel::{RELEASE, VERSION};
 use chitin_kernel::seccomp::enter::{ACTIONS, ACTIONS_LOGGED};
 use chitin_kernel::sysctl::Sysctls;
 use chitin_vfs::Caller;
+use chitin_vfs::bounds::{EPOLL_ITEMS, FILES, WATCHES};
 use parking_lot::Mutex;
 use std::sync::Arc;
 
@@ -172,19 +173,19 @@ tunables! {
     ];
     FS: "fs" {
         "aio-max-nr" = "65536" in 0, i64::MAX;
-        "file-max" = "9223372036854775807" in 0, i64::MAX;
         "lease-break-time" = "45" in 0, INT_MAX;
     } + &[
         fixed!("aio-nr", 0),
         fixed!("dentry-state", "0\t0\t45\t0\t0\t0"),
-        dir("epoll", &[fixed!("max_user_watches", 1_048_576)]),
+        dir("epoll", &[fixed!("max_user_watches", EPOLL_ITEMS.limit())]),
+        fixed!("file-max", FILES.limit()),
         file("file-nr", file_nr),
         fixed!("inode-nr", "0\t0"),
         fixed!("inode-state", "0\t0\t0\t0\t0\t0\t0"),
         dir("inotify", &[
             fixed!("max_queued_events", 16384),
             fixed!("max_user_instances", 128),
-            fixed!("max_user_watches", 65536),
+            fixed!("max_user_watches", WATCHES.limit()),
         ]),
         fixed!("leases-enable", 0),
         fixed!("mount-max", 10_000),
@@ -200,7 +201,7 @@ tunables! {
         fixed!("overflowuid", 65534),
         fixed!("pipe-max-size", 1_048_576),
         fixed!("pipe-user-pages-hard", 0),
-        fixed!("pipe-user-pages-soft", 16384),
+        fixed!("pipe-user-pages-soft", chitin_vfs::pipe::SOFT_PAGES),
         fixed!("protected_fifos", 0),
         fixed!("protected_hardlinks", 0),
         fixed!("protected_regular", 0),
@@ -211,7 +212,7 @@ tunables! {
     } + &[
         fixed!("max_cgroup_namespaces", 0),
         fixed!("max_inotify_instances", 128),
-        fixed!("max_inotify_watches", 65536),
+        fixed!("max_inotify_watches", WATCHES.limit()),
         fixed!("max_ipc_namespaces", 0),
         fixed!("max_mnt_namespaces", 10_000),
         fixed!("max_net_namespaces", 0),
@@ -414,19 +415,8 @@ fn ns_last_pid(kernel: &Arc<Kernel>, out: &mut Vec<u8>) -> Result<(), Errno> {
     Ok(())
 }
 
-fn file_nr(kernel: &Arc<Kernel>, out: &mut Vec<u8>) -> Result<(), Errno> {
-    let mut seen = std::collections::HashSet::new();
-    for process in kernel.processes() {
-        let Some(task) = process.leader() else { continue };
-        let files = task.files();
-        for fd in files.numbers() {
-            if let Ok(file) = files.get(fd) {
-                seen.insert(file.id());
-            }
-        }
-    }
-    let max = Sysctls::of(kernel).number("fs.file-max", i64::MAX);
-    put!(out, "{}\t0\t{max}\n", seen.len());
+fn file_nr(_kernel: &Arc<Kernel>, out: &mut Vec<u8>) -> Result<(), Errno> {
+    put!(out, "{}\t0\t{}\n", FILES.used(), FILES.limit());
     Ok(())
 }
 

@@ -288,6 +288,7 @@ impl Task {
                 }
                 Poll::Pending if woken => run.state = State::Handling,
                 Poll::Pending => {
+                    self.counters.voluntary_switches.fetch_add(1, Ordering::Relaxed);
                     run.state = State::Blocked(call);
                     return;
                 }

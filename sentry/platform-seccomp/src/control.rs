@@ -313,6 +313,10 @@ impl PlatformTask for Task {
         maps::cpu_times(self.sb.proc_dir.as_fd(), self.proc.pid, self.tid)
     }
 
+    fn preemptions(&self) -> u64 {
+        maps::preemptions(self.sb.proc_dir.as_fd(), self.proc.pid, self.tid)
+    }
+
     fn affinity(&self, set: Option<&[u8]>) -> Result<Vec<u8>, PlatformError> {
         let st = self.st.lock();
         if st.phase == Phase::Dead {

@@ -210,3 +210,11 @@ pub fn cpu_times(dir: BorrowedFd<'_>, pid: i32, tid: i32) -> CpuTimes {
         None => CpuTimes { user_ns: u.saturating_mul(10_000_000), system_ns: s.saturating_mul(10_000_000) },
     }
 }
+
+/// How often the host took the CPU from a thread that could have gone on. (Its voluntary switches are system calls, which
+/// are none of the guest's.)
+pub fn preemptions(dir: BorrowedFd<'_>, pid: i32, tid: i32) -> u64 {
+    let Ok(status) = read(dir, &format!("{pid}/task/{tid}/status")) else { return 0 };
+    let line = status.lines().find_map(|line| line.strip_prefix("nonvoluntary_ctxt_switches:"));
+    line.and_then(|count| count.trim().parse().ok()).unwrap_or(0)
+}

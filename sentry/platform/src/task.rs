@@ -85,6 +85,10 @@ pub trait PlatformTask: Send + Sync {
 
     /// CPU time used by this thread so far.
     fn cpu_times(&self) -> CpuTimes;
+    /// How often its thread lost the CPU although it could have gone on.
+    fn preemptions(&self) -> u64 {
+        0
+    }
 
     /// The CPUs this thread may run on, as a bit mask of host CPUs; `None` reads, `Some` sets. For sched_setaffinity.
     fn affinity(&self, set: Option<&[u8]>) -> Result<Vec<u8>, PlatformError>;

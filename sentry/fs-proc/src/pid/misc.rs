@@ -83,12 +83,13 @@ pub(super) fn sched(subject: &Subject, _opener: &Caller, out: &mut Vec<u8>) -> S
     let (nice, switches) = subject.task.as_ref().map_or((0, 0), |task| {
         (task.nice.load(Ordering::Relaxed), task.counters.voluntary_switches.load(Ordering::Relaxed))
     });
+    let preempted = subject.task.as_ref().map_or(0, |task| task.platform().preemptions());
     let millis = format!("{}.{:06}", cpu / 1_000_000, cpu % 1_000_000);
     put!(out, "{:<45}:{millis:>21}\n", "se.sum_exec_runtime");
     for (name, value) in [
-        ("nr_switches", switches),
+        ("nr_switches", switches.saturating_add(preempted)),
         ("nr_voluntary_switches", switches),
-        ("nr_involuntary_switches", 0),
+        ("nr_involuntary_switches", preempted),
         ("policy", 0),
         ("prio", u64::try_from(nice.saturating_add(120)).unwrap_or(0)),
     ] {

@@ -57,7 +57,8 @@ pub(super) fn status(subject: &Subject, _opener: &Caller, out: &mut Vec<u8>) -> 
     cpus(subject, out);
     let switches: u64 =
         subject.task.iter().map(|task| task.counters.voluntary_switches.load(Ordering::Relaxed)).sum();
-    put!(out, "voluntary_ctxt_switches:\t{switches}\nnonvoluntary_ctxt_switches:\t0\n");
+    let preempted = subject.task.as_ref().map_or(0, |task| task.platform().preemptions());
+    put!(out, "voluntary_ctxt_switches:\t{switches}\nnonvoluntary_ctxt_switches:\t{preempted}\n");
     Ok(())
 }
 
