@@ -4,7 +4,7 @@ use crate::containers::{self, Containers, Record};
 use crate::control::Control;
 use crate::factory::{TmpfsMemfds, Types};
 use crate::filter::FilterOptions;
-use crate::{confine, filter, lifeline, log};
+use crate::{confine, filter, lifeline, log, oom};
 use chitin_abi::num::low8;
 use chitin_control::{BootConfig, ContainerConfig, Limits, Medium, NetworkMode, OverlayMode, PlatformChoice};
 use chitin_fs_tmpfs::Storage;
@@ -40,7 +40,6 @@ pub struct Sandbox {
 pub struct Settings {
     pub overlay: OverlayMode,
     pub storage: Storage,
-    pub limits: Limits,
 }
 
 impl Sandbox {
@@ -83,12 +82,16 @@ pub fn boot(config: BootConfig) -> Result<Sandbox, String> {
         return Err("--network=host is not supported yet; use --network=sandbox or none".into());
     }
     chitin_host::limits::raise_nofile();
+    let score = oom::Score::raise();
     let proc_fd = confine::enter_empty_root()?;
     confine::no_new_privs()?;
     confine::drop_capabilities()?;
     let proc_dir = proc_fd.try_clone().map_err(|error| format!("cannot keep procfs: {error}"))?;
     let proc_fds = [proc_fd.as_raw_fd(), proc_dir.as_raw_fd()];
     let platform = make_platform(config.platform, proc_dir)?;
+    if let Some(score) = score {
+        score.lower();
+    }
     let options = FilterOptions { proc_fds, overlay_dir: overlay_dir.as_ref().map(|dir| dir.as_raw_fd()) };
     chitin_host::filestore::set_proc_dir(proc_fd.into_fd());
     let reactor = Reactor::start().map_err(|error| format!("cannot start the reactor: {error}"))?;
@@ -97,7 +100,7 @@ pub fn boot(config: BootConfig) -> Result<Sandbox, String> {
     let storage = overlay_dir.map_or(Storage::Memory, Storage::Dir);
     start_workers(&kernel)?;
     let limits = Limits { cpus: Some(config.cpus), memory: config.memory_limit };
-    let containers = Containers::new(&kernel, Settings { overlay: config.overlay.mode, storage, limits });
+    let containers = Containers::new(&kernel, Settings { overlay: config.overlay.mode, storage });
     let first = containers.make_first(&container)?;
     first.limit(limits, kernel.machine.memory_bytes);
     containers::follow_first_terminal(&first)?;

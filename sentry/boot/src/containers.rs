@@ -13,6 +13,7 @@ use crate::boot::Settings;
 use crate::exec::{self, Execed, Role};
 use crate::factory::Types;
 use crate::mounts::Mounter;
+use crate::profile::Profile;
 use crate::stdio::{self, Descriptors};
 use chitin_abi::Errno;
 use chitin_abi::poll::{POLLERR, POLLHUP};
@@ -30,7 +31,7 @@ use chitin_vfs::{MountNs, WaitQueue};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
 /// The most containers a sandbox has.
 const MAX_CONTAINERS: usize = 256;
@@ -40,6 +41,8 @@ pub struct Record {
     pub id: String,
     pub first: bool,
     pub container: Arc<Container>,
+    /// Set when it is made.
+    profile: OnceLock<Profile>,
     inner: Mutex<Inner>,
     /// Woken at its end.
     pub ended: WaitQueue,
@@ -71,8 +74,13 @@ enum Stage {
 
 impl Record {
     fn new(id: &str, first: bool, container: Arc<Container>) -> Arc<Record> {
-        let inner = Mutex::default();
-        Arc::new(Record { id: id.to_owned(), first, container, inner, ended: WaitQueue::new() })
+        let (profile, inner) = (OnceLock::new(), Mutex::default());
+        Arc::new(Record { id: id.to_owned(), first, container, profile, inner, ended: WaitQueue::new() })
+    }
+
+    /// What its configuration says about every process.
+    pub fn profile(&self) -> &Profile {
+        self.profile.get_or_init(Profile::default)
     }
 
     pub fn exit(&self) -> Option<ExitStatus> {
@@ -177,14 +185,8 @@ impl Containers {
         let cannot = |error| format!("cannot prepare container {id}: {error}; raise the limit on processes");
         let group: Arc<dyn SpaceGroup> = block_on(self.kernel.platform.new_group(lost)).map_err(cannot)?;
         let origin = group.origin().map_err(cannot)?;
-        let Limits { cpus, memory } = self.settings.limits;
         let machine = self.kernel.machine;
-        let container = Container::new(
-            id,
-            Spaces::Own(group),
-            cpus.unwrap_or(machine.cpus),
-            memory.unwrap_or(machine.memory_bytes).min(machine.memory_bytes),
-        );
+        let container = Container::new(id, Spaces::Own(group), machine.cpus, machine.memory_bytes);
         let mut table = self.table.lock();
         if table.len() >= MAX_CONTAINERS {
             return Err(format!("the sandbox has {MAX_CONTAINERS} containers already; delete one"));
@@ -232,6 +234,7 @@ impl Containers {
         };
         let ns = mounter.build()?;
         set_sysctls(kernel, &config.sysctl)?;
+        record.profile.get_or_init(|| Profile::new(config));
         let init = exec::make(kernel, record, &ns, &config.process, fds, Role::Init)?;
         let mut inner = record.inner.lock();
         inner.stage = Stage::Created;
@@ -274,15 +277,13 @@ impl Containers {
         let ns = {
             let inner = record.inner.lock();
             match (inner.stage, &inner.task) {
-                (Stage::Running, _) if inner.paused => {
+                (Stage::Created | Stage::Running, _) if inner.paused => {
                     return Err("cannot exec in a paused container; resume it first".into());
                 }
-                // Where init is now.
-                (Stage::Running, Some(init)) => init.fs().ns(),
+                // Where init is now. It may have yet to be started: startContainer hooks run before it.
+                (Stage::Created | Stage::Running, Some(init)) => init.fs().ns(),
                 (Stage::Stopped, _) => return Err("cannot exec in a stopped container".into()),
-                _ => {
-                    return Err("cannot exec in a container that has not been started; start it first".into());
-                }
+                _ => return Err("cannot exec in a container that has not been created".into()),
             }
         };
         let made = Arc::new(exec::make(&self.kernel, record, &ns, settings, fds, Role::Further)?);
@@ -291,7 +292,7 @@ impl Containers {
             inner.execs.insert(made.task.pid(), made.clone());
             inner.stage
         };
-        if stage == Stage::Running {
+        if matches!(stage, Stage::Created | Stage::Running) {
             start_init(&made.task);
         } else {
             // It ended meanwhile, with whatever was in it then.

@@ -85,6 +85,7 @@ pub fn make(
     if let Some(adj) = settings.oom_score_adj {
         task.process.oom_score_adj.store(adj, Ordering::Relaxed);
     }
+    record.profile().apply(&task, settings)?;
     Ok(Execed { task, tty })
 }
 
