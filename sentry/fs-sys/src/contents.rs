@@ -124,12 +124,12 @@ fn cpus(kernel: &Kernel) -> Item {
         ("isolated", String::new()),
         ("kernel_max", (count - 1).to_string()),
         ("offline", String::new()),
-        ("online", all.clone()),
         ("possible", all.clone()),
         ("present", all),
     ] {
         items.insert(name.to_string(), text(value));
     }
+    items.insert("online".to_string(), made(|kernel| format!("{}\n", range(kernel.container.cpus()))));
     for cpu in 0..count {
         items.insert(format!("cpu{cpu}"), processor(cpu, count));
     }
@@ -238,7 +238,7 @@ fn nodes(kernel: &Kernel) -> Item {
 }
 
 fn node_meminfo(kernel: &Kernel) -> String {
-    let total = kernel.machine.memory_bytes;
+    let total = kernel.container.memory();
     let used = kernel.memory_used().min(total);
     [("MemTotal", total), ("MemFree", total - used), ("MemUsed", used), ("AnonPages", used)]
         .iter()

@@ -53,11 +53,11 @@ pub(crate) fn setdomainname(task: &Arc<Task>, args: Args) -> Outcome {
 
 pub(crate) fn sysinfo(task: &Arc<Task>, args: Args) -> Outcome {
     let kernel = &task.kernel;
-    let used = kernel.memory_used();
+    let total = task.process.container.memory();
     let info = Sysinfo {
         uptime: (time::monotonic().saturating_sub(kernel.boot_ns) / 1_000_000_000).cast_signed(),
-        totalram: kernel.machine.memory_bytes,
-        freeram: kernel.machine.memory_bytes.saturating_sub(used),
+        totalram: total,
+        freeram: total.saturating_sub(kernel.memory_used()),
         procs: u16::try_from(kernel.thread_count()).unwrap_or(u16::MAX),
         mem_unit: 1,
         ..Sysinfo::default()

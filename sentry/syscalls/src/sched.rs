@@ -28,7 +28,7 @@ fn task_of(task: &Arc<Task>, tid: i32) -> Result<Arc<Task>, Errno> {
 
 /// The CPUs the guest has, as a mask of 8-byte words.
 fn all_cpus(task: &Task) -> Vec<u8> {
-    let cpus = task.kernel.machine.cpus as usize;
+    let cpus = task.process.container.cpus() as usize;
     let mut mask = vec![0u8; cpus.div_ceil(64) * 8];
     for cpu in 0..cpus {
         if let Some(byte) = mask.get_mut(cpu / 8) {
@@ -43,7 +43,7 @@ pub(crate) fn sched_getaffinity(task: &Arc<Task>, args: Args) -> Outcome {
         let len = args.u64(1);
         let other = task_of(task, args.i32(0))?;
         let cpus = all_cpus(task);
-        if len.saturating_mul(8) < u64::from(task.kernel.machine.cpus) || len % 8 != 0 {
+        if len.saturating_mul(8) < u64::from(task.process.container.cpus()) || len % 8 != 0 {
             return Err(Errno::EINVAL);
         }
         let mut mask = other.platform().affinity(None).unwrap_or_else(|_| cpus.clone());

@@ -124,7 +124,7 @@ pub(super) fn cpuinfo(kernel: &Arc<Kernel>, out: &mut Vec<u8>) -> Result<(), Err
     let (flags, cache) = (flags(), cache_kb());
     let line = (basic >> 8 & 0xff) * 8;
     let sizes = leaf(0x8000_0008, 0)[0];
-    let cpus = kernel.machine.cpus;
+    let cpus = kernel.container.cpus();
     for cpu in 0..cpus {
         put!(out, "processor\t: {cpu}\nvendor_id\t: {vendor}\ncpu family\t: {full_family}\n");
         put!(out, "model\t\t: {full_model}\nmodel name\t: {brand}\nstepping\t: {}\n", signature & 0xf);

@@ -68,7 +68,7 @@ pub(crate) static ROOT: &[Entry] = &[
 
 /// A mask with all CPUs of the machine, a bit each.
 pub(crate) fn cpu_mask(kernel: &Kernel) -> Vec<u8> {
-    let cpus = kernel.machine.cpus as usize;
+    let cpus = kernel.container.cpus() as usize;
     let mut mask = vec![0u8; cpus.div_ceil(8)];
     for cpu in 0..cpus {
         if let Some(byte) = mask.get_mut(cpu / 8) {

@@ -40,13 +40,13 @@ fn threads(kernel: &Kernel) -> (usize, usize) {
 
 /// Time in which the CPUs had nothing to do, summed over them.
 fn idle(kernel: &Kernel, busy: u64) -> u64 {
-    uptime_ns(kernel).saturating_mul(u64::from(kernel.machine.cpus)).saturating_sub(busy)
+    uptime_ns(kernel).saturating_mul(u64::from(kernel.container.cpus())).saturating_sub(busy)
 }
 
 pub(super) fn stat(kernel: &Arc<Kernel>, out: &mut Vec<u8>) -> Shown {
     let (user, system) = busy(kernel);
     let idle = idle(kernel, user.saturating_add(system));
-    let cpus = u64::from(kernel.machine.cpus).max(1);
+    let cpus = u64::from(kernel.container.cpus()).max(1);
     let ticks = |ns: u64| ns / 10_000_000;
     put!(out, "cpu  {} 0 {} {} 0 0 0 0 0 0\n", ticks(user), ticks(system), ticks(idle));
     for cpu in 0..cpus {
@@ -120,7 +120,7 @@ struct Memory {
 }
 
 fn memory(kernel: &Kernel) -> Memory {
-    let total = kernel.machine.memory_bytes;
+    let total = kernel.container.memory();
     let used = kernel.memory_used().min(total);
     Memory { total, used, free: total - used }
 }

@@ -97,7 +97,7 @@ pub(super) fn pressure(_kernel: &Arc<Kernel>, out: &mut Vec<u8>) -> Shown {
 pub(super) fn buddyinfo(kernel: &Arc<Kernel>, out: &mut Vec<u8>) -> Shown {
     put!(out, "Node 0, zone {:>8} ", "Normal");
     // All that is free, in the largest blocks (4 MiB).
-    let free = kernel.machine.memory_bytes.saturating_sub(kernel.memory_used());
+    let free = kernel.container.memory().saturating_sub(kernel.memory_used());
     for order in 0..=10 {
         let blocks = if order == 10 { free >> 22 } else { 0 };
         put!(out, "{blocks:6} ");
@@ -108,7 +108,7 @@ pub(super) fn buddyinfo(kernel: &Arc<Kernel>, out: &mut Vec<u8>) -> Shown {
 
 fn cpu_heading(kernel: &Kernel, indent: usize, out: &mut Vec<u8>) {
     put!(out, "{:indent$}", "");
-    for cpu in 0..kernel.machine.cpus {
+    for cpu in 0..kernel.container.cpus() {
         put!(out, "CPU{cpu:<8}");
     }
     out.push(b'\n');
@@ -143,7 +143,7 @@ pub(super) fn softirqs(kernel: &Arc<Kernel>, out: &mut Vec<u8>) -> Shown {
 
 fn cpu_numbers(kernel: &Kernel) -> std::ops::Range<usize> {
     debug_assert!(!cpu_mask(kernel).is_empty(), "a machine has a CPU");
-    0..kernel.machine.cpus as usize
+    0..kernel.container.cpus() as usize
 }
 
 pub(super) fn ipc_msg(kernel: &Arc<Kernel>, out: &mut Vec<u8>) -> Shown {
