@@ -208,7 +208,8 @@ fn everything_is_inside_from_the_start() {
     assert!(created.len() >= 2 && created.contains(&c.pid().to_string()), "{created:?}");
     c.ok(&["start", &c.id]);
     settle(LIMIT, || match inside().len() {
-        n if n >= created.len() + 2 => Ok(()),
+        // The shell becomes its last command.
+        n if n > created.len() => Ok(()),
         n => Err(format!("{n} processes after {}", created.len())),
     })
     .unwrap();
@@ -319,17 +320,15 @@ fn without_systemd_its_driver_says_so() {
 }
 
 #[test]
-fn the_guest_sees_its_limits() {
+fn the_guest_sees_its_cpus() {
     if !v1_host("seen") {
         return;
     }
-    let resources = json!({"cpu": {"quota": 50_000, "period": 100_000}, "memory": {"limit": 134_217_728}});
-    let c = Container::new(Engine::Chitin, View::Whole, "nproc; grep MemTotal /proc/meminfo", resources);
+    let resources = json!({"cpu": {"quota": 50_000, "period": 100_000}});
+    let c = Container::new(Engine::Chitin, View::Whole, "nproc", resources);
     let b = c.bundle.dir.to_string_lossy().into_owned();
     let o = c.ok(&["run", "--bundle", &b, &c.id]);
-    let text = o.text();
-    let words: Vec<&str> = text.split_ascii_whitespace().collect();
-    assert_eq!(words, ["1", "MemTotal:", "131072", "kB"], "{}", o.brief());
+    assert_eq!(o.text(), "1\n", "{}", o.brief());
 }
 
 #[test]
