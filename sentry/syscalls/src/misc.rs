@@ -24,12 +24,13 @@ fn field(text: &[u8]) -> [u8; 65] {
 
 pub(crate) fn uname(task: &Arc<Task>, args: Args) -> Outcome {
     let uts = task.kernel.uts.read().clone();
+    let linux32 = task.process.personality.load(Ordering::Relaxed) & 0xff == PER_LINUX32;
     let names = Utsname {
         sysname: field(b"Linux"),
         nodename: field(&uts.hostname),
         release: field(RELEASE.as_bytes()),
         version: field(VERSION.as_bytes()),
-        machine: field(b"x86_64"),
+        machine: field(if linux32 { b"i686" } else { b"x86_64" }),
         domainname: field(&uts.domainname),
     };
     unit(task.mm().write(args.u64(0), &names))
@@ -92,6 +93,9 @@ pub(crate) fn getrandom(task: &Arc<Task>, args: Args) -> Outcome {
     };
     done(work())
 }
+
+/// The personality of programs that want to believe in a 32-bit machine.
+const PER_LINUX32: u64 = 8;
 
 /// Only asks, as personality(2) has it.
 const PERSONALITY_QUERY: u64 = 0xffff_ffff;

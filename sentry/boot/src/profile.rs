@@ -1,0 +1,44 @@
+//! What a container's configuration says about every process that the runtime starts in it: seccomp filter, personality,
+//! nice value. Neighbours: `containers` keeps it with the container, `exec` applies it to processes that have not run yet.
+
+use chitin_abi::seccomp::SockFilter;
+use chitin_control::{ContainerConfig, ProcessConfig, SeccompOp};
+use chitin_kernel::seccomp::install;
+use chitin_kernel::{ExitStatus, Task, exit};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+#[derive(Default)]
+pub struct Profile {
+    seccomp: Option<(u32, Vec<SockFilter>)>,
+    personality: Option<u32>,
+}
+
+impl Profile {
+    pub fn new(config: &ContainerConfig) -> Profile {
+        let op = |&SeccompOp(code, jt, jf, k): &SeccompOp| SockFilter { code, jt, jf, k };
+        let seccomp = config.seccomp.as_ref();
+        Profile {
+            seccomp: seccomp.map(|seccomp| (seccomp.flags, seccomp.program.iter().map(op).collect())),
+            personality: config.personality,
+        }
+    }
+
+    /// Applies it to a process before its first instruction; one that cannot have it is ended.
+    pub fn apply(&self, task: &Arc<Task>, settings: &ProcessConfig) -> Result<(), String> {
+        if let Some(personality) = self.personality {
+            task.process.personality.store(personality.into(), Ordering::Relaxed);
+        }
+        if let Some(nice) = settings.nice {
+            let nice = nice.clamp(-20, 19);
+            task.nice.store(nice, Ordering::Relaxed);
+            // What the host does not grant the sentry (raising) stays a guest's number.
+            let _ = task.platform().set_nice(nice);
+        }
+        let Some((flags, code)) = &self.seccomp else { return Ok(()) };
+        install::install(task, *flags, code.clone()).map_err(|errno| {
+            exit::group_exit(&task.process, ExitStatus::Signaled { signal: 9, core: false });
+            format!("linux.seccomp: the filter cannot be installed: {}", errno.message())
+        })
+    }
+}
