@@ -115,12 +115,35 @@ pub struct SeccompConfig {
     pub program: Vec<SeccompOp>,
 }
 
+/// Which namespace of a kind a container is in. All of them are the sentry's own.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Namespace {
+    /// The one of the sandbox's first container (for that one itself: a new one).
+    #[default]
+    Sandbox,
+    New,
+    /// That of another container, by its id.
+    Container(String),
+}
+
+/// The namespaces of a container that are not its own in any case; networks are one for the whole sandbox.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Namespaces {
+    pub pid: Namespace,
+    pub ipc: Namespace,
+    pub uts: Namespace,
+}
+
 /// A container of the sandbox.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ContainerConfig {
     pub id: String,
     pub process: ProcessConfig,
+    #[serde(default)]
+    pub namespaces: Namespaces,
     /// Its first process is no init but a command like any other: signals from outside have their default actions.
     pub plain_command: bool,
     /// The socket to this container's gofer. Its end means that the gofer died, which ends the sandbox.

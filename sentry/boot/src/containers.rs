@@ -346,7 +346,7 @@ impl Containers {
 
     /// Stops every process of a container where it stands.
     pub fn pause(&self, record: &Record, on: bool) -> Result<(), String> {
-        let mut inner = record.inner.lock();
+        let inner = record.inner.lock();
         match (inner.stage, on, inner.paused) {
             (Stage::Created | Stage::Running, true, false)
             | (Stage::Created | Stage::Running, false, true) => {}
@@ -358,7 +358,6 @@ impl Containers {
             }
             _ => return Err(format!("container {} is not running", record.id)),
         }
-        inner.paused = on;
         Err("pausing is not supported yet".into())
     }
 

@@ -4,11 +4,12 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use chitin_control::{
-    Capabilities, ConsoleSize, ContainerConfig, DeviceConfig, DeviceKind, MountConfig, OverlayMode,
-    ProcessConfig, Rlimit,
+    Capabilities, ConsoleSize, ContainerConfig, DeviceConfig, DeviceKind, MountConfig, Namespace, Namespaces,
+    OverlayMode, ProcessConfig, Rlimit,
 };
 use oci_spec::runtime::{
-    Capability, LinuxDeviceType, LinuxNamespaceType, LinuxPersonality, LinuxPersonalityDomain, Process, Spec,
+    Capability, LinuxDeviceType, LinuxNamespace, LinuxNamespaceType, LinuxPersonality,
+    LinuxPersonalityDomain, Process, Spec,
 };
 
 use serde::{Deserialize, Serialize};
@@ -97,6 +98,7 @@ pub fn translate(id: &str, spec: &Spec, bundle: &Path, overlay: OverlayMode) -> 
     let container = ContainerConfig {
         id: id.to_owned(),
         process: process_config(process),
+        namespaces: namespaces(spec),
         plain_command: false,
         gofer_fd: -1,
         root_gofer_root: 0,
@@ -118,6 +120,21 @@ pub fn translate(id: &str, spec: &Spec, bundle: &Path, overlay: OverlayMode) -> 
     };
     let cgroup = linux.and_then(|l| l.cgroups_path().clone()).filter(|p| !p.as_os_str().is_empty());
     Ok(Plan { container, roots, rootfs, network, cgroup })
+}
+
+/// New ones where the configuration asks for them. One by path is the pod's, since engines know no other.
+fn namespaces(spec: &Spec) -> Namespaces {
+    let all = spec.linux().as_ref().and_then(|l| l.namespaces().as_ref());
+    let of = |kind: LinuxNamespaceType| {
+        let found = all.and_then(|all| all.iter().find(|n| n.typ() == kind));
+        let by_path = |n: &LinuxNamespace| n.path().as_ref().is_some_and(|p| !p.as_os_str().is_empty());
+        if found.is_some_and(|n| !by_path(n)) { Namespace::New } else { Namespace::Sandbox }
+    };
+    Namespaces {
+        pid: of(LinuxNamespaceType::Pid),
+        ipc: of(LinuxNamespaceType::Ipc),
+        uts: of(LinuxNamespaceType::Uts),
+    }
 }
 
 fn text(path: &Path) -> String {
