@@ -1,7 +1,9 @@
 // execve: arguments, environment, #!, errors, what survives and what does not.
 #include "t.h"
 #include <sys/auxv.h>
+#include <linux/capability.h>
 #include <sys/prctl.h>
+#include <sys/xattr.h>
 
 // Runs argv and gives the wait status; errno of a failed exec comes back as exit 200 + a byte in a pipe.
 static int run_env(const char *path, char *const argv[], char *const env[], int *err) {
@@ -238,6 +240,100 @@ TEST(setuid_bit) {
         EQ(WEXITSTATUS(st), nnp || no_new ? 2 : 0);
     }
 }
+// security.capability, revision 2: permitted, inheritable, effective.
+static void setcap(const char *path, uint64_t p, uint64_t i, int e) {
+    uint32_t v[5] = {0x02000000 | e, p, i, p >> 32, i >> 32};
+    if (setxattr(path, "security.capability", v, sizeof v, 0) < 0) {
+        if (errno == EOPNOTSUPP) SKIP("no attributes here");
+        FAIL("setxattr: %s", strerror(errno));
+    }
+}
+static void copy_self(const char *to) {
+    static char b[8 << 20];
+    int in = OK(open(t_self, O_RDONLY)), out = OK(open(to, O_CREAT | O_WRONLY | O_TRUNC, 0755));
+    ssize_t n = OK(read(in, b, sizeof b));
+    EQ(write(out, b, n), n);
+    OK(close(out));
+    OK(close(in));
+}
+// What a program finds: "permitted effective ambient secure dumpable".
+static char *caps_of(const char *path) {
+    char *av[] = {(char *)path, "--child", "caps", NULL};
+    return output(path, av, environ);
+}
+static void become(uid_t uid) {
+    OK(chmod(".", 0755));
+    OK(setresgid(uid, uid, uid));
+    OK(setresuid(uid, uid, uid));
+}
+#define BIT(c) (1ull << (c))
+TEST(file_capabilities) {
+    copy_self("ep"), setcap("ep", BIT(CAP_NET_RAW) | BIT(CAP_CHOWN), 0, 1);
+    copy_self("p"), setcap("p", BIT(CAP_NET_RAW), 0, 0);
+    copy_self("i"), setcap("i", 0, BIT(CAP_CHOWN), 1);
+    copy_self("none");
+    WAIT0(SPAWN({
+        become(1000);
+        STREQ(caps_of("./ep"), "2001 2001 0 1 0");
+        STREQ(caps_of("./p"), "2000 0 0 1 0");
+        STREQ(caps_of("./i"), "0 0 0 1 1");
+        STREQ(caps_of("./none"), "0 0 0 0 1");
+        // Nothing is gained any more, and what the file wants is not an error.
+        OK(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0));
+        STREQ(caps_of("./ep"), "0 0 0 1 1");
+    }));
+    // Not all that the file's effective bit promises can be had.
+    WAIT0(SPAWN({
+        OK(prctl(PR_CAPBSET_DROP, CAP_CHOWN, 0, 0, 0));
+        become(1000);
+        EQ(exec_errno("./ep"), EPERM);
+        STREQ(caps_of("./p"), "2000 0 0 1 0");
+    }));
+    // Inherited where both sides want it; a file with capabilities ends ambient ones.
+    WAIT0(SPAWN({
+        OK(prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0));
+        become(1000);
+        struct __user_cap_header_struct h = {_LINUX_CAPABILITY_VERSION_3, 0};
+        struct __user_cap_data_struct d[2] = {{BIT(CAP_CHOWN), BIT(CAP_CHOWN), BIT(CAP_CHOWN)}, {0, 0, 0}};
+        OK(syscall(SYS_capset, &h, d));
+        OK(prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, CAP_CHOWN, 0, 0));
+        STREQ(caps_of("./none"), "1 1 1 0 1");
+        STREQ(caps_of("./i"), "1 1 0 1 1");
+        STREQ(caps_of("./p"), "2000 0 0 1 0");
+    }));
+}
+TEST(file_capabilities_checked) {
+    put("f", "x");
+    uint32_t v[6] = {0x02000000, 1, 0, 0, 0, 0};
+    if (setxattr("f", "security.capability", v, 20, 0) < 0 && errno == EOPNOTSUPP) SKIP("no attributes here");
+    ERR(setxattr("f", "security.capability", v, 19, 0), EINVAL);
+    ERR(setxattr("f", "security.capability", v, 24, 0), EINVAL);
+    v[0] = 0x01000000;
+    ERR(setxattr("f", "security.capability", v, 12, 0), EINVAL);
+    OK(chmod("f", 0666));
+    WAIT0(SPAWN({
+        become(1000);
+        v[0] = 0x02000000;
+        ERR(setxattr("f", "security.capability", v, 20, 0), EPERM);
+        ERR(removexattr("f", "security.capability"), EPERM);
+    }));
+}
+TEST(file_capabilities_do_not_survive_writes) {
+    char b[64];
+    put("f", "x");
+    setcap("f", 1, 0, 1);
+    EQ(getxattr("f", "security.capability", b, sizeof b), 20);
+    int fd = OK(open("f", O_WRONLY | O_APPEND));
+    EQ(getxattr("f", "security.capability", b, sizeof b), 20);
+    EQ(write(fd, "y", 1), 1);
+    ERR(getxattr("f", "security.capability", b, sizeof b), ENODATA);
+    setcap("f", 1, 0, 1);
+    OK(ftruncate(fd, 0));
+    ERR(getxattr("f", "security.capability", b, sizeof b), ENODATA);
+    setcap("f", 1, 0, 1);
+    OK(chown("f", 7, 7));
+    ERR(getxattr("f", "security.capability", b, sizeof b), ENODATA);
+}
 TEST(memory_is_fresh) {
     char *big = MAPOK(mmap((void *)0x200000000, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0));
     *big = 1;
@@ -285,6 +381,16 @@ int t_child(int argc, char **argv) {
     }
     if (!strcmp(w, "pid")) return getpid() != atoi(argv[1]);
     if (!strcmp(w, "euid")) return geteuid() == 0 && getuid() == 1000 ? 0 : 2;
+    if (!strcmp(w, "caps")) {
+        unsigned long long prm, eff, amb;
+        char *t = get("/proc/self/status");
+        sscanf(strstr(t, "CapPrm:"), "CapPrm: %llx", &prm);
+        sscanf(strstr(t, "CapEff:"), "CapEff: %llx", &eff);
+        sscanf(strstr(t, "CapAmb:"), "CapAmb: %llx", &amb);
+        printf("%llx %llx %llx %ld %d", prm, eff, amb, getauxval(AT_SECURE), prctl(PR_GET_DUMPABLE));
+        fflush(stdout);
+        return 0;
+    }
     if (!strcmp(w, "auxv")) {
         if (getauxval(AT_PAGESZ) != 4096 || !getauxval(AT_RANDOM) || !getauxval(AT_PHDR) || getauxval(AT_UID) != getuid()) return 2;
         if (getauxval(AT_SECURE) || !getauxval(AT_SYSINFO_EHDR) || getauxval(AT_CLKTCK) != 100) return 3;

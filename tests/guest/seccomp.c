@@ -640,6 +640,159 @@ TEST(notify_many) {
     }
 }
 
+// Random programs, judged by a checker and an interpreter of our own: on Linux this proves those two, elsewhere the kernel.
+static uint64_t rnd_state;
+static uint32_t rnd(uint32_t below) {
+    rnd_state ^= rnd_state << 13, rnd_state ^= rnd_state >> 7, rnd_state ^= rnd_state << 17;
+    return (rnd_state >> 16) % below;
+}
+static uint32_t rnd_word(void) {
+    static const uint32_t edges[] = {0, 1, 2, 31, 32, 63, 0x7fffffff, 0x80000000, 0xffffffff, 0xfffffffe, AUDIT_ARCH_X86_64};
+    return rnd(2) ? edges[rnd(sizeof edges / sizeof *edges)] : (uint32_t)rnd_state;
+}
+enum { TESTED = SYS_getpgrp };
+static const uint16_t codes[] = {
+    BPF_LD | BPF_W | BPF_ABS, BPF_LD | BPF_W | BPF_ABS, BPF_LD | BPF_W | BPF_LEN, BPF_LDX | BPF_W | BPF_LEN, BPF_LD | BPF_IMM, BPF_LDX | BPF_IMM,
+    BPF_LD | BPF_MEM, BPF_LDX | BPF_MEM, BPF_ST, BPF_STX, BPF_RET | BPF_A, BPF_MISC | BPF_TAX, BPF_MISC | BPF_TXA, BPF_ALU | BPF_NEG,
+    BPF_ALU | BPF_ADD, BPF_ALU | BPF_SUB, BPF_ALU | BPF_MUL, BPF_ALU | BPF_DIV, BPF_ALU | BPF_OR, BPF_ALU | BPF_AND, BPF_ALU | BPF_XOR,
+    BPF_ALU | BPF_LSH, BPF_ALU | BPF_RSH, BPF_ALU | BPF_ADD | BPF_X, BPF_ALU | BPF_SUB | BPF_X, BPF_ALU | BPF_MUL | BPF_X, BPF_ALU | BPF_DIV | BPF_X,
+    BPF_ALU | BPF_OR | BPF_X, BPF_ALU | BPF_AND | BPF_X, BPF_ALU | BPF_XOR | BPF_X, BPF_ALU | BPF_LSH | BPF_X, BPF_ALU | BPF_RSH | BPF_X,
+    BPF_JMP | BPF_JA, BPF_JMP | BPF_JEQ, BPF_JMP | BPF_JGT, BPF_JMP | BPF_JGE, BPF_JMP | BPF_JSET, BPF_JMP | BPF_JEQ | BPF_X, BPF_JMP | BPF_JGT | BPF_X,
+    BPF_JMP | BPF_JGE | BPF_X, BPF_JMP | BPF_JSET | BPF_X,
+    // never allowed
+    BPF_LD | BPF_B | BPF_ABS, BPF_LD | BPF_W | BPF_IND, BPF_LDX | BPF_B | BPF_MSH, BPF_ALU | BPF_MOD, BPF_ALU | BPF_MOD | BPF_X, 0xffff, BPF_RET | BPF_X};
+enum { NCODES = sizeof codes / sizeof *codes, NGOOD = NCODES - 7 };
+
+// A body between "not the tested call: allow" and "answer what is in A".
+static int rnd_program(struct sock_filter *f) {
+    int n = 0, body = 4 + rnd(24), wild = rnd(6) == 0;
+    f[n++] = (struct sock_filter)LDW(OFF(nr));
+    f[n++] = (struct sock_filter)JEQ(TESTED, 1, 0);
+    f[n++] = (struct sock_filter)RET(SECCOMP_RET_ALLOW);
+    for (int i = 0; i < 4; i++) f[n++] = (struct sock_filter){i & 1 ? BPF_STX : BPF_ST, 0, 0, i};
+    for (int i = 0; i < body; i++) {
+        uint16_t c = codes[rnd(wild && rnd(8) == 0 ? NCODES : NGOOD)];
+        uint32_t k = rnd_word();
+        int left = body - i; // jumps reach the end of the body at most
+        if (c == (BPF_RET | BPF_A)) c = BPF_LD | BPF_IMM; // answers must be errnos: see the end
+        if (!(wild && rnd(10) == 0)) {
+            if (c == (BPF_LD | BPF_W | BPF_ABS)) k = (const uint32_t[]){0, 4}[rnd(2)] + (rnd(4) ? 16 + 4 * rnd(11) : 0);
+            if (c == (BPF_ALU | BPF_DIV)) k = k ? k : 3;
+            if (c == (BPF_ALU | BPF_LSH) || c == (BPF_ALU | BPF_RSH)) k %= 32;
+            if (c == (BPF_LD | BPF_MEM) || c == (BPF_LDX | BPF_MEM)) k = rnd(wild ? 16 : 4);
+            if (c == BPF_ST || c == BPF_STX) k = rnd(16);
+            if (c == (BPF_JMP | BPF_JA)) k = rnd(left);
+        } else if (BPF_CLASS(c) == BPF_JMP) {
+            k = 1000, left = 255; // too far
+        }
+        f[n++] = (struct sock_filter){c, left == 255 ? 255 : rnd(left), rnd(left), k};
+    }
+    f[n++] = (struct sock_filter)BPF_STMT(BPF_ALU | BPF_AND | BPF_K, 0xfff);
+    f[n++] = (struct sock_filter)BPF_STMT(BPF_ALU | BPF_OR | BPF_K, SECCOMP_RET_ERRNO);
+    f[n++] = (struct sock_filter)BPF_STMT(BPF_RET | BPF_A, 0);
+    return n;
+}
+static int valid(const struct sock_filter *f, int n) {
+    unsigned masks[64];
+    memset(masks, 0xff, sizeof masks);
+    unsigned have = 0;
+    for (int i = 0; i < n; i++) {
+        uint16_t c = f[i].code;
+        uint32_t k = f[i].k, rest = n - i - 1;
+        int known = 0;
+        for (int j = 0; j < NGOOD; j++) known |= codes[j] == c;
+        if (!known && c != (BPF_RET | BPF_K)) return 0;
+        if (c == (BPF_LD | BPF_W | BPF_ABS) && (k >= sizeof(struct seccomp_data) || k % 4)) return 0;
+        if (c == (BPF_ALU | BPF_DIV) && !k) return 0;
+        if ((c == (BPF_ALU | BPF_LSH) || c == (BPF_ALU | BPF_RSH)) && k >= 32) return 0;
+        int mem = c == BPF_ST || c == BPF_STX || c == (BPF_LD | BPF_MEM) || c == (BPF_LDX | BPF_MEM);
+        if (mem && k >= 16) return 0;
+        if (c == (BPF_JMP | BPF_JA) && k >= rest) return 0;
+        if (BPF_CLASS(c) == BPF_JMP && c != (BPF_JMP | BPF_JA) && (f[i].jt >= rest || f[i].jf >= rest)) return 0;
+    }
+    for (int i = 0; i < n; i++) {
+        uint16_t c = f[i].code;
+        have &= masks[i];
+        if (c == BPF_ST || c == BPF_STX) have |= 1u << f[i].k;
+        if ((c == (BPF_LD | BPF_MEM) || c == (BPF_LDX | BPF_MEM)) && !(have & 1u << f[i].k)) return 0;
+        if (c == (BPF_JMP | BPF_JA)) masks[i + 1 + f[i].k] &= have, have = ~0u;
+        else if (BPF_CLASS(c) == BPF_JMP) masks[i + 1 + f[i].jt] &= have, masks[i + 1 + f[i].jf] &= have, have = ~0u;
+    }
+    return 1;
+}
+static uint32_t interpret(const struct sock_filter *f, const uint32_t *data) {
+    uint32_t a = 0, x = 0, m[16] = {0};
+    for (int pc = 0;; pc++) {
+        uint16_t c = f[pc].code;
+        uint32_t k = f[pc].k, v = c & BPF_X ? x : k;
+        switch (BPF_CLASS(c)) {
+        case BPF_LD: a = BPF_MODE(c) == BPF_ABS ? data[k / 4] : BPF_MODE(c) == BPF_LEN ? 64 : BPF_MODE(c) == BPF_MEM ? m[k] : k; break;
+        case BPF_LDX: x = BPF_MODE(c) == BPF_LEN ? 64 : BPF_MODE(c) == BPF_MEM ? m[k] : k; break;
+        case BPF_ST: m[k] = a; break;
+        case BPF_STX: m[k] = x; break;
+        case BPF_RET: return BPF_RVAL(c) == BPF_A ? a : k;
+        case BPF_MISC: if (c & BPF_TXA) a = x; else x = a; break;
+        case BPF_ALU:
+            switch (BPF_OP(c)) {
+            case BPF_ADD: a += v; break;
+            case BPF_SUB: a -= v; break;
+            case BPF_MUL: a *= v; break;
+            case BPF_DIV: if (!v) return 0; a /= v; break;
+            case BPF_OR: a |= v; break;
+            case BPF_AND: a &= v; break;
+            case BPF_XOR: a ^= v; break;
+            case BPF_LSH: a <<= v & 31; break;
+            case BPF_RSH: a >>= v & 31; break;
+            case BPF_NEG: a = -a; break;
+            }
+            break;
+        case BPF_JMP: {
+            int t = BPF_OP(c) == BPF_JEQ ? a == v : BPF_OP(c) == BPF_JGT ? a > v : BPF_OP(c) == BPF_JGE ? a >= v : (a & v) != 0;
+            pc += BPF_OP(c) == BPF_JA ? k : t ? f[pc].jt : f[pc].jf;
+        }
+        }
+    }
+}
+TEST(random_filters) {
+    int accepted = 0, refused = 0, killed = 0;
+    for (int round = 0; round < 600; round++) {
+        rnd_state = 88172645463325252ull + round * 0x9e3779b97f4a7c15ull;
+        for (int i = 0; i < 4; i++) rnd(2);
+        struct sock_filter f[64];
+        int n = rnd_program(f), ok = valid(f, n);
+        pid_t c = fork();
+        if (!c) {
+            errno = 0;
+            long r = install((struct sock_fprog){n, f}, 0);
+            if (ok ? r != 0 : r != -1 || errno != EINVAL) FAIL("round %d: installing gave %ld, errno %d; valid: %d", round, r, errno, ok);
+            if (!ok) _exit(3);
+            for (int i = 0; i < 10; i++) {
+                uint32_t d[16] = {TESTED, AUDIT_ARCH_X86_64, 0, 0};
+                for (int j = 4; j < 16; j++) d[j] = rnd_word();
+                uint64_t v[6];
+                memcpy(v, d + 4, sizeof v);
+                uint32_t want = interpret(f, d);
+                if (want == 0) {
+                    syscall(TESTED, v[0], v[1], v[2], v[3], v[4], v[5]); // ends here
+                    FAIL("round %d: division by zero did not kill", round);
+                }
+                errno = 0;
+                r = syscall(TESTED, v[0], v[1], v[2], v[3], v[4], v[5]);
+                uint32_t e = want & 0xffff;
+                if (e ? r != -1 || errno != (int)e : r != 0) FAIL("round %d.%d: %ld errno %d, want %u", round, i, r, errno, e);
+            }
+            _exit(0);
+        }
+        int st = wstatus(c);
+        if (WIFEXITED(st) && WEXITSTATUS(st) >= 98) _exit(WEXITSTATUS(st));
+        if (st == 0) accepted++;
+        else if (st == 3 << 8) refused++;
+        else if (WIFSIGNALED(st) && WTERMSIG(st) == SIGSYS) killed++;
+        else FAIL("round %d ended with 0x%x", round, st);
+    }
+    CK(accepted > 200 && refused > 30 && killed > 5);
+}
+
 int t_child(int argc, char **argv) {
     if (!strcmp(argv[0], "getppid")) return syscall(SYS_getppid) == -1 ? errno : 0;
     return 1;
