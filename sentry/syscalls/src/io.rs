@@ -169,8 +169,9 @@ pub(crate) fn limit_size(task: &Arc<Task>, pos: u64, count: usize) -> Result<usi
     Ok(count.min(usize::try_from(limit - pos).unwrap_or(usize::MAX)))
 }
 
-/// file_remove_privs(): a write takes setuid and setgid away.
+/// file_remove_privs(): a write takes setuid, setgid and capabilities away.
 pub(crate) fn drop_suid(task: &Task, file: &File) -> Result<(), Errno> {
+    chitin_vfs::ops::drop_capabilities(file.inode())?;
     if task.creds().capable(CAP_FSETID) || file.inode().attr()?.perm & (S_ISUID | S_ISGID) == 0 {
         return Ok(());
     }

@@ -8,7 +8,7 @@ mod xattrs;
 
 pub use attrs::Times;
 pub use open::{OpenHow, Opened};
-pub use xattrs::{XATTR_LIST_MAX, XATTR_SIZE_MAX};
+pub use xattrs::{XATTR_LIST_MAX, XATTR_SIZE_MAX, drop_capabilities};
 
 use crate::{Context, Creds, Inode, Path};
 use chitin_abi::Errno;

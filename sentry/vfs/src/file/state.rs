@@ -6,7 +6,7 @@ use crate::{File, Path};
 use chitin_abi::Errno;
 use parking_lot::Mutex;
 use std::any::Any;
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
 /// Per-inode state of the VFS itself; an inode embeds one.
@@ -14,6 +14,8 @@ use std::sync::{Arc, OnceLock, Weak};
 pub struct InodeState {
     /// Positive: open for writing so often; negative: being executed so often (ETXTBSY).
     writers: AtomicI32,
+    /// The file is known to have no capabilities (S_NOSEC): writes need not look.
+    pub(crate) no_caps: AtomicBool,
     /// A value some VFS module keeps on the inode, created on first use (lock lists, watches, the FIFO's pipe).
     extras: OnceLock<Box<Extras>>,
 }

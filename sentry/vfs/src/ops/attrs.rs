@@ -67,6 +67,7 @@ impl Context {
         let mut change = SetAttr { uid, gid, ..SetAttr::default() };
         if attr.kind != FileKind::Directory {
             change.perm = without_suid(&attr);
+            super::xattrs::drop_capabilities(target.inode())?;
         }
         self.change(target, &change)
     }
@@ -108,6 +109,7 @@ impl Context {
     /// The common part of truncate and ftruncate, after permission checks.
     pub fn set_size(&self, inode: &Arc<dyn Inode>, path: Option<&Path>, size: u64) -> Result<(), Errno> {
         let perm = self.drops_suid(inode)?;
+        super::xattrs::drop_capabilities(inode)?;
         inode.set_attr(&SetAttr { size: Some(size), perm, ..SetAttr::default() })?;
         inode.state().notify(path, IN_MODIFY);
         Ok(())

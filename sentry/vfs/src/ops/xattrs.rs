@@ -2,14 +2,48 @@
 
 use crate::creds::{MAY_READ, MAY_WRITE};
 use crate::walk::Target;
-use crate::{Context, FileKind};
+use crate::{Context, FileKind, Inode};
 use chitin_abi::Errno;
-use chitin_abi::capability::{CAP_SETFCAP, CAP_SYS_ADMIN};
+use chitin_abi::capability::*;
 use chitin_abi::inotify::IN_ATTRIB;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 /// Longest value (XATTR_SIZE_MAX) and longest list (XATTR_LIST_MAX).
 pub const XATTR_SIZE_MAX: usize = 65536;
 pub const XATTR_LIST_MAX: usize = 65536;
+
+const CAPABILITY: &[u8] = b"security.capability";
+
+/// Whether a value may be stored as a file's capabilities (cap_convert_nscap()): the newer two revisions, whole.
+fn is_capability(value: &[u8]) -> bool {
+    let revision = value.get(..4).and_then(|bytes| bytes.try_into().ok()).map(u32::from_le_bytes);
+    match revision.map(|magic| magic & VFS_CAP_REVISION_MASK) {
+        Some(VFS_CAP_REVISION_2) => value.len() == size_of::<VfsCapData>(),
+        Some(VFS_CAP_REVISION_3) => value.len() == size_of::<VfsNsCapData>(),
+        _ => false,
+    }
+}
+
+/// A file whose content or owner changes loses its capabilities (cap_inode_killpriv()).
+pub fn drop_capabilities(inode: &Arc<dyn Inode>) -> Result<(), Errno> {
+    let known = &inode.state().no_caps;
+    if known.load(Ordering::Acquire) {
+        return Ok(());
+    }
+    if inode.kind() == FileKind::Regular
+        && let Some(xattrs) = inode.xattrs()
+        && xattrs.get(CAPABILITY).is_ok()
+    {
+        match xattrs.remove(CAPABILITY) {
+            // On a file of the host, the host takes them away with the change itself.
+            Ok(()) | Err(Errno::EPERM | Errno::EACCES) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    known.store(true, Ordering::Release);
+    Ok(())
+}
 
 impl Context {
     /// Checks the name space's rules; `write`: set or remove.
@@ -29,9 +63,8 @@ impl Context {
             return if admin { Ok(()) } else { Err(if write { Errno::EPERM } else { Errno::ENODATA }) };
         }
         if name.starts_with(b"security.") {
-            let allowed =
-                !write || admin || (name == b"security.capability" && self.creds().capable(CAP_SETFCAP));
-            return if allowed { Ok(()) } else { Err(Errno::EPERM) };
+            let privileged = if name == CAPABILITY { self.creds().capable(CAP_SETFCAP) } else { admin };
+            return if !write || privileged { Ok(()) } else { Err(Errno::EPERM) };
         }
         if name == b"system.posix_acl_access" || name == b"system.posix_acl_default" {
             return if !write || self.is_owner(inode)? { Ok(()) } else { Err(Errno::EPERM) };
@@ -63,7 +96,13 @@ impl Context {
         if flags & !3 != 0 {
             return Err(Errno::EINVAL);
         }
+        if name == CAPABILITY && !is_capability(value) {
+            return Err(Errno::EINVAL);
+        }
         self.xattr_allowed(target, name, true)?;
+        if name == CAPABILITY {
+            target.inode().state().no_caps.store(false, Ordering::Release);
+        }
         target.inode().xattrs().ok_or(Errno::EOPNOTSUPP)?.set(name, value, flags)?;
         crate::notify::self_event(target.inode(), IN_ATTRIB);
         Ok(())
