@@ -56,6 +56,21 @@ impl Steps {
     pub fn start(&self) {
         self.ok(&["start", &self.id]);
     }
+    /// A busybox that runs a shell script.
+    pub fn busybox(name: &str, script: &str) -> Steps {
+        Steps::new(Bundle::new(name, &crate::paths::rootfs("busybox"), &["/bin/sh", "-c", script]))
+    }
+    /// `create` and `start`, until it runs.
+    pub fn launch(&self) {
+        self.create();
+        self.start();
+        self.until("running");
+    }
+    /// `exec` in the container, the id and the command behind the flags.
+    pub fn exec(&self, flags: &[&str], command: &[&str]) -> Outcome {
+        let args = [&["exec"], flags, &[self.id.as_str()], command].concat();
+        self.call(&args)
+    }
     pub fn state(&self) -> Value {
         let o = self.ok(&["state", &self.id]);
         serde_json::from_slice(&o.stdout).unwrap_or_else(|e| panic!("state is no JSON ({e}): {}", o.text()))

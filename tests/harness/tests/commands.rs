@@ -1,0 +1,181 @@
+//! The other commands of the runtimes' common command line: ps, pause, resume, events, update, features, spec, errors.
+//! `CHITIN_TEST_ENGINE=runc` (or crun) proves each test against an established runtime.
+
+use std::path::Path;
+
+use chitin_tests::engine::Engine;
+use chitin_tests::run;
+use chitin_tests::steps::Steps;
+use serde_json::Value;
+
+const WAITS: &str = "while :; do sleep 1; done";
+
+fn json(text: &str) -> Value {
+    serde_json::from_str(text.trim()).unwrap_or_else(|e| panic!("{e}: {text}"))
+}
+
+#[test]
+fn ps_lists_host_pids_and_a_table() {
+    let s = Steps::busybox("ps", "sleep 1000 & sleep 1000; true");
+    s.launch();
+    let pids = || json(&s.ok(&["ps", "--format", "json", &s.id]).text());
+    chitin_tests::leftovers::settle(std::time::Duration::from_secs(20), || {
+        let n = pids().as_array().map_or(0, Vec::len);
+        if n == 3 { Ok(()) } else { Err(format!("{n} processes")) }
+    })
+    .unwrap();
+    for pid in pids().as_array().expect("an array") {
+        let pid = pid.as_i64().expect("a number");
+        assert!(Path::new(&format!("/proc/{pid}")).exists(), "{pid} is no host process");
+    }
+    if s.engine != Engine::Crun {
+        let table = s.ok(&["ps", &s.id]).text();
+        assert!(
+            table.starts_with("UID") && table.lines().next().is_some_and(|l| l.ends_with("CMD")),
+            "{table}"
+        );
+        assert_eq!(table.lines().count(), 4, "{table}");
+    }
+}
+
+#[test]
+fn pause_and_resume() {
+    let s = Steps::busybox("pause", "i=0; while :; do i=$((i+1)); echo $i > /tmp/n; done");
+    s.launch();
+    s.ok(&["pause", &s.id]);
+    assert_eq!(s.state()["status"], "paused");
+    if s.engine != Engine::Crun {
+        assert_ne!(s.call(&["pause", &s.id]).code, Some(0), "a second pause");
+    }
+    assert_ne!(s.exec(&[], &["true"]).code, Some(0), "exec in a paused container");
+    assert_ne!(s.call(&["delete", &s.id]).code, Some(0), "delete of a paused container");
+    s.ok(&["resume", &s.id]);
+    assert_eq!(s.state()["status"], "running");
+    if s.engine != Engine::Crun {
+        assert_ne!(s.call(&["resume", &s.id]).code, Some(0), "a second resume");
+    }
+    assert_eq!(s.exec(&[], &["true"]).code, Some(0));
+    // A paused one can be removed by force.
+    s.ok(&["pause", &s.id]);
+    s.ok(&["delete", "--force", &s.id]);
+    assert_ne!(s.call(&["state", &s.id]).code, Some(0));
+}
+
+#[test]
+fn a_signal_for_a_paused_container_waits() {
+    let s =
+        Steps::busybox("pause-kill", "trap 'exit 0' USR1; echo > /tmp/ready; while :; do sleep 0.1; done");
+    s.launch();
+    let ready = || {
+        if s.exec(&[], &["test", "-e", "/tmp/ready"]).code == Some(0) { Ok(()) } else { Err("no".to_owned()) }
+    };
+    chitin_tests::leftovers::settle(std::time::Duration::from_secs(20), ready).unwrap();
+    s.ok(&["pause", &s.id]);
+    s.ok(&["kill", &s.id, "USR1"]);
+    assert_eq!(s.state()["status"], "paused");
+    s.ok(&["resume", &s.id]);
+    s.until("stopped");
+}
+
+#[test]
+fn checkpoint_and_restore_fail_cleanly() {
+    if Engine::under_test() != Engine::Chitin {
+        return;
+    }
+    let s = Steps::busybox("checkpoint", WAITS);
+    s.launch();
+    let o =
+        s.call(&["checkpoint", "--image-path", "/tmp/x", "--work-path", "/tmp/x", "--leave-running", &s.id]);
+    assert_eq!((o.code, o.stderr.lines().count()), (Some(1), 1), "{}", o.brief());
+    assert!(o.stderr.contains("not supported"), "{}", o.brief());
+    let o = s.call(&["restore", "--image-path", "/tmp/x", "--bundle", "/tmp", "other"]);
+    assert_eq!((o.code, o.stderr.lines().count()), (Some(1), 1), "{}", o.brief());
+    assert_eq!(s.state()["status"], "running");
+}
+
+#[test]
+fn errors_reach_the_log_as_json_and_standard_error() {
+    let s = Steps::busybox("log", WAITS);
+    let log = s.bundle.dir.join("log.json");
+    let log_text = log.to_string_lossy().into_owned();
+    let o = s.call(&["--log", &log_text, "--log-format", "json", "state", "no-such-container"]);
+    assert_eq!(o.code, Some(1), "{}", o.brief());
+    let not_there = |text: &str| text.contains("does not exist") || text.contains("No such file");
+    assert!(not_there(&o.stderr), "{}", o.brief());
+    let text = std::fs::read_to_string(&log).expect("the log");
+    let last = json(text.lines().last().expect("a line"));
+    assert_eq!(last["level"], "error", "{last}");
+    assert!(last["msg"].as_str().is_some_and(not_there), "{last}");
+    let time = last["time"].as_str().expect("a time");
+    assert!(time.len() >= 20 && time.as_bytes()[10] == b'T', "{time}");
+}
+
+#[test]
+fn wrong_command_lines_are_one_line_and_no_success() {
+    if Engine::under_test() != Engine::Chitin {
+        return;
+    }
+    let s = Steps::busybox("usage", WAITS);
+    for args in [&["frobnicate"][..], &["state"], &["kill", "--what", "x"], &["--log-format", "xml", "list"]]
+    {
+        let o = s.call(args);
+        assert_eq!((o.code, o.stderr.lines().count()), (Some(1), 1), "{args:?}: {}", o.brief());
+    }
+}
+
+#[test]
+fn settings_come_from_the_file_then_the_environment_then_flags() {
+    if Engine::under_test() != Engine::Chitin {
+        return;
+    }
+    let s = Steps::busybox("config", WAITS);
+    s.create();
+    let file = s.bundle.dir.join("config.toml");
+    let list = |root: Option<&Path>, environment: Option<&Path>| {
+        let mut c = std::process::Command::new(chitin_tests::paths::chitin());
+        c.arg("--config").arg(&file);
+        if let Some(root) = root {
+            c.arg("--root").arg(root);
+        }
+        c.args(["list", "-q"]);
+        if let Some(root) = environment {
+            c.env("CHITIN_ROOT", root);
+        }
+        run::quick(c, std::time::Duration::from_secs(20))
+    };
+    let empty = s.bundle.dir.join("empty");
+    std::fs::write(&file, format!("root = {:?}\n", s.root)).unwrap();
+    assert_eq!(list(None, None).text().trim(), s.id);
+    assert_eq!(list(None, Some(&empty)).text(), "");
+    assert_eq!(list(Some(&s.root), Some(&empty)).text().trim(), s.id);
+    std::fs::write(&file, "rot = \"/x\"\n").unwrap();
+    let o = list(None, None);
+    assert_eq!(o.code, Some(1), "{}", o.brief());
+    assert!(o.stderr.contains("unknown key") && o.stderr.contains("config.toml"), "{}", o.brief());
+}
+
+#[test]
+fn features_are_json() {
+    let s = Steps::busybox("features", WAITS);
+    let o = s.call(&["features"]);
+    if o.code != Some(0) {
+        return chitin_tests::skip("features_are_json", "this engine has no such command");
+    }
+    let f = json(&o.text());
+    assert!(f["ociVersionMin"].is_string() && f["ociVersionMax"].is_string(), "{f}");
+    assert!(f["hooks"].as_array().is_some_and(|h| h.iter().any(|k| k == "createRuntime")), "{f}");
+    assert!(f["linux"]["namespaces"].as_array().is_some_and(|n| n.iter().any(|k| k == "mount")), "{f}");
+    assert!(f["linux"]["capabilities"].as_array().is_some_and(|c| c.iter().any(|k| k == "CAP_CHOWN")), "{f}");
+}
+
+#[test]
+fn the_bundle_is_not_needed_after_create() {
+    let s = Steps::busybox("moved", WAITS);
+    s.launch();
+    std::fs::remove_file(s.bundle.dir.join("config.json")).unwrap();
+    if s.engine == Engine::Chitin {
+        assert_eq!(s.exec(&[], &["true"]).code, Some(0));
+    }
+    s.ok(&["kill", "--all", &s.id, "KILL"]);
+    s.until("stopped");
+}
