@@ -1,7 +1,8 @@
 //! `chitin pause` and `chitin resume`: stop a container where it stands, and let it go on.
 //!
 //! The sentry stops the guest first, so that its clocks and waits know; then the host's freezer stops everything,
-//! the sentry included. From then on nobody asks the sentry anything: that it is paused stands in the state file.
+//! the sentry included. Either of them is enough. From then on nobody asks the sentry anything: that it is paused stands
+//! in the state file.
 
 use chitin_control::{Request, Status};
 use clap::Args;
@@ -24,13 +25,24 @@ impl Pause {
         if !matches!(state.status(), Status::Running | Status::Created) {
             return Err("container not running".into());
         }
-        Link::to(&directory, &state)?.order(&Request::Pause { container: self.id.clone() })?;
         let cgroups = directory.cgroups()?;
-        let frozen = if cgroups.is_empty() { Ok(()) } else { cgroups.freeze() };
-        if let Err(e) = frozen {
-            let _ = cgroups.thaw();
-            let _ = Link::to(&directory, &state)?.order(&Request::Resume { container: self.id });
-            return Err(e);
+        let stopped = Link::to(&directory, &state)
+            .and_then(|mut link| link.order(&Request::Pause { container: self.id.clone() }));
+        match (stopped, cgroups.is_empty()) {
+            (Ok(()), true) => {}
+            (Err(e), true) => return Err(format!("{e} (and the container has no cgroup with a freezer)")),
+            (stopped, false) => {
+                if let Err(e) = &stopped {
+                    crate::log::debug(&format!("the host's freezer alone stops the container: {e}"));
+                }
+                if let Err(e) = cgroups.freeze() {
+                    let _ = cgroups.thaw();
+                    if stopped.is_ok() {
+                        let _ = Link::to(&directory, &state)?.order(&Request::Resume { container: self.id });
+                    }
+                    return Err(e);
+                }
+            }
         }
         state.paused = true;
         state.save(directory.path())
@@ -54,7 +66,13 @@ impl Resume {
         if !cgroups.is_empty() {
             cgroups.thaw()?;
         }
-        Link::to(&directory, &state)?.order(&Request::Resume { container: self.id })?;
+        let resumed = Link::to(&directory, &state)
+            .and_then(|mut link| link.order(&Request::Resume { container: self.id }));
+        match resumed {
+            // The freezer alone had stopped it.
+            Err(e) if !cgroups.is_empty() => crate::log::debug(&e),
+            other => other?,
+        }
         state.paused = false;
         state.save(directory.path())
     }
