@@ -27,7 +27,7 @@ impl Device for Terminals {
         let privileged = caller.creds.capable(CAP_SYS_ADMIN);
         match minor(rdev) {
             0 => {
-                let process = self.kernel.upgrade().and_then(|kernel| kernel.find_process(caller.tgid));
+                let process = self.kernel.upgrade().and_then(|kernel| kernel.process_by_kid(caller.tgid));
                 let tty = process.and_then(|process| process.tty()).ok_or(Errno::ENXIO)?;
                 tty.open_slave(flags, privileged)
             }
@@ -49,7 +49,7 @@ impl Terminals {
         if let Ok(own) = own.downcast::<DevPts>() {
             return Ok(own);
         }
-        let process = self.kernel.upgrade().and_then(|kernel| kernel.find_process(caller.tgid));
+        let process = self.kernel.upgrade().and_then(|kernel| kernel.process_by_kid(caller.tgid));
         let ns =
             process.and_then(|process| process.leader()).map(|task| task.fs().ns()).ok_or(Errno::ENODEV)?;
         let parent = path.parent();

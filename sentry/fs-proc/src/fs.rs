@@ -6,7 +6,7 @@ use chitin_abi::Errno;
 use chitin_abi::limits::{NAME_MAX, PAGE_SIZE};
 use chitin_abi::stat::{PROC_SUPER_MAGIC, Statfs};
 use chitin_abi::time::Timespec;
-use chitin_kernel::{Kernel, time};
+use chitin_kernel::{Kernel, PidNs, UtsNs, time};
 use chitin_vfs::{
     Attr, Caller, DirEntry, DirSink, Directory, FileKind, FileOps, FileSystem, Inode, InodeState, NewInode,
     SetAttr,
@@ -16,6 +16,8 @@ use std::sync::Arc;
 /// What all inodes of one instance share.
 pub(crate) struct Shared {
     pub(crate) kernel: Arc<Kernel>,
+    /// Whose processes it shows, by their numbers there.
+    pub(crate) ns: Arc<PidNs>,
     pub(crate) dev: u64,
     /// Wall-clock time at boot, in nanoseconds: the times of files that belong to no process.
     pub(crate) booted: u64,
@@ -44,10 +46,11 @@ pub struct ProcFs {
 }
 
 impl ProcFs {
-    pub fn new(kernel: &Arc<Kernel>) -> Arc<ProcFs> {
+    /// An instance that shows the processes of `ns`.
+    pub fn new(kernel: &Arc<Kernel>, ns: &Arc<PidNs>) -> Arc<ProcFs> {
         let now = time::realtime();
         let booted = now.saturating_sub(time::monotonic().saturating_sub(kernel.boot_ns));
-        let shared = Arc::new(Shared { kernel: kernel.clone(), dev: chitin_vfs::inode::anon_dev(), booted });
+        let shared = Arc::new(Shared { kernel: kernel.clone(), ns: ns.clone(), dev: chitin_vfs::inode::anon_dev(), booted });
         let tree = tree::build(&shared);
         let root = Arc::new(Root { shared: shared.clone(), tree, state: InodeState::default() });
         Arc::new(ProcFs { shared, root })
@@ -55,8 +58,8 @@ impl ProcFs {
 
     /// Sets a tunable by its dotted name ("net.core.somaxconn"), as the container's configuration asks for it: ENOENT
     /// for an unknown one, EACCES for one that cannot be set, EINVAL for a bad value.
-    pub fn set_sysctl(&self, name: &str, value: &[u8]) -> Result<(), Errno> {
-        crate::sysctl::set_by_name(&self.shared.kernel, name, value)
+    pub fn set_sysctl(&self, uts: &UtsNs, name: &str, value: &[u8]) -> Result<(), Errno> {
+        crate::sysctl::set_by_name(&self.shared.kernel, uts, name, value)
     }
 }
 
@@ -114,7 +117,7 @@ impl Inode for Root {
     fn attr(&self) -> Result<Attr, Errno> {
         let mut attr = self.shared.attr(ROOT_INO, FileKind::Directory, 0o555, self.shared.kernel.boot_ns);
         let dirs = self.tree.children().iter().filter(|child| child.kind() == FileKind::Directory).count();
-        let processes = self.shared.kernel.processes().len();
+        let processes = self.shared.kernel.processes_in(&self.shared.ns).len();
         attr.nlink = u32::try_from(dirs.saturating_add(processes).saturating_add(2)).unwrap_or(u32::MAX);
         Ok(attr)
     }
@@ -147,12 +150,13 @@ impl Directory for Root {
         if !self.tree.list(cookie, sink) {
             return Ok(());
         }
-        for process in self.shared.kernel.processes() {
-            let at = FIRST_PROCESS.saturating_add(u64::try_from(process.pid).unwrap_or(0));
+        for process in self.shared.kernel.processes_in(&self.shared.ns) {
+            let pid = process.pid_in(&self.shared.ns);
+            let at = FIRST_PROCESS.saturating_add(u64::try_from(pid).unwrap_or(0));
             if at < cookie {
                 continue;
             }
-            let name = process.pid.to_string();
+            let name = pid.to_string();
             let ino = pid::process_ino(&self.shared, &process);
             let next = at.saturating_add(1);
             if !sink.entry(&DirEntry { name: name.as_bytes(), ino, kind: FileKind::Directory, next }) {

@@ -4,11 +4,12 @@
 //! here, also where Linux would let root write.
 
 use crate::format::{number, put, trimmed};
-use crate::tree::{Entry, Node, dir, file, writable};
+use crate::fs::Shared;
+use crate::tree::{Entry, Node, dir, file, own, own_writable, writable};
 use chitin_abi::Errno;
 use chitin_abi::capability::CAP_SYS_ADMIN;
 use chitin_abi::limits::NGROUPS_MAX;
-use chitin_kernel::Kernel;
+use chitin_kernel::{Kernel, UtsNs};
 use chitin_kernel::kernel::{RELEASE, VERSION};
 use chitin_kernel::seccomp::enter::{ACTIONS, ACTIONS_LOGGED};
 use chitin_kernel::sysctl::Sysctls;
@@ -107,8 +108,8 @@ tunables! {
         fixed!("core_pattern", "core"),
         fixed!("core_pipe_limit", 0),
         fixed!("core_uses_pid", 0),
-        writable("domainname", show_domainname, store_domainname),
-        writable("hostname", show_hostname, store_hostname),
+        own_writable("domainname", show_domainname, store_domainname),
+        own_writable("hostname", show_hostname, store_hostname),
         dir("keys", &[
             fixed!("gc_delay", 300),
             fixed!("maxbytes", 20000),
@@ -118,12 +119,12 @@ tunables! {
         ]),
         fixed!("ngroups_max", NGROUPS_MAX),
         fixed!("nmi_watchdog", 0),
-        file("ns_last_pid", ns_last_pid),
+        own("ns_last_pid", ns_last_pid),
         fixed!("osrelease", RELEASE),
         fixed!("ostype", "Linux"),
         fixed!("overflowgid", 65534),
         fixed!("overflowuid", 65534),
-        fixed!("pid_max", chitin_kernel::tree::PID_MAX),
+        fixed!("pid_max", chitin_kernel::pid::PID_MAX),
         dir("pty", &[fixed!("max", 4096), fixed!("reserve", 1024)]),
         dir("random", &[
             file("boot_id", boot_id),
@@ -139,7 +140,7 @@ tunables! {
             writable("actions_logged", show_actions_logged, store_actions_logged),
         ]),
         fixed!("tainted", 0),
-        fixed!("threads-max", chitin_kernel::tree::PID_MAX - 1000),
+        fixed!("threads-max", chitin_kernel::pid::PID_MAX - 1000),
         fixed!("unprivileged_bpf_disabled", 2),
         fixed!("version", VERSION),
     ];
@@ -331,8 +332,19 @@ pub(crate) fn store(kernel: &Arc<Kernel>, sysctl: &'static Sysctl, data: &[u8]) 
     Ok(())
 }
 
-/// Finds "a.b.c" and stores a value there.
-pub(crate) fn set_by_name(kernel: &Arc<Kernel>, name: &str, value: &[u8]) -> Result<(), Errno> {
+/// Finds "a.b.c" and stores a value there; names of the machine go to `uts`.
+pub(crate) fn set_by_name(kernel: &Arc<Kernel>, uts: &UtsNs, name: &str, value: &[u8]) -> Result<(), Errno> {
+    match name.replace('/', ".").as_str() {
+        "kernel.hostname" => {
+            uts.names.write().hostname = uts_name(value);
+            return Ok(());
+        }
+        "kernel.domainname" => {
+            uts.names.write().domainname = uts_name(value);
+            return Ok(());
+        }
+        _ => {}
+    }
     let mut entries = ROOT;
     let mut parts = name.split(['.', '/']).peekable();
     while let Some(part) = parts.next() {
@@ -341,7 +353,7 @@ pub(crate) fn set_by_name(kernel: &Arc<Kernel>, name: &str, value: &[u8]) -> Res
             (Node::Dir(below), Some(_)) => entries = below,
             (Node::Sysctl(sysctl), None) => return store(kernel, sysctl, value),
             (Node::File(_, Some(write)), None) => return write(kernel, &kernel_caller(), value),
-            (Node::File(_, None), None) => return Err(Errno::EACCES),
+            (Node::File(_, None) | Node::Own(..), None) => return Err(Errno::EACCES),
             _ => return Err(Errno::ENOENT),
         }
     }
@@ -359,22 +371,32 @@ fn uts_name(data: &[u8]) -> Vec<u8> {
     line.get(..line.len().min(64)).unwrap_or_default().to_vec()
 }
 
-fn show_hostname(kernel: &Arc<Kernel>, out: &mut Vec<u8>) -> Result<(), Errno> {
-    out.extend_from_slice(&kernel.uts.read().hostname);
+/// The names of whoever opened the file.
+fn uts(kernel: &Kernel, opener: &Caller) -> Result<Arc<UtsNs>, Errno> {
+    kernel.task_by_kid(opener.tid).map(|task| task.uts()).ok_or(Errno::ESRCH)
+}
+
+fn show_hostname(shared: &Shared, opener: &Caller, out: &mut Vec<u8>) -> Result<(), Errno> {
+    out.extend_from_slice(&uts(&shared.kernel, opener)?.names.read().hostname);
     out.push(b'\n');
     Ok(())
 }
-fn store_hostname(kernel: &Arc<Kernel>, _opener: &Caller, data: &[u8]) -> Result<(), Errno> {
-    kernel.uts.write().hostname = uts_name(data);
+fn store_hostname(kernel: &Arc<Kernel>, opener: &Caller, data: &[u8]) -> Result<(), Errno> {
+    uts(kernel, opener)?.names.write().hostname = uts_name(data);
     Ok(())
 }
-fn show_domainname(kernel: &Arc<Kernel>, out: &mut Vec<u8>) -> Result<(), Errno> {
-    out.extend_from_slice(&kernel.uts.read().domainname);
+fn show_domainname(shared: &Shared, opener: &Caller, out: &mut Vec<u8>) -> Result<(), Errno> {
+    out.extend_from_slice(&uts(&shared.kernel, opener)?.names.read().domainname);
     out.push(b'\n');
     Ok(())
 }
-fn store_domainname(kernel: &Arc<Kernel>, _opener: &Caller, data: &[u8]) -> Result<(), Errno> {
-    kernel.uts.write().domainname = uts_name(data);
+fn store_domainname(kernel: &Arc<Kernel>, opener: &Caller, data: &[u8]) -> Result<(), Errno> {
+    uts(kernel, opener)?.names.write().domainname = uts_name(data);
+    Ok(())
+}
+
+fn ns_last_pid(shared: &Shared, _opener: &Caller, out: &mut Vec<u8>) -> Result<(), Errno> {
+    put!(out, "{}\n", shared.ns.last());
     Ok(())
 }
 
@@ -407,11 +429,6 @@ fn store_actions_logged(kernel: &Arc<Kernel>, opener: &Caller, data: &[u8]) -> R
     }
     let chosen: Vec<&str> = all.split(' ').filter(|known| names.contains(known)).collect();
     Sysctls::of(kernel).set(ACTIONS_LOGGED, chosen.join(" ").into_bytes());
-    Ok(())
-}
-
-fn ns_last_pid(kernel: &Arc<Kernel>, out: &mut Vec<u8>) -> Result<(), Errno> {
-    put!(out, "{}\n", kernel.last_pid());
     Ok(())
 }
 

@@ -15,6 +15,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Makes a file's text.
 pub(crate) type Show = fn(&Arc<Kernel>, &mut Vec<u8>) -> Result<(), Errno>;
+/// The same for what depends on the instance's namespace or on who reads.
+pub(crate) type ShowOwn = fn(&Shared, &Caller, &mut Vec<u8>) -> Result<(), Errno>;
 /// Works on what was written to a file; the caller is who opened it.
 pub(crate) type Store = fn(&Arc<Kernel>, &Caller, &[u8]) -> Result<(), Errno>;
 
@@ -22,6 +24,7 @@ pub(crate) type Store = fn(&Arc<Kernel>, &Caller, &[u8]) -> Result<(), Errno>;
 pub(crate) enum Node {
     Dir(&'static [Entry]),
     File(Show, Option<Store>),
+    Own(ShowOwn, Option<Store>),
     Link(&'static str),
     /// The caller's process, the caller's thread.
     SelfLink,
@@ -48,6 +51,12 @@ pub(crate) const fn secret(name: &'static str, show: Show) -> Entry {
 }
 pub(crate) const fn writable(name: &'static str, show: Show, store: Store) -> Entry {
     Entry { name, perm: 0o644, node: Node::File(show, Some(store)) }
+}
+pub(crate) const fn own(name: &'static str, show: ShowOwn) -> Entry {
+    Entry { name, perm: 0o444, node: Node::Own(show, None) }
+}
+pub(crate) const fn own_writable(name: &'static str, show: ShowOwn, store: Store) -> Entry {
+    Entry { name, perm: 0o644, node: Node::Own(show, Some(store)) }
 }
 pub(crate) const fn link(name: &'static str, text: &'static str) -> Entry {
     Entry { name, perm: 0o777, node: Node::Link(text) }
@@ -97,6 +106,14 @@ fn branch(
 }
 
 impl Branch {
+    /// The number of a kernel id in the instance's namespace, or ENOENT.
+    fn nr(&self, kid: i32) -> Result<i32, Errno> {
+        match self.shared.kernel.nr_in(kid, &self.shared.ns) {
+            0 => Err(Errno::ENOENT),
+            nr => Ok(nr),
+        }
+    }
+
     pub(crate) fn children(&self) -> &[Arc<Branch>] {
         &self.children
     }
@@ -129,7 +146,7 @@ impl Inode for Branch {
     fn kind(&self) -> FileKind {
         match self.node {
             Node::Dir(_) => FileKind::Directory,
-            Node::File(..) | Node::Sysctl(_) => FileKind::Regular,
+            Node::File(..) | Node::Own(..) | Node::Sysctl(_) => FileKind::Regular,
             Node::Link(_) | Node::SelfLink | Node::ThreadSelf => FileKind::Symlink,
         }
     }
@@ -160,9 +177,11 @@ impl Inode for Branch {
     fn link_target(&self, caller: &Caller) -> Result<LinkTarget, Errno> {
         match self.node {
             Node::Link(text) => Ok(LinkTarget::Text(text.as_bytes().to_vec())),
-            Node::SelfLink => Ok(LinkTarget::Text(caller.tgid.to_string().into_bytes())),
+            // A caller that the instance does not show has no own directory.
+            Node::SelfLink => Ok(LinkTarget::Text(self.nr(caller.tgid)?.to_string().into_bytes())),
             Node::ThreadSelf => {
-                Ok(LinkTarget::Text(format!("{}/task/{}", caller.tgid, caller.tid).into_bytes()))
+                let (pid, tid) = (self.nr(caller.tgid)?, self.nr(caller.tid)?);
+                Ok(LinkTarget::Text(format!("{pid}/task/{tid}").into_bytes()))
             }
             _ => Err(Errno::EINVAL),
         }
@@ -175,7 +194,7 @@ impl Inode for Branch {
 
     fn open_as(self: Arc<Self>, _flags: u32, caller: &Caller) -> Result<Arc<dyn FileOps>, Errno> {
         match self.node {
-            Node::File(..) | Node::Sysctl(_) => Ok(TextFile::open(StaticText(self), caller)),
+            Node::File(..) | Node::Own(..) | Node::Sysctl(_) => Ok(TextFile::open(StaticText(self), caller)),
             _ => Err(Errno::EACCES),
         }
     }
@@ -213,10 +232,11 @@ impl Directory for Branch {
 struct StaticText(Arc<Branch>);
 
 impl Text for StaticText {
-    fn show(&self, _opener: &Caller, out: &mut Vec<u8>) -> Result<(), Errno> {
+    fn show(&self, opener: &Caller, out: &mut Vec<u8>) -> Result<(), Errno> {
         let kernel = &self.0.shared.kernel;
         match self.0.node {
             Node::File(show, _) => show(kernel, out),
+            Node::Own(show, _) => show(&self.0.shared, opener, out),
             Node::Sysctl(sysctl) => sysctl::show(kernel, sysctl, out),
             _ => Err(Errno::EINVAL),
         }
@@ -224,7 +244,7 @@ impl Text for StaticText {
     fn write(&self, opener: &Caller, data: &[u8]) -> Result<(), Errno> {
         let kernel = &self.0.shared.kernel;
         match self.0.node {
-            Node::File(_, Some(store)) => store(kernel, opener, data),
+            Node::File(_, Some(store)) | Node::Own(_, Some(store)) => store(kernel, opener, data),
             Node::Sysctl(sysctl) => sysctl::store(kernel, sysctl, data),
             _ => Err(Errno::EIO),
         }

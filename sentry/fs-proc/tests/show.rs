@@ -128,7 +128,7 @@ fn tunables() {
     let guest = Guest::new();
     assert_eq!(guest.read("/proc/sys/kernel/hostname"), "box\n");
     guest.write("/proc/sys/kernel/hostname", "new\n").unwrap();
-    assert_eq!(guest.kernel.uts.read().hostname, b"new");
+    assert_eq!(guest.task.uts().names.read().hostname, b"new");
     assert_eq!(guest.write("/proc/sys/vm/swappiness", "201"), Err(Errno::EINVAL));
     assert_eq!(guest.write("/proc/sys/vm/swappiness", "0x10\n"), Ok(5));
     assert_eq!(guest.read("/proc/sys/vm/swappiness"), "16\n");

@@ -3,7 +3,7 @@
 use chitin_abi::Errno;
 use chitin_fs_sys::SysFs;
 use chitin_kernel::Kernel;
-use chitin_kernel::kernel::{Machine, Uts};
+use chitin_kernel::kernel::Machine;
 use chitin_kernel::reactor::Reactor;
 use chitin_mm::VecSink;
 use chitin_platform::{BoxFuture, Event, Platform, PlatformError, Spawned};
@@ -26,9 +26,8 @@ impl Platform for NoPlatform {
 }
 
 fn tree(cpus: u32) -> Arc<SysFs> {
-    let uts = Uts { hostname: Vec::new(), domainname: Vec::new() };
     let machine = Machine { cpus, memory_bytes: 1 << 30 };
-    SysFs::new(&Kernel::new(Arc::new(NoPlatform), Reactor::start().unwrap(), machine, uts))
+    SysFs::new(&Kernel::new(Arc::new(NoPlatform), Reactor::start().unwrap(), machine))
 }
 
 struct Names(Vec<(String, u64, FileKind)>);

@@ -4,6 +4,8 @@ use crate::process::{Links, Usage};
 use crate::result::{Outcome, Restart, SysError};
 use crate::run::Run;
 use crate::signal::{SharedSignals, SigHand, TaskSignals};
+use crate::ns::{self, NsProxy};
+use crate::pid::{self, Pid, PidNs};
 use crate::{FdTable, FsState, Kernel, Process, Task, time};
 use chitin_abi::Errno;
 use chitin_abi::capability::{CAP_SYS_ADMIN, CAP_SYS_RESOURCE};
@@ -33,9 +35,12 @@ pub struct CloneRequest {
     pub pidfd: u64,
 }
 
-/// Namespaces other than the mount namespace.
+
+/// What asks for privilege over the namespaces.
 const CLONE_NEW: u64 =
-    CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP;
+    CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP | CLONE_NEWTIME;
+/// As a kernel built without these namespaces.
+const CLONE_UNKNOWN: u64 = CLONE_NEWUSER | CLONE_NEWNET | CLONE_NEWTIME;
 
 fn check(task: &Task, request: &CloneRequest) -> Result<(), Errno> {
     let flags = request.flags;
@@ -48,17 +53,19 @@ fn check(task: &Task, request: &CloneRequest) -> Result<(), Errno> {
     {
         return Err(Errno::EINVAL);
     }
-    if flags & (CLONE_NEW | CLONE_NEWNS | CLONE_NEWTIME) != 0 {
-        let privileged = task.creds().capable(CAP_SYS_ADMIN);
-        if !privileged && flags & CLONE_NEWUSER == 0 {
-            return Err(Errno::EPERM);
-        }
-        // As a kernel built without these name spaces.
-        if flags & (CLONE_NEW | CLONE_NEWTIME) != 0 {
-            return Err(Errno::EINVAL);
-        }
+    // What init left behind would have to be reaped by its parent.
+    if has(CLONE_PARENT) && task.process.is_unkillable() {
+        return Err(Errno::EINVAL);
     }
-    if has(CLONE_PARENT) && task.process.pid == 1 {
+    // Threads live in the namespace of their process.
+    let elsewhere = || !Arc::ptr_eq(task.pid_ns(), &task.namespaces().pid_for_children);
+    if has(CLONE_THREAD) && (has(CLONE_NEWPID) || elsewhere()) {
+        return Err(Errno::EINVAL);
+    }
+    if flags & CLONE_NEW != 0 && !has(CLONE_NEWUSER) && !task.creds().capable(CAP_SYS_ADMIN) {
+        return Err(Errno::EPERM);
+    }
+    if flags & CLONE_UNKNOWN != 0 || (has(CLONE_NEWIPC) && has(CLONE_SYSVSEM)) {
         return Err(Errno::EINVAL);
     }
     Ok(())
@@ -88,7 +95,7 @@ pub fn clone(task: &Arc<Task>, request: CloneRequest) -> Outcome {
     let task = task.clone();
     Outcome::block(async move {
         let flags = request.flags;
-        if too_many_tasks(&task) {
+        if too_many_tasks(&task) || task.process.container.is_full() {
             return Err(Errno::EAGAIN.into());
         }
         let group_signals = task.process.group_signals.load(Ordering::Relaxed);
@@ -106,7 +113,7 @@ pub fn clone(task: &Arc<Task>, request: CloneRequest) -> Outcome {
         })?;
         let mm = if flags & CLONE_VM != 0 { task.mm() } else { task.mm().forked(spawned.space) };
         if flags & CLONE_VM == 0 {
-            task.kernel.ipc.forked(&task.mm(), &mm);
+            task.kernel.each_ipc(|ipc| ipc.forked(&task.mm(), &mm));
         }
         let (host, memory) = (spawned.task.clone(), mm.clone());
         let child = match make_child(&task, &request, spawned.task, mm, group_signals) {
@@ -118,12 +125,12 @@ pub fn clone(task: &Arc<Task>, request: CloneRequest) -> Outcome {
                     host.kill_process();
                 }
                 if flags & CLONE_VM == 0 {
-                    task.kernel.ipc.left(&task.kernel, &memory, 0);
+                    task.kernel.memory_left(&memory, 0);
                 }
                 return Err(error);
             }
         };
-        let tid = child.tid();
+        let tid = child.tid_in(task.pid_ns());
         if flags & CLONE_VFORK != 0 {
             let waiter = child.clone();
             child.start();
@@ -158,9 +165,16 @@ fn make_child(
     platform.set_registers(&regs).map_err(broken)?;
     let kernel = task.kernel.clone();
     let files = if flags & CLONE_FILES != 0 { task.files() } else { task.files().copy()? };
-    let tid = kernel.tree.lock().allocate().ok_or(SysError::Errno(Errno::EAGAIN))?;
-    let process =
-        if flags & CLONE_THREAD != 0 { task.process.clone() } else { child_process(task, request, tid) };
+    let namespaces = match flags & ns::CLONE_OURS {
+        0 => task.namespaces(),
+        _ => Arc::new(ns::changed(task, flags)?),
+    };
+    let id = Reserved::new(&kernel, &namespaces.pid_for_children)?;
+    let process = if flags & CLONE_THREAD != 0 {
+        task.process.clone()
+    } else {
+        child_process(task, request, id.pid.clone())
+    };
     let fs = match (flags & CLONE_FS != 0, flags & CLONE_NEWNS != 0) {
         (true, _) => task.fs(),
         (false, false) => task.fs().copy(),
@@ -171,7 +185,17 @@ fn make_child(
         let keeps_stack = flags & CLONE_VM == 0 || flags & CLONE_VFORK != 0;
         (signals.mask, if keeps_stack { signals.altstack } else { disabled_stack() })
     };
-    let child = Task::build(&kernel, tid, process.clone(), platform, mm, files, fs, task.creds());
+    let child = Task::build(
+        &kernel,
+        id.pid.clone(),
+        namespaces,
+        process.clone(),
+        platform,
+        mm,
+        files,
+        fs,
+        task.creds(),
+    );
     {
         let mut signals = child.signals.lock();
         signals.mask = mask;
@@ -184,10 +208,10 @@ fn make_child(
     }
     if flags & CLONE_CHILD_SETTID != 0 {
         // As in Linux, a bad address is the child's problem.
-        let _ = child.mm().write(request.child_tid, &tid);
+        let _ = child.mm().write(request.child_tid, &child.tid());
     }
     if flags & CLONE_PARENT_SETTID != 0 {
-        let _ = task.mm().write(request.parent_tid, &tid);
+        let _ = task.mm().write(request.parent_tid, &child.tid_in(task.pid_ns()));
     }
     let pidfd = if flags & CLONE_PIDFD != 0 {
         let file = crate::pidfd::open(&process, 0);
@@ -199,7 +223,7 @@ fn make_child(
     };
     child.platform().set_owner(child.clone());
     let mut tree = kernel.tree.lock();
-    if let Some(error) = overtaken(task, flags, group_signals) {
+    if let Some(error) = overtaken(task, child.pid_ns(), flags, group_signals) {
         drop(tree);
         if let Some(fd) = pidfd {
             // Nobody was told its number.
@@ -213,13 +237,18 @@ fn make_child(
         process.threads.lock().push(child.clone());
     } else {
         process.threads.lock().push(child.clone());
-        if let Some(parent) = process.links.lock().parent.upgrade() {
+        let parent = if flags & CLONE_PARENT != 0 { task.process.parent() } else { Some(task.process.clone()) };
+        process.links.lock().parent = parent.as_ref().map_or_else(Weak::new, Arc::downgrade);
+        if let Some(parent) = parent {
             parent.links.lock().children.push(process.clone());
         }
         tree.insert_process(process.clone());
     }
-    tree.insert_task(tid, child.clone());
+    tree.insert_task(child.clone());
     drop(tree);
+    if process.container.is_frozen() {
+        child.add_work(crate::run::WORK_FREEZE);
+    }
     // What befell the process while its new thread was in the making and so on nobody's list. Whoever ends or stops
     // threads marks the process first and takes the list second.
     let (ending, stopping) = {
@@ -237,7 +266,10 @@ fn make_child(
 
 /// Whether what came meanwhile forbids the child. The process tree is locked, so that who ends or signals many processes
 /// finds either the child or, here, its traces.
-fn overtaken(task: &Task, flags: u64, group_signals: u64) -> Option<SysError> {
+fn overtaken(task: &Task, ns: &PidNs, flags: u64, group_signals: u64) -> Option<SysError> {
+    if ns.is_closed() {
+        return Some(SysError::Errno(Errno::ENOMEM));
+    }
     if task.work.load(Ordering::Acquire) & crate::run::WORK_EXIT != 0 {
         return Some(SysError::Errno(Errno::EINTR));
     }
@@ -249,10 +281,30 @@ fn disabled_stack() -> StackT {
     StackT { ss_flags: SS_DISABLE, ..StackT::default() }
 }
 
-fn child_process(task: &Arc<Task>, request: &CloneRequest, pid: i32) -> Arc<Process> {
+/// A new identity; unless it gets a user, its numbers are free again when this goes.
+struct Reserved<'a> {
+    kernel: &'a Kernel,
+    pid: Arc<Pid>,
+}
+
+impl<'a> Reserved<'a> {
+    fn new(kernel: &'a Kernel, ns: &Arc<PidNs>) -> Result<Reserved<'a>, Errno> {
+        let _tree = kernel.tree.lock();
+        let pid = pid::allocate(&kernel.root_pid_ns, ns)?;
+        Ok(Reserved { kernel, pid })
+    }
+}
+
+impl Drop for Reserved<'_> {
+    fn drop(&mut self) {
+        let _tree = self.kernel.tree.lock();
+        pid::give_back(&self.kernel.root_pid_ns, &self.pid);
+    }
+}
+
+fn child_process(task: &Arc<Task>, request: &CloneRequest, id: Arc<Pid>) -> Arc<Process> {
     let from = &task.process;
     let flags = request.flags;
-    let parent = if flags & CLONE_PARENT != 0 { from.parent() } else { Some(from.clone()) };
     let exit_signal = if flags & CLONE_PARENT != 0 {
         from.exit_signal.load(Ordering::Relaxed)
     } else {
@@ -268,10 +320,11 @@ fn child_process(task: &Arc<Task>, request: &CloneRequest, pid: i32) -> Arc<Proc
     let links = {
         let links = from.links.lock();
         Links {
-            parent: parent.as_ref().map_or_else(Weak::new, Arc::downgrade),
+            // As it is entered into the tree.
+            parent: Weak::new(),
             children: Vec::new(),
-            pgid: links.pgid,
-            sid: links.sid,
+            pgrp: links.pgrp.clone(),
+            session: links.session.clone(),
             tty: links.tty.clone(),
             zombie: None,
             stop_event: None,
@@ -281,7 +334,7 @@ fn child_process(task: &Arc<Task>, request: &CloneRequest, pid: i32) -> Arc<Proc
     };
     let process = Process {
         kernel: Arc::downgrade(&task.kernel),
-        pid,
+        id,
         container: from.container.clone(),
         exit_signal: AtomicI32::new(exit_signal),
         links: Mutex::new(links),
@@ -313,7 +366,8 @@ impl Task {
     #[allow(clippy::too_many_arguments, reason = "a constructor of independent parts")]
     fn build(
         kernel: &Arc<Kernel>,
-        tid: i32,
+        id: Arc<Pid>,
+        namespaces: Arc<NsProxy>,
         process: Arc<Process>,
         platform: Arc<dyn PlatformTask>,
         mm: Arc<Mm>,
@@ -323,7 +377,10 @@ impl Task {
     ) -> Arc<Task> {
         Arc::new_cyclic(|me| Task {
             kernel: kernel.clone(),
-            tid: AtomicI32::new(tid),
+            kid: AtomicI32::new(id.kid()),
+            tid: AtomicI32::new(id.nr()),
+            id: RwLock::new(id),
+            namespaces: RwLock::new(namespaces),
             process,
             me: me.clone(),
             platform: RwLock::new(platform),
@@ -351,8 +408,10 @@ impl Task {
     }
 }
 
-/// What the first process starts with.
+/// What a process starts with whose parent is outside: a container's first one, or a further one in it.
 pub struct InitRequest {
+    /// It lives in `pid_for_children`, and is the init of that namespace if it is the first there.
+    pub namespaces: NsProxy,
     pub container: Arc<crate::Container>,
     pub fs: Arc<FsState>,
     pub files: Arc<FdTable>,
@@ -364,19 +423,20 @@ pub struct InitRequest {
     pub tty: Option<Arc<crate::tty::Tty>>,
 }
 
-/// Makes init: loads its program and enters it into the tree, stopped before its first instruction.
+/// Makes such a process: loads its program and enters it into the tree, stopped before its first instruction. ENOMEM if
+/// the init of its PID namespace has ended. [`crate::ProcessHandle`] tells its end.
 pub async fn make_init(kernel: &Arc<Kernel>, request: InitRequest) -> Result<Arc<Task>, Errno> {
-    let pid = kernel.tree.lock().allocate().ok_or(Errno::EAGAIN)?;
+    let id = Reserved::new(kernel, &request.namespaces.pid_for_children)?;
     let process = Arc::new(Process {
         kernel: Arc::downgrade(kernel),
-        pid,
+        id: id.pid.clone(),
         container: request.container.clone(),
         exit_signal: AtomicI32::new(0),
         links: Mutex::new(Links {
             parent: Weak::new(),
             children: Vec::new(),
-            pgid: pid,
-            sid: pid,
+            pgrp: id.pid.clone(),
+            session: id.pid.clone(),
             tty: None,
             zombie: None,
             stop_event: None,
@@ -408,7 +468,8 @@ pub async fn make_init(kernel: &Arc<Kernel>, request: InitRequest) -> Result<Arc
     let creds = Arc::new(creds);
     let task = Task::build(
         kernel,
-        pid,
+        id.pid.clone(),
+        Arc::new(request.namespaces),
         process.clone(),
         loaded.task.clone(),
         loaded.mm.clone(),
@@ -421,10 +482,18 @@ pub async fn make_init(kernel: &Arc<Kernel>, request: InitRequest) -> Result<Arc
     process.set_text(Some(Arc::new(loaded.text)));
     task.platform().set_owner(task.clone());
     let mut tree = kernel.tree.lock();
+    if process.pid_ns().is_closed() {
+        drop(tree);
+        task.platform().kill_process();
+        return Err(Errno::ENOMEM);
+    }
     process.threads.lock().push(task.clone());
     tree.insert_process(process.clone());
-    tree.insert_task(pid, task.clone());
+    tree.insert_task(task.clone());
     drop(tree);
+    if process.container.is_frozen() {
+        task.add_work(crate::run::WORK_FREEZE);
+    }
     if let Some(tty) = request.tty {
         crate::tty::adopt(&tty, &process);
     }

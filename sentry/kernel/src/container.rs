@@ -14,7 +14,7 @@ use chitin_abi::signal::SigInfo;
 use chitin_platform::{BoxFuture, PlatformError, SpaceGroup, Spawned};
 use parking_lot::Mutex;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 /// Where a container's address spaces come from.
 #[derive(Default)]
@@ -35,6 +35,10 @@ pub struct Container {
     cpus: AtomicU32,
     memory: AtomicU64,
     console: Mutex<Option<Arc<Tty>>>,
+    frozen: AtomicBool,
+    /// The most threads it may have (pids.max); u64::MAX: any number.
+    pub pids_max: AtomicU64,
+    threads: AtomicU64,
 }
 
 impl Container {
@@ -46,6 +50,9 @@ impl Container {
             cpus: AtomicU32::new(1),
             memory: AtomicU64::new(memory),
             console: Mutex::new(None),
+            frozen: AtomicBool::new(false),
+            pids_max: AtomicU64::new(u64::MAX),
+            threads: AtomicU64::new(0),
         };
         container.set_cpus(cpus);
         Arc::new(container)
@@ -64,6 +71,29 @@ impl Container {
     }
     pub fn set_memory(&self, bytes: u64) {
         self.memory.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Whether [`Kernel::freeze`] was asked for and not taken back.
+    pub fn is_frozen(&self) -> bool {
+        self.frozen.load(Ordering::SeqCst)
+    }
+    pub(crate) fn set_frozen(&self, frozen: bool) {
+        self.frozen.store(frozen, Ordering::SeqCst);
+    }
+    /// Living threads (pids.current).
+    pub fn threads(&self) -> u64 {
+        self.threads.load(Ordering::Relaxed)
+    }
+    pub(crate) fn is_full(&self) -> bool {
+        self.threads() >= self.pids_max.load(Ordering::Relaxed)
+    }
+    /// A thread more, or one fewer.
+    pub(crate) fn count(&self, more: bool) {
+        if more {
+            self.threads.fetch_add(1, Ordering::Relaxed);
+        } else {
+            self.threads.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 
     /// A new address space for one of its processes.

@@ -47,7 +47,7 @@ pub(crate) async fn load_first(
 ) -> Result<(Loaded, Creds), Errno> {
     let (ns, root, cwd, umask) = request.fs.snapshot();
     let creds = Arc::new(request.creds.clone());
-    let caller = chitin_vfs::Caller { tgid: process.pid, tid: process.pid, creds };
+    let caller = chitin_vfs::Caller { tgid: process.kid(), tid: process.kid(), creds };
     let ctx = chitin_vfs::Context { vfs: kernel.vfs.clone(), ns, root, cwd: cwd.clone(), caller, umask };
     let path = request.args.first().cloned().ok_or(Errno::EINVAL)?;
     let path = find_in_path(&ctx, &path, &request.env)?;
@@ -128,7 +128,7 @@ async fn replace(task: &Arc<Task>, request: ExecRequest) -> Result<(), Errno> {
         usage.dead_threads_system_ns = usage.dead_threads_system_ns.saturating_add(times.system_ns);
     }
     old.kill_process();
-    task.kernel.ipc.left(&task.kernel, &left, task.pid());
+    task.kernel.memory_left(&left, process.kid());
     let files = task.files();
     let files = if Arc::strong_count(&files) > 2 {
         let own = files.copy_in_any_case();
@@ -168,7 +168,7 @@ async fn end_other_threads(task: &Arc<Task>) -> bool {
         }
         let first = shared.execing.is_none();
         if first {
-            shared.execing = Some(task.tid());
+            shared.execing = Some(task.kid());
             shared.stop = None;
         }
         first
@@ -194,13 +194,11 @@ async fn end_other_threads(task: &Arc<Task>) -> bool {
 
 /// A thread other than the leader that executes a program takes over the leader's id.
 fn take_leadership(task: &Arc<Task>) {
-    let pid = task.process.pid;
-    let old = task.tid();
-    if old == pid {
+    if task.is_leader() {
         return;
     }
     let mut tree = task.kernel.tree.lock();
-    tree.remove_task(old, task);
-    task.tid.store(pid, Ordering::Relaxed);
-    tree.insert_task(pid, task.clone());
+    tree.remove_task(task);
+    task.set_id(task.process.id.clone());
+    tree.insert_task(task.clone());
 }

@@ -2,8 +2,10 @@
 
 use crate::result::{ExitStatus, Outcome};
 use crate::run::{State, WORK_EXIT};
+use crate::pid::{Pid, PidNs};
 use crate::signal::send_to_process;
-use crate::{FdTable, Process, Task, futex};
+use crate::tree::Tree;
+use crate::{FdTable, Kernel, Process, Task, futex};
 use chitin_abi::signal::*;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -68,7 +70,7 @@ pub(crate) fn end_if_idle(task: &Arc<Task>) {
     let call = {
         let mut run = task.run.lock();
         match std::mem::replace(&mut run.state, State::Handling) {
-            State::Guest | State::Stopped => None,
+            State::Guest | State::Stopped | State::Frozen => None,
             State::Blocked(call) => Some(call),
             other => {
                 if let State::Polling { .. } = other {
@@ -122,7 +124,7 @@ fn finish(task: &Arc<Task>, end_host_thread: bool, status: ExitStatus) {
     process.write_epitaph(task);
     let last = {
         let mut tree = task.kernel.tree.lock();
-        tree.remove_task(task.tid(), task);
+        tree.remove_task(task);
         let mut threads = process.threads.lock();
         threads.retain(|known| !Arc::ptr_eq(known, task));
         threads.is_empty()
@@ -135,32 +137,34 @@ fn finish(task: &Arc<Task>, end_host_thread: bool, status: ExitStatus) {
     if last {
         process.signals.lock().group_exit.get_or_insert(status);
         platform.kill_process();
-        task.kernel.ipc.left(&task.kernel, &task.mm(), process.pid);
-        task.kernel.ipc.process_ended(process.pid);
-        end_process(task, &process);
+        task.kernel.memory_left(&task.mm(), process.kid());
+        task.kernel.each_ipc(|ipc| ipc.process_ended(process.kid()));
+        end_process(&task.kernel, &process);
     }
 }
 
 /// The host ended a thread that we had not ended: the whole process is lost.
 pub(crate) fn host_death(task: &Arc<Task>, signal: i32) {
     let signal = u32::try_from(signal).ok().filter(|signal| (1..=64).contains(signal)).unwrap_or(SIGKILL);
-    tracing::warn!(pid = task.pid(), signal, "the host ended a guest process");
+    tracing::warn!(pid = task.kid(), signal, "the host ended a guest process");
     group_exit(&task.process, ExitStatus::Signaled { signal, core: false });
 }
 
-fn end_process(task: &Arc<Task>, process: &Arc<Process>) {
-    let kernel = &task.kernel;
-    let status = process.group_exit().unwrap_or(ExitStatus::Exited(0));
+/// The last thread is gone. Of a PID namespace's init, the end is only told once nothing lives in it.
+fn end_process(kernel: &Arc<Kernel>, process: &Arc<Process>) {
     process.timers.clear();
     process.set_exe(None);
     process.set_text(None);
-    if process.sid() == process.pid {
+    if process.sid() == process.kid() {
         crate::tty::session_leader_exits(kernel, process);
     }
-    let (user, system) = process.cpu_ns();
-    let (parent, orphaned) = {
+    let init = process.is_ns_init();
+    let orphaned = {
         let tree = kernel.tree.lock();
-        let heir = heir_of(&tree, process);
+        if init {
+            process.pid_ns().close();
+        }
+        let heir = heir_of(process);
         let children = std::mem::take(&mut process.links.lock().children);
         for child in &children {
             child.links.lock().parent = heir.as_ref().map_or_else(std::sync::Weak::new, Arc::downgrade);
@@ -168,27 +172,75 @@ fn end_process(task: &Arc<Task>, process: &Arc<Process>) {
         if let Some(heir) = &heir {
             heir.links.lock().children.extend(children.iter().cloned());
         }
-        let mut links = process.links.lock();
-        links.zombie = Some(status);
-        links.final_times = (user, system);
-        links.tty = None;
-        (links.parent.upgrade(), children)
+        drop(tree);
+        children
     };
     for child in orphaned {
         after_reparent(kernel, &child);
     }
-    process.exit_events.wake(0);
-    if process.pid == 1 {
-        kernel.kill_all(ExitStatus::Signaled { signal: SIGKILL, core: false });
-        kernel.init_ended(status);
+    if init {
+        let ns = process.pid_ns();
+        let others = |other: &Process| other.kid() != process.kid() && other.pid_in(ns) != 0;
+        kernel.kill_where(others, ExitStatus::Signaled { signal: SIGKILL, core: false });
+        let tree = kernel.tree.lock();
+        if lives(&tree, ns, process.kid()) {
+            // The last of them goes on with this one's end.
+            ns.set_dying(process.clone());
+            return;
+        }
     }
-    let Some(parent) = parent else { return };
+    become_zombie(kernel, process);
+}
+
+/// Whether a namespace has a living process other than its init.
+fn lives(tree: &Tree, ns: &PidNs, init: i32) -> bool {
+    let living = |pid: &Arc<Pid>| tree.process(pid.kid()).is_some_and(|process| !process.is_zombie());
+    ns.all().iter().any(|pid| pid.kid() != init && living(pid))
+}
+
+fn become_zombie(kernel: &Arc<Kernel>, process: &Arc<Process>) {
+    let status = process.group_exit().unwrap_or(ExitStatus::Exited(0));
+    let (user, system) = process.cpu_ns();
+    let (parent, waiting) = {
+        let mut tree = kernel.tree.lock();
+        let parent = {
+            let mut links = process.links.lock();
+            links.zombie = Some(status);
+            links.final_times = (user, system);
+            links.tty = None;
+            links.parent.upgrade()
+        };
+        if parent.is_none() {
+            // Nobody inside would reap it.
+            tree.remove_process(process);
+        }
+        // An init that waited for this one, the innermost first.
+        let last_of = |ns: &&Arc<PidNs>| {
+            ns.is_dying() && ns.init().is_some_and(|init| !lives(&tree, ns, init.kid()))
+        };
+        let waiting: Vec<_> =
+            process.id.namespaces().filter(last_of).filter_map(|ns| ns.take_dying()).collect();
+        (parent, waiting)
+    };
+    process.exit_events.wake(0);
+    if process.is_ns_init() {
+        process.pid_ns().ended(status);
+    }
+    if let Some(parent) = parent {
+        tell_parent(kernel, process, &parent, status);
+    }
+    for init in waiting.iter().rev() {
+        become_zombie(kernel, init);
+    }
+}
+
+fn tell_parent(kernel: &Arc<Kernel>, process: &Arc<Process>, parent: &Arc<Process>, status: ExitStatus) {
     let handler = parent.handlers().get(SIGCHLD);
     let signal = u32::try_from(process.exit_signal.load(Ordering::Relaxed)).unwrap_or(0);
     let unwanted =
         signal == SIGCHLD && (handler.sa_handler == SIG_IGN || handler.sa_flags & SA_NOCLDWAIT != 0);
     if signal != 0 {
-        let uid = task.creds().uid;
+        let uid = process.epitaph().map_or(0, |epitaph| epitaph.creds.uid);
         let (code, value) = match status {
             ExitStatus::Exited(code) => (CLD_EXITED, i32::from(code)),
             ExitStatus::Signaled { signal, core } => {
@@ -196,26 +248,29 @@ fn end_process(task: &Arc<Task>, process: &Arc<Process>) {
             }
         };
         let (user, system) = process.cpu_ticks();
-        let mut info = SigInfo::child(code, process.pid, uid, value, user, system);
+        let pid = process.pid_in(parent.pid_ns());
+        let mut info = SigInfo::child(code, pid, uid, value, user, system);
         info.set_signo(signal);
-        send_to_process(&parent, info);
+        send_to_process(parent, info);
     }
     if unwanted {
-        crate::wait::reap(kernel, &parent, process);
+        crate::wait::reap(kernel, parent, process);
     }
     parent.child_events.wake(0);
 }
 
-/// Who inherits a dying process's children: the nearest living subreaper above, else init.
-fn heir_of(tree: &crate::tree::Tree, process: &Arc<Process>) -> Option<Arc<Process>> {
-    let mut above = process.parent();
+/// Who inherits a dying process's children: the nearest living subreaper above in its PID namespace, else its init.
+fn heir_of(process: &Arc<Process>) -> Option<Arc<Process>> {
+    let ns = process.pid_ns();
+    let alive = |process: &Arc<Process>| !process.is_zombie() && process.group_exit().is_none();
+    let mut above = process.parent().filter(|parent| Arc::ptr_eq(parent.pid_ns(), ns));
     while let Some(candidate) = above {
-        if candidate.child_subreaper.load(Ordering::Relaxed) && !candidate.is_zombie() {
+        if candidate.child_subreaper.load(Ordering::Relaxed) && alive(&candidate) {
             return Some(candidate);
         }
-        above = candidate.parent();
+        above = candidate.parent().filter(|parent| Arc::ptr_eq(parent.pid_ns(), ns));
     }
-    tree.process(1).filter(|init| init.pid != process.pid && !init.is_zombie())
+    ns.init().filter(|init| init.kid() != process.kid() && !ns.is_closed())
 }
 
 /// A child got a new parent: its death signal, a stopped group that became an orphan, a zombie for the new parent.
@@ -239,6 +294,8 @@ fn after_reparent(kernel: &Arc<crate::Kernel>, child: &Arc<Process>) {
             crate::wait::reap(kernel, &parent, child);
         }
         parent.child_events.wake(0);
+    } else if child.is_zombie() {
+        kernel.tree.lock().remove_process(child);
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 impl Kernel {
-    /// Members of a group, zombies included (for kill(2)'s existence check).
+    /// Members of a group (by its kernel id), zombies included (for kill(2)'s existence check).
     pub fn group_members(&self, pgid: i32) -> Vec<Arc<Process>> {
         let mut processes = self.processes();
         processes.retain(|process| process.pgid() == pgid);
@@ -17,13 +17,14 @@ impl Kernel {
 
     /// setpgid(2).
     pub fn set_group(&self, caller: &Arc<Process>, pid: i32, pgid: i32) -> Result<(), Errno> {
-        let pid = if pid == 0 { caller.pid } else { pid };
+        let ns = caller.pid_ns();
+        let pid = if pid == 0 { caller.pid() } else { pid };
         let pgid = if pgid == 0 { pid } else { pgid };
         if pgid < 0 {
             return Err(Errno::EINVAL);
         }
-        let tree = self.tree.lock();
-        let target = tree.process(pid).ok_or(Errno::ESRCH)?;
+        let mut tree = self.tree.lock();
+        let target = ns.find(pid).and_then(|pid| tree.process(pid.kid())).ok_or(Errno::ESRCH)?;
         if !Arc::ptr_eq(&target, caller) {
             let ours = target.parent().is_some_and(|parent| Arc::ptr_eq(&parent, caller));
             if !ours {
@@ -36,33 +37,34 @@ impl Kernel {
                 return Err(Errno::EACCES);
             }
         }
-        if target.sid() == target.pid {
+        if target.sid() == target.kid() {
             return Err(Errno::EPERM);
         }
-        if pgid != target.pid {
+        let group = if pgid == target.pid_in(ns) {
+            target.id.clone()
+        } else {
             let sid = caller.sid();
-            let exists =
-                tree.processes().iter().any(|process| process.pgid() == pgid && process.sid() == sid);
-            if !exists {
+            let group = ns.find(pgid).ok_or(Errno::EPERM)?;
+            let member = |process: &Arc<Process>| process.pgid() == group.kid() && process.sid() == sid;
+            if !tree.processes().iter().any(member) {
                 return Err(Errno::EPERM);
             }
-        }
-        target.links.lock().pgid = pgid;
+            group
+        };
+        tree.regroup(&target, &group, None);
         Ok(())
     }
 
-    /// setsid(2): the new session's id.
+    /// setsid(2): the new session's id as the caller sees it.
     pub fn new_session(&self, caller: &Arc<Process>) -> Result<i32, Errno> {
-        let tree = self.tree.lock();
-        let pid = caller.pid;
-        if tree.processes().iter().any(|process| process.pgid() == pid) {
+        let mut tree = self.tree.lock();
+        let kid = caller.kid();
+        if tree.processes().iter().any(|process| process.pgid() == kid) {
             return Err(Errno::EPERM);
         }
-        let mut links = caller.links.lock();
-        links.sid = pid;
-        links.pgid = pid;
-        links.tty = None;
-        Ok(pid)
+        tree.regroup(caller, &caller.id, Some(&caller.id));
+        caller.links.lock().tty = None;
+        Ok(caller.pid())
     }
 
     /// Memory that guests use, for sysinfo and /proc/meminfo.

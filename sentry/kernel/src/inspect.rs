@@ -30,7 +30,7 @@ impl Task {
     pub fn run_state(&self) -> RunState {
         match self.run.lock().state {
             State::Guest | State::Handling | State::Polling { .. } => RunState::Running,
-            State::Blocked(_) => RunState::Sleeping,
+            State::Blocked(_) | State::Frozen => RunState::Sleeping,
             State::Stopped => RunState::Stopped,
             State::Dead => RunState::Dead,
         }

@@ -1,4 +1,4 @@
-//! System V IPC (ipc/): shared memory, semaphores, message queues; one name space for the sandbox.
+//! System V IPC (ipc/): shared memory, semaphores, message queues; the IPC namespace is the tables of these.
 //!
 //! [`ids`] has what the three share: numbers, keys, permissions. Neighbours: `syscalls` translates, `clone`, `exec` and
 //! `exit` tell when memory is copied or left ([`Ipc::forked`], [`Ipc::left`]) and when a process is gone
@@ -18,12 +18,19 @@ use crate::{Kernel, Task};
 use chitin_mm::Mm;
 use std::sync::Arc;
 
-/// The IPC name space.
-#[derive(Default)]
+/// An IPC namespace. Objects remember processes by kernel id.
 pub struct Ipc {
+    pub inum: u64,
     pub shm: shm::Table,
     pub sem: sem::Table,
     pub msg: msg::Table,
+}
+
+impl Default for Ipc {
+    fn default() -> Ipc {
+        let inum = crate::ns::new_inum();
+        Ipc { inum, shm: Default::default(), sem: Default::default(), msg: Default::default() }
+    }
 }
 
 /// Seconds, as all times of IPC objects are told.
@@ -53,9 +60,9 @@ impl Ipc {
         self.sem.undo(pid);
     }
 
-    /// /proc/sysvipc/shm.
-    pub fn proc_shm(&self) -> String {
-        self.shm.text()
+    /// /proc/sysvipc/shm; `nr` makes numbers of the reader's namespace of kernel ids.
+    pub fn proc_shm(&self, nr: &dyn Fn(i32) -> i32) -> String {
+        self.shm.text(nr)
     }
 
     /// /proc/sysvipc/sem.
@@ -64,7 +71,7 @@ impl Ipc {
     }
 
     /// /proc/sysvipc/msg.
-    pub fn proc_msg(&self) -> String {
-        self.msg.text()
+    pub fn proc_msg(&self, nr: &dyn Fn(i32) -> i32) -> String {
+        self.msg.text(nr)
     }
 }

@@ -3,6 +3,8 @@
 use crate::container::{Container, Spaces};
 use crate::futex::FutexTable;
 use crate::ipc::Ipc;
+use crate::ns::{CgroupNs, NsProxy, UtsNs};
+use crate::pid::PidNs;
 use crate::process::Process;
 use crate::reactor::Reactor;
 use crate::result::{ExitStatus, Outcome};
@@ -11,10 +13,10 @@ use crate::tree::Tree;
 use crate::{Task, time};
 use chitin_abi::seccomp::AUDIT_ARCH_X86_64;
 use chitin_platform::Platform;
-use chitin_vfs::{Vfs, WaitQueue};
+use chitin_vfs::Vfs;
 use parking_lot::{Mutex, RwLock};
 use std::any::Any;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 
 /// A system call as the guest made it.
@@ -57,9 +59,7 @@ pub struct Kernel {
     pub vfs: Arc<Vfs>,
     pub reactor: Arc<Reactor>,
     pub futexes: FutexTable,
-    pub ipc: Ipc,
     pub(crate) tree: Mutex<Tree>,
-    pub uts: RwLock<Uts>,
     pub machine: Machine,
     /// The first container, which makes the sandbox.
     pub container: Arc<Container>,
@@ -68,11 +68,9 @@ pub struct Kernel {
     dispatch: OnceLock<Box<dyn Dispatch>>,
     /// Objects of crates above that belong to the sandbox (network stack, SysV IPC), by their type.
     extensions: RwLock<Vec<Arc<dyn Any + Send + Sync>>>,
-    init_status: Mutex<Option<ExitStatus>>,
-    /// Woken at init's end.
-    pub init_events: WaitQueue,
-    /// Init is a command like any other: it has no protection from signals without a handler.
-    pub plain_init: AtomicBool,
+    /// Where kernel ids are numbers; no guest is in it.
+    pub(crate) root_pid_ns: Arc<PidNs>,
+    ipc_namespaces: Mutex<Vec<std::sync::Weak<Ipc>>>,
 }
 
 impl Kernel {
@@ -80,24 +78,21 @@ impl Kernel {
         platform: Arc<dyn Platform>,
         reactor: Arc<Reactor>,
         machine: Machine,
-        uts: Uts,
     ) -> Arc<Kernel> {
+        let root_pid_ns = PidNs::root();
         Arc::new(Kernel {
             platform,
             vfs: Arc::default(),
             reactor,
             futexes: FutexTable::default(),
-            ipc: Ipc::default(),
-            tree: Mutex::new(Tree::new()),
-            uts: RwLock::new(uts),
+            tree: Mutex::new(Tree::new(root_pid_ns.clone())),
+            root_pid_ns,
+            ipc_namespaces: Mutex::default(),
             machine,
             container: Container::new("", Spaces::Common, machine.cpus, machine.memory_bytes),
             boot_ns: time::monotonic(),
             dispatch: OnceLock::new(),
             extensions: RwLock::default(),
-            init_status: Mutex::new(None),
-            init_events: WaitQueue::new(),
-            plain_init: AtomicBool::new(false),
         })
     }
 
@@ -132,16 +127,6 @@ impl Kernel {
         self.extensions.read().iter().find_map(|object| object.clone().downcast::<T>().ok())
     }
 
-    pub(crate) fn init_ended(&self, status: ExitStatus) {
-        self.init_status.lock().get_or_insert(status);
-        self.init_events.wake(0);
-    }
-
-    /// How init ended, once it has.
-    pub fn init_status(&self) -> Option<ExitStatus> {
-        *self.init_status.lock()
-    }
-
     /// Ends everything (the runtime's `delete --force`, a lost gofer).
     pub fn kill_all(&self, status: ExitStatus) {
         self.kill_where(|_| true, status);
@@ -159,33 +144,49 @@ impl Kernel {
         found
     }
 
-    pub fn find_process(&self, pid: i32) -> Option<Arc<Process>> {
-        self.tree.lock().process(pid)
+    /// The process that a number of a namespace names.
+    pub fn find_process(&self, ns: &PidNs, nr: i32) -> Option<Arc<Process>> {
+        self.process_by_kid(ns.find(nr)?.kid())
     }
-    pub fn find_task(&self, tid: i32) -> Option<Arc<Task>> {
-        self.tree.lock().task(tid)
+    /// The thread that a number of a namespace names.
+    pub fn find_task(&self, ns: &PidNs, nr: i32) -> Option<Arc<Task>> {
+        self.task_by_kid(ns.find(nr)?.kid())
     }
-    /// All processes, zombies included, by pid.
+    /// By kernel id.
+    pub fn process_by_kid(&self, kid: i32) -> Option<Arc<Process>> {
+        self.tree.lock().process(kid)
+    }
+    /// By kernel id.
+    pub fn task_by_kid(&self, kid: i32) -> Option<Arc<Task>> {
+        self.tree.lock().task(kid)
+    }
+    /// What `ns` sees of a kernel id that an object remembers, also for a while after its end; 0 if nothing.
+    pub fn nr_in(&self, kid: i32, ns: &PidNs) -> i32 {
+        self.root_pid_ns.remembered(kid).map_or(0, |pid| pid.nr_in(ns))
+    }
+    /// All processes, zombies included, by kernel id.
     pub fn processes(&self) -> Vec<Arc<Process>> {
         self.tree.lock().processes()
     }
+    /// The processes that a namespace sees, zombies included, by their number there.
+    pub fn processes_in(&self, ns: &PidNs) -> Vec<Arc<Process>> {
+        let pids = ns.all();
+        let tree = self.tree.lock();
+        pids.iter().filter_map(|pid| tree.process(pid.kid())).collect()
+    }
+    /// Living members of a group, by its kernel id.
     pub fn processes_in_group(&self, pgid: i32) -> Vec<Arc<Process>> {
         let mut processes = self.processes();
         processes.retain(|process| process.pgid() == pgid && !process.is_zombie());
-        processes
-    }
-    pub fn processes_in_session(&self, sid: i32) -> Vec<Arc<Process>> {
-        let mut processes = self.processes();
-        processes.retain(|process| process.sid() == sid && !process.is_zombie());
         processes
     }
     pub fn group_exists(&self, pgid: i32) -> bool {
         self.processes().iter().any(|process| process.pgid() == pgid)
     }
 
-    /// The last pid given out (/proc/loadavg).
-    pub fn last_pid(&self) -> i32 {
-        self.tree.lock().last_pid()
+    /// Processes and threads made so far (/proc/stat).
+    pub fn forks(&self) -> u64 {
+        self.root_pid_ns.count_given()
     }
 
     /// Number of living threads.
@@ -196,13 +197,44 @@ impl Kernel {
     /// Whether nobody outside the group could continue it: no member has a parent in another group of the session.
     pub fn is_orphaned_group(&self, process: &Process) -> bool {
         let (pgid, sid) = (process.pgid(), process.sid());
-        self.processes_in_group(pgid).iter().all(|member| match member.parent() {
-            Some(parent) => {
-                parent.pid == 1 && parent.pgid() != pgid && parent.sid() != sid
-                    || parent.pgid() == pgid
-                    || parent.sid() != sid
-            }
-            None => true,
-        })
+        self.processes_in_group(pgid)
+            .iter()
+            .all(|member| member.parent().is_none_or(|parent| parent.pgid() == pgid || parent.sid() != sid))
+    }
+
+    /// A PID namespace for a container. Its first process becomes its init.
+    pub fn new_pid_ns(&self) -> Arc<PidNs> {
+        // The root's level is far from the deepest.
+        self.root_pid_ns.new_child().unwrap_or_else(|_| self.root_pid_ns.clone())
+    }
+
+    /// A System V IPC namespace.
+    pub fn new_ipc_ns(&self) -> Arc<Ipc> {
+        let ipc = Arc::new(Ipc::default());
+        let mut all = self.ipc_namespaces.lock();
+        all.retain(|known| known.strong_count() > 0);
+        all.push(Arc::downgrade(&ipc));
+        ipc
+    }
+
+    /// All IPC namespaces: memory may be attached, and undo operations noted, in more than the caller's.
+    pub(crate) fn each_ipc(&self, act: impl Fn(&Ipc)) {
+        let all: Vec<Arc<Ipc>> = self.ipc_namespaces.lock().iter().filter_map(std::sync::Weak::upgrade).collect();
+        all.iter().for_each(|ipc| act(ipc));
+    }
+
+    /// A task of a process with this kernel id has left `mm`; if it was the last one, its segments are detached.
+    pub(crate) fn memory_left(&self, mm: &Arc<chitin_mm::Mm>, kid: i32) {
+        self.each_ipc(|ipc| ipc.left(self, mm, kid));
+    }
+
+    /// The namespaces of a container with a PID and an IPC namespace of its own and these names.
+    pub fn new_namespaces(&self, names: Uts) -> NsProxy {
+        NsProxy {
+            pid_for_children: self.new_pid_ns(),
+            uts: UtsNs::new(names),
+            ipc: self.new_ipc_ns(),
+            cgroup: CgroupNs::new(),
+        }
     }
 }

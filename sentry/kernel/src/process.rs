@@ -1,6 +1,7 @@
 //! A process: a thread group and what its threads share.
 
 use crate::loader::DenyWrite;
+use crate::pid::{Pid, PidNs};
 use crate::result::ExitStatus;
 use crate::signal::{SharedSignals, SigHand};
 use crate::time::ProcessTimers;
@@ -15,7 +16,8 @@ use std::sync::{Arc, Weak};
 /// A thread group.
 pub struct Process {
     pub kernel: Weak<Kernel>,
-    pub pid: i32,
+    /// Its identity: the number in its own PID namespace and those above.
+    pub id: Arc<Pid>,
     /// The container it belongs to, from its parent.
     pub container: Arc<Container>,
     /// The signal its parent gets at its end (0: none).
@@ -66,8 +68,8 @@ pub(crate) struct Links {
     /// Gone: the parent was the outside world (init's).
     pub(crate) parent: Weak<Process>,
     pub(crate) children: Vec<Arc<Process>>,
-    pub(crate) pgid: i32,
-    pub(crate) sid: i32,
+    pub(crate) pgrp: Arc<Pid>,
+    pub(crate) session: Arc<Pid>,
     pub(crate) tty: Option<Arc<Tty>>,
     /// Set when the last thread is gone; the process is a zombie until waited for.
     pub(crate) zombie: Option<ExitStatus>,
@@ -90,18 +92,51 @@ impl Process {
         let threads = self.threads.lock();
         threads.iter().find(|task| task.is_leader()).or_else(|| threads.first()).cloned()
     }
-    pub fn pgid(&self) -> i32 {
-        self.links.lock().pgid
+    /// The kernel id: unique in the sandbox, never shown to guests.
+    pub fn kid(&self) -> i32 {
+        self.id.kid()
     }
+    /// The number in its own namespace (getpid(2)).
+    pub fn pid(&self) -> i32 {
+        self.id.nr()
+    }
+    pub fn pid_ns(&self) -> &Arc<PidNs> {
+        self.id.ns()
+    }
+    /// The number as seen from `ns`; 0 if it is not visible there.
+    pub fn pid_in(&self, ns: &PidNs) -> i32 {
+        self.id.nr_in(ns)
+    }
+    /// Whether it is the init of its namespace.
+    pub fn is_ns_init(&self) -> bool {
+        self.pid_ns().is_init(self.kid())
+    }
+    /// Its group.
+    pub fn pgrp(&self) -> Arc<Pid> {
+        self.links.lock().pgrp.clone()
+    }
+    /// Its session.
+    pub fn session(&self) -> Arc<Pid> {
+        self.links.lock().session.clone()
+    }
+    /// The kernel id of its group.
+    pub fn pgid(&self) -> i32 {
+        self.links.lock().pgrp.kid()
+    }
+    /// The kernel id of its session.
     pub fn sid(&self) -> i32 {
-        self.links.lock().sid
+        self.links.lock().session.kid()
     }
     pub fn parent(&self) -> Option<Arc<Process>> {
         self.links.lock().parent.upgrade()
     }
-    /// The parent's pid; 0 for init.
+    /// The parent's number as seen from `ns`; 0 for one outside, and for none.
+    pub fn ppid_in(&self, ns: &PidNs) -> i32 {
+        self.parent().map_or(0, |parent| parent.pid_in(ns))
+    }
+    /// The same from its own namespace (getppid(2)).
     pub fn ppid(&self) -> i32 {
-        self.parent().map_or(0, |parent| parent.pid)
+        self.ppid_in(self.pid_ns())
     }
     pub fn children(&self) -> Vec<Arc<Process>> {
         self.links.lock().children.clone()

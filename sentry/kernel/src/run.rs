@@ -26,6 +26,8 @@ pub(crate) const WORK_SIGNAL: u32 = 1;
 pub(crate) const WORK_STOP: u32 = 2;
 /// The process (or this thread, for execve) is ending.
 pub(crate) const WORK_EXIT: u32 = 4;
+/// The container is frozen; waits are not interrupted by it.
+pub(crate) const WORK_FREEZE: u32 = 8;
 
 /// What a task is doing.
 pub(crate) enum State {
@@ -39,6 +41,8 @@ pub(crate) enum State {
     Polling { woken: bool },
     /// Stopped by job control; goes on with `Run::back`.
     Stopped,
+    /// Stopped with its container; goes on with `Run::back`.
+    Frozen,
     /// Has ended.
     Dead,
 }
@@ -51,7 +55,7 @@ pub(crate) enum Back {
 
 pub(crate) struct Run {
     pub(crate) state: State,
-    /// Kept while stopped, and while the platform fetches a frame.
+    /// Kept while stopped or frozen, and while the platform fetches a frame.
     pub(crate) back: Option<Back>,
     /// The call being handled, for restarts.
     pub(crate) call: Option<SyscallArgs>,
@@ -161,7 +165,7 @@ impl Task {
 
     /// Whether a blocking call should give way: a signal, a stop or the end is pending.
     pub fn signal_pending(&self) -> bool {
-        self.work.load(Ordering::Acquire) != 0
+        self.work.load(Ordering::Acquire) & !WORK_FREEZE != 0
     }
 
     /// The task's end was decided. Looked at with `run` locked before the task is handed to anybody: whoever decides marks
@@ -185,7 +189,7 @@ impl Task {
         let run = self.run.lock();
         match run.state {
             State::Guest => self.platform().interrupt(),
-            State::Blocked(_) | State::Polling { .. } | State::Stopped => self.wake_by_ref(),
+            State::Blocked(_) | State::Polling { .. } | State::Stopped | State::Frozen => self.wake_by_ref(),
             State::Handling | State::Dead => {}
         }
     }
@@ -220,7 +224,33 @@ impl Task {
                 drop(run);
                 self.go(back);
             }
+            State::Frozen if self.process.container.is_frozen() => run.state = State::Frozen,
+            State::Frozen => {
+                let back = run.back.take().unwrap_or(Back::Frame);
+                drop(run);
+                self.go(back);
+            }
             other => run.state = other,
+        }
+    }
+
+    /// Stops with its container. Whoever lets the container go on takes the mark off first and looks at the state second.
+    fn freeze(self: &Arc<Task>, back: Back) {
+        {
+            let mut run = self.run.lock();
+            if matches!(run.state, State::Dead) {
+                return;
+            }
+            if self.is_ending() {
+                drop(run);
+                return exit::finish_ended(self);
+            }
+            run.back = Some(back);
+            run.state = State::Frozen;
+        }
+        if !self.process.container.is_frozen() {
+            self.work.fetch_and(!WORK_FREEZE, Ordering::AcqRel);
+            self.wake_by_ref();
         }
     }
 
@@ -315,6 +345,9 @@ impl Task {
                     return;
                 }
             }
+            if self.work.load(Ordering::Acquire) & WORK_FREEZE != 0 {
+                return self.freeze(back);
+            }
             match signal::before_return(self, back) {
                 Next::Again(next) => back = next,
                 Next::Stop(next) => {
@@ -404,7 +437,7 @@ impl<F: Future> Future for Interruptible<F> {
         if let Poll::Ready(value) = self.future.as_mut().poll(cx) {
             return Poll::Ready(Ok(value));
         }
-        let bits = if self.only_fatal { WORK_EXIT } else { !0 };
+        let bits = if self.only_fatal { WORK_EXIT } else { !WORK_FREEZE };
         if self.task.work.load(Ordering::Acquire) & bits != 0 {
             return Poll::Ready(Err(Interrupted));
         }

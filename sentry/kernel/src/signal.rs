@@ -333,7 +333,7 @@ impl Task {
 impl Process {
     /// Whether init: signals without a handler do not reach it.
     pub(crate) fn is_unkillable(&self) -> bool {
-        self.pid == 1 && self.kernel.upgrade().is_none_or(|kernel| !kernel.plain_init.load(Ordering::Relaxed))
+        self.is_ns_init() && !self.pid_ns().plain_init.load(Ordering::Relaxed)
     }
 
     pub fn group_exit(&self) -> Option<ExitStatus> {

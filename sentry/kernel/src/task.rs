@@ -3,19 +3,25 @@
 use crate::run::Run;
 use crate::seccomp::TaskSeccomp;
 use crate::signal::TaskSignals;
+use crate::ns::NsProxy;
+use crate::pid::{Pid, PidNs};
 use crate::{FdTable, FsState, Kernel, Process, SysResult};
 use chitin_mm::Mm;
 use chitin_platform::{CpuTimes, PlatformTask};
 use chitin_vfs::{Caller, Context, Creds, WaitQueue};
 use parking_lot::{Mutex, RwLock};
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
 /// What a thread has of its own, or shares by clone flags.
 pub struct Task {
     pub kernel: Arc<Kernel>,
-    /// The thread id; changes only when a non-leader executes a program.
+    /// The thread's identity; changes only when a non-leader executes a program.
+    pub(crate) id: RwLock<Arc<Pid>>,
+    /// Its kernel id and its number in its own namespace, at hand.
+    pub(crate) kid: AtomicI32,
     pub(crate) tid: AtomicI32,
+    pub(crate) namespaces: RwLock<Arc<NsProxy>>,
     /// The thread group.
     pub process: Arc<Process>,
     pub(crate) me: Weak<Task>,
@@ -72,18 +78,56 @@ pub struct TaskCounters {
 }
 
 impl Task {
+    /// The number in its own namespace (gettid(2)).
     pub fn tid(&self) -> i32 {
-        self.tid.load(std::sync::atomic::Ordering::Relaxed)
+        self.tid.load(Ordering::Relaxed)
     }
+    /// Its process's number in its own namespace (getpid(2)).
     pub fn pid(&self) -> i32 {
-        self.process.pid
+        self.process.id.nr()
+    }
+    /// The kernel id: unique in the sandbox, never shown to guests.
+    pub fn kid(&self) -> i32 {
+        self.kid.load(Ordering::Relaxed)
+    }
+    pub fn id(&self) -> Arc<Pid> {
+        self.id.read().clone()
+    }
+    pub(crate) fn set_id(&self, id: Arc<Pid>) {
+        self.kid.store(id.kid(), Ordering::Relaxed);
+        self.tid.store(id.nr(), Ordering::Relaxed);
+        *self.id.write() = id;
+    }
+    /// The PID namespace it lives in.
+    pub fn pid_ns(&self) -> &Arc<PidNs> {
+        self.process.id.ns()
+    }
+    /// The number as seen from `ns`; 0 if it is not visible there.
+    pub fn tid_in(&self, ns: &PidNs) -> i32 {
+        self.id.read().nr_in(ns)
+    }
+    /// The process that a number of this task's namespace names.
+    pub fn find_process(&self, nr: i32) -> Option<Arc<Process>> {
+        self.kernel.find_process(self.pid_ns(), nr)
+    }
+    /// The thread that a number of this task's namespace names.
+    pub fn find_task(&self, nr: i32) -> Option<Arc<Task>> {
+        self.kernel.find_task(self.pid_ns(), nr)
+    }
+    /// What this task sees of a kernel id that an object remembers; 0 if nothing.
+    pub fn nr_of(&self, kid: i32) -> i32 {
+        self.kernel.nr_in(kid, self.pid_ns())
+    }
+    /// The kernel id behind a number of this task's namespace.
+    pub fn kid_of(&self, nr: i32) -> Option<i32> {
+        self.pid_ns().find(nr).map(|pid| pid.kid())
     }
     #[expect(clippy::unreachable, reason = "made inside an Arc only, and methods are called through it")]
     pub fn arc(&self) -> Arc<Task> {
         self.me.upgrade().unwrap_or_else(|| unreachable!("a method runs on a live task"))
     }
     pub fn is_leader(&self) -> bool {
-        self.tid() == self.process.pid
+        self.kid() == self.process.kid()
     }
 
     pub fn platform(&self) -> Arc<dyn PlatformTask> {
@@ -135,9 +179,9 @@ impl Task {
         *self.last_fault.lock() = (trap_no, error_code, addr);
     }
 
-    /// Who calls, as the VFS needs it.
+    /// Who calls, as the VFS needs it; its ids are kernel ids.
     pub fn caller(&self) -> Caller {
-        Caller { tgid: self.process.pid, tid: self.tid(), creds: self.creds() }
+        Caller { tgid: self.process.kid(), tid: self.kid(), creds: self.creds() }
     }
 
     /// Everything a path operation depends on.

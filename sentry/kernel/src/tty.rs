@@ -72,7 +72,7 @@ struct State {
     ldisc: Ldisc,
     typed: VecDeque<u8>,
     shown: VecDeque<u8>,
-    /// The session it controls and its foreground group; 0: none.
+    /// The session it controls and its foreground group, by kernel id; 0: none.
     session: i32,
     pgrp: i32,
     winsize: Winsize,
@@ -155,7 +155,7 @@ impl Tty {
     pub fn is_pty(&self) -> bool {
         self.dev != CONSOLE_DEV
     }
-    /// The session it controls (0: none).
+    /// The kernel id of the session it controls (0: none).
     pub fn session(&self) -> i32 {
         self.state.lock().session
     }

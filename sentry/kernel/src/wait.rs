@@ -10,7 +10,7 @@ use chitin_abi::wait::*;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-/// Which children are waited for.
+/// Which children are waited for; the numbers are kernel ids.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Which {
     Any,
@@ -29,6 +29,7 @@ pub enum ChildState {
 /// A child's event, fetched.
 #[derive(Clone, Copy, Debug)]
 pub struct ChildEvent {
+    /// As the caller sees it.
     pub pid: i32,
     pub uid: u32,
     pub state: ChildState,
@@ -61,7 +62,7 @@ fn try_wait(task: &Arc<Task>, which: Which, options: u32) -> Result<Option<Child
     for child in process.children() {
         let matches = match which {
             Which::Any => true,
-            Which::Pid(pid) => child.pid == pid,
+            Which::Pid(pid) => child.kid() == pid,
             Which::Group(pgid) => child.pgid() == pgid,
         };
         let is_clone = child.exit_signal.load(Ordering::Relaxed) != SIGCHLD.cast_signed();
@@ -80,7 +81,7 @@ fn try_wait(task: &Arc<Task>, which: Which, options: u32) -> Result<Option<Child
 fn event_of(task: &Arc<Task>, child: &Arc<Process>, options: u32) -> Option<ChildEvent> {
     let keep = options & WNOWAIT != 0;
     let uid = child.leader().map_or(0, |leader| leader.creds().uid);
-    let event = |state| ChildEvent { pid: child.pid, uid, state, usage: child.usage_self_and_children() };
+    let event = |state| ChildEvent { pid: child.pid_in(task.pid_ns()), uid, state, usage: child.usage_self_and_children() };
     if let Some(status) = child.exit_status() {
         if options & WEXITED == 0 {
             return None;
@@ -124,7 +125,7 @@ pub(crate) fn reap(kernel: &Arc<Kernel>, parent: &Arc<Process>, child: &Arc<Proc
     let usage = child.usage_self_and_children();
     let mut total = parent.usage.lock();
     add_usage(&mut total.children, &usage);
-    tree.remove_process(child.pid);
+    tree.remove_process(child);
     true
 }
 

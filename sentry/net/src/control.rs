@@ -63,14 +63,14 @@ impl Control {
         self.rights.is_empty() && self.creds.is_none() && self.other.is_empty()
     }
 
-    /// __scm_send(): from the bytes of msg_control. `file` finds a descriptor's file (EBADF); `pid_exists` whether a
-    /// process is there. Messages of other levels are not ours to judge and are passed over.
+    /// __scm_send(): from the bytes of msg_control. `file` finds a descriptor's file (EBADF); `process` the kernel id
+    /// of a process that the caller knows by a number. Messages of other levels are not ours to judge and are passed over.
     pub fn parse(
         raw: &[u8],
         family: u32,
         caller: &Caller,
         file: &mut dyn FnMut(i32) -> Result<Arc<File>, Errno>,
-        pid_exists: &dyn Fn(i32) -> bool,
+        process: &dyn Fn(i32) -> Option<i32>,
     ) -> Result<Control, Errno> {
         let mut control = Control::default();
         for message in messages(raw) {
@@ -93,10 +93,10 @@ impl Control {
                         return Err(Errno::EINVAL);
                     }
                     let creds = Ucred::read_from_bytes(message.data).map_err(|_| Errno::EINVAL)?;
+                    let pid = process(creds.pid);
+                    let creds = Ucred { pid: pid.unwrap_or(0), ..creds };
                     check_creds(&creds, caller)?;
-                    if !pid_exists(creds.pid) {
-                        return Err(Errno::ESRCH);
-                    }
+                    pid.ok_or(Errno::ESRCH)?;
                     control.creds = Some(creds);
                 }
                 _ => return Err(Errno::EINVAL),
@@ -194,7 +194,7 @@ mod tests {
     fn parse(raw: &[u8], root: bool) -> Result<Control, Errno> {
         let mut file =
             |fd: i32| if fd < 100 { Ok(File::anon(Arc::new(Nothing), "[x]", 0)) } else { Err(Errno::EBADF) };
-        Control::parse(raw, AF_UNIX, &caller(root), &mut file, &|pid| pid != 99)
+        Control::parse(raw, AF_UNIX, &caller(root), &mut file, &|pid| (pid != 99).then_some(pid))
     }
 
     #[test]

@@ -92,7 +92,7 @@ impl SocketOps for NetlinkSock {
     fn bind(self: Arc<Self>, ctx: &Context, addr: &SockAddr) -> Result<(), Errno> {
         let SockAddr::Netlink(addr) = addr else { return Err(Errno::EINVAL) };
         if addr.nl_pid == 0 {
-            self.autobind(u32::try_from(ctx.caller.tgid).unwrap_or(0))?;
+            self.autobind(self.common.ns.port_for(ctx.caller.tgid))?;
         } else {
             let mut state = self.state.lock();
             if state.port != 0 && state.port != addr.nl_pid {
@@ -119,7 +119,7 @@ impl SocketOps for NetlinkSock {
                 if foreign && !ctx.creds().capable(CAP_NET_ADMIN) {
                     return Err(Errno::EPERM);
                 }
-                self.autobind(u32::try_from(ctx.caller.tgid).unwrap_or(0))?;
+                self.autobind(self.common.ns.port_for(ctx.caller.tgid))?;
                 (addr.nl_pid, addr.nl_groups)
             }
             _ => return Err(Errno::EINVAL),
@@ -149,7 +149,7 @@ impl SocketOps for NetlinkSock {
             (state.port, state.options)
         };
         let tgid = msg.ctx.map_or(self.common.creator.pid, |ctx| ctx.caller.tgid);
-        let port = if port == 0 { self.autobind(u32::try_from(tgid).unwrap_or(0))? } else { port };
+        let port = if port == 0 { self.autobind(self.common.ns.port_for(tgid))? } else { port };
         let len = msg.data.left();
         if len > REQUEST_MAX || len > self.common.sndbuf().saturating_sub(32) {
             return Err(Errno::EMSGSIZE);

@@ -8,7 +8,7 @@ use crate::unix::UnixSock;
 use parking_lot::{Mutex, RwLock};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
 /// What the abstract names of AF_UNIX are looked up by: the socket type belongs to them.
 pub(crate) type AbstractKey = (u32, Vec<u8>);
@@ -25,6 +25,7 @@ pub struct NetNs {
     pub(crate) families: RwLock<HashMap<u32, Arc<dyn Family>>>,
     /// Ports of netlink sockets, by protocol.
     pub(crate) netlink_ports: Mutex<HashSet<(u32, u32)>>,
+    pid_of: OnceLock<PidOf>,
     interfaces: RwLock<Vec<Interface>>,
     /// net.unix.max_dgram_qlen.
     pub max_dgram_qlen: AtomicU32,
@@ -32,7 +33,21 @@ pub struct NetNs {
     pub somaxconn: AtomicU32,
 }
 
+/// A process's own number, by the id that callers are known by.
+pub type PidOf = Box<dyn Fn(i32) -> i32 + Send + Sync>;
+
 impl NetNs {
+    /// Says how processes number themselves, for the ports of their netlink sockets; once.
+    pub fn name_ports(&self, pid_of: PidOf) {
+        let first = self.pid_of.set(pid_of).is_ok();
+        debug_assert!(first, "the table of numbers is installed once");
+    }
+    /// The port that a process's first netlink socket gets.
+    pub(crate) fn port_for(&self, tgid: i32) -> u32 {
+        let pid = self.pid_of.get().map_or(tgid, |pid_of| pid_of(tgid));
+        u32::try_from(pid).unwrap_or(0)
+    }
+
     /// A namespace with nothing but `lo`. `lo_up`: as container runtimes leave it, rather than the bare kernel.
     pub fn new(lo_up: bool) -> Arc<NetNs> {
         static NEXT: AtomicU64 = AtomicU64::new(1);
@@ -42,6 +57,7 @@ impl NetNs {
             unix: Mutex::default(),
             autobind: AtomicU32::new(0),
             families: RwLock::default(),
+            pid_of: OnceLock::new(),
             netlink_ports: Mutex::default(),
             interfaces: RwLock::new(vec![Interface::loopback(lo_up)]),
             max_dgram_qlen: AtomicU32::new(10),

@@ -303,7 +303,7 @@ pub(crate) fn capget(task: &Arc<Task>, args: Args) -> Outcome {
         }
         let creds = match header.pid {
             0 => task.creds(),
-            pid => task.kernel.find_task(pid).ok_or(Errno::ESRCH)?.creds(),
+            pid => task.find_task(pid).ok_or(Errno::ESRCH)?.creds(),
         };
         for word in 0..words {
             let part = |caps: Caps| low32(caps.0 >> (32 * word));

@@ -100,7 +100,7 @@ pub(crate) fn flock(task: &Arc<Task>, args: Args) -> Outcome {
         Ok(file) => file,
         Err(error) => return Outcome::error(error),
     };
-    let pid = task.pid();
+    let pid = task.process.kid();
     match locks::flock(&file, operation, pid) {
         Err(Errno::EAGAIN) if operation & LOCK_NB == 0 => {}
         result => return unit(result),

@@ -30,7 +30,7 @@ pub(crate) fn get_robust_list(task: &Arc<Task>, args: Args) -> Outcome {
     let work = || {
         let other = match args.i32(0) {
             0 => task.clone(),
-            tid => task.kernel.find_task(tid).ok_or(Errno::ESRCH)?,
+            tid => task.find_task(tid).ok_or(Errno::ESRCH)?,
         };
         crate::misc::may_access(task, &other)?;
         task.mm().write(args.u64(2), &HEAD_SIZE)?;

@@ -35,6 +35,7 @@ mod memory;
 mod misc;
 mod mounts;
 mod names;
+mod namespaces;
 mod open;
 mod poll;
 mod process;

@@ -23,7 +23,7 @@ fn field(text: &[u8]) -> [u8; 65] {
 }
 
 pub(crate) fn uname(task: &Arc<Task>, args: Args) -> Outcome {
-    let uts = task.kernel.uts.read().clone();
+    let uts = task.uts().names.read().clone();
     let linux32 = task.process.personality.load(Ordering::Relaxed) & 0xff == PER_LINUX32;
     let names = Utsname {
         sysname: field(b"Linux"),
@@ -45,11 +45,11 @@ fn new_name(task: &Task, args: Args) -> Result<Vec<u8>, Errno> {
 }
 
 pub(crate) fn sethostname(task: &Arc<Task>, args: Args) -> Outcome {
-    unit(new_name(task, args).map(|name| task.kernel.uts.write().hostname = name))
+    unit(new_name(task, args).map(|name| task.uts().names.write().hostname = name))
 }
 
 pub(crate) fn setdomainname(task: &Arc<Task>, args: Args) -> Outcome {
-    unit(new_name(task, args).map(|name| task.kernel.uts.write().domainname = name))
+    unit(new_name(task, args).map(|name| task.uts().names.write().domainname = name))
 }
 
 pub(crate) fn sysinfo(task: &Arc<Task>, args: Args) -> Outcome {
@@ -170,7 +170,7 @@ fn process_vm(task: &Arc<Task>, args: Args, write: bool) -> Result<u64, Errno> {
     }
     let local = vectors(task, args.u64(1), args.u64(2))?;
     let remote = vectors(task, args.u64(3), args.u64(4))?;
-    let other = task.kernel.find_task(args.i32(0)).ok_or(Errno::ESRCH)?;
+    let other = task.find_task(args.i32(0)).ok_or(Errno::ESRCH)?;
     may_access(task, &other)?;
     let (here, there) = (task.mm(), other.mm());
     let mut local = local.into_iter().filter(|vector| vector.iov_len > 0).peekable();
@@ -213,8 +213,8 @@ pub(crate) fn kcmp(task: &Arc<Task>, args: Args) -> Outcome {
     const KCMP_FS: i32 = 3;
     const KCMP_SIGHAND: i32 = 4;
     let work = || {
-        let one = task.kernel.find_task(args.i32(0)).ok_or(Errno::ESRCH)?;
-        let two = task.kernel.find_task(args.i32(1)).ok_or(Errno::ESRCH)?;
+        let one = task.find_task(args.i32(0)).ok_or(Errno::ESRCH)?;
+        let two = task.find_task(args.i32(1)).ok_or(Errno::ESRCH)?;
         may_access(task, &one)?;
         may_access(task, &two)?;
         let (a, b) = match args.i32(2) {

@@ -203,8 +203,8 @@ pub(crate) fn wait4(task: &Arc<Task>, args: Args) -> Outcome {
         i32::MIN => return Outcome::error(Errno::ESRCH),
         -1 => Which::Any,
         0 => Which::Group(task.process.pgid()),
-        pid if pid < 0 => Which::Group(-pid),
-        pid => Which::Pid(pid),
+        pid if pid < 0 => Which::Group(id_of(task, -pid)),
+        pid => Which::Pid(id_of(task, pid)),
     };
     let task = task.clone();
     Outcome::block(async move {
@@ -218,6 +218,11 @@ pub(crate) fn wait4(task: &Arc<Task>, args: Args) -> Outcome {
         }
         Ok(sign_extend(event.pid))
     })
+}
+
+/// The kernel id of what is waited for; 0, which nobody has, for a number that names nobody.
+fn id_of(task: &Task, nr: i32) -> i32 {
+    task.kid_of(nr).unwrap_or(0)
 }
 
 fn wait_word(event: &ChildEvent) -> i32 {
@@ -238,15 +243,15 @@ pub(crate) fn waitid(task: &Arc<Task>, args: Args) -> Outcome {
     let mut options = options;
     let which = match kind {
         P_ALL => Which::Any,
-        P_PID if id > 0 => Which::Pid(id),
-        P_PGID if id > 0 => Which::Group(id),
+        P_PID if id > 0 => Which::Pid(id_of(task, id)),
+        P_PGID if id > 0 => Which::Group(id_of(task, id)),
         P_PGID if id == 0 => Which::Group(task.process.pgid()),
         P_PIDFD if id >= 0 => match pidfd_process(task, id) {
             Ok((process, nonblock)) => {
                 if nonblock {
                     options |= WNOHANG;
                 }
-                Which::Pid(process.pid)
+                Which::Pid(process.kid())
             }
             Err(errno) => return Outcome::error(errno),
         },
@@ -301,15 +306,15 @@ pub(crate) fn process_of(task: &Task, pid: i32) -> Result<Arc<Process>, Errno> {
     if pid == 0 {
         return Ok(task.process.clone());
     }
-    task.kernel.find_process(pid).ok_or(Errno::ESRCH)
+    task.find_process(pid).ok_or(Errno::ESRCH)
 }
 
 pub(crate) fn getpgid(task: &Arc<Task>, args: Args) -> Outcome {
-    done(process_of(task, args.i32(0)).map(|process| sign_extend(process.pgid())))
+    done(process_of(task, args.i32(0)).map(|process| sign_extend(process.pgrp().nr_in(task.pid_ns()))))
 }
 
 pub(crate) fn getpgrp(task: &Arc<Task>, _args: Args) -> Outcome {
-    Outcome::value(sign_extend(task.process.pgid()))
+    Outcome::value(sign_extend(task.process.pgrp().nr_in(task.pid_ns())))
 }
 
 pub(crate) fn setpgid(task: &Arc<Task>, args: Args) -> Outcome {
@@ -317,7 +322,7 @@ pub(crate) fn setpgid(task: &Arc<Task>, args: Args) -> Outcome {
 }
 
 pub(crate) fn getsid(task: &Arc<Task>, args: Args) -> Outcome {
-    done(process_of(task, args.i32(0)).map(|process| sign_extend(process.sid())))
+    done(process_of(task, args.i32(0)).map(|process| sign_extend(process.session().nr_in(task.pid_ns()))))
 }
 
 pub(crate) fn setsid(task: &Arc<Task>, _args: Args) -> Outcome {
@@ -336,9 +341,9 @@ pub(crate) fn pidfd_open(task: &Arc<Task>, args: Args) -> Outcome {
         if flags & !O_NONBLOCK != 0 || pid <= 0 {
             return Err(Errno::EINVAL);
         }
-        let process = match task.kernel.find_process(pid) {
+        let process = match task.find_process(pid) {
             Some(process) => process,
-            None if task.kernel.find_task(pid).is_some() => return Err(Errno::EINVAL),
+            None if task.find_task(pid).is_some() => return Err(Errno::EINVAL),
             None => return Err(Errno::ESRCH),
         };
         let file = chitin_kernel::pidfd::open(&process, flags);
@@ -362,14 +367,14 @@ pub(crate) fn pidfd_send_signal(task: &Arc<Task>, args: Args) -> Outcome {
         let (process, _) = pidfd_process(task, args.i32(0))?;
         let signal = crate::signals::signal_number(args.i32(1))?;
         let info = match args.opt::<SigInfo>(2) {
-            Some(at) => crate::signals::user_info(task, at, signal, process.pid)?,
+            Some(at) => crate::signals::user_info(task, at, signal, Some(&process))?,
             None => crate::signals::kill_info(task, signal),
         };
         if process.is_zombie() {
             return Err(Errno::ESRCH);
         }
         crate::signals::may_kill(task, &process, signal)?;
-        crate::signals::deliver(&process, info)
+        crate::signals::deliver(task, &process, info)
     };
     unit(send())
 }
@@ -386,31 +391,4 @@ pub(crate) fn pidfd_getfd(task: &Arc<Task>, args: Args) -> Outcome {
         Ok(sign_extend(task.files().add(file, true, 0, task.process.nofile())?))
     };
     done(get())
-}
-
-pub(crate) fn unshare(task: &Arc<Task>, args: Args) -> Outcome {
-    let flags = args.u64(0);
-    let known =
-        CLONE_FS | CLONE_FILES | CLONE_NEWNS | CLONE_SYSVSEM | CLONE_THREAD | CLONE_SIGHAND | CLONE_VM;
-    let work = || {
-        if flags & !known != 0 {
-            return Err(Errno::EINVAL);
-        }
-        if flags & (CLONE_THREAD | CLONE_SIGHAND | CLONE_VM) != 0 && task.process.threads().len() > 1 {
-            return Err(Errno::EINVAL);
-        }
-        if flags & CLONE_NEWNS != 0 {
-            if !task.creds().capable(chitin_abi::capability::CAP_SYS_ADMIN) {
-                return Err(Errno::EPERM);
-            }
-            task.set_fs(task.fs().with_new_namespace());
-        } else if flags & CLONE_FS != 0 {
-            task.set_fs(task.fs().copy());
-        }
-        if flags & CLONE_FILES != 0 {
-            task.set_files(task.files().copy()?);
-        }
-        Ok(())
-    };
-    unit(work())
 }

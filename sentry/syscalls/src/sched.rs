@@ -22,7 +22,7 @@ fn task_of(task: &Arc<Task>, tid: i32) -> Result<Arc<Task>, Errno> {
     match tid {
         0 => Ok(task.clone()),
         tid if tid < 0 => Err(Errno::EINVAL),
-        tid => task.kernel.find_task(tid).ok_or(Errno::ESRCH),
+        tid => task.find_task(tid).ok_or(Errno::ESRCH),
     }
 }
 
@@ -209,13 +209,17 @@ fn prioritized(task: &Arc<Task>, which: i32, who: i32) -> Result<Vec<Arc<Task>>,
     let tasks = match which {
         PRIO_PROCESS => match who {
             0 => vec![task.clone()],
-            who => kernel.find_task(who).into_iter().collect(),
+            who => task.find_task(who).into_iter().collect(),
         },
-        PRIO_PGRP => of(kernel.processes_in_group(if who == 0 { task.process.pgid() } else { who })),
+        PRIO_PGRP => of(kernel.processes_in_group(match who {
+            0 => task.process.pgid(),
+            who => task.kid_of(who).ok_or(Errno::ESRCH)?,
+        })),
         PRIO_USER => {
             let uid = if who == 0 { task.creds().uid } else { who.cast_unsigned() };
             let mut all = of(kernel.processes());
-            all.retain(|task| task.creds().uid == uid);
+            let seen = |other: &Task| other.tid_in(task.pid_ns()) != 0;
+            all.retain(|other| other.creds().uid == uid && seen(other));
             all
         }
         _ => return Err(Errno::EINVAL),

@@ -28,14 +28,23 @@ pub(crate) fn user_info(
     task: &Task,
     at: UserPtr<SigInfo>,
     signal: u32,
-    target: i32,
+    target: Option<&Arc<Process>>,
 ) -> Result<SigInfo, Errno> {
     let mut info: SigInfo = task.mm().read(at)?;
     info.set_signo(signal);
-    if (info.si_code >= 0 || info.si_code == SI_TKILL) && target != task.pid() {
+    if (info.si_code >= 0 || info.si_code == SI_TKILL) && target.is_none_or(|target| !Arc::ptr_eq(target, &task.process))
+    {
         return Err(Errno::EPERM);
     }
     Ok(info)
+}
+
+/// What the receiver learns of a sender that its namespace does not show: nothing, and init cannot ignore it.
+fn as_seen(task: &Task, target: &Process, mut info: SigInfo) -> SigInfo {
+    if task.process.pid_in(target.pid_ns()) == 0 {
+        info.set_pid_uid(0, info.uid());
+    }
+    info
 }
 
 /// check_kill_permission(): EPERM.
@@ -53,9 +62,9 @@ pub(crate) fn may_kill(task: &Task, target: &Arc<Process>, signal: u32) -> Resul
     Err(Errno::EPERM)
 }
 
-/// Sends, unless the number is 0.
-pub(crate) fn deliver(process: &Arc<Process>, info: SigInfo) -> Result<(), Errno> {
-    if info.signo() == 0 || send_to_process(process, info) { Ok(()) } else { Err(Errno::EAGAIN) }
+/// Sends as `task`, unless the number is 0.
+pub(crate) fn deliver(task: &Task, process: &Arc<Process>, info: SigInfo) -> Result<(), Errno> {
+    if info.signo() == 0 || send_to_process(process, as_seen(task, process, info)) { Ok(()) } else { Err(Errno::EAGAIN) }
 }
 
 pub(crate) fn kill(task: &Arc<Task>, args: Args) -> Outcome {
@@ -67,36 +76,36 @@ fn kill_pid(task: &Arc<Task>, pid: i32, signal: i32) -> Result<(), Errno> {
     let info = kill_info(task, signal);
     if pid > 0 {
         let process = task
-            .kernel
             .find_process(pid)
-            .or_else(|| task.kernel.find_task(pid).map(|task| task.process.clone()))
+            .or_else(|| task.find_task(pid).map(|task| task.process.clone()))
             .ok_or(Errno::ESRCH)?;
         may_kill(task, &process, signal)?;
-        return deliver(&process, info);
+        return deliver(task, &process, info);
     }
     if pid == i32::MIN {
         return Err(Errno::ESRCH);
     }
     let own_group = task.process.pgid();
+    let group = if pid < -1 { task.kid_of(-pid).ok_or(Errno::ESRCH)? } else { 0 };
     let concerned = |process: &Process| match pid {
-        -1 => process.pid > 1 && process.pid != task.process.pid,
+        -1 => process.pid_in(task.pid_ns()) > 1 && process.kid() != task.process.kid(),
         0 => process.pgid() == own_group,
-        pid => process.pgid() == -pid,
+        _ => process.pgid() == group,
     };
     let mut answer = Err(Errno::ESRCH);
     let mut killed = BTreeSet::new();
     loop {
         let mut targets = targets(task, &concerned, signal != 0);
-        targets.retain(|process| !killed.contains(&process.pid));
+        targets.retain(|process| !killed.contains(&process.kid()));
         for process in &targets {
             if may_kill(task, process, signal).is_ok() {
                 answer = Ok(());
                 // A full queue of one member is not reported, as in Linux.
-                let _ = deliver(process, info);
+                let _ = deliver(task, process, info);
             } else if answer.is_err() {
                 answer = Err(Errno::EPERM);
             }
-            killed.insert(process.pid);
+            killed.insert(process.kid());
         }
         // Nobody escapes SIGKILL by forking just before it comes.
         if signal != SIGKILL || targets.is_empty() {
@@ -137,30 +146,36 @@ fn kill_thread(
         return Err(Errno::EINVAL);
     }
     let signal = signal_number(signal)?;
-    let info = match info {
-        Some(at) => user_info(task, at, signal, tgid.unwrap_or(0))?,
+    let mut given = match info {
+        Some(at) => task.mm().read(at)?,
         None => SigInfo::kill(signal, SI_TKILL, task.pid(), task.creds().uid),
     };
-    let Some(target) = task.kernel.find_task(tid) else {
+    given.set_signo(signal);
+    let pretends = info.is_some() && (given.si_code >= 0 || given.si_code == SI_TKILL);
+    if pretends && tgid.is_none_or(|tgid| tgid != task.pid()) {
+        return Err(Errno::EPERM);
+    }
+    let ours = |process: &Process| tgid.is_none_or(|tgid| process.pid_in(task.pid_ns()) == tgid);
+    let Some(target) = task.find_task(tid) else {
         // The leader's thread may have ended before its process.
-        let zombie =
-            task.kernel.find_process(tid).filter(|process| tgid.is_none_or(|tgid| process.pid == tgid));
+        let zombie = task.find_process(tid).filter(|process| ours(process));
         return if zombie.is_some() { Ok(()) } else { Err(Errno::ESRCH) };
     };
-    if tgid.is_some_and(|tgid| target.pid() != tgid) {
+    if !ours(&target.process) {
         return Err(Errno::ESRCH);
     }
     may_kill(task, &target.process, signal)?;
-    if signal == 0 || send_to_task(&target, info) { Ok(()) } else { Err(Errno::EAGAIN) }
+    if signal == 0 || send_to_task(&target, as_seen(task, &target.process, given)) { Ok(()) } else { Err(Errno::EAGAIN) }
 }
 
 pub(crate) fn rt_sigqueueinfo(task: &Arc<Task>, args: Args) -> Outcome {
     let send = || {
         let signal = signal_number(args.i32(1))?;
-        let info = user_info(task, args.ptr(2), signal, args.i32(0))?;
-        let process = task.kernel.find_process(args.i32(0)).ok_or(Errno::ESRCH)?;
+        let process = task.find_process(args.i32(0)).ok_or(Errno::ESRCH);
+        let info = user_info(task, args.ptr(2), signal, process.as_ref().ok())?;
+        let process = process?;
         may_kill(task, &process, signal)?;
-        deliver(&process, info)
+        deliver(task, &process, info)
     };
     unit(send())
 }

@@ -236,6 +236,13 @@ pub(crate) fn setsockopt(task: &Arc<Task>, args: Args) -> Outcome {
     unit(work())
 }
 
+/// The peer's pid as the caller sees it.
+fn show_peer(task: &Task, cred: &mut [u8]) {
+    if let Some(pid) = cred.first_chunk_mut::<4>() {
+        *pid = task.nr_of(i32::from_ne_bytes(*pid)).to_ne_bytes();
+    }
+}
+
 pub(crate) fn getsockopt(task: &Arc<Task>, args: Args) -> Outcome {
     let (value_at, len_at) = (args.u64(3), args.u64(4));
     let work = || {
@@ -243,8 +250,12 @@ pub(crate) fn getsockopt(task: &Arc<Task>, args: Args) -> Outcome {
         let mm = task.mm();
         let room = usize::try_from(mm.read::<i32>(len_at)?).map_err(|_| Errno::EINVAL)?;
         let len = |len: usize| i32::try_from(len).unwrap_or(i32::MAX);
-        match SocketFile::of(&file)?.getsockopt(args.u32(1), args.u32(2), room)? {
-            OptValue::Value(value) => {
+        let (level, name) = (args.u32(1), args.u32(2));
+        match SocketFile::of(&file)?.getsockopt(level, name, room)? {
+            OptValue::Value(mut value) => {
+                if (level, name) == (SOL_SOCKET, SO_PEERCRED) {
+                    show_peer(task, &mut value);
+                }
                 mm.write_bytes(value_at, &value)?;
                 mm.write(len_at, &len(value.len()))
             }
@@ -266,7 +277,7 @@ pub(crate) fn ioctl(task: &Task, file: &File, cmd: u32, arg: u64) -> Option<Resu
         FIOSETOWN | SIOCSPGRP => {
             task.mm().read::<i32>(arg).and_then(|id| crate::fd::set_owner_by_sign(task, file, id))
         }
-        FIOGETOWN | SIOCGPGRP => task.mm().write(arg, &crate::fd::signed_owner(file)),
+        FIOGETOWN | SIOCGPGRP => task.mm().write(arg, &crate::fd::signed_owner(task, file)),
         _ => return None,
     })
 }

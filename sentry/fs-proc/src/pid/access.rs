@@ -18,7 +18,7 @@ pub(super) enum Access {
 
 /// Whether `caller` may look into the subject's process.
 pub(super) fn may_inspect(caller: &Caller, subject: &Subject) -> bool {
-    if caller.tgid == subject.process.pid || caller.creds.capable(CAP_SYS_PTRACE) {
+    if caller.tgid == subject.process.kid() || caller.creds.capable(CAP_SYS_PTRACE) {
         return true;
     }
     let (own, target) = (&caller.creds, subject.creds());

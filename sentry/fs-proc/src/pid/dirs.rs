@@ -28,16 +28,16 @@ fn rows(inode: &PidInode, single: bool) -> Option<(&'static [PidEntry], u8)> {
 
 fn thread_of(subject: &Subject, tid: i32) -> Option<Who> {
     let threads = subject.process.threads();
-    match threads.iter().find(|task| task.tid() == tid) {
-        Some(task) => Some(Who::thread(&subject.process, Some(task))),
+    match threads.iter().find(|task| task.tid_in(&subject.shared.ns) == tid) {
+        Some(task) => Some(Who::thread(&subject.shared, &subject.process, Some(task))),
         // The leader stays as a zombie.
-        None => (tid == subject.process.pid).then(|| Who::thread(&subject.process, None)),
+        None => (tid == subject.pid()).then(|| Who::thread(&subject.shared, &subject.process, None)),
     }
 }
 
 fn thread_ids(subject: &Subject) -> Vec<i32> {
-    let mut ids: Vec<i32> = subject.process.threads().iter().map(|task| task.tid()).collect();
-    ids.push(subject.process.pid);
+    let mut ids: Vec<i32> = subject.process.threads().iter().map(|task| task.tid_in(&subject.shared.ns)).collect();
+    ids.push(subject.pid());
     ids.sort_unstable();
     ids.dedup();
     ids

@@ -82,9 +82,16 @@ pub(super) fn info(subject: &Subject, fd: u32, out: &mut Vec<u8>) -> Result<(), 
         put!(out, "sigmask:\t{:016x}\n", signals.mask().0);
     } else if let Some(pidfd) = file.downcast::<PidFd>() {
         let process = pidfd.process();
-        let reaped = subject.shared.kernel.find_process(process.pid).is_none();
-        let pid = if reaped { -1 } else { process.pid };
-        put!(out, "Pid:\t{pid}\nNSpid:\t{pid}\n");
+        if subject.shared.kernel.process_by_kid(process.kid()).is_none() {
+            out.extend_from_slice(b"Pid:\t-1\nNSpid:\t-1\n");
+            return Ok(());
+        }
+        put!(out, "Pid:\t{}\nNSpid:", process.pid_in(&subject.shared.ns));
+        let numbers = process.id.numbers_from(&subject.shared.ns);
+        // One that is not visible has no numbers here.
+        let numbers = if process.pid_in(&subject.shared.ns) == 0 { vec![0] } else { numbers };
+        numbers.iter().for_each(|nr| put!(out, "\t{nr}"));
+        out.push(b'\n');
     }
     Ok(())
 }
@@ -97,11 +104,12 @@ fn locks(subject: &Subject, file: &chitin_vfs::File, out: &mut Vec<u8>) {
     let Ok(attr) = file.inode().attr() else { return };
     let mut count = 0;
     for lock in chitin_vfs::locks::all_locks() {
-        let ours = lock.pid == subject.process.pid || lock.pid == -1;
+        let ours = lock.pid == subject.process.kid() || lock.pid == -1;
         if ours && lock.dev == attr.dev && lock.ino == attr.ino {
             count += 1;
             out.extend_from_slice(b"lock:\t");
-            crate::system::lock_line(count, &lock, out);
+            let nr = subject.nr(lock.pid);
+            crate::system::lock_line(count, &lock, nr, out);
         }
     }
 }

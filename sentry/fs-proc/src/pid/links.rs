@@ -29,7 +29,7 @@ fn path(subject: &Subject, which: PidLink) -> Result<Path, Errno> {
 
 /// The text of a path as the caller sees it.
 pub(super) fn path_text(subject: &Subject, caller: &Caller, path: &Path) -> Vec<u8> {
-    let viewer = subject.shared.kernel.find_task(caller.tid).or_else(|| subject.task.clone());
+    let viewer = subject.shared.kernel.task_by_kid(caller.tid).or_else(|| subject.task.clone());
     match viewer {
         Some(viewer) => {
             let fs = viewer.fs();

@@ -66,7 +66,7 @@ pub(super) fn comm(subject: &Subject, _opener: &Caller, out: &mut Vec<u8>) -> Sh
 }
 
 pub(super) fn set_comm(subject: &Subject, opener: &Caller, data: &[u8]) -> Shown {
-    if opener.tgid != subject.process.pid {
+    if opener.tgid != subject.process.kid() {
         return Err(Errno::EINVAL);
     }
     let name = data.split(|&byte| byte == 0).next().unwrap_or_default();
@@ -213,7 +213,7 @@ pub(super) fn sessionid(subject: &Subject, _opener: &Caller, out: &mut Vec<u8>) 
 pub(super) fn set_loginuid(subject: &Subject, opener: &Caller, data: &[u8]) -> Shown {
     static LAST_SESSION: AtomicU32 = AtomicU32::new(0);
     let process = &subject.process;
-    if opener.tgid != process.pid {
+    if opener.tgid != process.kid() {
         return Err(Errno::EPERM);
     }
     let value = u32::try_from(number(trimmed(data)?)?).map_err(|_| Errno::EINVAL)?;
@@ -271,8 +271,9 @@ pub(super) fn set_setgroups(_subject: &Subject, _opener: &Caller, data: &[u8]) -
 
 /// children: of the whole process, shown with its leader.
 pub(super) fn children(subject: &Subject, _opener: &Caller, out: &mut Vec<u8>) -> Shown {
-    if subject.id == subject.process.pid {
-        let mut pids: Vec<i32> = subject.process.children().iter().map(|child| child.pid).collect();
+    if subject.id == subject.pid() {
+        let ns = &subject.shared.ns;
+        let mut pids: Vec<i32> = subject.process.children().iter().map(|child| child.pid_in(ns)).collect();
         pids.sort_unstable();
         pids.iter().for_each(|pid| put!(out, "{pid} "));
     }

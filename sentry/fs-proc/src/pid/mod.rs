@@ -30,8 +30,10 @@ pub(crate) struct Who {
     process: Weak<Process>,
     /// `Some`: an entry of a thread's directory.
     thread: Option<Weak<Task>>,
-    pub(crate) pid: i32,
-    pub(crate) tid: i32,
+    /// Kernel ids, and the number that the instance's namespace shows.
+    kid: i32,
+    tid: i32,
+    nr: i32,
     started: u64,
 }
 
@@ -43,27 +45,30 @@ pub(crate) struct Subject {
     pub(crate) task: Option<Arc<Task>>,
     /// About one thread (/proc/PID/task/TID).
     pub(crate) single: bool,
+    /// The number of the process or thread in the instance's namespace.
     pub(crate) id: i32,
 }
 
 impl Who {
-    pub(crate) fn process(process: &Arc<Process>) -> Who {
+    pub(crate) fn process(shared: &Shared, process: &Arc<Process>) -> Who {
         Who {
             process: Arc::downgrade(process),
             thread: None,
-            pid: process.pid,
-            tid: process.pid,
+            kid: process.kid(),
+            tid: process.kid(),
+            nr: process.pid_in(&shared.ns),
             started: process.started_ns,
         }
     }
 
     /// `task` is `None` for the leader of a process that has ended.
-    pub(crate) fn thread(process: &Arc<Process>, task: Option<&Arc<Task>>) -> Who {
+    pub(crate) fn thread(shared: &Shared, process: &Arc<Process>, task: Option<&Arc<Task>>) -> Who {
         Who {
             process: Arc::downgrade(process),
             thread: Some(task.map_or_else(Weak::new, Arc::downgrade)),
-            pid: process.pid,
-            tid: task.map_or(process.pid, |task| task.tid()),
+            kid: process.kid(),
+            tid: task.map_or(process.kid(), |task| task.kid()),
+            nr: task.map_or(process.pid_in(&shared.ns), |task| task.tid_in(&shared.ns)),
             started: task.map_or(process.started_ns, |task| task.started_ns),
         }
     }
@@ -75,7 +80,7 @@ impl Who {
     /// `None`: gone.
     pub(crate) fn subject(&self, shared: &Arc<Shared>) -> Option<Subject> {
         let process = self.process.upgrade()?;
-        let known = shared.kernel.find_process(self.pid)?;
+        let known = shared.kernel.process_by_kid(self.kid)?;
         if !Arc::ptr_eq(&process, &known) {
             return None;
         }
@@ -86,13 +91,13 @@ impl Who {
                 let living = process.threads();
                 let task =
                     thread.upgrade().filter(|task| living.iter().any(|known| Arc::ptr_eq(known, task)));
-                if task.is_none() && (self.tid != self.pid || living.iter().any(|task| task.is_leader())) {
+                if task.is_none() && (self.tid != self.kid || living.iter().any(|task| task.is_leader())) {
                     return None;
                 }
                 (task, true)
             }
         };
-        Some(Subject { shared: shared.clone(), process, task, single, id: self.tid })
+        Some(Subject { shared: shared.clone(), process, task, single, id: self.nr })
     }
 
     /// The inode number of entry `kind` with a further number `sub` (a descriptor).
@@ -100,7 +105,7 @@ impl Who {
         // Ids come round after 32768 others, which takes longer than a tick of 10 ms.
         let ticks = self.started.saturating_sub(shared.kernel.boot_ns) / 10_000_000;
         let single = u64::from(self.thread.is_some()) << 7;
-        let id = u64::from(self.tid.unsigned_abs()) & 0x7fff;
+        let id = u64::from(self.nr.unsigned_abs()) & 0x7fff;
         (ticks & 0x1f_ffff) << 43
             | id << 28
             | (single | u64::from(kind & 0x7f)) << 20
@@ -109,6 +114,13 @@ impl Who {
 }
 
 impl Subject {
+    /// What the instance's namespace shows of a kernel id; 0 if nothing.
+    pub(crate) fn nr(&self, kid: i32) -> i32 {
+        self.shared.kernel.nr_in(kid, &self.shared.ns)
+    }
+    pub(crate) fn pid(&self) -> i32 {
+        self.process.pid_in(&self.shared.ns)
+    }
     /// The living thread, or ESRCH.
     pub(crate) fn task(&self) -> Result<&Arc<Task>, Errno> {
         self.task.as_ref().ok_or(Errno::ESRCH)
@@ -133,16 +145,16 @@ impl Subject {
 
 /// The inode number of a process's directory.
 pub(crate) fn process_ino(shared: &Shared, process: &Arc<Process>) -> u64 {
-    Who::process(process).ino(shared, node::ROOT_KIND, 0)
+    Who::process(shared, process).ino(shared, node::ROOT_KIND, 0)
 }
 
 /// /proc/ID: of a process, or of a thread (which no listing shows, as on Linux).
 pub(crate) fn lookup(shared: &Arc<Shared>, id: i32) -> Result<Arc<dyn Inode>, Errno> {
-    let who = match shared.kernel.find_process(id) {
-        Some(process) => Who::process(&process),
+    let who = match shared.kernel.find_process(&shared.ns, id) {
+        Some(process) => Who::process(shared, &process),
         None => {
-            let task = shared.kernel.find_task(id).ok_or(Errno::ENOENT)?;
-            Who::thread(&task.process, Some(&task))
+            let task = shared.kernel.find_task(&shared.ns, id).ok_or(Errno::ENOENT)?;
+            Who::thread(shared, &task.process, Some(&task))
         }
     };
     Ok(PidInode::new(shared, who, PidNode::Root))

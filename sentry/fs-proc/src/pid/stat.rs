@@ -89,8 +89,9 @@ pub(super) fn stat(subject: &Subject, opener: &Caller, out: &mut Vec<u8>) -> Res
         flags |= PF_EXITING;
     }
     let tty = process.tty();
-    let (dev, foreground) = tty.map_or((0, -1), |tty| (tty.dev(), tty.foreground()));
-    let (ppid, pgid, sid) = (process.ppid(), process.pgid(), process.sid());
+    let (dev, foreground) = tty.map_or((0, -1), |tty| (tty.dev(), subject.nr(tty.foreground())));
+    let ns = &subject.shared.ns;
+    let (ppid, pgid, sid) = (process.ppid_in(ns), process.pgrp().nr_in(ns), process.session().nr_in(ns));
     put!(out, "{ppid} {pgid} {sid} {dev} {foreground} {flags} ");
     // Faults: the host counts them for its own accounting only.
     put!(out, "0 0 0 0 ");

@@ -21,8 +21,8 @@ pub(super) fn status(subject: &Subject, _opener: &Caller, out: &mut Vec<u8>) -> 
         put!(out, "Umask:\t{:04o}\n", task.fs().umask());
     }
     let (letter, text) = state(subject);
-    let (pid, tid) = (process.pid, subject.id);
-    put!(out, "State:\t{letter} ({text})\nTgid:\t{pid}\nNgid:\t0\nPid:\t{tid}\nPPid:\t{}\n", process.ppid());
+    let (pid, tid, ppid) = (subject.pid(), subject.id, process.ppid_in(&subject.shared.ns));
+    put!(out, "State:\t{letter} ({text})\nTgid:\t{pid}\nNgid:\t0\nPid:\t{tid}\nPPid:\t{ppid}\n");
     put!(out, "TracerPid:\t0\n");
     let creds = subject.creds();
     put!(out, "Uid:\t{}\t{}\t{}\t{}\n", creds.uid, creds.euid, creds.suid, creds.fsuid);
@@ -34,7 +34,21 @@ pub(super) fn status(subject: &Subject, _opener: &Caller, out: &mut Vec<u8>) -> 
     if creds.groups.is_empty() {
         out.push(b' ');
     }
-    put!(out, "\nNStgid:\t{pid}\nNSpid:\t{tid}\nNSpgid:\t{}\nNSsid:\t{}\n", process.pgid(), process.sid());
+    out.push(b'\n');
+    let thread = task.filter(|_| subject.single).map_or_else(|| process.id.clone(), |task| task.id());
+    let lines = [
+        ("NStgid", process.id.clone()),
+        ("NSpid", thread),
+        ("NSpgid", process.pgrp()),
+        ("NSsid", process.session()),
+    ];
+    // On each level from the instance's down to that of the process itself.
+    let levels = process.pid_ns().and_above(&subject.shared.ns);
+    for (name, id) in lines {
+        put!(out, "{name}:");
+        levels.iter().for_each(|ns| put!(out, "\t{}", id.nr_in(ns)));
+        out.push(b'\n');
+    }
     put!(out, "Kthread:\t0\n");
     if let Some(mm) = memory(subject) {
         sizes(&mm, out);

@@ -8,7 +8,7 @@ pub(crate) use tables::lock_line;
 
 use crate::format::put;
 use crate::sysctl;
-use crate::tree::{Entry, Node, dir, file, link, secret};
+use crate::tree::{Entry, Node, dir, file, link, own, secret};
 use chitin_abi::Errno;
 use chitin_kernel::kernel::{RELEASE, VERSION};
 use chitin_kernel::{Kernel, time};
@@ -38,8 +38,8 @@ pub(crate) static ROOT: &[Entry] = &[
     dir("irq", &[]),
     file("key-users", tables::key_users),
     file("keys", tables::empty),
-    file("loadavg", stats::loadavg),
-    file("locks", tables::locks),
+    own("loadavg", stats::loadavg),
+    own("locks", tables::locks),
     file("meminfo", stats::meminfo),
     file("misc", tables::misc),
     file("modules", tables::empty),
@@ -57,7 +57,7 @@ pub(crate) static ROOT: &[Entry] = &[
     dir("sys", sysctl::ROOT),
     dir(
         "sysvipc",
-        &[file("msg", tables::ipc_msg), file("sem", tables::ipc_sem), file("shm", tables::ipc_shm)],
+        &[own("msg", tables::ipc_msg), own("sem", tables::ipc_sem), own("shm", tables::ipc_shm)],
     ),
     dir("tty", &[dir("ldisc", &[]), secret("drivers", tables::empty), file("ldiscs", tables::ldiscs)]),
     file("uptime", stats::uptime),

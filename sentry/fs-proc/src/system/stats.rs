@@ -2,9 +2,11 @@
 
 use super::{Shown, uptime_ns};
 use crate::format::put;
+use crate::fs::Shared;
 use chitin_abi::limits::PAGE_SIZE;
 use chitin_kernel::inspect::RunState;
 use chitin_kernel::{Kernel, time};
+use chitin_vfs::Caller;
 use parking_lot::Mutex;
 use std::sync::Arc;
 
@@ -56,7 +58,7 @@ pub(super) fn stat(kernel: &Arc<Kernel>, out: &mut Vec<u8>) -> Shown {
     }
     let booted = time::realtime().saturating_sub(uptime_ns(kernel)) / 1_000_000_000;
     let (running, _) = threads(kernel);
-    put!(out, "intr 0\nctxt 0\nbtime {booted}\nprocesses {}\n", kernel.last_pid());
+    put!(out, "intr 0\nctxt 0\nbtime {booted}\nprocesses {}\n", kernel.forks());
     put!(out, "procs_running {}\nprocs_blocked 0\nsoftirq 0 0 0 0 0 0 0 0 0 0 0\n", running.max(1));
     Ok(())
 }
@@ -106,10 +108,11 @@ fn load(kernel: &Kernel) -> [f64; 3] {
     state.averages
 }
 
-pub(super) fn loadavg(kernel: &Arc<Kernel>, out: &mut Vec<u8>) -> Shown {
+pub(super) fn loadavg(shared: &Shared, _opener: &Caller, out: &mut Vec<u8>) -> Shown {
+    let kernel = &shared.kernel;
     let [one, five, fifteen] = load(kernel);
     let (running, total) = threads(kernel);
-    put!(out, "{one:.2} {five:.2} {fifteen:.2} {running}/{total} {}\n", kernel.last_pid());
+    put!(out, "{one:.2} {five:.2} {fifteen:.2} {running}/{total} {}\n", shared.ns.last());
     Ok(())
 }
 

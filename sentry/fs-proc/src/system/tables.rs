@@ -2,8 +2,12 @@
 
 use super::{Shown, cpu_mask};
 use crate::format::put;
+use crate::fs::Shared;
+use chitin_abi::Errno;
 use chitin_abi::stat::{major, minor};
 use chitin_kernel::Kernel;
+use chitin_kernel::ipc::Ipc;
+use chitin_vfs::Caller;
 use chitin_vfs::locks::{self, LockClass, LockInfo, LockKind, OFFSET_MAX};
 use std::sync::Arc;
 
@@ -11,15 +15,17 @@ pub(super) fn empty(_kernel: &Arc<Kernel>, _out: &mut Vec<u8>) -> Shown {
     Ok(())
 }
 
-/// A line of /proc/locks (lock_get_status()).
-pub(crate) fn lock_line(number: u64, lock: &LockInfo, out: &mut Vec<u8>) {
+/// A line of /proc/locks (lock_get_status()); `pid` as the instance's namespace shows it.
+pub(crate) fn lock_line(number: u64, lock: &LockInfo, pid: i32, out: &mut Vec<u8>) {
     let class = match lock.class {
         LockClass::Posix => "POSIX  ADVISORY ",
         LockClass::Ofd => "OFDLCK ADVISORY ",
         LockClass::Flock => "FLOCK  ADVISORY ",
     };
     let kind = if lock.kind == LockKind::Read { "READ" } else { "WRITE" };
-    put!(out, "{number}: {class} {kind} {} ", lock.pid);
+    // Locks of open files have no process.
+    let pid = if lock.pid == -1 { -1 } else { pid };
+    put!(out, "{number}: {class} {kind} {pid} ");
     put!(out, "{:02x}:{:02x}:{} {} ", major(lock.dev), minor(lock.dev), lock.ino, lock.range.start);
     match lock.range.end {
         OFFSET_MAX => out.extend_from_slice(b"EOF\n"),
@@ -27,9 +33,14 @@ pub(crate) fn lock_line(number: u64, lock: &LockInfo, out: &mut Vec<u8>) {
     }
 }
 
-pub(super) fn locks(_kernel: &Arc<Kernel>, out: &mut Vec<u8>) -> Shown {
-    for (number, lock) in (1..).zip(locks::all_locks()) {
-        lock_line(number, &lock, out);
+/// Locks of processes that the namespace does not show are left out.
+pub(super) fn locks(shared: &Shared, _opener: &Caller, out: &mut Vec<u8>) -> Shown {
+    let shown = |lock: LockInfo| match shared.kernel.nr_in(lock.pid, &shared.ns) {
+        0 if lock.pid != -1 => None,
+        nr => Some((lock, nr)),
+    };
+    for (number, (lock, nr)) in (1..).zip(locks::all_locks().into_iter().filter_map(shown)) {
+        lock_line(number, &lock, nr, out);
     }
     Ok(())
 }
@@ -146,15 +157,22 @@ fn cpu_numbers(kernel: &Kernel) -> std::ops::Range<usize> {
     0..kernel.container.cpus() as usize
 }
 
-pub(super) fn ipc_msg(kernel: &Arc<Kernel>, out: &mut Vec<u8>) -> Shown {
-    out.extend_from_slice(kernel.ipc.proc_msg().as_bytes());
+/// The IPC namespace of whoever opened the file, and pids as the instance shows them.
+fn ipc(shared: &Shared, opener: &Caller) -> Result<Arc<Ipc>, Errno> {
+    shared.kernel.task_by_kid(opener.tid).map(|task| task.ipc()).ok_or(Errno::ESRCH)
+}
+
+pub(super) fn ipc_msg(shared: &Shared, opener: &Caller, out: &mut Vec<u8>) -> Shown {
+    let nr = |kid| shared.kernel.nr_in(kid, &shared.ns);
+    out.extend_from_slice(ipc(shared, opener)?.proc_msg(&nr).as_bytes());
     Ok(())
 }
-pub(super) fn ipc_sem(kernel: &Arc<Kernel>, out: &mut Vec<u8>) -> Shown {
-    out.extend_from_slice(kernel.ipc.proc_sem().as_bytes());
+pub(super) fn ipc_sem(shared: &Shared, opener: &Caller, out: &mut Vec<u8>) -> Shown {
+    out.extend_from_slice(ipc(shared, opener)?.proc_sem().as_bytes());
     Ok(())
 }
-pub(super) fn ipc_shm(kernel: &Arc<Kernel>, out: &mut Vec<u8>) -> Shown {
-    out.extend_from_slice(kernel.ipc.proc_shm().as_bytes());
+pub(super) fn ipc_shm(shared: &Shared, opener: &Caller, out: &mut Vec<u8>) -> Shown {
+    let nr = |kid| shared.kernel.nr_in(kid, &shared.ns);
+    out.extend_from_slice(ipc(shared, opener)?.proc_shm(&nr).as_bytes());
     Ok(())
 }

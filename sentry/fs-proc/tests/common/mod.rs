@@ -214,7 +214,8 @@ impl Guest {
     pub fn new() -> Guest {
         let uts = Uts { hostname: b"box".to_vec(), domainname: b"(none)".to_vec() };
         let machine = Machine { cpus: 2, memory_bytes: 1 << 30 };
-        let kernel = Kernel::new(Arc::new(FakePlatform), Reactor::start().unwrap(), machine, uts);
+        let kernel = Kernel::new(Arc::new(FakePlatform), Reactor::start().unwrap(), machine);
+        let namespaces = kernel.new_namespaces(uts);
         let root = TmpFs::new(Storage::Memory, b"mode=755", 1 << 30).unwrap();
         let ns = MountNs::new(Mount::new(root, b"root fs", 0));
         let fs = FsState::new(ns.clone(), 0o22);
@@ -227,9 +228,10 @@ impl Guest {
         file.write(&mut SliceSource::new(&program())).unwrap();
         drop(file);
         let point = ctx.make(&ctx.cwd, b"/proc", chitin_vfs::NewKind::Directory, 0o555).unwrap();
-        let proc = ProcFs::new(&kernel);
+        let proc = ProcFs::new(&kernel, &namespaces.pid_for_children);
         ns.attach(Mount::new(proc.clone(), b"proc", 2 | 4 | 8), point).unwrap();
         let request = InitRequest {
+            namespaces,
             container: kernel.container.clone(),
             fs,
             files: FdTable::new(),

@@ -78,7 +78,7 @@ fn orphan(task: &Task, mm: &Arc<Mm>, addr: u64, pi: bool, pending: bool) -> Resu
 /// Locks with an owner that others wait for pass on, robust or not (exit_pi_state_list()). Those in shared memory are
 /// left to the robust list, since the dying thread's address of them is not known.
 fn orphan_owned(task: &Task, mm: &Arc<Mm>) {
-    for key in task.kernel.futexes.owned_by(task.tid()) {
+    for key in task.kernel.futexes.owned_by(task.kid()) {
         if let Key::Private { mm: id, addr } = key
             && id == Arc::as_ptr(mm).addr()
         {

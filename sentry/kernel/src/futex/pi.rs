@@ -4,7 +4,7 @@
 
 use super::call::update;
 use super::key::Key;
-use super::table::Wakes;
+use super::table::{PiWaiter, Wakes};
 use crate::Task;
 use crate::result::{Outcome, Restart, SysError};
 use crate::time::{Deadline, with_timeout};
@@ -16,6 +16,7 @@ use std::sync::Arc;
 /// What an attempt to take a lock found.
 enum Attempt {
     Taken,
+    /// The owner's kernel id.
     HeldBy(i32),
 }
 
@@ -32,22 +33,18 @@ fn attempt(task: &Task, mm: &Mm, addr: u64, waited_for: bool) -> Result<Attempt,
         if owner == own {
             return Err(Errno::EDEADLK);
         }
+        let mut holder = None;
         let new = if owner == 0 {
             // OWNER_DIED stays, for the new owner to clean up.
             own | (old & FUTEX_OWNER_DIED) | if waited_for { FUTEX_WAITERS } else { 0 }
         } else {
             let tid = i32::try_from(owner).map_err(|_| Errno::ESRCH)?;
-            if task.kernel.find_task(tid).is_none() {
-                return Err(Errno::ESRCH);
-            }
+            holder = Some(task.find_task(tid).ok_or(Errno::ESRCH)?.kid());
             old | FUTEX_WAITERS
         };
         let seen = mm.space().compare_exchange_u32(addr, old, new).map_err(|_| Errno::EFAULT)?;
         if seen == old {
-            return match i32::try_from(owner) {
-                Ok(tid) if tid != 0 => Ok(Attempt::HeldBy(tid)),
-                _ => Ok(Attempt::Taken),
-            };
+            return Ok(holder.map_or(Attempt::Taken, Attempt::HeldBy));
         }
         old = seen;
     }
@@ -74,7 +71,10 @@ pub(super) fn lock(
             }
             match attempt(&task, &mm, addr, bucket.has(&key, true))? {
                 Attempt::Taken => return Ok(0),
-                Attempt::HeldBy(owner) => table.enqueue_pi(&mut bucket, &mm, key, task.tid(), owner),
+                Attempt::HeldBy(owner) => {
+                    let by = PiWaiter { nr: task.tid(), kid: task.kid() };
+                    table.enqueue_pi(&mut bucket, &mm, key, by, owner)
+                }
             }
         };
         let timers = kernel.reactor.timers();

@@ -19,11 +19,20 @@ pub(super) struct Bucket {
     queues: HashMap<Key, VecDeque<Arc<Waiter>>>,
 }
 
+/// A thread that waits for a lock with an owner.
+#[derive(Clone, Copy)]
+pub(super) struct PiWaiter {
+    /// What the word will hold: its number in its own namespace.
+    pub(super) nr: i32,
+    /// Its kernel id.
+    pub(super) kid: i32,
+}
+
 /// Somebody who waits.
 pub(super) struct Waiter {
     pub(super) bitset: u32,
     /// For locks with an owner: the waiting thread.
-    pub(super) pi_tid: Option<i32>,
+    pub(super) pi: Option<PiWaiter>,
     /// Counted in `FutexTable::shared`.
     shared: AtomicBool,
     /// Keeps the address that keys are made of from being used again.
@@ -34,7 +43,7 @@ pub(super) struct Waiter {
 struct Slot {
     key: Key,
     woken: bool,
-    /// For locks with an owner: who holds the lock that this waits for.
+    /// For locks with an owner: who holds the lock that this waits for, by kernel id.
     pi_owner: i32,
     waker: Option<Waker>,
 }
@@ -89,7 +98,7 @@ impl Bucket {
         while woken < count
             && let Some(waiter) = queue.get(at)
         {
-            if waiter.bitset & bitset == 0 || waiter.pi_tid.is_some() {
+            if waiter.bitset & bitset == 0 || waiter.pi.is_some() {
                 at += 1;
                 continue;
             }
@@ -114,25 +123,25 @@ impl Bucket {
 
     /// Whether somebody waits on the word for something else than a lock with an owner, or the other way round.
     pub(super) fn has(&self, key: &Key, pi: bool) -> bool {
-        self.queues.get(key).is_some_and(|queue| queue.iter().any(|waiter| waiter.pi_tid.is_some() == pi))
+        self.queues.get(key).is_some_and(|queue| queue.iter().any(|waiter| waiter.pi.is_some() == pi))
     }
 
     /// The thread that gets a lock with an owner next.
     pub(super) fn next_pi(&self, key: &Key) -> Option<i32> {
-        self.queues.get(key)?.iter().find_map(|waiter| waiter.pi_tid)
+        self.queues.get(key)?.iter().find_map(|waiter| waiter.pi).map(|pi| pi.nr)
     }
 
     /// Gives the lock to that thread and wakes it; the others wait for the new owner. Whether there are others.
     pub(super) fn hand_over(&mut self, key: &Key, wakes: &mut Wakes) -> bool {
         let Some(queue) = self.queues.get_mut(key) else { return false };
-        let Some(at) = queue.iter().position(|waiter| waiter.pi_tid.is_some()) else { return false };
+        let Some(at) = queue.iter().position(|waiter| waiter.pi.is_some()) else { return false };
         let owner = queue.remove(at);
         if let Some(waiter) = &owner {
             Self::release(waiter, wakes);
         }
-        let owner = owner.and_then(|waiter| waiter.pi_tid).unwrap_or(0);
+        let owner = owner.and_then(|waiter| waiter.pi).map_or(0, |pi| pi.kid);
         let mut others = false;
-        for waiter in queue.iter().filter(|waiter| waiter.pi_tid.is_some()) {
+        for waiter in queue.iter().filter(|waiter| waiter.pi.is_some()) {
             waiter.slot.lock().pi_owner = owner;
             others = true;
         }
@@ -230,7 +239,7 @@ impl FutexTable {
     }
 
     /// A waiter that is in no queue yet.
-    fn new_waiter(&self, mm: &Arc<Mm>, key: Key, bitset: u32, pi: Option<(i32, i32)>) -> Queued<'_> {
+    fn new_waiter(&self, mm: &Arc<Mm>, key: Key, bitset: u32, pi: Option<(PiWaiter, i32)>) -> Queued<'_> {
         let shared = key.is_shared();
         if shared {
             self.shared.fetch_add(1, Ordering::SeqCst);
@@ -239,9 +248,9 @@ impl FutexTable {
             self.pi.fetch_add(1, Ordering::SeqCst);
         }
         let slot = Slot { key, woken: false, pi_owner: pi.map_or(0, |(_, owner)| owner), waker: None };
-        let pi_tid = pi.map(|(tid, _)| tid);
+        let pi = pi.map(|(waiter, _)| waiter);
         let shared = AtomicBool::new(shared);
-        let waiter = Arc::new(Waiter { bitset, pi_tid, shared, _mm: mm.clone(), slot: Mutex::new(slot) });
+        let waiter = Arc::new(Waiter { bitset, pi, shared, _mm: mm.clone(), slot: Mutex::new(slot) });
         Queued { table: self, waiter }
     }
 
@@ -251,10 +260,10 @@ impl FutexTable {
         bucket: &mut Bucket,
         mm: &Arc<Mm>,
         key: Key,
-        tid: i32,
+        by: PiWaiter,
         owner: i32,
     ) -> Queued<'_> {
-        let queued = self.new_waiter(mm, key, u32::MAX, Some((tid, owner)));
+        let queued = self.new_waiter(mm, key, u32::MAX, Some((by, owner)));
         bucket.push(key, queued.waiter.clone());
         queued
     }
@@ -279,7 +288,7 @@ impl FutexTable {
         while moved.len() < move_
             && let Some(waiter) = queue.get(at)
         {
-            if waiter.pi_tid.is_some() {
+            if waiter.pi.is_some() {
                 at += 1;
             } else if let Some(waiter) = queue.remove(at) {
                 moved.push(waiter);
@@ -306,7 +315,7 @@ impl FutexTable {
         for bucket in self.buckets.iter() {
             for (key, queue) in &bucket.lock().queues {
                 let waits =
-                    |waiter: &Arc<Waiter>| waiter.pi_tid.is_some() && waiter.slot.lock().pi_owner == owner;
+                    |waiter: &Arc<Waiter>| waiter.pi.is_some() && waiter.slot.lock().pi_owner == owner;
                 if queue.iter().any(waits) {
                     keys.push(*key);
                 }
@@ -380,7 +389,7 @@ impl Drop for Queued<'_> {
         if self.waiter.shared.load(Ordering::SeqCst) {
             self.table.shared.fetch_sub(1, Ordering::SeqCst);
         }
-        if self.waiter.pi_tid.is_some() {
+        if self.waiter.pi.is_some() {
             self.table.pi.fetch_sub(1, Ordering::SeqCst);
         }
     }

@@ -271,7 +271,7 @@ impl Table {
     }
 
     /// /proc/sysvipc/msg.
-    pub(super) fn text(&self) -> String {
+    pub(super) fn text(&self, nr: &dyn Fn(i32) -> i32) -> String {
         let mut text = String::from(
             "       key      msqid perms      cbytes       qnum lspid lrpid   uid   gid  cuid  cgid      \
              stime      rtime      ctime\n",
@@ -289,8 +289,8 @@ impl Table {
                 perm.mode,
                 ds.msg_cbytes,
                 ds.msg_qnum,
-                ds.msg_lspid,
-                ds.msg_lrpid,
+                nr(ds.msg_lspid),
+                nr(ds.msg_lrpid),
                 perm.uid,
                 perm.gid,
                 perm.cuid,
@@ -306,11 +306,12 @@ impl Table {
 
 /// msgsnd(2). The caller has checked the type and the length.
 pub async fn send(task: &Arc<Task>, id: i32, kind: i64, text: Vec<u8>, flags: u32) -> Result<(), SysError> {
-    let table = &task.kernel.ipc.msg;
+    let ipc = task.ipc();
+    let table = &ipc.msg;
     let queue = table.find(id)?;
     let charge = Charge::new(&table.total, text.len().saturating_add(HEAD)).ok_or(Errno::ENOMEM)?;
     let mut slot = Some(Message { kind, text, charge: Some(charge) });
-    let mut attempt = || match queue.state.lock().send(&mut slot, &task.creds(), task.pid()) {
+    let mut attempt = || match queue.state.lock().send(&mut slot, &task.creds(), task.process.kid()) {
         Err(Errno::EAGAIN) if flags & IPC_NOWAIT == 0 => None,
         result => Some(result),
     };
@@ -328,8 +329,8 @@ pub async fn send(task: &Arc<Task>, id: i32, kind: i64, text: Vec<u8>, flags: u3
 
 /// msgrcv(2).
 pub async fn receive(task: &Arc<Task>, id: i32, wanted: Wanted) -> Result<Message, SysError> {
-    let queue = task.kernel.ipc.msg.find(id)?;
-    let attempt = || match queue.state.lock().receive(&wanted, &task.creds(), task.pid()) {
+    let queue = task.ipc().msg.find(id)?;
+    let attempt = || match queue.state.lock().receive(&wanted, &task.creds(), task.process.kid()) {
         Err(Errno::ENOMSG) if wanted.flags & IPC_NOWAIT == 0 => None,
         result => Some(result),
     };

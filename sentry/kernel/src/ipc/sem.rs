@@ -470,10 +470,11 @@ impl Drop for Place<'_> {
 
 /// semop(2) and semtimedop(2); `timeout` in nanoseconds.
 pub async fn operate(task: &Arc<Task>, id: i32, ops: Arc<[Sembuf]>, timeout: Option<u64>) -> SysResult {
-    let table = &task.kernel.ipc.sem;
+    let ipc = task.ipc();
+    let table = &ipc.sem;
     let deadline = timeout.map(Deadline::after);
     let set = table.find(id)?;
-    let Some((ticket, answer)) = table.begin(&set, &task.creds(), task.pid(), &ops)? else { return Ok(0) };
+    let Some((ticket, answer)) = table.begin(&set, &task.creds(), task.process.kid(), &ops)? else { return Ok(0) };
     let place = Place { set: &set, ticket };
     let told = answer.queue.wait_until(|| *answer.result.lock());
     let waited = task.interruptible(with_timeout(task.kernel.reactor.timers(), told, deadline)).await;

@@ -325,7 +325,7 @@ impl Table {
     }
 
     /// /proc/sysvipc/shm.
-    pub(super) fn text(&self) -> String {
+    pub(super) fn text(&self, nr: &dyn Fn(i32) -> i32) -> String {
         self.sweep();
         let mut text = String::from(
             "       key      shmid perms                  size  cpid  lpid nattch   uid   gid  cuid  cgid      \
@@ -343,8 +343,8 @@ impl Table {
                 segment.id,
                 perm.mode,
                 ds.shm_segsz,
-                ds.shm_cpid,
-                ds.shm_lpid,
+                nr(ds.shm_cpid),
+                nr(ds.shm_lpid),
                 ds.shm_nattch,
                 perm.uid,
                 perm.gid,
@@ -404,7 +404,8 @@ fn place(mm: &Mm, addr: u64, len: u64, flags: u32) -> Result<(u64, u32), Errno> 
 
 /// shmat(2): where it was attached.
 pub async fn attach(task: &Arc<Task>, id: i32, addr: u64, flags: u32) -> Result<u64, Errno> {
-    let table = &task.kernel.ipc.shm;
+    let ipc = task.ipc();
+    let table = &ipc.shm;
     let segment = table.find(id)?;
     let mm = task.mm();
     let len = page_up(segment.size).ok_or(Errno::EINVAL)?;
@@ -437,7 +438,7 @@ pub async fn attach(task: &Arc<Task>, id: i32, addr: u64, flags: u32) -> Result<
     if result.is_ok() {
         let mut state = segment.state.lock();
         state.atime = now();
-        state.last_pid = task.pid();
+        state.last_pid = task.process.kid();
     }
     drop(attaching);
     table.settle(&segment);
@@ -468,7 +469,8 @@ pub async fn detach(task: &Arc<Task>, addr: u64) -> Result<(), Errno> {
     if addr % SHMLBA != 0 {
         return Err(Errno::EINVAL);
     }
-    let table = &task.kernel.ipc.shm;
+    let ipc = task.ipc();
+    let table = &ipc.shm;
     let mm = task.mm();
     let vmas = mm.space().mappings(false).map_err(|_| Errno::EINVAL)?;
     let all = table.ids.lock().all();
@@ -481,7 +483,7 @@ pub async fn detach(task: &Arc<Task>, addr: u64) -> Result<(), Errno> {
         {
             let mut state = segment.state.lock();
             state.dtime = now();
-            state.last_pid = task.pid();
+            state.last_pid = task.process.kid();
         }
         table.settle(segment);
     }

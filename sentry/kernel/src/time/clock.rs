@@ -76,14 +76,14 @@ fn cpu_clock(task: &Arc<Task>, id: i32) -> Result<CpuClock, Errno> {
     };
     let pid = !(id >> 3);
     if id & CPUCLOCK_PERTHREAD_MASK != 0 {
-        let target = if pid == 0 { Some(task.clone()) } else { task.kernel.find_task(pid) };
+        let target = if pid == 0 { Some(task.clone()) } else { task.find_task(pid) };
         let target = target.filter(|target| Arc::ptr_eq(&target.process, &task.process));
         return target.map(|target| CpuClock::Thread(Arc::downgrade(&target), kind)).ok_or(Errno::EINVAL);
     }
     if pid == 0 || pid == task.tid() {
         return Ok(CpuClock::Process(Arc::downgrade(&task.process), kind));
     }
-    let target = task.kernel.find_process(pid).ok_or(Errno::EINVAL)?;
+    let target = task.find_process(pid).ok_or(Errno::EINVAL)?;
     Ok(CpuClock::Process(Arc::downgrade(&target), kind))
 }
 

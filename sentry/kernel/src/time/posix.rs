@@ -71,7 +71,7 @@ fn notify_of(task: &Arc<Task>, event: &SigEvent) -> Result<(Notify, u32), Errno>
         SIGEV_NONE => Ok((Notify::Nobody, 0)),
         SIGEV_SIGNAL | SIGEV_THREAD => Ok((process(), number()?)),
         kind if kind & !SIGEV_THREAD == SIGEV_THREAD_ID => {
-            let thread = task.kernel.find_task(event.sigev_notify_thread_id);
+            let thread = task.find_task(event.sigev_notify_thread_id);
             let thread = thread.filter(|thread| Arc::ptr_eq(&thread.process, &task.process));
             let thread = thread.ok_or(Errno::EINVAL)?;
             Ok((Notify::Thread(Arc::downgrade(&thread)), number()?))

@@ -60,7 +60,7 @@ impl Call<'_> {
             TIOCNOTTY => job::give_up(self.task, self.tty)?,
             TIOCGPGRP => {
                 self.require_controlling()?;
-                self.put(&self.tty.foreground())?;
+                self.put(&self.task.nr_of(self.tty.foreground()))?;
             }
             TIOCSPGRP => {
                 let pgrp = self.get::<i32>()?;
@@ -70,7 +70,7 @@ impl Call<'_> {
                 self.require_controlling()?;
                 match self.tty.session() {
                     0 => return Err(Errno::ENOTTY.into()),
-                    sid => self.put(&sid)?,
+                    sid => self.put(&self.task.nr_of(sid))?,
                 }
             }
             TIOCINQ => {

@@ -18,7 +18,7 @@ pub fn adopt(tty: &Arc<Tty>, process: &Arc<Process>) {
     let (sid, pgid) = {
         let mut links = process.links.lock();
         links.tty = Some(tty.clone());
-        (links.sid, links.pgid)
+        (links.session.kid(), links.pgrp.kid())
     };
     let mut state = tty.state.lock();
     state.session = sid;
@@ -49,7 +49,7 @@ fn disassociate(kernel: &Arc<Kernel>, tty: &Arc<Tty>, sid: i32, on_exit: bool) {
 fn clear_session(tree: &crate::tree::Tree, tty: &Arc<Tty>, sid: i32) {
     for process in tree.processes() {
         let mut links = process.links.lock();
-        if links.sid == sid && links.tty.as_ref().is_some_and(|held| Arc::ptr_eq(held, tty)) {
+        if links.session.kid() == sid && links.tty.as_ref().is_some_and(|held| Arc::ptr_eq(held, tty)) {
             links.tty = None;
         }
     }
@@ -80,7 +80,7 @@ impl Tty {
                 clear_session(&tree, self, session);
                 self.forget_session();
             }
-            if let Some(leader) = kernel.find_process(session).filter(|leader| leader.sid() == session) {
+            if let Some(leader) = kernel.process_by_kid(session).filter(|leader| leader.sid() == session) {
                 send_to_process(&leader, SigInfo::kernel(SIGHUP));
                 send_to_process(&leader, SigInfo::kernel(SIGCONT));
             }
@@ -106,7 +106,7 @@ pub(super) fn check_change(task: &Arc<Task>, tty: &Arc<Tty>, signal: u32) -> Res
         return if signal == SIGTTIN { Err(Errno::EIO.into()) } else { Ok(()) };
     }
     // Init is not stopped by it either, so that it would try again and again.
-    if task.kernel.is_orphaned_group(process) || (process.pid == 1 && action == SIG_DFL) {
+    if task.kernel.is_orphaned_group(process) || (process.is_unkillable() && action == SIG_DFL) {
         return Err(Errno::EIO.into());
     }
     send_to_group(&task.kernel, own, SigInfo::kernel(signal));
@@ -134,7 +134,7 @@ pub fn opened(task: &Arc<Task>, file: &Arc<File>, flags: u32) {
     let _tree = task.kernel.tree.lock();
     let free = {
         let links = process.links.lock();
-        links.sid == process.pid && links.tty.is_none()
+        links.session.kid() == process.kid() && links.tty.is_none()
     };
     if free && end.tty().session() == 0 {
         adopt(end.tty(), process);
@@ -147,7 +147,7 @@ pub(super) fn set_controlling(task: &Arc<Task>, file: &File, tty: &Arc<Tty>, arg
     let tree = task.kernel.tree.lock();
     let (leader, sid, has) = {
         let links = process.links.lock();
-        (links.sid == process.pid, links.sid, links.tty.is_some())
+        (links.session.kid() == process.kid(), links.session.kid(), links.tty.is_some())
     };
     let session = tty.session();
     if leader && session == sid {
@@ -176,7 +176,7 @@ pub(super) fn give_up(task: &Arc<Task>, tty: &Arc<Tty>) -> Result<(), Errno> {
     if !process.tty().is_some_and(|held| Arc::ptr_eq(&held, tty)) {
         return Err(Errno::ENOTTY);
     }
-    if process.sid() == process.pid {
+    if process.sid() == process.kid() {
         disassociate(&task.kernel, tty, process.sid(), false);
     }
     process.links.lock().tty = None;
@@ -200,16 +200,17 @@ pub(super) fn set_foreground(task: &Arc<Task>, tty: &Arc<Tty>, pgrp: i32) -> Res
     if pgrp < 0 {
         return Err(Errno::EINVAL.into());
     }
+    let group = task.kid_of(pgrp).ok_or(Errno::ESRCH)?;
     let processes = tree.processes();
-    let mut members = processes.iter().filter(|process| process.pgid() == pgrp).peekable();
+    let mut members = processes.iter().filter(|process| process.pgid() == group).peekable();
     if members.peek().is_none() {
         // A process that leads no group has an id, but not one of this session.
-        let exists = processes.iter().any(|process| process.pid == pgrp || process.sid() == pgrp);
+        let exists = processes.iter().any(|process| process.kid() == group || process.sid() == group);
         return Err(if exists { Errno::EPERM } else { Errno::ESRCH }.into());
     }
     if !members.any(|member| member.sid() == sid) {
         return Err(Errno::EPERM.into());
     }
-    tty.state.lock().pgrp = pgrp;
+    tty.state.lock().pgrp = group;
     Ok(())
 }

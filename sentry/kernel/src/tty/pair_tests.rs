@@ -2,7 +2,7 @@
 
 use super::console::{ConsoleTty, open_file};
 use super::*;
-use crate::kernel::{Machine, Uts};
+use crate::kernel::Machine;
 use crate::reactor::Reactor;
 use crate::testing::FakePlatform;
 use chitin_abi::Errno;
@@ -13,9 +13,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 fn kernel() -> Arc<Kernel> {
-    let uts = Uts { hostname: b"h".to_vec(), domainname: b"d".to_vec() };
     let machine = Machine { cpus: 1, memory_bytes: 1 << 30 };
-    Kernel::new(Arc::new(FakePlatform::default()), Reactor::start().unwrap(), machine, uts)
+    Kernel::new(Arc::new(FakePlatform::default()), Reactor::start().unwrap(), machine)
 }
 
 fn read(ops: &Arc<dyn FileOps>, limit: usize) -> Result<Vec<u8>, Errno> {

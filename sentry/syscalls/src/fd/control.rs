@@ -33,11 +33,11 @@ pub(crate) fn fcntl(task: &Arc<Task>, args: Args) -> Outcome {
         F_SETFL => unit(set_flags(task, &file, low32(arg))),
         F_GETLK | F_OFD_GETLK => unit(get_lock(task, &file, cmd, arg)),
         F_SETLK | F_SETLKW | F_OFD_SETLK | F_OFD_SETLKW => set_lock(task, file, cmd, arg),
-        F_GETOWN => Outcome::value(i64::from(signed_owner(&file)).cast_unsigned()),
+        F_GETOWN => Outcome::value(i64::from(signed_owner(task, &file)).cast_unsigned()),
         F_SETOWN => unit(set_owner_by_sign(task, &file, low32(arg).cast_signed())),
         F_GETOWN_EX => {
             let owner = *file.owner.lock();
-            unit(task.mm().write(arg, &FOwnerEx { r#type: owner.kind, pid: owner.id }))
+            unit(task.mm().write(arg, &FOwnerEx { r#type: owner.kind, pid: task.nr_of(owner.id) }))
         }
         F_SETOWN_EX => unit(
             task.mm().read::<FOwnerEx>(arg).and_then(|owner| set_owner(task, &file, owner.r#type, owner.pid)),
@@ -97,9 +97,10 @@ fn add_seals(file: &File, seals: u32) -> Result<(), Errno> {
 }
 
 /// F_GETOWN: process groups are negative.
-pub(crate) fn signed_owner(file: &File) -> i32 {
+pub(crate) fn signed_owner(task: &Task, file: &File) -> i32 {
     let owner = *file.owner.lock();
-    if owner.kind == F_OWNER_PGRP { owner.id.wrapping_neg() } else { owner.id }
+    let id = task.nr_of(owner.id);
+    if owner.kind == F_OWNER_PGRP { id.wrapping_neg() } else { id }
 }
 
 /// F_SETOWN: process groups are negative.
@@ -112,19 +113,16 @@ pub(crate) fn set_owner_by_sign(task: &Task, file: &File, id: i32) -> Result<(),
 
 /// ESRCH for an id that nobody has; 0 means nobody.
 fn set_owner(task: &Task, file: &File, kind: i32, id: i32) -> Result<(), Errno> {
-    let kernel = &task.kernel;
     let found = match kind {
-        F_OWNER_TID => kernel.find_task(id).is_some(),
-        F_OWNER_PID => kernel.find_process(id).is_some(),
-        F_OWNER_PGRP => kernel.group_exists(id),
+        F_OWNER_TID => task.find_task(id).map(|thread| thread.kid()),
+        F_OWNER_PID => task.find_process(id).map(|process| process.kid()),
+        F_OWNER_PGRP => task.kid_of(id).filter(|&kid| task.kernel.group_exists(kid)),
         _ => return Err(Errno::EINVAL),
     };
-    if id != 0 && !found {
-        return Err(Errno::ESRCH);
-    }
+    let kid = if id == 0 { 0 } else { found.ok_or(Errno::ESRCH)? };
     let mut owner = file.owner.lock();
     owner.kind = kind;
-    owner.id = id;
+    owner.id = kid;
     Ok(())
 }
 
@@ -137,7 +135,10 @@ fn lock_owner(task: &Task, file: &File, cmd: u32) -> Owner {
 
 fn get_lock(task: &Task, file: &File, cmd: u32, addr: u64) -> Result<(), Errno> {
     let flock = task.mm().read::<Flock>(addr)?;
-    let found = locks::get(file, lock_owner(task, file, cmd), &flock)?;
+    let mut found = locks::get(file, lock_owner(task, file, cmd), &flock)?;
+    if found.l_type != F_UNLCK && found.l_pid > 0 {
+        found.l_pid = task.nr_of(found.l_pid);
+    }
     task.mm().write(addr, &found)
 }
 
@@ -146,7 +147,7 @@ fn set_lock(task: &Arc<Task>, file: Arc<File>, cmd: u32, addr: u64) -> Outcome {
         Ok(flock) => flock,
         Err(error) => return Outcome::error(error),
     };
-    let (owner, pid) = (lock_owner(task, &file, cmd), task.pid());
+    let (owner, pid) = (lock_owner(task, &file, cmd), task.process.kid());
     match locks::set(&file, owner, pid, &flock) {
         Err(Errno::EAGAIN) if matches!(cmd, F_SETLKW | F_OFD_SETLKW) => {}
         result => return unit(result),

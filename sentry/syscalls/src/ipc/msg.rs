@@ -13,7 +13,7 @@ use std::sync::Arc;
 const TYPE: u64 = 8;
 
 pub(crate) fn msgget(task: &Arc<Task>, args: Args) -> Outcome {
-    done(task.kernel.ipc.msg.get(&task.creds(), args.i32(0), args.u32(1)).map(sign_extend))
+    done(task.ipc().msg.get(&task.creds(), args.i32(0), args.u32(1)).map(sign_extend))
 }
 
 pub(crate) fn msgsnd(task: &Arc<Task>, args: Args) -> Outcome {
@@ -70,9 +70,15 @@ pub(crate) fn msgctl(task: &Arc<Task>, args: Args) -> Outcome {
     done(control(task, args.i32(0), args.u32(1), args.u64(2)).map(sign_extend))
 }
 
+/// With the pids that the caller sees.
+fn shown(task: &Task, stat: MsqidDs) -> MsqidDs {
+    MsqidDs { msg_lspid: task.nr_of(stat.msg_lspid), msg_lrpid: task.nr_of(stat.msg_lrpid), ..stat }
+}
+
 fn control(task: &Task, id: i32, cmd: u32, at: u64) -> Result<i32, Errno> {
     let id = not_negative(id)?;
-    let (mm, creds, table) = (task.mm(), task.creds(), &task.kernel.ipc.msg);
+    let ipc = task.ipc();
+    let (mm, creds, table) = (task.mm(), task.creds(), &ipc.msg);
     match cmd {
         IPC_INFO | MSG_INFO => {
             let (info, highest) = table.info(cmd == MSG_INFO);
@@ -80,12 +86,12 @@ fn control(task: &Task, id: i32, cmd: u32, at: u64) -> Result<i32, Errno> {
             Ok(highest)
         }
         IPC_STAT => {
-            mm.write(at, &table.stat(&creds, id)?)?;
+            mm.write(at, &shown(task, table.stat(&creds, id)?))?;
             Ok(0)
         }
         MSG_STAT | MSG_STAT_ANY => {
             let (stat, id) = table.stat_index((cmd == MSG_STAT).then_some(&*creds), id)?;
-            mm.write(at, &stat)?;
+            mm.write(at, &shown(task, stat))?;
             Ok(id)
         }
         IPC_SET => {

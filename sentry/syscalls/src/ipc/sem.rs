@@ -12,7 +12,8 @@ use chitin_kernel::{Outcome, Task};
 use std::sync::Arc;
 
 pub(crate) fn semget(task: &Arc<Task>, args: Args) -> Outcome {
-    let table = &task.kernel.ipc.sem;
+    let ipc = task.ipc();
+    let table = &ipc.sem;
     done(table.get(&task.creds(), args.i32(0), args.i32(1), args.u32(2)).map(sign_extend))
 }
 
@@ -57,7 +58,8 @@ pub(crate) fn semctl(task: &Arc<Task>, args: Args) -> Outcome {
 /// `arg` is union semun.
 fn control(task: &Task, id: i32, num: i32, cmd: u32, arg: u64) -> Result<i32, Errno> {
     let id = not_negative(id)?;
-    let (mm, creds, table) = (task.mm(), task.creds(), &task.kernel.ipc.sem);
+    let ipc = task.ipc();
+    let (mm, creds, table) = (task.mm(), task.creds(), &ipc.sem);
     match cmd {
         IPC_INFO | SEM_INFO => {
             let (info, highest) = table.info(cmd == SEM_INFO);
@@ -78,16 +80,17 @@ fn control(task: &Task, id: i32, num: i32, cmd: u32, arg: u64) -> Result<i32, Er
             table.set(&creds, id, &change(&wanted.sem_perm)).map(|()| 0)
         }
         IPC_RMID => table.remove(&creds, id).map(|()| 0),
-        GETVAL | GETPID | GETNCNT | GETZCNT => table.read(&creds, id, num, cmd),
+        GETPID => table.read(&creds, id, num, cmd).map(|kid| task.nr_of(kid)),
+        GETVAL | GETNCNT | GETZCNT => table.read(&creds, id, num, cmd),
         GETALL => {
             mm.write_array(arg, &table.values(&creds, id)?)?;
             Ok(0)
         }
         // The value is an int in the union.
-        SETVAL => table.set_value((&creds, task.pid()), id, num, low32(arg).cast_signed()).map(|()| 0),
+        SETVAL => table.set_value((&creds, task.process.kid()), id, num, low32(arg).cast_signed()).map(|()| 0),
         SETALL => {
             let values = mm.read_array::<u16>(arg, table.settable(&creds, id)?)?;
-            table.set_values((&creds, task.pid()), id, &values).map(|()| 0)
+            table.set_values((&creds, task.process.kid()), id, &values).map(|()| 0)
         }
         _ => Err(Errno::EINVAL),
     }

@@ -10,7 +10,8 @@ use chitin_kernel::{Outcome, Task};
 use std::sync::Arc;
 
 pub(crate) fn shmget(task: &Arc<Task>, args: Args) -> Outcome {
-    let table = &task.kernel.ipc.shm;
+    let ipc = task.ipc();
+    let table = &ipc.shm;
     done(table.get(&task.caller(), args.i32(0), args.u64(1), args.u32(2)).map(sign_extend))
 }
 
@@ -32,9 +33,15 @@ pub(crate) fn shmctl(task: &Arc<Task>, args: Args) -> Outcome {
     done(control(task, args.i32(0), args.u32(1), args.u64(2)).map(sign_extend))
 }
 
+/// With the pids that the caller sees.
+fn shown(task: &Task, stat: ShmidDs) -> ShmidDs {
+    ShmidDs { shm_cpid: task.nr_of(stat.shm_cpid), shm_lpid: task.nr_of(stat.shm_lpid), ..stat }
+}
+
 fn control(task: &Task, id: i32, cmd: u32, at: u64) -> Result<i32, Errno> {
     let id = not_negative(id)?;
-    let (mm, creds, table) = (task.mm(), task.creds(), &task.kernel.ipc.shm);
+    let ipc = task.ipc();
+    let (mm, creds, table) = (task.mm(), task.creds(), &ipc.shm);
     match cmd {
         IPC_INFO => {
             let (info, highest) = table.limits();
@@ -47,12 +54,12 @@ fn control(task: &Task, id: i32, cmd: u32, at: u64) -> Result<i32, Errno> {
             Ok(highest)
         }
         IPC_STAT => {
-            mm.write(at, &table.stat(&creds, id)?)?;
+            mm.write(at, &shown(task, table.stat(&creds, id)?))?;
             Ok(0)
         }
         SHM_STAT | SHM_STAT_ANY => {
             let (stat, id) = table.stat_index((cmd == SHM_STAT).then_some(&*creds), id)?;
-            mm.write(at, &stat)?;
+            mm.write(at, &shown(task, stat))?;
             Ok(id)
         }
         IPC_SET => {

@@ -170,9 +170,12 @@ fn hand_out(task: &Task, got: &mut Received, head: &MsgHdr, at: u64) -> Result<(
 fn write_control(task: &Task, got: &mut Received, head: &MsgHdr, flags: &mut u32) -> u64 {
     let room = if head.msg_control == 0 { 0 } else { head.msg_controllen };
     let room = usize::try_from(room).unwrap_or(usize::MAX);
-    let control = std::mem::take(&mut got.control);
+    let mut control = std::mem::take(&mut got.control);
     if control.is_empty() {
         return 0;
+    }
+    if let Some(creds) = &mut control.creds {
+        creds.pid = task.nr_of(creds.pid);
     }
     let cloexec = got.flags & MSG_CMSG_CLOEXEC != 0;
     let limit = task.process.nofile();

@@ -195,9 +195,9 @@ fn gather(task: &Arc<Task>, file: Arc<File>, at: u64, flags: u32) -> Result<Send
     if !raw.is_empty() {
         let files = task.files();
         let family = SocketFile::of(&sending.file)?.common().family;
-        let pid_exists = |pid| task.kernel.find_process(pid).is_some();
+        let process = |pid| task.find_process(pid).map(|process| process.kid());
         let mut file = |fd| files.get(fd);
-        sending.control = Control::parse(&raw, family, &sending.ctx.caller, &mut file, &pid_exists)?;
+        sending.control = Control::parse(&raw, family, &sending.ctx.caller, &mut file, &process)?;
     }
     Ok(sending)
 }

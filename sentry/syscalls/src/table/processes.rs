@@ -25,7 +25,7 @@ static PROCESSES: &[Entry] = table! {
     SYS_prctl process::prctl, [Int, Hex, Hex, Hex, Hex], Partial, "the common operations";
     SYS_seccomp seccomp::seccomp, [Int, Hex, Ptr], Partial, "RET_TRACE finds no tracer; nothing is written to an audit log";
     SYS_arch_prctl memory::arch_prctl, [Hex, Hex], Partial, "FS and GS only";
-    SYS_unshare process::unshare, [Hex], Partial, "files, fs and mount name space";
+    SYS_unshare namespaces::unshare, [Hex], Partial, "files, fs and mount name space";
     SYS_kill signals::kill, [Int, Sig], Full;
     SYS_tkill signals::tkill, [Int, Sig], Full;
     SYS_tgkill signals::tgkill, [Int, Int, Sig], Full;
