@@ -289,6 +289,16 @@ pub const fn _IOC_SIZE(request: u32) -> u32 {
     request >> _IOC_SIZESHIFT & _IOC_SIZEMASK
 }
 
+// Namespace files (linux/nsfs.h).
+pub const NS_GET_USERNS: u32 = 0xb701;
+pub const NS_GET_PARENT: u32 = 0xb702;
+pub const NS_GET_NSTYPE: u32 = 0xb703;
+pub const NS_GET_OWNER_UID: u32 = 0xb704;
+pub const NS_GET_PID_FROM_PIDNS: u32 = 0x8004_b706;
+pub const NS_GET_TGID_FROM_PIDNS: u32 = 0x8004_b707;
+pub const NS_GET_PID_IN_PIDNS: u32 = 0x8004_b708;
+pub const NS_GET_TGID_IN_PIDNS: u32 = 0x8004_b709;
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -13,9 +13,9 @@ use parking_lot::RwLock;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// The number of a new namespace, as its file shows it. Mount namespaces have numbers of their own.
+/// The number of a new namespace, as its file shows it. Mount namespaces count from 0xf000_0000.
 pub(crate) fn new_inum() -> u64 {
-    static NEXT: AtomicU64 = AtomicU64::new(0xf000_0100);
+    static NEXT: AtomicU64 = AtomicU64::new(0xf800_0000);
     NEXT.fetch_add(1, Ordering::Relaxed)
 }
 

@@ -145,6 +145,10 @@ impl PidNs {
     pub fn init(&self) -> Option<Arc<Process>> {
         self.state.lock().init.upgrade()
     }
+    /// Whether it never had a process.
+    pub fn is_empty(&self) -> bool {
+        self.state.lock().init_kid == 0
+    }
     /// How its init ended, once everything in it has.
     pub fn exit_status(&self) -> Option<ExitStatus> {
         self.state.lock().status

@@ -6,7 +6,7 @@ use chitin_abi::capability::{CAP_SYS_ADMIN, CAP_SYS_CHROOT};
 use chitin_abi::limits::{PAGE_SIZE, PATH_MAX};
 use chitin_abi::mount::*;
 use chitin_abi::num::{low32, to_usize};
-use chitin_kernel::{Outcome, Task};
+use chitin_kernel::{Namespace, Outcome, Task};
 use chitin_mm::Mm;
 use chitin_vfs::creds::MAY_EXEC;
 use chitin_vfs::factory::FileSystems;
@@ -212,6 +212,10 @@ pub(crate) fn mount(task: &Arc<Task>, args: Args) -> Outcome {
         if flags & MS_BIND != 0 {
             let from = other(&ctx, source, true)?;
             matches(is_dir(&from), &point)?;
+            // A mount namespace must not keep itself alive, nor an older one (mnt_ns_loop()).
+            if matches!(Namespace::behind(from.inode()), Some(Namespace::Mnt(ns)) if ns.id() <= ctx.ns.id()) {
+                return Err(Errno::EINVAL);
+            }
             return ctx.ns.bind(&from, point, flags & MS_REC != 0);
         }
         if flags & PROPAGATION != 0 {

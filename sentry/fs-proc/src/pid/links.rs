@@ -5,6 +5,7 @@ use super::node::{PidInode, PidNode};
 use super::table::PidKind;
 use super::{Subject, fds};
 use chitin_abi::Errno;
+use chitin_kernel::Namespace;
 use chitin_vfs::{Caller, LinkTarget, Path};
 
 /// In the order that readdir shows them.
@@ -29,6 +30,9 @@ fn path(subject: &Subject, which: PidLink) -> Result<Path, Errno> {
 
 /// The text of a path as the caller sees it.
 pub(super) fn path_text(subject: &Subject, caller: &Caller, path: &Path) -> Vec<u8> {
+    if let Some(text) = path.inode().anon_text() {
+        return text;
+    }
     let viewer = subject.shared.kernel.task_by_kid(caller.tid).or_else(|| subject.task.clone());
     match viewer {
         Some(viewer) => {
@@ -39,22 +43,10 @@ pub(super) fn path_text(subject: &Subject, caller: &Caller, path: &Path) -> Vec<
     }
 }
 
-/// The namespace's name and number. There is one of each kind in the sandbox, but for mounts.
-fn namespace(subject: &Subject, at: usize) -> Result<String, Errno> {
+fn namespace(subject: &Subject, at: usize) -> Result<Namespace, Errno> {
     let name = NAMESPACES.get(at).ok_or(Errno::ENOENT)?;
-    let kind = name.strip_suffix("_for_children").unwrap_or(name);
-    let number = match kind {
-        "mnt" => subject.task.as_ref().ok_or(Errno::ENOENT)?.fs().ns().id(),
-        // The numbers that Linux gives to the first ones (PROC_*_INIT_INO).
-        "ipc" => 0xefff_ffff,
-        "uts" => 0xefff_fffe,
-        "user" => 0xefff_fffd,
-        "pid" => 0xefff_fffc,
-        "cgroup" => 0xefff_fffb,
-        "time" => 0xefff_fffa,
-        _ => 0xefff_fff9,
-    };
-    Ok(format!("{kind}:[{number}]"))
+    let task = subject.task.as_ref().ok_or(Errno::ENOENT)?;
+    Namespace::of(task, name).ok_or(Errno::ENOENT)
 }
 
 pub(super) fn target(inode: &PidInode, caller: &Caller) -> Result<LinkTarget, Errno> {
@@ -72,8 +64,7 @@ pub(super) fn target(inode: &PidInode, caller: &Caller) -> Result<LinkTarget, Er
                 None => LinkTarget::File(file),
             })
         }
-        // Namespaces are no files one could enter: setns(2) has nowhere to go.
-        PidNode::Namespace(_) => Err(Errno::EACCES),
+        PidNode::Namespace(at) => Ok(LinkTarget::Magic(namespace(&subject, at)?.path())),
         _ => Err(Errno::EINVAL),
     }
 }
@@ -82,7 +73,7 @@ pub(super) fn text(inode: &PidInode, caller: &Caller) -> Result<Vec<u8>, Errno> 
     let subject = inode.subject(Errno::ENOENT)?;
     if let PidNode::Namespace(at) = inode.node {
         access::check(caller, &subject, Access::Inspect)?;
-        return namespace(&subject, at).map(String::into_bytes);
+        return namespace(&subject, at).map(|namespace| namespace.text().into_bytes());
     }
     match target(inode, caller)? {
         LinkTarget::Text(text) => Ok(text),

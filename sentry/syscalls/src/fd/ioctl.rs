@@ -2,7 +2,7 @@
 
 use super::control::{is_sized, set_flag};
 use crate::args::fd_file;
-use crate::{Args, unit};
+use crate::{Args, done, unit};
 use chitin_abi::Errno;
 use chitin_abi::capability::CAP_SYS_ADMIN;
 use chitin_abi::fcntl::{FASYNC, O_APPEND, O_NONBLOCK};
@@ -28,6 +28,9 @@ pub(crate) fn ioctl(task: &Arc<Task>, args: Args) -> Outcome {
     }
     if let Some(outcome) = chitin_kernel::seccomp::notify::ioctl(task, &file, cmd, arg) {
         return outcome;
+    }
+    if let Some(result) = crate::namespaces::ioctl(task, &file, cmd, arg) {
+        return done(result);
     }
     match common(task, fd, &file, cmd, arg) {
         Some(result) => unit(result),

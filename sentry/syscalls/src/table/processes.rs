@@ -1,7 +1,7 @@
 /// Processes, threads, signals, memory, credentials, time.
 static PROCESSES: &[Entry] = table! {
-    SYS_clone process::clone, [Hex, Ptr, Ptr, Ptr, Hex], Partial, "no name spaces but CLONE_NEWNS";
-    SYS_clone3 process::clone3, [Ptr, Size], Partial, "no name spaces but CLONE_NEWNS, no set_tid, no CLONE_INTO_CGROUP";
+    SYS_clone process::clone, [Hex, Ptr, Ptr, Ptr, Hex], Partial, "no user, network and time namespaces";
+    SYS_clone3 process::clone3, [Ptr, Size], Partial, "no user, network and time namespaces, no set_tid, no CLONE_INTO_CGROUP";
     SYS_fork process::fork, [], Full;
     SYS_vfork process::vfork, [], Full;
     SYS_execve process::execve, [Path, Ptr, Ptr], Partial, "file capabilities are not honoured";
@@ -25,7 +25,8 @@ static PROCESSES: &[Entry] = table! {
     SYS_prctl process::prctl, [Int, Hex, Hex, Hex, Hex], Partial, "the common operations";
     SYS_seccomp seccomp::seccomp, [Int, Hex, Ptr], Partial, "RET_TRACE finds no tracer; nothing is written to an audit log";
     SYS_arch_prctl memory::arch_prctl, [Hex, Hex], Partial, "FS and GS only";
-    SYS_unshare namespaces::unshare, [Hex], Partial, "files, fs and mount name space";
+    SYS_unshare namespaces::unshare, [Hex], Partial, "no user, network and time namespaces";
+    SYS_setns namespaces::setns, [Fd, Hex], Partial, "no user, network and time namespaces";
     SYS_kill signals::kill, [Int, Sig], Full;
     SYS_tkill signals::tkill, [Int, Sig], Full;
     SYS_tgkill signals::tgkill, [Int, Int, Sig], Full;

@@ -55,7 +55,6 @@ static REFUSED: &[Entry] = table! {
     SYS_fanotify_mark enosys, [], Unsupported, "ENOSYS";
     SYS_name_to_handle_at enosys, [], Unsupported, "ENOSYS";
     SYS_open_by_handle_at eperm, [], Unsupported, "EPERM";
-    SYS_setns eperm, [], Unsupported, "EPERM";
     SYS_finit_module eperm, [], Unsupported, "EPERM";
     SYS_kexec_file_load eperm, [], Unsupported, "EPERM";
     SYS_bpf eperm, [], Unsupported, "EPERM";
