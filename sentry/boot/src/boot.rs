@@ -6,11 +6,11 @@ use crate::factory::{TmpfsMemfds, Types};
 use crate::filter::FilterOptions;
 use crate::{confine, filter, lifeline, log, oom};
 use chitin_abi::num::low8;
-use chitin_control::{BootConfig, ContainerConfig, Limits, Medium, NetworkMode, OverlayMode, PlatformChoice};
+use chitin_control::{BootConfig, Limits, Medium, NetworkMode, OverlayMode, PlatformChoice};
 use chitin_fs_tmpfs::Storage;
-use chitin_kernel::kernel::{Machine, Uts};
+use chitin_kernel::kernel::Machine;
 use chitin_kernel::reactor::Reactor;
-use chitin_kernel::{ExitStatus, Kernel, run};
+use chitin_kernel::{ExitStatus, Kernel, Process, ProcessHandle, run};
 use chitin_platform::Platform;
 use chitin_platform_seccomp::{Config, Options, SeccompPlatform};
 use chitin_syscalls::{Strace, Table};
@@ -21,7 +21,6 @@ use std::io::Write;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 /// Worker threads: blocked calls hold none, so these are spares for handlers that the host holds up.
 const MIN_WORKERS: u32 = 4;
@@ -31,7 +30,7 @@ const WORKER_STACK: usize = 512 << 10;
 
 /// A booted sandbox.
 pub struct Sandbox {
-    kernel: Arc<Kernel>,
+    init: Arc<Process>,
     containers: Arc<Containers>,
     first: Arc<Record>,
 }
@@ -40,12 +39,14 @@ pub struct Sandbox {
 pub struct Settings {
     pub overlay: OverlayMode,
     pub storage: Storage,
+    pub hostname: String,
+    pub domainname: String,
 }
 
 impl Sandbox {
     /// Waits for init's end; the exit code is its.
     pub fn wait(self) -> ExitCode {
-        let status = chitin_kernel::wait::block_until(&self.kernel.init_events, || self.kernel.init_status());
+        let status = ProcessHandle::of(&self.init).wait_blocking();
         let code = match status {
             ExitStatus::Exited(code) => code,
             ExitStatus::Signaled { signal, .. } => 128u8.saturating_add(low8(signal)),
@@ -96,11 +97,17 @@ pub fn boot(config: BootConfig) -> Result<Sandbox, String> {
     chitin_host::filestore::set_proc_dir(proc_fd.into_fd());
     let reactor = Reactor::start().map_err(|error| format!("cannot start the reactor: {error}"))?;
     filter::install(options, filter::Rules::default())?;
-    let kernel = make_kernel(&config, &container, platform, reactor, logfile);
+    let kernel = make_kernel(&config, platform, reactor, logfile);
     let storage = overlay_dir.map_or(Storage::Memory, Storage::Dir);
     start_workers(&kernel)?;
+    let settings = Settings {
+        overlay: config.overlay.mode,
+        storage,
+        hostname: config.hostname.clone(),
+        domainname: config.domainname.clone(),
+    };
     let limits = Limits { cpus: Some(config.cpus), memory: config.memory_limit };
-    let containers = Containers::new(&kernel, Settings { overlay: config.overlay.mode, storage });
+    let containers = Containers::new(&kernel, settings);
     let first = containers.make_first(&container)?;
     first.limit(limits, kernel.machine.memory_bytes);
     containers::follow_first_terminal(&first)?;
@@ -108,7 +115,7 @@ pub fn boot(config: BootConfig) -> Result<Sandbox, String> {
     if config.start {
         containers.start(&first)?;
     }
-    Ok(Sandbox { kernel, containers, first })
+    Ok(Sandbox { init: first.process(None)?, containers, first })
 }
 
 /// Chooses and starts the platform, and says in the log which and why.
@@ -131,17 +138,13 @@ fn make_platform(choice: PlatformChoice, proc_dir: OwnedFd) -> Result<Arc<dyn Pl
 
 fn make_kernel(
     config: &BootConfig,
-    container: &ContainerConfig,
     platform: Arc<dyn Platform>,
     reactor: Arc<Reactor>,
     logfile: Option<Arc<File>>,
 ) -> Arc<Kernel> {
     let machine = Machine { cpus: config.cpus.max(1), memory_bytes: chitin_host::limits::memory_bytes() };
     chitin_vfs::bounds::configure(machine.memory_bytes);
-    let hostname = container.hostname.as_ref().unwrap_or(&config.hostname);
-    let domainname = container.domainname.as_ref().unwrap_or(&config.domainname);
-    let uts = Uts { hostname: hostname.clone().into_bytes(), domainname: domainname.clone().into_bytes() };
-    let kernel = Kernel::new(platform, reactor, machine, uts);
+    let kernel = Kernel::new(platform, reactor, machine);
     let strace = logfile.filter(|_| config.strace).map(|file| {
         Strace::new(Arc::new(move |line: &str| {
             // A log that cannot be written is no reason to stop.
@@ -149,10 +152,15 @@ fn make_kernel(
         }))
     });
     kernel.set_dispatch(Box::new(Table::new(strace)));
-    kernel.plain_init.store(container.plain_command, Ordering::Relaxed);
     kernel.extend(Arc::new(Memfds(Box::new(TmpfsMemfds))));
-    kernel.extend(Arc::new(FileSystems(Box::new(Types::new(&kernel, Storage::Memory)))));
-    kernel.extend(chitin_net::NetNs::new(true));
+    kernel.extend(Arc::new(FileSystems(Box::new(Types::new(&kernel, Storage::Memory, None)))));
+    let net = chitin_net::NetNs::new(true);
+    let weak = Arc::downgrade(&kernel);
+    // Programs expect a netlink socket's port to be their pid.
+    net.name_ports(Box::new(move |kid| {
+        weak.upgrade().and_then(|kernel| kernel.process_by_kid(kid)).map_or(0, |process| process.pid())
+    }));
+    kernel.extend(net);
     chitin_fs_dev::register_drivers(&kernel);
     kernel.platform.on_lost(Box::new(|signal| {
         tracing::error!(signal, "the sandbox's zygote died");

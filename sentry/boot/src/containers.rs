@@ -17,7 +17,7 @@ use crate::profile::Profile;
 use crate::stdio::{self, Descriptors};
 use chitin_abi::Errno;
 use chitin_abi::poll::{POLLERR, POLLHUP};
-use chitin_control::{ContainerConfig, Limits, ProcessConfig, Status};
+use chitin_control::{ContainerConfig, Limits, Namespace, ProcessConfig, Status};
 use chitin_fs_proc::ProcFs;
 use chitin_gofer_protocol::Client;
 use chitin_kernel::clone::start_init;
@@ -25,16 +25,21 @@ use chitin_kernel::container::{Container, Spaces};
 use chitin_kernel::reactor::HostFdWatch;
 use chitin_kernel::tty::Tty;
 use chitin_kernel::wait::{block_on, block_until};
-use chitin_kernel::{ExitStatus, Kernel, Process, Task, run};
+use chitin_kernel::kernel::Uts;
+use chitin_kernel::{ExitStatus, Kernel, NsProxy, Process, Task, run};
 use chitin_platform::SpaceGroup;
 use chitin_vfs::{MountNs, WaitQueue};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
 
 /// The most containers a sandbox has.
 const MAX_CONTAINERS: usize = 256;
+/// How long `pause` waits for the last task to stop.
+const PAUSE_PATIENCE_MS: u32 = 2000;
 
 /// One container.
 pub struct Record {
@@ -43,6 +48,7 @@ pub struct Record {
     pub container: Arc<Container>,
     /// Set when it is made.
     profile: OnceLock<Profile>,
+    namespaces: OnceLock<NsProxy>,
     inner: Mutex<Inner>,
     /// Woken at its end.
     pub ended: WaitQueue,
@@ -74,13 +80,25 @@ enum Stage {
 
 impl Record {
     fn new(id: &str, first: bool, container: Arc<Container>) -> Arc<Record> {
-        let (profile, inner) = (OnceLock::new(), Mutex::default());
-        Arc::new(Record { id: id.to_owned(), first, container, profile, inner, ended: WaitQueue::new() })
+        Arc::new(Record {
+            id: id.to_owned(),
+            first,
+            container,
+            profile: OnceLock::new(),
+            namespaces: OnceLock::new(),
+            inner: Mutex::default(),
+            ended: WaitQueue::new(),
+        })
     }
 
     /// What its configuration says about every process.
     pub fn profile(&self) -> &Profile {
         self.profile.get_or_init(Profile::default)
+    }
+
+    /// Where its processes live, once it is made.
+    pub fn namespaces(&self) -> Result<NsProxy, String> {
+        self.namespaces.get().cloned().ok_or_else(|| format!("container {} has not been created", self.id))
     }
 
     pub fn exit(&self) -> Option<ExitStatus> {
@@ -97,7 +115,7 @@ impl Record {
             Stage::Created => Status::Created,
             Stage::Running => Status::Running,
         };
-        (status, inner.exit, inner.init.as_ref().map_or(0, |init| init.pid))
+        (status, inner.exit, inner.init.as_ref().map_or(0, |init| init.pid()))
     }
 
     /// Whether it has an init, which may have ended.
@@ -223,7 +241,9 @@ impl Containers {
         let gofer = fds.take(config.gofer_fd, "gofer socket")?;
         let watch = self.watch_gofer(record, &gofer)?;
         let storage = self.settings.storage.clone();
-        let types = Types::new(kernel, storage.clone());
+        let made = self.namespaces(record, config)?;
+        let namespaces = record.namespaces.get_or_init(|| made).clone();
+        let types = Types::new(kernel, storage.clone(), Some(namespaces.pid_for_children.clone()));
         let mounter = Mounter {
             kernel,
             overlay: self.settings.overlay,
@@ -233,7 +253,7 @@ impl Containers {
             types: &types,
         };
         let ns = mounter.build()?;
-        set_sysctls(kernel, &config.sysctl)?;
+        set_sysctls(kernel, &namespaces, &config.sysctl)?;
         record.profile.get_or_init(|| Profile::new(config));
         let init = exec::make(kernel, record, &ns, &config.process, fds, Role::Init)?;
         let mut inner = record.inner.lock();
@@ -244,6 +264,34 @@ impl Containers {
         inner.ns = Some(ns);
         inner.gofer = Some(watch);
         Ok(())
+    }
+
+    /// New namespaces, and those of other containers that the configuration names.
+    fn namespaces(&self, record: &Record, config: &ContainerConfig) -> Result<NsProxy, String> {
+        let bytes = |text: &str| text.to_owned().into_bytes();
+        let hostname = bytes(config.hostname.as_ref().unwrap_or(&self.settings.hostname));
+        let domainname = bytes(config.domainname.as_ref().unwrap_or(&self.settings.domainname));
+        let mut own = self.kernel.new_namespaces(Uts { hostname, domainname });
+        own.pid_for_children.plain_init.store(config.plain_command, Ordering::Relaxed);
+        let other = |which: &Namespace| match which {
+            Namespace::New => Ok(None),
+            Namespace::Sandbox if record.first => Ok(None),
+            Namespace::Sandbox => {
+                let first = self.table.lock().values().find(|known| known.first).cloned();
+                first.ok_or("the sandbox has no first container")?.namespaces().map(Some)
+            }
+            Namespace::Container(id) => self.find(id)?.namespaces().map(Some),
+        };
+        if let Some(other) = other(&config.namespaces.pid)? {
+            own.pid_for_children = other.pid_for_children;
+        }
+        if let Some(other) = other(&config.namespaces.uts)? {
+            own.uts = other.uts;
+        }
+        if let Some(other) = other(&config.namespaces.ipc)? {
+            own.ipc = other.ipc;
+        }
+        Ok(own)
     }
 
     /// Lets init run.
@@ -346,7 +394,7 @@ impl Containers {
 
     /// Stops every process of a container where it stands.
     pub fn pause(&self, record: &Record, on: bool) -> Result<(), String> {
-        let inner = record.inner.lock();
+        let mut inner = record.inner.lock();
         match (inner.stage, on, inner.paused) {
             (Stage::Created | Stage::Running, true, false)
             | (Stage::Created | Stage::Running, false, true) => {}
@@ -358,7 +406,23 @@ impl Containers {
             }
             _ => return Err(format!("container {} is not running", record.id)),
         }
-        Err("pausing is not supported yet".into())
+        inner.paused = on;
+        drop(inner);
+        if on {
+            self.kernel.freeze(&record.container);
+            run::drain();
+            // What the host holds up for longer stops as soon as it comes back.
+            for _ in 0..PAUSE_PATIENCE_MS {
+                if self.kernel.has_stopped(&record.container) {
+                    break;
+                }
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        } else {
+            self.kernel.thaw(&record.container);
+            run::drain();
+        }
+        Ok(())
     }
 
     /// What follows from the end of init: nothing of the container stays but its status.
@@ -436,14 +500,18 @@ pub fn kill(process: &Arc<Process>) {
 }
 
 /// The tunables of the configuration.
-fn set_sysctls(kernel: &Arc<Kernel>, settings: &BTreeMap<String, String>) -> Result<(), String> {
+fn set_sysctls(
+    kernel: &Arc<Kernel>,
+    namespaces: &NsProxy,
+    settings: &BTreeMap<String, String>,
+) -> Result<(), String> {
     if settings.is_empty() {
         return Ok(());
     }
     // They are the kernel's: any instance shows them.
-    let proc = ProcFs::new(kernel);
+    let proc = ProcFs::new(kernel, &namespaces.pid_for_children);
     for (name, value) in settings {
-        proc.set_sysctl(name, value.as_bytes()).map_err(|errno| {
+        proc.set_sysctl(&namespaces.uts, name, value.as_bytes()).map_err(|errno| {
             let why = match errno {
                 Errno::ENOENT => "the sandbox's kernel has no such tunable; remove it".to_owned(),
                 Errno::EACCES | Errno::EPERM => "it cannot be set here; remove it".to_owned(),

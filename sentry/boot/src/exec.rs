@@ -70,6 +70,7 @@ pub fn make(
     find_program(&ctx, &name, &settings.env)?;
     let bytes = |texts: &[String]| texts.iter().map(|text| text.clone().into_bytes()).collect::<Vec<_>>();
     let request = InitRequest {
+        namespaces: record.namespaces()?,
         container: record.container.clone(),
         fs,
         files,

@@ -5,7 +5,7 @@ use chitin_fs_dev::{DevPts, DevTmpFs};
 use chitin_fs_proc::ProcFs;
 use chitin_fs_sys::SysFs;
 use chitin_fs_tmpfs::{Storage, TmpFs};
-use chitin_kernel::Kernel;
+use chitin_kernel::{Kernel, PidNs};
 use chitin_vfs::factory::{FsFactory, MemfdMaker};
 use chitin_vfs::{Context, File, FileSystem};
 use std::sync::{Arc, Weak};
@@ -23,11 +23,13 @@ impl MemfdMaker for TmpfsMemfds {
 pub struct Types {
     kernel: Weak<Kernel>,
     storage: Storage,
+    /// Whose processes a proc of the configuration shows.
+    pid_ns: Option<Arc<PidNs>>,
 }
 
 impl Types {
-    pub fn new(kernel: &Arc<Kernel>, storage: Storage) -> Types {
-        Types { kernel: Arc::downgrade(kernel), storage }
+    pub fn new(kernel: &Arc<Kernel>, storage: Storage, pid_ns: Option<Arc<PidNs>>) -> Types {
+        Types { kernel: Arc::downgrade(kernel), storage, pid_ns }
     }
 
     /// Makes a file system by type name: ENODEV for an unknown one.
@@ -38,7 +40,7 @@ impl Types {
             "tmpfs" | "ramfs" => TmpFs::new(self.storage.clone(), data, memory)?,
             // Queues are made by system calls that are not there yet; the mount point is.
             "mqueue" => TmpFs::new(Storage::Memory, b"size=64k,mode=1777", memory)?,
-            "proc" => ProcFs::new(&kernel),
+            "proc" => ProcFs::new(&kernel, self.pid_ns.as_ref().ok_or(Errno::ENODEV)?),
             "sysfs" => SysFs::new(&kernel),
             "devpts" => DevPts::new(&kernel, data)?,
             "devtmpfs" => DevTmpFs::new(&chitin_fs_dev::default_nodes(true), data, memory)?,
@@ -56,11 +58,17 @@ impl FsFactory for Types {
         _source: &[u8],
         _flags: u64,
         data: &[u8],
-        _ctx: &Context,
+        ctx: &Context,
     ) -> Result<Arc<dyn FileSystem>, Errno> {
         match fstype {
             // Placeholders that the configuration's mounts get; a guest that mounts these wants the real thing.
             "mqueue" | "cgroup" | "cgroup2" => Err(Errno::ENODEV),
+            // Of the namespace that the caller's children go to.
+            "proc" => {
+                let kernel = self.kernel.upgrade().ok_or(Errno::ENODEV)?;
+                let task = kernel.task_by_kid(ctx.caller.tid).ok_or(Errno::ESRCH)?;
+                Ok(ProcFs::new(&kernel, &task.namespaces().pid_for_children))
+            }
             fstype => self.make(fstype, data),
         }
     }

@@ -18,7 +18,7 @@ pub fn list(kernel: &Kernel, container: &Arc<Container>) -> Vec<ProcessInfo> {
         let (user, system) = process.cpu_ns();
         let age = monotonic.saturating_sub(process.started_ns) / 1_000_000_000;
         Some(ProcessInfo {
-            pid: process.pid,
+            pid: process.pid(),
             stub: i32::try_from(leader.platform().debug_id()).unwrap_or(0),
             ppid: process.ppid(),
             uid: leader.creds().uid,

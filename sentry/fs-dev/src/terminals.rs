@@ -32,7 +32,7 @@ impl Device for Terminals {
                 tty.open_slave(flags, privileged)
             }
             1 => {
-                let process = self.kernel.upgrade().and_then(|kernel| kernel.find_process(caller.tgid));
+                let process = self.kernel.upgrade().and_then(|kernel| kernel.process_by_kid(caller.tgid));
                 let console = process.and_then(|process| process.container.console());
                 console.ok_or(Errno::ENODEV)?.open_slave(flags, privileged)
             }

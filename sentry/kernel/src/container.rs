@@ -139,7 +139,7 @@ impl Kernel {
     pub fn forget(&self, process: &Process) {
         let mut tree = self.tree.lock();
         if process.is_zombie() && process.parent().is_none() {
-            tree.remove_process(process.pid);
+            tree.remove_process(process);
         }
     }
 

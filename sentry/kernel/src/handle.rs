@@ -3,7 +3,7 @@
 
 use crate::result::ExitStatus;
 use crate::signal::send_to_process;
-use crate::{Process, Task};
+use crate::Process;
 use chitin_abi::signal::{SI_USER, SigInfo};
 use std::sync::Arc;
 
@@ -14,8 +14,8 @@ pub struct ProcessHandle {
 }
 
 impl ProcessHandle {
-    pub fn new(task: &Task) -> ProcessHandle {
-        ProcessHandle { process: task.process.clone() }
+    pub fn of(process: &Arc<Process>) -> ProcessHandle {
+        ProcessHandle { process: process.clone() }
     }
     pub fn process(&self) -> &Arc<Process> {
         &self.process

@@ -218,9 +218,11 @@ impl Kernel {
     }
 
     /// All IPC namespaces: memory may be attached, and undo operations noted, in more than the caller's.
+    pub(crate) fn ipc_namespaces(&self) -> Vec<Arc<Ipc>> {
+        self.ipc_namespaces.lock().iter().filter_map(std::sync::Weak::upgrade).collect()
+    }
     pub(crate) fn each_ipc(&self, act: impl Fn(&Ipc)) {
-        let all: Vec<Arc<Ipc>> = self.ipc_namespaces.lock().iter().filter_map(std::sync::Weak::upgrade).collect();
-        all.iter().for_each(|ipc| act(ipc));
+        self.ipc_namespaces().iter().for_each(|ipc| act(ipc));
     }
 
     /// A task of a process with this kernel id has left `mm`; if it was the last one, its segments are detached.

@@ -61,7 +61,7 @@ fn unshare_flags(task: &Arc<Task>, flags: u64) -> Result<(), Errno> {
         task.set_fs(task.fs().copy());
     }
     if has(CLONE_FILES) {
-        task.set_files(task.files().copy());
+        task.set_files(task.files().copy()?);
     }
     Ok(())
 }

@@ -469,23 +469,26 @@ pub async fn detach(task: &Arc<Task>, addr: u64) -> Result<(), Errno> {
     if addr % SHMLBA != 0 {
         return Err(Errno::EINVAL);
     }
-    let ipc = task.ipc();
-    let table = &ipc.shm;
     let mm = task.mm();
     let vmas = mm.space().mappings(false).map_err(|_| Errno::EINVAL)?;
-    let all = table.ids.lock().all();
-    let of = |host: (u64, u64)| all.iter().find(|segment| segment.host == host);
-    let size = |host| page_up(of(host)?.size);
-    let (host, ranges) = attached_at(&vmas, addr, size).ok_or(Errno::EINVAL)?;
+    // It may be of a namespace that the task has left.
+    let found = task.kernel.ipc_namespaces().into_iter().find_map(|ipc| {
+        let all = ipc.shm.ids.lock().all();
+        let of = |host: (u64, u64)| all.iter().find(|segment| segment.host == host);
+        let (host, ranges) = attached_at(&vmas, addr, |host| page_up(of(host)?.size))?;
+        let segment = of(host).cloned();
+        Some((ipc, segment, ranges))
+    });
+    let (ipc, segment, ranges) = found.ok_or(Errno::EINVAL)?;
     let ops = ranges.into_iter().map(|(addr, len)| HostOp::Munmap { addr, len }).collect();
     mm.apply(task.platform(), ops).await.map_err(|_| Errno::EINVAL)?;
-    if let Some(segment) = of(host) {
+    if let Some(segment) = segment {
         {
             let mut state = segment.state.lock();
             state.dtime = now();
             state.last_pid = task.process.kid();
         }
-        table.settle(segment);
+        ipc.shm.settle(&segment);
     }
     Ok(())
 }
