@@ -30,7 +30,6 @@ use std::path::{Path, PathBuf};
 use oci_spec::runtime::{LinuxIntelRdt, LinuxResources};
 
 use self::layout::Hierarchy;
-pub use self::oom::OomEvents;
 use self::settings::Dir;
 use crate::util::{Context, Result};
 

@@ -30,11 +30,6 @@ enum Source {
 }
 
 impl Cgroups {
-    /// How many processes were killed for want of memory, as far as the kernel counts them.
-    pub fn oom_kill_count(&self) -> u64 {
-        self.counter().and_then(|(_, file)| count(&file)).unwrap_or(0)
-    }
-
     /// Starts a watch: what happens from now on.
     pub fn oom_events(&self) -> Result<OomEvents> {
         let (leaf, counter) = self.counter().ok_or(
@@ -133,7 +128,6 @@ mod tests {
         write(3);
         let leaf = Leaf { kind: Kind::V2, path: dir.clone() };
         let cgroups = Cgroups::of(vec![leaf]);
-        assert_eq!(cgroups.oom_kill_count(), 3);
         let mut events = cgroups.oom_events().unwrap();
         let soon = Some(Duration::from_millis(1));
         assert_eq!(events.next(soon), Ok(Some(0)));

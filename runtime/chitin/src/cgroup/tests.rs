@@ -388,3 +388,46 @@ fn statistics_of_v1() {
     assert_eq!(stats.blkio.io_service_bytes_recursive.len(), 1);
     assert!(Cgroups::default().stats().is_err());
 }
+
+/// On the host's own hierarchies, one kind after the other.
+#[test]
+fn a_real_cgroup_is_frozen_and_killed() {
+    let Ok(found) = layout::hierarchies() else {
+        eprintln!("SKIPPED: no cgroups here");
+        return;
+    };
+    for kind in ["v1", "v2"] {
+        let found: Vec<Hierarchy> = found.iter().filter(|h| h.is_v2() == (kind == "v2")).cloned().collect();
+        let path = PathBuf::from(format!("/chitin-unit-{kind}-{}", std::process::id()));
+        let request = Request {
+            path: Some(&path),
+            id: "c",
+            systemd: false,
+            rootless: false,
+            resources: None,
+            intel_rdt: None,
+        };
+        let cgroups = match Cgroups::create_in(&found, &request, &mut |_| Ok(())) {
+            Ok(cgroups) if !found.is_empty() => cgroups,
+            other => {
+                eprintln!("SKIPPED: {kind}: {other:?}");
+                continue;
+            }
+        };
+        let mut child = std::process::Command::new("sleep").arg("100").spawn().unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        cgroups.add(pid).unwrap();
+        assert_eq!(cgroups.processes(), Ok(vec![pid]), "{kind}");
+        cgroups.freeze().unwrap();
+        assert_eq!(cgroups.is_frozen(), Ok(true), "{kind}");
+        cgroups.thaw().unwrap();
+        assert_eq!(cgroups.is_frozen(), Ok(false), "{kind}");
+        // It stays until it is waited for, but is in no cgroup.
+        cgroups.kill().unwrap();
+        assert_eq!(cgroups.processes(), Ok(vec![]), "{kind}");
+        child.wait().unwrap();
+        let leaves: Vec<PathBuf> = cgroups.leaves.iter().map(|leaf| leaf.path.clone()).collect();
+        assert_eq!(cgroups.remove(), Vec::<PathBuf>::new());
+        assert!(leaves.iter().all(|leaf| !leaf.exists()), "{kind}");
+    }
+}

@@ -292,6 +292,11 @@ pub fn clean_up(directory: Directory, state: &State) -> Result<()> {
     }
     launch::kill_and_wait(&state.gofer, KILL_PATIENCE)?;
     let spec = spec::load(directory.path());
+    let cgroups = directory.cgroups()?;
+    if !cgroups.is_empty() {
+        // Whatever else is inside: stubs on their way out, or what was moved in.
+        cgroups.kill()?;
+    }
     // The cgroups, too: all of them were noted there.
     directory.remove()?;
     let hooks = spec.ok().and_then(|s| s.hooks().clone());

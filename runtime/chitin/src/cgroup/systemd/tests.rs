@@ -89,7 +89,7 @@ fn serve(stream: &UnixStream, noted: &Mutex<Vec<Call>>, exists: &mut u32, result
                 ended = Some("/job/1");
             }
             "Get" => {
-                payload.bytes = b"\x01s\0\0\x05\0\0\0252.1\0".to_vec();
+                payload.bytes = b"\x01s\0\0\x05\0\0\x00252.1\0".to_vec();
                 payload.signature = "v".into();
             }
             _ => {}
