@@ -4,8 +4,8 @@ static PROCESSES: &[Entry] = table! {
     SYS_clone3 process::clone3, [Ptr, Size], Partial, "no user, network and time namespaces, no set_tid, no CLONE_INTO_CGROUP";
     SYS_fork process::fork, [], Full;
     SYS_vfork process::vfork, [], Full;
-    SYS_execve process::execve, [Path, Ptr, Ptr], Partial, "file capabilities are not honoured";
-    SYS_execveat process::execveat, [DirFd, Path, Ptr, Ptr, Hex], Partial, "file capabilities are not honoured";
+    SYS_execve process::execve, [Path, Ptr, Ptr], Partial, "set-id bits also act where the fs_struct is shared";
+    SYS_execveat process::execveat, [DirFd, Path, Ptr, Ptr, Hex], Partial, "as execve";
     SYS_exit process::exit, [Int], Full;
     SYS_exit_group process::exit_group, [Int], Full;
     SYS_wait4 process::wait4, [Int, Ptr, Hex, Ptr], Full;
