@@ -166,6 +166,6 @@ fn without_user_namespaces_it_fails_closed() {
         o.brief()
     );
     if Engine::under_test() == Engine::Chitin {
-        assert!(o.stderr.contains("user namespace"), "{}", o.brief());
+        assert!(o.stderr.contains("namespaces"), "{}", o.brief());
     }
 }
