@@ -38,9 +38,17 @@ fn ps_lists_host_pids_and_a_table() {
     }
 }
 
+/// With a cgroup of its own, whose freezer stops it.
+fn freezable(name: &str, script: &str) -> Steps {
+    let mut s = Steps::busybox(name, script);
+    s.bundle.config["linux"]["cgroupsPath"] = format!("/{}", s.id).into();
+    s.bundle.write();
+    s
+}
+
 #[test]
 fn pause_and_resume() {
-    let s = Steps::busybox("pause", "i=0; while :; do i=$((i+1)); echo $i > /tmp/n; done");
+    let s = freezable("pause", "i=0; while :; do i=$((i+1)); echo $i > /tmp/n; done");
     s.launch();
     s.ok(&["pause", &s.id]);
     assert_eq!(s.state()["status"], "paused");
@@ -63,8 +71,7 @@ fn pause_and_resume() {
 
 #[test]
 fn a_signal_for_a_paused_container_waits() {
-    let s =
-        Steps::busybox("pause-kill", "trap 'exit 0' USR1; echo > /tmp/ready; while :; do sleep 0.1; done");
+    let s = freezable("pause-kill", "trap 'exit 0' USR1; echo > /tmp/ready; while :; do sleep 0.1; done");
     s.launch();
     let ready = || {
         if s.exec(&[], &["test", "-e", "/tmp/ready"]).code == Some(0) { Ok(()) } else { Err("no".to_owned()) }

@@ -1,8 +1,8 @@
 //! `chitin pause` and `chitin resume`: stop a container where it stands, and let it go on.
 //!
-//! The sentry stops the guest first, so that its clocks and waits know; then the host's freezer stops everything,
-//! the sentry included. Either of them is enough. From then on nobody asks the sentry anything: that it is paused stands
-//! in the state file.
+//! The sentry stops the guest, so that its clocks and waits know. The host's freezer is only for a sentry that does not:
+//! it cannot stop a process that waits in a system call for the sentry's answer. Afterwards nobody need ask the sentry:
+//! that it is paused stands in the state file.
 
 use chitin_control::{Request, Status};
 use clap::Args;
@@ -28,20 +28,14 @@ impl Pause {
         let cgroups = directory.cgroups()?;
         let stopped = Link::to(&directory, &state)
             .and_then(|mut link| link.order(&Request::Pause { container: self.id.clone() }));
-        match (stopped, cgroups.is_empty()) {
-            (Ok(()), true) => {}
-            (Err(e), true) => return Err(format!("{e} (and the container has no cgroup with a freezer)")),
-            (stopped, false) => {
-                if let Err(e) = &stopped {
-                    crate::log::debug(&format!("the host's freezer alone stops the container: {e}"));
-                }
-                if let Err(e) = cgroups.freeze() {
-                    let _ = cgroups.thaw();
-                    if stopped.is_ok() {
-                        let _ = Link::to(&directory, &state)?.order(&Request::Resume { container: self.id });
-                    }
-                    return Err(e);
-                }
+        if let Err(e) = stopped {
+            if cgroups.is_empty() {
+                return Err(format!("{e} (and the container has no cgroup with a freezer)"));
+            }
+            crate::log::debug(&format!("the host's freezer stops the container: {e}"));
+            if let Err(e) = cgroups.freeze() {
+                let _ = cgroups.thaw();
+                return Err(e);
             }
         }
         state.paused = true;
