@@ -411,11 +411,11 @@ fn a_guest_that_the_host_kills_dies_alone() {
         assert!(score(*stub) > score(sentry), "the sentry would be killed as willingly as guests");
     }
     // In a call, and running.
-    for work in ["sleep 1000", "while :; do :; done"] {
+    for (work, shown) in [("exec sleep 1000", "sleep 1000"), ("while :; do :; done", "do :; done")] {
         let (mut read, write) = std::io::pipe().expect("a pipe");
         let null = fs::File::open("/dev/null").expect("/dev/null");
         let mut c = pod.connect();
-        let script = format!("sh -c 'x=victim; {work}' & wait $!; echo got $?");
+        let script = format!("sh -c '{work}' & wait $!; echo got $?");
         let started = c.exec(
             &pod.id,
             &process(&["sh", "-c", &script]),
@@ -423,10 +423,18 @@ fn a_guest_that_the_host_kills_dies_alone() {
         );
         assert_eq!(started["re"], "started", "{started}");
         drop(write);
-        let stub = settled(|| {
+        let look = || {
             let rows = pod.processes(&pod.id);
-            rows.iter().find(|p| p["ppid"] == started["pid"]).and_then(|p| p["stub"].as_i64())
-        });
+            // Once it runs the program: until then it may still change its host process.
+            let victim = |p: &&Value| {
+                p["ppid"] == started["pid"] && p["command"].as_str().is_some_and(|c| c.ends_with(shown))
+            };
+            rows.iter().find(victim).and_then(|p| p["stub"].as_i64())
+        };
+        settled(look);
+        // What it is after an execve that was under way.
+        std::thread::sleep(Duration::from_millis(100));
+        let stub = settled(look);
         let host = settled(|| children(sentry).get(&stub).copied());
         kill(Pid::from_raw(host), Signal::SIGKILL).expect("the stub lives");
         let mut text = String::new();
