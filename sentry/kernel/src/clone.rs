@@ -1,11 +1,11 @@
 //! New tasks: clone, fork, vfork, and the first process (kernel/fork.c).
 
+use crate::ns::{self, NsProxy};
+use crate::pid::{self, Pid, PidNs};
 use crate::process::{Links, Usage};
 use crate::result::{Outcome, Restart, SysError};
 use crate::run::Run;
 use crate::signal::{SharedSignals, SigHand, TaskSignals};
-use crate::ns::{self, NsProxy};
-use crate::pid::{self, Pid, PidNs};
 use crate::{FdTable, FsState, Kernel, Process, Task, time};
 use chitin_abi::Errno;
 use chitin_abi::capability::{CAP_SYS_ADMIN, CAP_SYS_RESOURCE};
@@ -34,7 +34,6 @@ pub struct CloneRequest {
     /// Where the pidfd goes (CLONE_PIDFD).
     pub pidfd: u64,
 }
-
 
 /// What asks for privilege over the namespaces.
 const CLONE_NEW: u64 =
@@ -237,7 +236,8 @@ fn make_child(
         process.threads.lock().push(child.clone());
     } else {
         process.threads.lock().push(child.clone());
-        let parent = if flags & CLONE_PARENT != 0 { task.process.parent() } else { Some(task.process.clone()) };
+        let parent =
+            if flags & CLONE_PARENT != 0 { task.process.parent() } else { Some(task.process.clone()) };
         process.links.lock().parent = parent.as_ref().map_or_else(Weak::new, Arc::downgrade);
         if let Some(parent) = parent {
             parent.links.lock().children.push(process.clone());

@@ -1,8 +1,8 @@
 //! Ends: of a thread, of a thread group; zombies and orphans (kernel/exit.c).
 
+use crate::pid::{Pid, PidNs};
 use crate::result::{ExitStatus, Outcome};
 use crate::run::{State, WORK_EXIT};
-use crate::pid::{Pid, PidNs};
 use crate::signal::send_to_process;
 use crate::tree::Tree;
 use crate::{FdTable, Kernel, Process, Task, futex};
@@ -215,9 +215,8 @@ fn become_zombie(kernel: &Arc<Kernel>, process: &Arc<Process>) {
             tree.remove_process(process);
         }
         // An init that waited for this one, the innermost first.
-        let last_of = |ns: &&Arc<PidNs>| {
-            ns.is_dying() && ns.init().is_some_and(|init| !lives(&tree, ns, init.kid()))
-        };
+        let last_of =
+            |ns: &&Arc<PidNs>| ns.is_dying() && ns.init().is_some_and(|init| !lives(&tree, ns, init.kid()));
         let waiting: Vec<_> =
             process.id.namespaces().filter(last_of).filter_map(|ns| ns.take_dying()).collect();
         (parent, waiting)

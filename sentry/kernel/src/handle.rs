@@ -1,9 +1,9 @@
 //! Handles on processes whose parent is outside: a container's first one, or one that was started in it later. `boot` keeps
 //! them. Such a process is reaped by itself at its end; its status stays here.
 
+use crate::Process;
 use crate::result::ExitStatus;
 use crate::signal::send_to_process;
-use crate::Process;
 use chitin_abi::signal::{SI_USER, SigInfo};
 use std::sync::Arc;
 

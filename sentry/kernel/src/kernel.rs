@@ -74,11 +74,7 @@ pub struct Kernel {
 }
 
 impl Kernel {
-    pub fn new(
-        platform: Arc<dyn Platform>,
-        reactor: Arc<Reactor>,
-        machine: Machine,
-    ) -> Arc<Kernel> {
+    pub fn new(platform: Arc<dyn Platform>, reactor: Arc<Reactor>, machine: Machine) -> Arc<Kernel> {
         let root_pid_ns = PidNs::root();
         Arc::new(Kernel {
             platform,

@@ -308,8 +308,7 @@ fn free(root: &PidNs, pid: &Pid) {
     };
     let mut state = root.state.lock();
     let known = state.numbers.remove(&pid.kid);
-    let oldest =
-        if state.remembered.len() >= REMEMBERED { state.remembered.pop_front() } else { None };
+    let oldest = if state.remembered.len() >= REMEMBERED { state.remembered.pop_front() } else { None };
     state.remembered.extend(known);
     drop(state);
     // Their namespaces may go with them, so no lock is held.

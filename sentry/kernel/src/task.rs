@@ -1,10 +1,10 @@
 //! A task: one guest thread.
 
+use crate::ns::NsProxy;
+use crate::pid::{Pid, PidNs};
 use crate::run::Run;
 use crate::seccomp::TaskSeccomp;
 use crate::signal::TaskSignals;
-use crate::ns::NsProxy;
-use crate::pid::{Pid, PidNs};
 use crate::{FdTable, FsState, Kernel, Process, SysResult};
 use chitin_mm::Mm;
 use chitin_platform::{CpuTimes, PlatformTask};

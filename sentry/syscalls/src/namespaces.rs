@@ -145,7 +145,9 @@ pub(crate) fn ioctl(task: &Task, file: &File, cmd: u32, arg: u64) -> Option<Resu
             NS_GET_NSTYPE => Ok(namespace.kind()),
             // The first one's parent is beyond what anybody here may see.
             NS_GET_USERNS | NS_GET_PARENT if matches!(namespace, Namespace::User) => Err(Errno::EPERM),
-            NS_GET_OWNER_UID if matches!(namespace, Namespace::User) => task.mm().write(arg, &0u32).map(|()| 0),
+            NS_GET_OWNER_UID if matches!(namespace, Namespace::User) => {
+                task.mm().write(arg, &0u32).map(|()| 0)
+            }
             NS_GET_PARENT | NS_GET_OWNER_UID => Err(Errno::EINVAL),
             _ => Err(Errno::ENOTTY),
         });
