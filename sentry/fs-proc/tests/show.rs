@@ -136,10 +136,10 @@ fn tunables() {
     assert_eq!(guest.read("/proc/sys/net/ipv4/tcp_rmem"), "4096\t5000\t6291456\n");
     // Fixed ones refuse root too.
     assert_eq!(guest.open("/proc/sys/kernel/osrelease", 1).err(), Some(Errno::EACCES));
-    guest.proc.set_sysctl("net.core.somaxconn", b"128").unwrap();
+    guest.proc.set_sysctl(&guest.task.uts(), "net.core.somaxconn", b"128").unwrap();
     assert_eq!(guest.read("/proc/sys/net/core/somaxconn"), "128\n");
-    assert_eq!(guest.proc.set_sysctl("kernel.osrelease", b"1"), Err(Errno::EACCES));
-    assert_eq!(guest.proc.set_sysctl("kernel.nothing", b"1"), Err(Errno::ENOENT));
+    assert_eq!(guest.proc.set_sysctl(&guest.task.uts(), "kernel.osrelease", b"1"), Err(Errno::EACCES));
+    assert_eq!(guest.proc.set_sysctl(&guest.task.uts(), "kernel.nothing", b"1"), Err(Errno::ENOENT));
     let id = guest.read("/proc/sys/kernel/random/boot_id");
     assert_eq!((id.len(), id == guest.read("/proc/sys/kernel/random/boot_id")), (37, true));
     assert_ne!(guest.read("/proc/sys/kernel/random/uuid"), guest.read("/proc/sys/kernel/random/uuid"));

@@ -2,7 +2,7 @@
 
 use super::Key;
 use super::call::{update, wake};
-use super::table::{FutexTable, Queued, Wakes};
+use super::table::{FutexTable, PiWaiter, Queued, Wakes};
 use crate::testing::memory;
 use chitin_abi::Errno;
 use chitin_abi::futex::FUTEX_BITSET_MATCH_ANY as ANY;
@@ -166,8 +166,8 @@ fn locks_pass_on_in_order() {
     let key = Key::private(&mm, A);
     let (first, second) = {
         let mut bucket = table.lock(&key);
-        let first = table.enqueue_pi(&mut bucket, &mm, key, 11, 10);
-        (first, table.enqueue_pi(&mut bucket, &mm, key, 12, 10))
+        let first = table.enqueue_pi(&mut bucket, &mm, key, PiWaiter { nr: 11, kid: 11 }, 10);
+        (first, table.enqueue_pi(&mut bucket, &mm, key, PiWaiter { nr: 12, kid: 12 }, 10))
     };
     // An ordinary wake-up on such a word is an error.
     assert_eq!(wake(&table, &mm, A, true, 1, ANY), Err(Errno::EINVAL));

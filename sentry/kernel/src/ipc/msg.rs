@@ -396,7 +396,7 @@ mod tests {
         assert_eq!(queue.state.lock().send(&mut two, &root, 4), Err(Errno::EAGAIN));
         assert!(two.is_some());
         assert_eq!(table.stat(&root, id).unwrap().msg_qnum, 1);
-        assert_eq!(table.text().lines().count(), 2);
+        assert_eq!(table.text(&|kid| kid).lines().count(), 2);
         table.remove(&root, id).unwrap();
         assert_eq!(queue.state.lock().send(&mut two, &root, 4), Err(Errno::EIDRM));
         let total = Arc::default();
