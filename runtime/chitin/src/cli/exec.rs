@@ -94,7 +94,7 @@ impl Exec {
         }
         for cgroup in &self.cgroup {
             let path = cgroup.split_once(':').map_or(cgroup.as_str(), |(_, path)| path);
-            if path.trim_matches('/') != "" && path != "." {
+            if !path.trim_matches('/').is_empty() && path != "." {
                 return Err(format!(
                     "--cgroup {cgroup}: not supported: all of a sandbox's processes are in the container's cgroup"
                 ));
