@@ -335,6 +335,7 @@ fn child_process(task: &Arc<Task>, request: &CloneRequest, id: Arc<Pid>) -> Arc<
     let process = Process {
         kernel: Arc::downgrade(&task.kernel),
         id,
+        from_outside: false,
         container: from.container.clone(),
         exit_signal: AtomicI32::new(exit_signal),
         links: Mutex::new(links),
@@ -430,6 +431,7 @@ pub async fn make_init(kernel: &Arc<Kernel>, request: InitRequest) -> Result<Arc
     let process = Arc::new(Process {
         kernel: Arc::downgrade(kernel),
         id: id.pid.clone(),
+        from_outside: true,
         container: request.container.clone(),
         exit_signal: AtomicI32::new(0),
         links: Mutex::new(Links {

@@ -210,8 +210,8 @@ fn become_zombie(kernel: &Arc<Kernel>, process: &Arc<Process>) {
             links.tty = None;
             links.parent.upgrade()
         };
-        if parent.is_none() {
-            // Nobody inside would reap it.
+        if parent.is_none() && !process.from_outside {
+            // Nobody is left to reap it.
             tree.remove_process(process);
         }
         // An init that waited for this one, the innermost first.

@@ -1,5 +1,5 @@
 //! Handles on processes whose parent is outside: a container's first one, or one that was started in it later. `boot` keeps
-//! them. Such a process is reaped by itself at its end; its status stays here.
+//! them. Such a process stays a zombie until [`crate::Kernel::forget`]; its status stays here.
 
 use crate::Process;
 use crate::result::ExitStatus;

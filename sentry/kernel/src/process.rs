@@ -18,6 +18,8 @@ pub struct Process {
     pub kernel: Weak<Kernel>,
     /// Its identity: the number in its own PID namespace and those above.
     pub id: Arc<Pid>,
+    /// Made by the runtime: it has no parent, and stays a zombie until [`Kernel::forget`].
+    pub(crate) from_outside: bool,
     /// The container it belongs to, from its parent.
     pub container: Arc<Container>,
     /// The signal its parent gets at its end (0: none).
