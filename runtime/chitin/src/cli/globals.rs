@@ -78,7 +78,8 @@ pub struct Globals {
     /// Whose network containers see [default: sandbox]
     #[arg(long, value_enum)]
     network: Option<Network>,
-    /// Copy-on-write: none, root or all, then where writes go (:memory or :dir=PATH) [default: root:memory]
+    /// Copy-on-write: none, root or all, then where writes go (:memory or :dir=PATH)
+    /// [default: none for `create`, whose caller owns the root file system and commits what is written, else root:memory]
     #[arg(long, value_parser = parse_overlay)]
     overlay: Option<(OverlayMode, OverlayMedium)>,
     /// Log every guest syscall (to --debug-log)
@@ -179,9 +180,10 @@ impl Globals {
         self.debug.unwrap_or(false)
     }
 
-    pub fn options(self) -> Options {
+    /// What the command shall do; `overlay` is its default.
+    pub fn options(self, overlay: OverlayMode) -> Options {
         let (log_format, debug) = (self.log_format(), self.debug());
-        let (overlay, medium) = self.overlay.unwrap_or((OverlayMode::Root, OverlayMedium::Memory));
+        let (overlay, medium) = self.overlay.unwrap_or((overlay, OverlayMedium::Memory));
         Options {
             root: self.root.unwrap_or_else(crate::container::default_root),
             platform: match self.platform {

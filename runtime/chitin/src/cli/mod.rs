@@ -25,7 +25,7 @@ mod update;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use chitin_control::LogFormat;
+use chitin_control::{LogFormat, OverlayMode};
 use clap::{Parser, Subcommand};
 
 pub use self::globals::Network;
@@ -86,6 +86,14 @@ enum Command {
     Features(features::Features),
 }
 
+impl Command {
+    /// Where a container's writes to its root go unless --overlay says so. Engines, which `create`, copy files out of the
+    /// root file system they made and commit it as an image; by hand, a directory that is given stays as it is.
+    fn overlay(&self) -> OverlayMode {
+        if matches!(self, Command::Create(_)) { OverlayMode::None } else { OverlayMode::Root }
+    }
+}
+
 fn version() -> &'static str {
     concat!(env!("CARGO_PKG_VERSION"), "\nspec: 1.2.1")
 }
@@ -103,7 +111,8 @@ pub fn main() -> ExitCode {
     if let Err(e) = crate::log::set_up(globals.log(), globals.log_format(), globals.debug()) {
         return fail(&e);
     }
-    match dispatch(command, globals.options()) {
+    let options = globals.options(command.overlay());
+    match dispatch(command, options) {
         Ok(code) => code,
         Err(e) => fail(&e),
     }

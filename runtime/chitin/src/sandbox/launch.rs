@@ -357,6 +357,14 @@ pub fn open_process(pid: i32) -> io::Result<OwnedFd> {
     if fd < 0 { Err(io::Error::last_os_error()) } else { own_fd(RawFd::try_from(fd).unwrap_or(-1)) }
 }
 
+/// Which kind of namespace an open file names (CLONE_NEW*), if it does (ioctl_ns(2)).
+pub fn namespace_kind(file: BorrowedFd<'_>) -> Option<i32> {
+    const NS_GET_NSTYPE: libc::Ioctl = 0xb703;
+    // SAFETY: takes no argument.
+    let kind = unsafe { libc::ioctl(file.as_raw_fd(), NS_GET_NSTYPE) };
+    (kind > 0).then_some(kind)
+}
+
 /// Kills `process` and waits until it is gone (or a zombie that its parent has yet to collect).
 pub fn kill_and_wait(process: &crate::container::HostProcess, patience: Duration) -> Result<()> {
     let Ok(pidfd) = open_process(process.pid) else { return Ok(()) };

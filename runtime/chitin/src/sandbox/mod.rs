@@ -176,7 +176,7 @@ impl Sandbox {
         let mut reserved = Reserved { directory: Some(directory), farewell: None };
         let listener = listener?;
         spec::store(creation.spec, &path)?;
-        let cgroups = make_cgroups(options, creation.id, &plan, creation.spec, &reserved)?;
+        let cgroups = make_cgroups(options, &creation, &plan, &reserved)?;
         let rootfs = plan.rootfs.clone();
         let mut launched = launch(options, &creation, plan, listener.as_fd(), cgroups.as_ref())?;
         let pid = launched.sentry.pid();
@@ -327,18 +327,31 @@ fn run_creation_hooks(
 
 fn make_cgroups(
     options: &Options,
-    id: &str,
+    creation: &Creation<'_>,
     plan: &Plan,
-    spec: &Spec,
     reserved: &Reserved,
 ) -> Result<Option<Cgroups>> {
-    let Some(path) = &plan.cgroup else { return Ok(None) };
+    let Creation { id, spec, .. } = *creation;
+    let resources = spec.linux().as_ref().and_then(|l| l.resources().as_ref());
+    // Rules about devices alone need no cgroup here.
+    let limited = resources.is_some_and(|r| {
+        r.memory().is_some()
+            || r.cpu().is_some()
+            || r.pids().is_some()
+            || r.block_io().is_some()
+            || r.hugepage_limits().is_some()
+            || r.unified().is_some()
+    });
+    if plan.cgroup.is_none() && !limited && (creation.plain_command || options.rootless) {
+        return Ok(None);
+    }
     let request = cgroup::Request {
-        path: Some(path),
+        // Without a path: one of the container's name.
+        path: plan.cgroup.as_deref(),
         id,
         systemd: options.systemd_cgroup,
         rootless: options.rootless,
-        resources: spec.linux().as_ref().and_then(|l| l.resources().as_ref()),
+        resources,
         intel_rdt: spec.linux().as_ref().and_then(|l| l.intel_rdt().as_ref()),
     };
     Cgroups::create(&request, &mut |lines| reserved.directory()?.note_cgroups(lines)).map(Some)

@@ -70,7 +70,7 @@ impl Joined {
         let mut reserved =
             Reserved { directory: Some(Directory::create(&options.root, creation.id)?), farewell: None };
         spec::store(creation.spec, reserved.directory()?.path())?;
-        let cgroups = make_cgroups(options, creation.id, &plan, creation.spec, &reserved)?;
+        let cgroups = make_cgroups(options, &creation, &plan, &reserved)?;
         let none = Cgroups::default();
         let members = cgroups.as_ref().unwrap_or(&none);
 

@@ -1,6 +1,7 @@
 //! What a configuration must satisfy. Every complaint begins with the JSON path of its field.
 
 use std::collections::HashSet;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{
@@ -301,7 +302,50 @@ fn is_namespace_of(pid: i32, file: &Path) -> bool {
     namespaces.any(|n| (n.dev(), n.ino()) == (named.dev(), named.ino()))
 }
 
+/// Whether a path names a network namespace.
+fn network_namespace(file: &Path) -> Result<()> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let opened = std::fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(file);
+    let opened = opened.map_err(|e| match e.kind() {
+        std::io::ErrorKind::NotFound => "does not exist".to_owned(),
+        _ => e.to_string(),
+    })?;
+    match crate::sandbox::launch::namespace_kind(opened.as_fd()) {
+        Some(libc::CLONE_NEWNET) => Ok(()),
+        Some(_) => Err("a namespace, but not of the network".into()),
+        None => Err("is no network namespace".into()),
+    }
+}
+
+/// Tunables that Linux has once per namespace; others would be the machine's, and runtimes refuse them.
+fn check_sysctls(linux: &Linux, f: &mut Findings) {
+    const IPC: [&str; 8] = [
+        "kernel.msgmax",
+        "kernel.msgmnb",
+        "kernel.msgmni",
+        "kernel.sem",
+        "kernel.shmall",
+        "kernel.shmmax",
+        "kernel.shmmni",
+        "kernel.shm_rmid_forced",
+    ];
+    for name in linux.sysctl().iter().flatten().map(|(name, _)| name) {
+        let dotted = name.replace('/', ".");
+        let path = format!("linux.sysctl[{name:?}]");
+        if dotted == "kernel.hostname" {
+            f.error(path, "conflicts with hostname; set that");
+        } else if !(IPC.contains(&dotted.as_str())
+            || dotted == "kernel.domainname"
+            || dotted.starts_with("net.")
+            || dotted.starts_with("fs.mqueue."))
+        {
+            f.error(path, "is not in a separate kernel namespace; remove it");
+        }
+    }
+}
+
 fn check_linux(linux: &Linux, pod: Option<i32>, f: &mut Findings) {
+    check_sysctls(linux, f);
     let mut seen = HashSet::new();
     for (index, namespace) in linux.namespaces().iter().flatten().enumerate() {
         let path = format!("linux.namespaces[{index}]");
@@ -317,9 +361,10 @@ fn check_linux(linux: &Linux, pod: Option<i32>, f: &mut Findings) {
             // What a pod shares is the sandbox's, by whatever name.
             LinuxNamespaceType::Network if pod.is_some() => {}
             _ if pod.is_some_and(|pid| is_namespace_of(pid, file)) => {}
-            LinuxNamespaceType::Network if file.exists() => {}
             LinuxNamespaceType::Network => {
-                f.error(format!("{path}.path"), format!("{} does not exist", file.display()));
+                if let Err(e) = network_namespace(file) {
+                    f.error(format!("{path}.path"), format!("{}: {e}", file.display()));
+                }
             }
             _ => f.error(
                 format!("{path}.path"),
@@ -453,6 +498,11 @@ mod tests {
         complains("/linux/namespaces", joined, "linux.namespaces[0].path");
         let lost = json!([{"type": "network", "path": "/proc/self/ns/not"}]);
         complains("/linux/namespaces", lost, "linux.namespaces[0].path");
+        let wrong = json!([{"type": "network", "path": "/proc/self/ns/uts"}]);
+        complains("/linux/namespaces", wrong, "linux.namespaces[0].path");
+        let plain = json!([{"type": "network", "path": "/etc/passwd"}]);
+        complains("/linux/namespaces", plain, "linux.namespaces[0].path");
+        complains("/linux/sysctl", json!({"kernel.panic": "1"}), "linux.sysctl[\"kernel.panic\"]");
         let shifted = json!([{"containerID": 0, "hostID": 100000, "size": 65536}]);
         complains("/linux/uidMappings", shifted, "linux.uidMappings[0]");
         complains("/linux/cgroupsPath", json!("/a/../../b"), "linux.cgroupsPath");
