@@ -99,8 +99,8 @@ impl Source {
             let tail = page_up(segment.file_end()).saturating_sub(segment.file_end());
             let has_bss = segment.memsz > segment.filesz && segment.filesz > 0;
             if has_bss && tail > 0 && segment.prot & PROT_WRITE != 0 {
-                let zeroes = [0; PAGE_SIZE as usize];
-                let zeroes = zeroes.get(..tail as usize).unwrap_or_default();
+                let zeroes = [0; to_usize(PAGE_SIZE)];
+                let zeroes = zeroes.get(..to_usize(tail)).unwrap_or_default();
                 mm.write_bytes(self.at(segment.file_end()), zeroes)?;
             }
         }

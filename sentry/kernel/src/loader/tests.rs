@@ -7,6 +7,7 @@ use crate::testing::*;
 use chitin_abi::auxv::*;
 use chitin_abi::elf::*;
 use chitin_abi::mman::*;
+use chitin_platform::Platform;
 use zerocopy::IntoBytes;
 
 fn header(kind: u16, entry: u64, phnum: u16) -> Elf64Ehdr {

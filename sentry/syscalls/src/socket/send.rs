@@ -173,7 +173,7 @@ pub(super) fn read_header(mm: &Mm, at: u64) -> Result<MsgHdr, Errno> {
     if head.msg_namelen < 0 {
         return Err(Errno::EINVAL);
     }
-    head.msg_namelen = head.msg_namelen.min(MAX_ADDR as i32);
+    head.msg_namelen = head.msg_namelen.min(i32::try_from(MAX_ADDR).unwrap_or(i32::MAX));
     if head.msg_iovlen > IOV_MAX as u64 {
         return Err(Errno::EMSGSIZE);
     }
