@@ -175,7 +175,11 @@ impl MountNs {
         if !detach {
             // References: the list, the map, the caller's path and `doomed`; without the path for the copies elsewhere.
             let used = |mount: &Arc<Mount>, by: usize| Arc::strong_count(mount) > by;
-            if doomed.len() > 1 || used(mount, 4) || elsewhere.iter().any(|copy| used(copy, 3)) {
+            // What sits on a copy's root refers to it, too, but is no obstacle: it takes the copy's place.
+            let above =
+                |copy: &Arc<Mount>| copy.ns().map_or(0, |ns| Self::children(&ns.inner.read(), copy).len());
+            let copy_used = |copy: &Arc<Mount>| used(copy, above(copy).saturating_add(3));
+            if doomed.len() > 1 || used(mount, 4) || elsewhere.iter().any(copy_used) {
                 return Err(Errno::EBUSY);
             }
         }
@@ -252,7 +256,7 @@ impl MountNs {
         let below = self.mounts_below(from);
         if old.mount.is_shared()
             || to.mount.is_shared()
-                && (mount.is_unbindable() || below.iter().any(|mount| mount.is_unbindable()))
+                && (mount.is_unbindable() || below.iter().any(|(mount, _)| mount.is_unbindable()))
         {
             return Err(Errno::EINVAL);
         }
@@ -265,12 +269,11 @@ impl MountNs {
         }
         let mut inner = self.inner.write();
         let mut tree = Tree::of(mount);
-        for mount in below {
-            if let Some(point) = take(&mut inner, &mount) {
-                inner.list.retain(|known| !Arc::ptr_eq(known, &mount));
-                tree.below.push((mount, point));
-            }
+        for (mount, _) in &below {
+            take(&mut inner, mount);
+            inner.list.retain(|known| !Arc::ptr_eq(known, mount));
         }
+        tree.below = below;
         take(&mut inner, &tree.top);
         inner.list.retain(|known| !Arc::ptr_eq(known, &tree.top));
         drop(inner);
@@ -289,22 +292,22 @@ impl MountNs {
         if from.mount.is_unbindable() {
             return Err(Errno::EINVAL);
         }
-        let below: Vec<Arc<Mount>> = if recursive { self.mounts_below(from) } else { Vec::new() };
-        let tree = copy_tree(&from.mount, from.dentry.clone(), below.iter(), Ties::Same, false);
+        let below = if recursive { self.mounts_below(from) } else { Vec::new() };
+        let tree = copy_tree(&from.mount, from.dentry.clone(), &below, Ties::Same, false);
         self.graft(tree, to)
     }
 
-    /// Mounts below a path, outer ones first.
-    fn mounts_below(&self, path: &Path) -> Vec<Arc<Mount>> {
-        let mut below: Vec<Arc<Mount>> = Vec::new();
+    /// Mounts below a path, outer ones first, and where they sit.
+    fn mounts_below(&self, path: &Path) -> Vec<(Arc<Mount>, Path)> {
         // A mount may be younger than what sits in it, so the list's order does not do.
         let inner = self.inner.read();
-        let inside =
-            |mount: &Arc<Mount>| mount.mountpoint().is_some_and(|at| at.dentry.is_within(&path.dentry));
-        below.extend(Self::children(&inner, &path.mount).into_iter().filter(inside));
+        let placed = |mount: Arc<Mount>| mount.mountpoint().map(|point| (mount, point));
+        let direct = Self::children(&inner, &path.mount).into_iter().filter_map(placed);
+        let mut below: Vec<(Arc<Mount>, Path)> =
+            direct.filter(|(_, point)| point.dentry.is_within(&path.dentry)).collect();
         let mut at = 0;
-        while let Some(mount) = below.get(at).cloned() {
-            below.extend(Self::children(&inner, &mount));
+        while let Some((mount, _)) = below.get(at).cloned() {
+            below.extend(Self::children(&inner, &mount).into_iter().filter_map(placed));
             at += 1;
         }
         below
@@ -318,7 +321,7 @@ impl MountNs {
         }
         path.mount.change(kind);
         if recursive {
-            self.mounts_below(path).iter().for_each(|mount| mount.change(kind));
+            self.mounts_below(path).iter().for_each(|(mount, _)| mount.change(kind));
         }
         self.note_change();
         Ok(())
@@ -329,8 +332,8 @@ impl MountNs {
         let _all = group::lock();
         let root = self.inner.read().root.clone();
         let below = self.mounts_below(&Path { dentry: root.root.clone(), mount: root.clone() });
-        let tree = copy_tree(&root, root.root.clone(), below.iter(), Ties::Same, true);
-        let olds = std::iter::once(&root).chain(&below);
+        let tree = copy_tree(&root, root.root.clone(), &below, Ties::Same, true);
+        let olds = std::iter::once(&root).chain(below.iter().map(|(mount, _)| mount));
         let copies = olds.zip(tree.mounts()).map(|(old, new)| (old.id, new.clone())).collect();
         let ns = MountNs::new(tree.top);
         {

@@ -59,31 +59,29 @@ impl Tree {
 
     /// A copy of the whole tree.
     pub fn copy(&self, ties: Ties) -> Tree {
-        let below = self.below.iter().map(|(mount, _)| mount);
-        copy_tree(&self.top, self.top.root().clone(), below, ties, true)
+        copy_tree(&self.top, self.top.root().clone(), &self.below, ties, true)
     }
 }
 
 /// A copy of `top` from `root` on, with the mounts `below` it (outer ones first); unbindable ones, and what is below
 /// them, only if they shall come along.
-pub(super) fn copy_tree<'a>(
+pub(super) fn copy_tree(
     top: &Arc<Mount>,
     root: Arc<Dentry>,
-    below: impl Iterator<Item = &'a Arc<Mount>>,
+    below: &[(Arc<Mount>, Path)],
     ties: Ties,
     unbindable: bool,
 ) -> Tree {
     let mut tree = Tree::of(copy_of(top, root, ties));
     let mut copies: HashMap<u64, Arc<Mount>> = HashMap::from([(top.id(), tree.top.clone())]);
-    for mount in below {
+    for (mount, point) in below {
         if mount.is_unbindable() && !unbindable {
             continue;
         }
-        let Some(point) = mount.mountpoint() else { continue };
         let Some(parent) = copies.get(&point.mount.id()).cloned() else { continue };
         let copy = copy_of(mount, mount.root().clone(), ties);
         copies.insert(mount.id(), copy.clone());
-        tree.below.push((copy, Path { mount: parent, dentry: point.dentry }));
+        tree.below.push((copy, Path { mount: parent, dentry: point.dentry.clone() }));
     }
     tree
 }
