@@ -17,15 +17,16 @@ use crate::profile::Profile;
 use crate::stdio::{self, Descriptors};
 use chitin_abi::Errno;
 use chitin_abi::poll::{POLLERR, POLLHUP};
+use chitin_abi::signal::SIGKILL;
 use chitin_control::{ContainerConfig, Limits, Namespace, ProcessConfig, Status};
 use chitin_fs_proc::ProcFs;
 use chitin_gofer_protocol::Client;
 use chitin_kernel::clone::start_init;
 use chitin_kernel::container::{Container, Spaces};
+use chitin_kernel::kernel::Uts;
 use chitin_kernel::reactor::HostFdWatch;
 use chitin_kernel::tty::Tty;
 use chitin_kernel::wait::{block_on, block_until};
-use chitin_kernel::kernel::Uts;
 use chitin_kernel::{ExitStatus, Kernel, NsProxy, Process, Task, run};
 use chitin_platform::SpaceGroup;
 use chitin_vfs::{MountNs, WaitQueue};
@@ -197,7 +198,7 @@ impl Containers {
                     signal,
                     "the container's zygote was killed; the container ends"
                 );
-                me.kill(&record);
+                me.kill(&record, SIGKILL);
             }
         });
         let cannot = |error| format!("cannot prepare container {id}: {error}; raise the limit on processes");
@@ -228,7 +229,7 @@ impl Containers {
         }
         self.make(&record, config, fds)
             .and_then(|()| self.watch_end(&record))
-            .inspect_err(|_| self.tear_down(&record, ExitStatus::Signaled { signal: 9, core: false }))
+            .inspect_err(|_| self.tear_down(&record, ExitStatus::Signaled { signal: SIGKILL, core: false }))
     }
 
     fn make(
@@ -359,10 +360,17 @@ impl Containers {
         self.kernel.forget(&exec.task.process);
     }
 
-    /// Ends a container's processes, started or not.
-    pub fn kill(&self, record: &Record) {
-        self.kernel.kill_container(&record.container);
+    /// Ends a container's processes, started or not, as if by this signal.
+    pub fn kill(&self, record: &Record, signal: u32) {
+        self.kernel.kill_container(&record.container, signal);
+        // Who has not begun ends when it is let go.
+        let _ = self.start(record);
         run::drain();
+    }
+
+    /// Whether init waits for its start.
+    pub fn is_created(record: &Record) -> bool {
+        record.inner.lock().stage == Stage::Created
     }
 
     /// Ends a further container and forgets it.
@@ -370,11 +378,11 @@ impl Containers {
         if record.first {
             return Err(format!("container {} is the sandbox itself; end the sandbox", record.id));
         }
-        self.kill(record);
+        self.kill(record, SIGKILL);
         if record.is_made() {
             block_until(&record.ended, || record.exit());
         } else {
-            self.tear_down(record, ExitStatus::Signaled { signal: 9, core: false });
+            self.tear_down(record, ExitStatus::Signaled { signal: SIGKILL, core: false });
         }
         self.table.lock().remove(&record.id);
         Ok(())
@@ -427,7 +435,7 @@ impl Containers {
 
     /// What follows from the end of init: nothing of the container stays but its status.
     pub fn tear_down(&self, record: &Record, status: ExitStatus) {
-        self.kernel.kill_container(&record.container);
+        self.kernel.kill_container(&record.container, SIGKILL);
         run::drain();
         let (init, old) = {
             let mut inner = record.inner.lock();
@@ -487,7 +495,7 @@ impl Containers {
                 container = record.id,
                 "the gofer died; the container ends, as it has lost its files"
             );
-            me.kill(&record);
+            me.kill(&record, SIGKILL);
         });
         self.kernel.reactor.watch_with(Arc::new(copy), on_ready).map_err(cannot)
     }
@@ -495,7 +503,7 @@ impl Containers {
 
 /// Ends a process from outside.
 pub fn kill(process: &Arc<Process>) {
-    chitin_kernel::exit::group_exit(process, ExitStatus::Signaled { signal: 9, core: false });
+    chitin_kernel::exit::group_exit(process, ExitStatus::Signaled { signal: SIGKILL, core: false });
     run::drain();
 }
 

@@ -15,7 +15,7 @@ use chitin_abi::num::low8;
 use chitin_abi::poll::{POLLERR, POLLHUP};
 use chitin_abi::signal::{SI_USER, SIGKILL, SigInfo};
 use chitin_control::{ExitStatus as Status, Request, Response};
-use chitin_kernel::signal::send_to_process;
+use chitin_kernel::signal::{DefaultAction, default_action, send_to_process};
 use chitin_kernel::tty::ConsoleTty;
 use chitin_kernel::wait::block_until;
 use chitin_kernel::{ExitStatus, Kernel, run};
@@ -225,8 +225,13 @@ impl Session<'_> {
 
     fn signal(&self, record: &Record, signal: i32, all: bool, pid: Option<i32>) -> Result<(), String> {
         // From outside: the sender has no pid inside.
-        let info = SigInfo::kill(number(signal)?, SI_USER, 0, 0);
-        if all {
+        let number = number(signal)?;
+        let info = SigInfo::kill(number, SI_USER, 0, 0);
+        let fatal = matches!(default_action(number), DefaultAction::Terminate | DefaultAction::Core);
+        if pid.is_none() && fatal && Containers::is_created(record) {
+            // There is no program yet that could handle it.
+            self.control.containers.kill(record, number);
+        } else if all {
             self.control.kernel.signal_container(&record.container, info);
         } else {
             send_to_process(&record.process(pid)?, info);

@@ -234,11 +234,23 @@ impl Mounter<'_> {
         if self.container.mounts.iter().any(|mount| is_dev(&mount.destination)) {
             return Ok(());
         }
-        let dev = mountpoint(ctx, b"/dev", false).and_then(|dev| self.populate(dev.inode()));
-        match dev {
-            // A read-only root without an overlay keeps the devices it has.
-            Ok(()) | Err(Errno::EROFS) => Ok(()),
-            Err(errno) => Err(format!("linux.devices: {}", errno.message())),
+        let failed = |errno: Errno| format!("linux.devices: {}", errno.message());
+        let dev = match mountpoint(ctx, b"/dev", false) {
+            // A read-only root without the directory goes without.
+            Err(Errno::EROFS) => return Ok(()),
+            dev => dev.map_err(failed)?,
+        };
+        match self.populate(dev.inode()) {
+            Ok(()) => Ok(()),
+            // The host's own directory, in which nobody makes devices: they come above it.
+            Err(Errno::EPERM | Errno::EROFS) => {
+                let above = TmpFs::new(Storage::Memory, b"mode=0755", self.kernel.machine.memory_bytes)
+                    .map_err(failed)?;
+                self.populate(&above.root()).map_err(failed)?;
+                let flags = low32(MS_NOSUID | MS_STRICTATIME);
+                ctx.ns.attach(Mount::new(above, b"tmpfs", flags), dev).map_err(failed)
+            }
+            Err(errno) => Err(failed(errno)),
         }
     }
 

@@ -150,12 +150,9 @@ impl Kernel {
         }
     }
 
-    /// Ends every process of a container.
-    pub fn kill_container(&self, container: &Arc<Container>) {
-        self.kill_where(
-            |process| container.holds(process),
-            ExitStatus::Signaled { signal: chitin_abi::signal::SIGKILL, core: false },
-        );
+    /// Ends every process of a container, as if by this signal.
+    pub fn kill_container(&self, container: &Arc<Container>, signal: u32) {
+        self.kill_where(|process| container.holds(process), ExitStatus::Signaled { signal, core: false });
     }
 
     pub(crate) fn kill_where(&self, pick: impl Fn(&Process) -> bool, status: ExitStatus) {
