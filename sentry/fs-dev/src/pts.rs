@@ -175,8 +175,8 @@ impl DevPts {
         };
         let shared = Arc::downgrade(&self.shared);
         let released = move |index| release(&shared, index);
-        let tty = make(index, Box::new(released))
-            .inspect_err(|_| release(&Arc::downgrade(&self.shared), index))?;
+        let tty =
+            make(index, Box::new(released)).inspect_err(|_| release(&Arc::downgrade(&self.shared), index))?;
         let (uid, gid) = (options.uid.unwrap_or(uid), options.gid.unwrap_or(gid));
         *node.meta.lock() = meta(options.mode, uid, gid, 1).into_inner();
         *node.tty.lock() = Arc::downgrade(&tty);

@@ -50,7 +50,12 @@ impl ProcFs {
     pub fn new(kernel: &Arc<Kernel>, ns: &Arc<PidNs>) -> Arc<ProcFs> {
         let now = time::realtime();
         let booted = now.saturating_sub(time::monotonic().saturating_sub(kernel.boot_ns));
-        let shared = Arc::new(Shared { kernel: kernel.clone(), ns: ns.clone(), dev: chitin_vfs::inode::anon_dev(), booted });
+        let shared = Arc::new(Shared {
+            kernel: kernel.clone(),
+            ns: ns.clone(),
+            dev: chitin_vfs::inode::anon_dev(),
+            booted,
+        });
         let tree = tree::build(&shared);
         let root = Arc::new(Root { shared: shared.clone(), tree, state: InodeState::default() });
         Arc::new(ProcFs { shared, root })

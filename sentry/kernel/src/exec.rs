@@ -3,7 +3,6 @@
 mod creds;
 
 use crate::clone::InitRequest;
-use creds::{ExecCreds, after_exec};
 use crate::loader::{self, LoadRequest, Loaded, Program};
 use crate::result::Outcome;
 use crate::run::{WORK_EXIT, WORK_STOP};
@@ -12,6 +11,7 @@ use chitin_abi::Errno;
 use chitin_abi::resource::RLIMIT_STACK;
 use chitin_abi::signal::{SS_DISABLE, StackT};
 use chitin_vfs::{Creds, File};
+use creds::{ExecCreds, after_exec};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 

@@ -65,12 +65,12 @@ pub mod tty;
 pub mod wait;
 
 pub use container::Container;
-pub use handle::ProcessHandle;
 pub use fdtable::{Fd, FdTable};
 pub use fsstate::FsState;
+pub use handle::ProcessHandle;
 pub use kernel::{Dispatch, Kernel, SyscallArgs};
-pub use nsfs::Namespace;
 pub use ns::{CgroupNs, NsProxy, UtsNs};
+pub use nsfs::Namespace;
 pub use pid::{Pid, PidNs};
 pub use process::Process;
 pub use result::{ExitStatus, Outcome, Restart, SysError, SysResult};

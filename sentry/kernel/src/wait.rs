@@ -81,7 +81,12 @@ fn try_wait(task: &Arc<Task>, which: Which, options: u32) -> Result<Option<Child
 fn event_of(task: &Arc<Task>, child: &Arc<Process>, options: u32) -> Option<ChildEvent> {
     let keep = options & WNOWAIT != 0;
     let uid = child.leader().map_or(0, |leader| leader.creds().uid);
-    let event = |state| ChildEvent { pid: child.pid_in(task.pid_ns()), uid, state, usage: child.usage_self_and_children() };
+    let event = |state| ChildEvent {
+        pid: child.pid_in(task.pid_ns()),
+        uid,
+        state,
+        usage: child.usage_self_and_children(),
+    };
     if let Some(status) = child.exit_status() {
         if options & WEXITED == 0 {
             return None;

@@ -34,14 +34,14 @@
     )
 )]
 
-mod lock;
 mod group;
+mod lock;
 mod registers;
 mod space;
 mod task;
 
-pub use lock::{AsyncGuard, AsyncLock};
 pub use group::{OnLost, SpaceGroup};
+pub use lock::{AsyncGuard, AsyncLock};
 pub use registers::Registers;
 pub use space::{
     AddressSpace, CopyFault, HostOp, HostVma, HostVmaKind, MapCall, MapFile, Native, SpaceUsage,

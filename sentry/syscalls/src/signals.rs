@@ -32,7 +32,8 @@ pub(crate) fn user_info(
 ) -> Result<SigInfo, Errno> {
     let mut info: SigInfo = task.mm().read(at)?;
     info.set_signo(signal);
-    if (info.si_code >= 0 || info.si_code == SI_TKILL) && target.is_none_or(|target| !Arc::ptr_eq(target, &task.process))
+    if (info.si_code >= 0 || info.si_code == SI_TKILL)
+        && target.is_none_or(|target| !Arc::ptr_eq(target, &task.process))
     {
         return Err(Errno::EPERM);
     }
@@ -64,7 +65,11 @@ pub(crate) fn may_kill(task: &Task, target: &Arc<Process>, signal: u32) -> Resul
 
 /// Sends as `task`, unless the number is 0.
 pub(crate) fn deliver(task: &Task, process: &Arc<Process>, info: SigInfo) -> Result<(), Errno> {
-    if info.signo() == 0 || send_to_process(process, as_seen(task, process, info)) { Ok(()) } else { Err(Errno::EAGAIN) }
+    if info.signo() == 0 || send_to_process(process, as_seen(task, process, info)) {
+        Ok(())
+    } else {
+        Err(Errno::EAGAIN)
+    }
 }
 
 pub(crate) fn kill(task: &Arc<Task>, args: Args) -> Outcome {
@@ -165,7 +170,11 @@ fn kill_thread(
         return Err(Errno::ESRCH);
     }
     may_kill(task, &target.process, signal)?;
-    if signal == 0 || send_to_task(&target, as_seen(task, &target.process, given)) { Ok(()) } else { Err(Errno::EAGAIN) }
+    if signal == 0 || send_to_task(&target, as_seen(task, &target.process, given)) {
+        Ok(())
+    } else {
+        Err(Errno::EAGAIN)
+    }
 }
 
 pub(crate) fn rt_sigqueueinfo(task: &Arc<Task>, args: Args) -> Outcome {

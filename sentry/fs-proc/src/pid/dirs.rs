@@ -36,7 +36,8 @@ fn thread_of(subject: &Subject, tid: i32) -> Option<Who> {
 }
 
 fn thread_ids(subject: &Subject) -> Vec<i32> {
-    let mut ids: Vec<i32> = subject.process.threads().iter().map(|task| task.tid_in(&subject.shared.ns)).collect();
+    let mut ids: Vec<i32> =
+        subject.process.threads().iter().map(|task| task.tid_in(&subject.shared.ns)).collect();
     ids.push(subject.pid());
     ids.sort_unstable();
     ids.dedup();

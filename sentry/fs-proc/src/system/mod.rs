@@ -55,10 +55,7 @@ pub(crate) static ROOT: &[Entry] = &[
     file("stat", stats::stat),
     file("swaps", tables::swaps),
     dir("sys", sysctl::ROOT),
-    dir(
-        "sysvipc",
-        &[own("msg", tables::ipc_msg), own("sem", tables::ipc_sem), own("shm", tables::ipc_shm)],
-    ),
+    dir("sysvipc", &[own("msg", tables::ipc_msg), own("sem", tables::ipc_sem), own("shm", tables::ipc_shm)]),
     dir("tty", &[dir("ldisc", &[]), secret("drivers", tables::empty), file("ldiscs", tables::ldiscs)]),
     file("uptime", stats::uptime),
     file("version", version),

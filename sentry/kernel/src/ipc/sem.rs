@@ -474,7 +474,9 @@ pub async fn operate(task: &Arc<Task>, id: i32, ops: Arc<[Sembuf]>, timeout: Opt
     let table = &ipc.sem;
     let deadline = timeout.map(Deadline::after);
     let set = table.find(id)?;
-    let Some((ticket, answer)) = table.begin(&set, &task.creds(), task.process.kid(), &ops)? else { return Ok(0) };
+    let Some((ticket, answer)) = table.begin(&set, &task.creds(), task.process.kid(), &ops)? else {
+        return Ok(0);
+    };
     let place = Place { set: &set, ticket };
     let told = answer.queue.wait_until(|| *answer.result.lock());
     let waited = task.interruptible(with_timeout(task.kernel.reactor.timers(), told, deadline)).await;

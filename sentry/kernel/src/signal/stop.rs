@@ -99,7 +99,10 @@ fn tell_parent(process: &Arc<Process>, code: i32, signal: u32) {
     if parent.handlers().get(SIGCHLD).sa_flags & SA_NOCLDSTOP == 0 {
         let uid = process.leader().map_or(0, |task| task.creds().uid);
         let (user, system) = process.cpu_ticks();
-        send_to_process(&parent, SigInfo::child(code, process.pid_in(parent.pid_ns()), uid, signal.cast_signed(), user, system));
+        send_to_process(
+            &parent,
+            SigInfo::child(code, process.pid_in(parent.pid_ns()), uid, signal.cast_signed(), user, system),
+        );
     }
     parent.child_events.wake(0);
 }

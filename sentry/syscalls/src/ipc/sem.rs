@@ -87,7 +87,9 @@ fn control(task: &Task, id: i32, num: i32, cmd: u32, arg: u64) -> Result<i32, Er
             Ok(0)
         }
         // The value is an int in the union.
-        SETVAL => table.set_value((&creds, task.process.kid()), id, num, low32(arg).cast_signed()).map(|()| 0),
+        SETVAL => {
+            table.set_value((&creds, task.process.kid()), id, num, low32(arg).cast_signed()).map(|()| 0)
+        }
         SETALL => {
             let values = mm.read_array::<u16>(arg, table.settable(&creds, id)?)?;
             table.set_values((&creds, task.process.kid()), id, &values).map(|()| 0)
