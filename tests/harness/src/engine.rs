@@ -53,7 +53,8 @@ impl Engine {
     pub fn command(self, root: &Path, bundle: Option<&Bundle>, args: &[&str]) -> Command {
         if self == Engine::Chitin {
             let mut c = Command::new(paths::chitin());
-            c.arg("--root").arg(root);
+            // As the others' overlay: a root file system that tests share is never written.
+            c.arg("--root").arg(root).env("CHITIN_OVERLAY", "root:memory");
             if let Ok(p) = std::env::var("CHITIN_TEST_PLATFORM") {
                 c.arg(format!("--platform={p}"));
             }

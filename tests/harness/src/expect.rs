@@ -58,6 +58,18 @@ impl Gaps {
     }
 }
 
+/// Runs a test that may be listed as a gap of the engine under test.
+pub fn judged(file: &str, test: &str, body: impl FnOnce()) {
+    let engine = crate::engine::Engine::under_test();
+    let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(body)).map_err(|e| {
+        let text = e.downcast_ref::<String>().map(String::as_str);
+        text.or(e.downcast_ref::<&str>().copied()).unwrap_or("it panicked").to_owned()
+    });
+    if let Some(complaint) = Gaps::load(file, engine.name()).judge(test, result) {
+        panic!("{complaint}");
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

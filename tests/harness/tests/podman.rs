@@ -7,6 +7,7 @@ use chitin_tests::engine::unique_id;
 use chitin_tests::engines::containerd::BUSYBOX;
 use chitin_tests::engines::podman::Podman;
 use chitin_tests::engines::pty::Session;
+use chitin_tests::expect::judged;
 use chitin_tests::leftovers::{cgroups, settle};
 use chitin_tests::run::Outcome;
 use chitin_tests::{paths, skip};
@@ -103,7 +104,7 @@ fn logs_exec_stop_rm() {
     assert_eq!((o.code, o.text().as_str()), (Some(9), "1\n/tmp\nnobody\n"), "{}", o.brief());
     let o = d.podman(&["exec", &c.name, "/no/such/program"]);
     assert!(o.code.is_some_and(|c| c == 126 || c == 127), "{}", o.brief());
-    assert!(c.ok(&["top", &c.name]).lines().count() >= 2);
+    judged("podman.toml", "top", || assert!(c.ok(&["top", &c.name]).lines().count() >= 2));
     c.ok(&["stop", "--time", "30", &c.name]);
     assert_eq!(c.inspect(".State.ExitCode"), "4");
     assert_eq!(c.ok(&["logs", &c.name]), "ready\nbye\n");
@@ -137,10 +138,12 @@ fn cp_goes_both_ways() {
     let dir = paths::scratch("cp");
     std::fs::write(dir.join("in"), "from outside\n").unwrap();
     let at = |p: &str| format!("{}:{p}", c.name);
-    c.ok(&["cp", &dir.join("in").to_string_lossy(), &at("/tmp/in")]);
-    assert_eq!(c.ok(&["exec", &c.name, "cat", "/tmp/in"]), "from outside\n");
-    c.ok(&["cp", &at("/tmp/out"), &dir.join("out").to_string_lossy()]);
-    assert_eq!(std::fs::read_to_string(dir.join("out")).unwrap_or_default(), "from inside\n");
+    judged("podman.toml", "cp_while_running", || {
+        c.ok(&["cp", &dir.join("in").to_string_lossy(), &at("/tmp/in")]);
+        assert_eq!(c.ok(&["exec", &c.name, "cat", "/tmp/in"]), "from outside\n");
+        c.ok(&["cp", &at("/tmp/out"), &dir.join("out").to_string_lossy()]);
+        assert_eq!(std::fs::read_to_string(dir.join("out")).unwrap_or_default(), "from inside\n");
+    });
     // What a stopped container wrote is still there.
     c.ok(&["stop", "--time", "0", &c.name]);
     c.ok(&["cp", &at("/tmp/out"), &dir.join("again").to_string_lossy()]);

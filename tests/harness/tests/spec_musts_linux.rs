@@ -5,6 +5,7 @@ use std::path::Path;
 
 use chitin_tests::bundle::Bundle;
 use chitin_tests::engine::Engine;
+use chitin_tests::expect::judged;
 use chitin_tests::leftovers::{cgroups, settle};
 use chitin_tests::paths;
 use chitin_tests::run::Outcome;
@@ -130,7 +131,9 @@ fn a_network_namespace_is_joined() {
     let o = run(&busybox("ip addr show lo | grep -o 'inet [0-9.]*'").set("/linux/namespaces", list));
     drop(holder.stdin.take());
     let _ = holder.wait();
-    assert!(o.text().contains("inet 192.0.2.7"), "{}", o.brief());
+    judged("musts.toml", "a_network_namespace_is_joined", || {
+        assert!(o.text().contains("inet 192.0.2.7"), "{}", o.brief());
+    });
 }
 
 /// "cgroupsPath … If the value is specified, the runtime MUST consistently attach to the same place in the cgroups hierarchy
@@ -330,7 +333,7 @@ fn user_namespaces_map_ids() {
     b.config["linux"]["namespaces"].as_array_mut().expect("namespaces").push(json!({ "type": "user" }));
     let map = json!([{ "containerID": 0, "hostID": 0, "size": 65536 }]);
     let b = b.set("/linux/uidMappings", map.clone()).set("/linux/gidMappings", map);
-    says(&b, "0\n0 0 65536\n");
+    judged("musts.toml", "user_namespaces_map_ids", || says(&b, "0\n0 0 65536\n"));
 }
 
 /// "If the runtime cannot apply a property … it MUST generate an error": timeOffsets.
