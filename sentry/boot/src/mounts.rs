@@ -153,12 +153,9 @@ impl Mounter<'_> {
     }
 
     fn root_fs(&self) -> Result<Arc<dyn FileSystem>, String> {
-        let overlaid = self.overlay != OverlayMode::None;
-        let options = GoferOptions {
-            cache: Cache::Exclusive,
-            readonly: overlaid || self.container.root_readonly,
-            ..GoferOptions::default()
-        };
+        // A read-only root gets a layer, too: for the mount points that it lacks.
+        let overlaid = self.overlay != OverlayMode::None || self.container.root_readonly;
+        let options = GoferOptions { cache: Cache::Exclusive, readonly: overlaid, ..GoferOptions::default() };
         let lower = GoferFs::attach(self.client.clone(), self.container.root_gofer_root, options).map_err(
             |error| format!("root: the gofer does not serve it: {error}; see the gofer's messages"),
         )?;

@@ -50,7 +50,9 @@ pub fn receive(
             let bytes = header.cmsg_len.saturating_sub(size_of::<libc::cmsghdr>());
             for index in 0..bytes / size_of::<RawFd>() {
                 // SAFETY: below the length that the header states, within the control buffer.
-                let number = unsafe { data.add(index).read_unaligned() };
+                let place = unsafe { data.add(index) };
+                // SAFETY: the host has filled it in; the buffer need not be aligned for it.
+                let number = unsafe { place.read_unaligned() };
                 // SAFETY: the host has just made this descriptor for us, and nobody else knows it.
                 let fd = unsafe { OwnedFd::from_raw_fd(number) };
                 if fds.len() < limit {
