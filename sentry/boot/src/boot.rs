@@ -21,10 +21,14 @@ use std::io::Write;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
-/// Worker threads: blocked calls hold none, so these are spares for handlers that the host holds up.
+/// Worker threads: blocked calls hold none and long ones go to a lane, so these are spares for handlers that the host or
+/// the gofer holds up.
 const MIN_WORKERS: u32 = 4;
 const MAX_WORKERS: u32 = 8;
+/// As many more are added, one by one, while all are held up.
+const MORE_WORKERS: u32 = 16;
 /// Handlers are shallow, but path walks and copies keep buffers on the stack.
 const WORKER_STACK: usize = 512 << 10;
 
@@ -96,8 +100,11 @@ pub fn boot(config: BootConfig) -> Result<Sandbox, String> {
     let options = FilterOptions { proc_fds, overlay_dir: overlay_dir.as_ref().map(|dir| dir.as_raw_fd()) };
     chitin_host::filestore::set_proc_dir(proc_fd.into_fd());
     let reactor = Reactor::start().map_err(|error| format!("cannot start the reactor: {error}"))?;
+    // Asked before the filter, which does not have the call.
+    let memory_bytes = chitin_host::limits::memory_bytes();
     filter::install(options, filter::Rules::default())?;
-    let kernel = make_kernel(&config, platform, reactor, logfile);
+    let machine = Machine { cpus: config.cpus.max(1), memory_bytes };
+    let kernel = make_kernel(&config, machine, platform, reactor, logfile);
     let storage = overlay_dir.map_or(Storage::Memory, Storage::Dir);
     start_workers(&kernel)?;
     let settings = Settings {
@@ -138,11 +145,11 @@ fn make_platform(choice: PlatformChoice, proc_dir: OwnedFd) -> Result<Arc<dyn Pl
 
 fn make_kernel(
     config: &BootConfig,
+    machine: Machine,
     platform: Arc<dyn Platform>,
     reactor: Arc<Reactor>,
     logfile: Option<Arc<File>>,
 ) -> Arc<Kernel> {
-    let machine = Machine { cpus: config.cpus.max(1), memory_bytes: chitin_host::limits::memory_bytes() };
     chitin_vfs::bounds::configure(machine.memory_bytes);
     let kernel = Kernel::new(platform, reactor, machine);
     let strace = logfile.filter(|_| config.strace).map(|file| {
@@ -172,16 +179,30 @@ fn make_kernel(
     kernel
 }
 
+fn start_worker(kernel: &Arc<Kernel>, index: u32) -> std::io::Result<()> {
+    let kernel = kernel.clone();
+    std::thread::Builder::new()
+        .name(format!("worker-{index}"))
+        .stack_size(WORKER_STACK)
+        .spawn(move || run::worker(&kernel))
+        .map(drop)
+}
+
 fn start_workers(kernel: &Arc<Kernel>) -> Result<(), String> {
-    for index in 0..kernel.machine.cpus.clamp(MIN_WORKERS, MAX_WORKERS) {
-        let kernel = kernel.clone();
-        std::thread::Builder::new()
-            .name(format!("worker-{index}"))
-            .stack_size(WORKER_STACK)
-            .spawn(move || run::worker(&kernel))
-            .map_err(|error| {
-                format!("cannot start a worker thread: {error}; raise the limit on processes")
-            })?;
+    let no_thread = |error| format!("cannot start a worker thread: {error}; raise the limit on processes");
+    chitin_kernel::lane::start(kernel.machine.cpus).map_err(no_thread)?;
+    let first = kernel.machine.cpus.clamp(MIN_WORKERS, MAX_WORKERS);
+    for index in 0..first {
+        start_worker(kernel, index).map_err(no_thread)?;
     }
+    let (weak, next) = (Arc::downgrade(kernel), AtomicU32::new(first));
+    kernel.platform.on_starved(Box::new(move || {
+        let Some(kernel) = weak.upgrade() else { return };
+        // One thread calls this, so the number is right.
+        let index = next.load(Ordering::Relaxed);
+        if index < first + MORE_WORKERS && start_worker(&kernel, index).is_ok() {
+            next.store(index + 1, Ordering::Relaxed);
+        }
+    }));
     Ok(())
 }

@@ -157,6 +157,10 @@ impl FileOps for GoferFile {
         hostfile::sync(self.fd.as_fd(), data_only).map_err(from_host)
     }
 
+    fn sync_waits(&self) -> bool {
+        true
+    }
+
     fn fallocate(&self, mode: u32, offset: u64, len: u64) -> Result<(), Errno> {
         hostfile::fallocate(self.fd.as_fd(), mode, offset, len).map_err(from_host)?;
         self.inode.written();

@@ -22,6 +22,8 @@ use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 const PAGE: usize = to_usize(PAGE_SIZE);
+/// Bytes that fallocate works on at a time: a millisecond or two.
+const PIECE: u64 = 4 << 20;
 /// The largest file (MAX_LFS_FILESIZE).
 pub const MAX_SIZE: u64 = i64::MAX as u64;
 /// Seals that the host enforces on mappings.
@@ -246,38 +248,43 @@ impl FileData {
         store.truncate(&self.space, size)
     }
 
-    /// fallocate(2) with FALLOC_FL_KEEP_SIZE, PUNCH_HOLE and ZERO_RANGE; EOPNOTSUPP for other modes.
+    /// fallocate(2) with FALLOC_FL_KEEP_SIZE, PUNCH_HOLE and ZERO_RANGE; EOPNOTSUPP for other modes. Piece by piece, so
+    /// that others, who look at the file meanwhile, wait for one piece only; the caller keeps writers off.
     pub fn fallocate(&self, mode: u32, offset: u64, len: u64) -> Result<(), Errno> {
         let end = offset.checked_add(len).filter(|end| *end <= MAX_SIZE).ok_or(Errno::EFBIG)?;
-        let _writer = self.writers.lock();
-        let mut store = self.store.write();
-        let sealed = store.seals & (F_SEAL_WRITE | F_SEAL_FUTURE_WRITE) != 0;
         let keep = mode & FALLOC_FL_KEEP_SIZE != 0;
-        match mode & !FALLOC_FL_KEEP_SIZE {
-            FALLOC_FL_PUNCH_HOLE => {
-                if sealed {
-                    return Err(Errno::EPERM);
-                }
-                store.zero(&self.space, offset, end)
-            }
-            op @ (0 | FALLOC_FL_ZERO_RANGE) => {
-                if !keep && end > store.size && store.seals & F_SEAL_GROW != 0 {
-                    return Err(Errno::EPERM);
-                }
-                if op != 0 {
-                    if sealed {
-                        return Err(Errno::EPERM);
-                    }
-                    store.zero(&self.space, offset, end)?;
-                }
-                store.allocate(&self.space, offset, end)?;
-                if !keep && end > store.size {
-                    store.truncate(&self.space, end)?;
-                }
-                Ok(())
-            }
-            _ => Err(Errno::EOPNOTSUPP),
+        let op = mode & !FALLOC_FL_KEEP_SIZE;
+        if !matches!(op, 0 | FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE) {
+            return Err(Errno::EOPNOTSUPP);
         }
+        let permitted = |store: &Store| {
+            let sealed = op != 0 && store.seals & (F_SEAL_WRITE | F_SEAL_FUTURE_WRITE) != 0;
+            let grows = op != FALLOC_FL_PUNCH_HOLE && !keep && end > store.size;
+            if sealed || grows && store.seals & F_SEAL_GROW != 0 { Err(Errno::EPERM) } else { Ok(()) }
+        };
+        if op != FALLOC_FL_PUNCH_HOLE {
+            let store = self.store.read();
+            permitted(&store)?;
+            store.has_room(&self.space, offset, end)?;
+        }
+        let mut pos = offset;
+        while pos < end {
+            let to = pos.saturating_add(PIECE).min(end);
+            let _writer = self.writers.lock();
+            let mut store = self.store.write();
+            permitted(&store)?;
+            if op != 0 {
+                store.zero(&self.space, pos, to)?;
+            }
+            if op != FALLOC_FL_PUNCH_HOLE {
+                store.allocate(&self.space, pos, to)?;
+            }
+            if op != FALLOC_FL_PUNCH_HOLE && !keep && to == end && end > store.size {
+                store.truncate(&self.space, end)?;
+            }
+            pos = to;
+        }
+        Ok(())
     }
 
     /// SEEK_DATA or SEEK_HOLE.
@@ -595,24 +602,46 @@ impl Store {
         }
     }
 
-    /// Gives every page of a range blocks, all or none of them.
+    /// Pages of `[first, last)` without blocks, as far as is known; never too few.
+    fn missing(&self, first: u64, last: u64) -> Result<u64, Errno> {
+        match &self.body {
+            Body::Heap(pages) => {
+                let present = pages.range(first..last).count() as u64;
+                Ok(last.saturating_sub(first).saturating_sub(present))
+            }
+            Body::Host { file, sparse } => {
+                let eof = self.size.div_ceil(PAGE_SIZE);
+                let new = last.saturating_sub(first.max(eof));
+                let holes = if *sparse { file.holes(first, last.min(eof))? } else { 0 };
+                Ok(new.saturating_add(holes))
+            }
+        }
+    }
+
+    /// ENOSPC if there is no room for what a range is missing, which is then not begun.
+    fn has_room(&self, space: &Space, start: u64, end: u64) -> Result<(), Errno> {
+        let missing = self.missing(start / PAGE_SIZE, end.div_ceil(PAGE_SIZE))?;
+        if !space.charge(missing) {
+            return Err(Errno::ENOSPC);
+        }
+        space.uncharge(missing);
+        Ok(())
+    }
+
+    /// Gives every page of a range blocks.
     fn allocate(&mut self, space: &Space, start: u64, end: u64) -> Result<(), Errno> {
         let (first, last) = (start / PAGE_SIZE, end.div_ceil(PAGE_SIZE));
         if let Body::Heap(pages) = &self.body
             && (pages.len() as u64).saturating_add(last.saturating_sub(first)) > heap_pages().min(1 << 16)
         {
-            if space.max_pages().is_some_and(|max| last - first > max) {
-                return Err(Errno::ENOSPC);
-            }
             self.make_host(space)?;
+        }
+        let new = self.missing(first, last)?;
+        if !space.charge(new) {
+            return Err(Errno::ENOSPC);
         }
         match &mut self.body {
             Body::Heap(pages) => {
-                let present = pages.range(first..last).count() as u64;
-                let new = (last - first).saturating_sub(present);
-                if !space.charge(new) {
-                    return Err(Errno::ENOSPC);
-                }
                 self.charged = self.charged.saturating_add(new);
                 for index in first..last {
                     pages.entry(index).or_insert_with(|| Box::new([0; PAGE]));
@@ -620,14 +649,6 @@ impl Store {
                 Ok(())
             }
             Body::Host { file, sparse } => {
-                let eof = self.size.div_ceil(PAGE_SIZE);
-                let mut new = last.saturating_sub(first.max(eof));
-                if *sparse {
-                    new = new.saturating_add(file.holes(first, last.min(eof))?);
-                }
-                if !space.charge(new) {
-                    return Err(Errno::ENOSPC);
-                }
                 *sparse = true;
                 let result = filestore::allocate(file.fd(), start, end - start).map_err(guest_errno);
                 self.charged = self.charged.saturating_add(new);

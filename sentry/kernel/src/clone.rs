@@ -17,7 +17,7 @@ use chitin_mm::Mm;
 use chitin_platform::{PlatformTask, Spawn};
 use chitin_vfs::{Creds, WaitQueue};
 use parking_lot::{Mutex, RwLock};
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
 /// What clone, clone3, fork and vfork ask for.
@@ -394,6 +394,8 @@ impl Task {
             run: Mutex::new(Run::default()),
             work: AtomicU32::new(0),
             queued: AtomicBool::new(false),
+            hop: AtomicU8::new(crate::lane::NOWHERE),
+            in_lane: AtomicBool::new(false),
             name: Mutex::default(),
             clear_child_tid: AtomicU64::new(0),
             robust_list: AtomicU64::new(0),

@@ -42,6 +42,7 @@ pub mod hostfile;
 pub mod inspect;
 pub mod ipc;
 pub mod kernel;
+pub mod lane;
 pub mod loader;
 pub mod ns;
 pub mod nsfs;

@@ -1,13 +1,14 @@
 //! The run loop: from a platform's event to the task's next guest instruction.
 //!
 //! A task is in one [`State`] at a time, under `Task::run`. Futures of parked calls are polled by whichever thread woke
-//! them: [`Wake`] puts the task on the current thread's run queue, [`drain`] works it off once no locks are held.
+//! them: [`Wake`] puts the task on the current thread's run queue, [`drain`] works it off once no locks are held. A call
+//! that is cut into steps is parked between them as well, and goes on in a [`crate::lane`].
 
 use crate::kernel::{Kernel, SyscallArgs};
 use crate::result::{Blocking, Interrupted, Outcome, Restart, SysError, SysResult};
 use crate::seccomp::enter::{Then, enter};
 use crate::signal::{self, Next};
-use crate::{Task, exit};
+use crate::{Task, exit, lane};
 use chitin_abi::Errno;
 use chitin_abi::nr::SYS_restart_syscall;
 use chitin_platform::{Event, EventKind, Resume};
@@ -200,7 +201,7 @@ impl Task {
     }
 
     /// On the run queue no longer: goes on with whatever it waited for.
-    fn woken(self: &Arc<Task>) {
+    pub(crate) fn woken(self: &Arc<Task>) {
         let mut run = self.run.lock();
         match std::mem::replace(&mut run.state, State::Handling) {
             State::Blocked(call) => {
@@ -318,8 +319,11 @@ impl Task {
                 }
                 Poll::Pending if woken => run.state = State::Handling,
                 Poll::Pending => {
-                    self.counters.voluntary_switches.fetch_add(1, Ordering::Relaxed);
                     run.state = State::Blocked(call);
+                    drop(run);
+                    if !lane::take_there(self) {
+                        self.counters.voluntary_switches.fetch_add(1, Ordering::Relaxed);
+                    }
                     return;
                 }
             }

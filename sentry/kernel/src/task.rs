@@ -10,7 +10,7 @@ use chitin_mm::Mm;
 use chitin_platform::{CpuTimes, PlatformTask};
 use chitin_vfs::{Caller, Context, Creds, WaitQueue};
 use parking_lot::{Mutex, RwLock};
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
 /// What a thread has of its own, or shares by clone flags.
@@ -37,6 +37,9 @@ pub struct Task {
     pub(crate) work: AtomicU32,
     /// On some thread's run queue.
     pub(crate) queued: AtomicBool,
+    /// The lane that its call asks for, and whether it is queued in one.
+    pub(crate) hop: AtomicU8,
+    pub(crate) in_lane: AtomicBool,
     /// The name (`comm`), 15 bytes at most.
     pub(crate) name: Mutex<Vec<u8>>,
     /// CLONE_CHILD_CLEARTID's address; 0: none.

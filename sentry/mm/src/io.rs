@@ -58,6 +58,8 @@ pub struct UserIo {
     ranges: Ranges,
     total: usize,
     done: usize,
+    /// Where the present step ends: `total`, but for long transfers.
+    window: usize,
 }
 
 /// The most one call transfers (MAX_RW_COUNT in fs/read_write.c).
@@ -66,7 +68,7 @@ pub const MAX_RW_COUNT: usize = 0x7fff_f000;
 impl UserIo {
     pub fn single(mm: &Arc<Mm>, addr: u64, len: u64) -> UserIo {
         let len = usize::try_from(len).unwrap_or(usize::MAX).min(MAX_RW_COUNT);
-        UserIo { mm: mm.clone(), ranges: Ranges::One((addr, len)), total: len, done: 0 }
+        UserIo { mm: mm.clone(), ranges: Ranges::One((addr, len)), total: len, done: 0, window: len }
     }
 
     /// Reads and checks an iovec array as import_iovec() does: EINVAL for too many or a negative length.
@@ -87,7 +89,7 @@ impl UserIo {
                 ranges.push((entry.iov_base, len));
             }
         }
-        Ok(UserIo { mm: mm.clone(), ranges: Ranges::Many(ranges), total, done: 0 })
+        Ok(UserIo { mm: mm.clone(), ranges: Ranges::Many(ranges), total, done: 0, window: total })
     }
 
     /// Bytes moved so far.
@@ -107,6 +109,22 @@ impl UserIo {
     /// Limits what is left to `count` bytes.
     pub fn truncate(&mut self, count: usize) {
         self.total = self.total.min(self.done.saturating_add(count));
+        self.window = self.window.min(self.total);
+    }
+
+    /// Bytes that are left, also beyond the present step.
+    pub fn rest(&self) -> usize {
+        self.total.saturating_sub(self.done)
+    }
+
+    /// Begins a step: the next `count` bytes are all there is room for, or left, until the next step.
+    pub fn step(&mut self, count: usize) {
+        self.window = self.total.min(self.done.saturating_add(count));
+    }
+
+    /// The step has moved all it could, and there is more.
+    pub fn has_next_step(&self) -> bool {
+        self.done >= self.window && self.done < self.total
     }
 
     /// The ranges of the next `want` bytes from the position on.
@@ -157,7 +175,7 @@ impl UserIo {
 
 impl Sink for UserIo {
     fn room(&self) -> usize {
-        self.total - self.done
+        self.window.saturating_sub(self.done)
     }
 
     fn put(&mut self, data: &[u8]) -> Result<usize, Errno> {
@@ -175,7 +193,7 @@ impl Sink for UserIo {
 
 impl Source for UserIo {
     fn left(&self) -> usize {
-        self.total - self.done
+        self.window.saturating_sub(self.done)
     }
 
     fn take(&mut self, buf: &mut [u8]) -> Result<usize, Errno> {

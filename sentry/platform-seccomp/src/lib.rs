@@ -168,6 +168,10 @@ impl Platform for SeccompPlatform {
         Box::pin(group::make(self.sb.clone(), lost))
     }
 
+    fn on_starved(&self, more: Box<dyn Fn() + Send + Sync>) {
+        self.sb.seats.on_starved(more);
+    }
+
     fn on_lost(&self, lost: OnLost) {
         if let Some(zygote) = self.sb.zygote.get() {
             self.sb.origins.lock().insert(zygote.proc.pid, lost);

@@ -3,7 +3,7 @@
 //! The host wakes *every* thread that waits in SECCOMP_IOCTL_NOTIF_RECV for each notification, on the notifying CPU; all
 //! but one find nothing and have cost two context switches. So one worker sits, receives, handles and sits down again,
 //! while the others stand by in a futex. A watcher, which sleeps while nothing happens, calls a standby when the sitting
-//! worker is held up in a handler. Seats are added while the receivers are busy all the time: now and then each compares its
+//! worker is held up in a handler; when none stands by for some ticks, it asks the kernel for one more. Seats are added while the receivers are busy all the time: now and then each compares its
 //! CPU time with the clock. (A queue of notifications says little: the host may run a guest before the thread that answered
 //! it, so that its next call waits already.)
 //!
@@ -16,8 +16,8 @@ use crate::sandbox::Sandbox;
 use crate::sys;
 use parking_lot::{Condvar, Mutex};
 use std::cell::Cell;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// How long a handler may keep the only seat empty.
@@ -25,6 +25,8 @@ const TICK: Duration = Duration::from_millis(1);
 const RECHECK: Duration = Duration::from_micros(100);
 /// Ticks without any notification until the watcher sleeps.
 const QUIET: u32 = 4;
+/// Ticks with nobody to call until there is to be one more worker.
+const STARVED: u32 = 3;
 /// One in so many turns looks how busy its worker is.
 const LOOK: u64 = 1024;
 /// Percent of its time that make another seat, and below which one is taken away.
@@ -44,9 +46,12 @@ pub struct Seats {
     wanted: AtomicUsize,
     most: usize,
     watched: AtomicBool,
-    standing: Mutex<()>,
+    /// How many stand by.
+    standing: Mutex<usize>,
     standby: Condvar,
     watcher: Condvar,
+    /// Asks for one more worker.
+    more: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
 
 impl Default for Seats {
@@ -59,6 +64,7 @@ impl Default for Seats {
             standing: Mutex::default(),
             standby: Condvar::new(),
             watcher: Condvar::new(),
+            more: OnceLock::new(),
         }
     }
 }
@@ -87,7 +93,11 @@ impl Seats {
             loop {
                 match self.try_sit() {
                     Some(turn) => break turn,
-                    None => self.standby.wait(&mut standing),
+                    None => {
+                        *standing += 1;
+                        self.standby.wait(&mut standing);
+                        *standing = standing.saturating_sub(1);
+                    }
                 }
             }
         });
@@ -129,10 +139,16 @@ impl Seats {
         drop(standing);
     }
 
-    fn call(&self) {
+    /// Wakes a standby; answers whether there is one.
+    fn call(&self) -> bool {
         let standing = self.standing.lock();
         self.standby.notify_one();
-        drop(standing);
+        *standing > 0
+    }
+
+    /// What to do when all workers are held up.
+    pub fn on_starved(&self, more: Box<dyn Fn() + Send + Sync>) {
+        let _once = self.more.set(more);
     }
 }
 
@@ -146,7 +162,7 @@ pub fn run(sb: &Arc<Sandbox>) {
                 seats.watcher.wait(&mut standing);
             }
         }
-        let mut quiet = 0;
+        let (mut quiet, mut starved) = (0, 0);
         while quiet < QUIET && !sb.closing.load(Ordering::Relaxed) {
             let before = seats.word.load(Ordering::SeqCst);
             std::thread::sleep(TICK);
@@ -154,10 +170,16 @@ pub fn run(sb: &Arc<Sandbox>) {
             if taken(now) == 0 {
                 std::thread::sleep(RECHECK);
                 let again = seats.word.load(Ordering::SeqCst);
-                if again == now {
-                    seats.call();
-                }
+                starved = if again == now && !seats.call() { starved + 1 } else { 0 };
                 now = again;
+            } else {
+                starved = 0;
+            }
+            if starved >= STARVED {
+                starved = 0;
+                if let Some(more) = seats.more.get() {
+                    more();
+                }
             }
             quiet = if now == before && taken(now) > 0 { quiet + 1 } else { 0 };
         }

@@ -123,6 +123,12 @@ pub trait Platform: Send + Sync {
         Box::pin(std::future::ready(Err(unsupported)))
     }
 
+    /// What to call, from a thread of the platform's, when events have waited for some milliseconds because no worker
+    /// is in `next_event`. Not all platforms notice.
+    fn on_starved(&self, more: Box<dyn Fn() + Send + Sync>) {
+        drop(more);
+    }
+
     /// What to call when the origin of the spaces that `new_space` makes is lost, after which it makes no more.
     fn on_lost(&self, lost: OnLost) {
         drop(lost);

@@ -16,7 +16,7 @@ use chitin_abi::Errno;
 use chitin_abi::fcntl::*;
 use chitin_kernel::{Outcome, Task};
 use chitin_vfs::walk::{Target, Walk};
-use chitin_vfs::{Context, FileKind};
+use chitin_vfs::{Context, File, FileKind, turn};
 use std::sync::Arc;
 
 /// What a (dirfd, path, AT_*) triple names, of the flags AT_SYMLINK_NOFOLLOW and AT_EMPTY_PATH.
@@ -100,16 +100,35 @@ pub(crate) fn truncate(task: &Arc<Task>, args: Args) -> Outcome {
     })())
 }
 
+/// More than this to give back takes the host its time.
+const MUCH: u64 = 64 << 20;
+
 pub(crate) fn ftruncate(task: &Arc<Task>, args: Args) -> Outcome {
-    unit((|| {
+    (|| {
         let size = u64::try_from(args.i64(1)).map_err(|_| Errno::EINVAL)?;
         let file = fd_file(task, args.i32(0))?;
         if file.inode().kind() != FileKind::Regular || !file.ops().seekable() || !file.writable() {
             return Err(Errno::EINVAL);
         }
-        allow_size(task, file.inode().attr()?.size, size)?;
-        task.context().set_size(file.inode(), file.path(), size)
-    })())
+        let old = file.inode().attr()?.size;
+        allow_size(task, old, size)?;
+        let set =
+            move |task: &Arc<Task>, file: &File| task.context().set_size(file.inode(), file.path(), size);
+        let much = old.saturating_sub(size) > MUCH;
+        if let Some(_turn) = file.inode().state().turn().try_take().filter(|_| !much) {
+            return Ok(unit(set(task, &file)));
+        }
+        let (task, target) = (task.clone(), file.clone());
+        Ok(Outcome::block(async move {
+            let _turn = task.killable(turn::content(target.inode())).await?;
+            if much {
+                task.may_wait().await;
+            }
+            set(&task, &target)?;
+            Ok(0)
+        }))
+    })()
+    .unwrap_or_else(Outcome::error)
 }
 
 pub(crate) fn umask(task: &Arc<Task>, args: Args) -> Outcome {

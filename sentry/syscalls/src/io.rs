@@ -1,7 +1,8 @@
 //! read, write and their relatives (fs/read_write.c).
 //!
-//! A transfer is first tried on the spot, without a future; only what has to wait is parked. Neighbours: [`position`]
-//! (lseek), [`sync`] (fsync, fallocate and advice); `splice` shares [`until`] and the write checks.
+//! A transfer is first tried on the spot, without a future; only what has to wait is parked. What is longer than a
+//! [`STEP`] is cut into steps, so that it keeps no worker from others; its turns at the file ([`chitin_vfs::turn`]) keep it
+//! in one piece. Neighbours: [`position`] (lseek), [`sync`] (fsync, fallocate and advice); `splice` shares the write checks.
 
 mod position;
 mod sync;
@@ -17,10 +18,12 @@ use chitin_abi::inotify::{IN_ACCESS, IN_MODIFY};
 use chitin_abi::resource::{RLIM_INFINITY, RLIMIT_FSIZE};
 use chitin_abi::signal::{SI_USER, SIGPIPE, SIGXFSZ, SigInfo};
 use chitin_abi::stat::{S_ISGID, S_ISUID};
+use chitin_kernel::lane::STEP;
 use chitin_kernel::signalfd::SignalFd;
 use chitin_kernel::tty::{self, TtyFile};
 use chitin_kernel::{Outcome, SysError, SysResult, Task};
-use chitin_mm::{Sink, Source, UserIo};
+use chitin_mm::{Source, UserIo};
+use chitin_vfs::turn::{self, Brief};
 use chitin_vfs::wait::Registration;
 use chitin_vfs::{File, FileKind, PollTable, SetAttr, WriteAt};
 use std::future::poll_fn;
@@ -101,7 +104,7 @@ fn buffer(task: &Task, addr: u64, len: u64) -> Result<UserIo, Errno> {
 fn try_read(task: &Arc<Task>, file: &File, at: Option<u64>, dst: &mut UserIo) -> Result<usize, Errno> {
     let ops = file.ops();
     if let Some(pos) = at {
-        verify_area(pos, dst.room())?;
+        verify_area(pos, dst.rest())?;
         return ops.read(pos, dst);
     }
     if !ops.seekable() {
@@ -111,7 +114,7 @@ fn try_read(task: &Arc<Task>, file: &File, at: Option<u64>, dst: &mut UserIo) ->
         };
     }
     let mut pos = file.position();
-    verify_area(*pos, dst.room())?;
+    verify_area(*pos, dst.rest())?;
     let count = ops.read(*pos, dst)?;
     *pos = pos.saturating_add(count as u64);
     Ok(count)
@@ -127,6 +130,17 @@ fn count_read(task: &Task, file: &File, result: Result<usize, Errno>) -> SysResu
     Ok(count)
 }
 
+/// Whether the call moves the file position, for which it needs a turn.
+fn moves(file: &File, how: How) -> bool {
+    how.at.is_none() && file.ops().seekable()
+}
+
+/// Whether a transfer that long has to be cut into steps. Streams have bounds of their own, and the sizes of what they
+/// are given mean something to some.
+fn is_long(file: &File, io: &UserIo) -> bool {
+    io.rest() > STEP && (file.ops().seekable() || file.inode().kind() == FileKind::CharDevice)
+}
+
 fn read_file(task: &Arc<Task>, file: Arc<File>, mut dst: UserIo, how: How) -> Outcome {
     if socket::is_socket(&file) {
         return socket::read_file(task, file, dst, how.flags & RWF_NOWAIT != 0);
@@ -134,10 +148,17 @@ fn read_file(task: &Arc<Task>, file: Arc<File>, mut dst: UserIo, how: How) -> Ou
     if let Err(error) = check_terminal(task, &file, false) {
         return Outcome::Done(Err(error));
     }
+    let wait = !file.nonblocking() && how.flags & RWF_NOWAIT == 0;
+    let turn = moves(&file, how).then(|| file.turn().try_take());
+    if matches!(turn, Some(None)) || is_long(&file, &dst) {
+        drop(turn);
+        return read_in_steps(task, file, dst, how, wait);
+    }
     match try_read(task, &file, how.at, &mut dst) {
-        Err(Errno::EAGAIN) if !file.nonblocking() && how.flags & RWF_NOWAIT == 0 => {}
+        Err(Errno::EAGAIN) if wait => {}
         result => return Outcome::Done(count_read(task, &file, result)),
     }
+    drop(turn);
     let task = task.clone();
     Outcome::block(async move {
         let attempt = || match try_read(&task, &file, how.at, &mut dst) {
@@ -145,6 +166,44 @@ fn read_file(task: &Arc<Task>, file: Arc<File>, mut dst: UserIo, how: How) -> Ou
             result => Some(result),
         };
         let result = task.interruptible(until(&task, &file, attempt)).await?;
+        count_read(&task, &file, result)
+    })
+}
+
+/// Between two steps, after others. Answers whether the call goes on: nothing but the end stops a transfer of a regular
+/// file, any signal that of a device, as in Linux.
+async fn goes_on(task: &Arc<Task>, file: &File) -> bool {
+    task.next_step().await;
+    file.inode().kind() == FileKind::Regular || !task.signal_pending()
+}
+
+fn read_in_steps(task: &Arc<Task>, file: Arc<File>, mut dst: UserIo, how: How, wait: bool) -> Outcome {
+    let task = task.clone();
+    Outcome::block(async move {
+        let _turn = match moves(&file, how) {
+            true => Some(task.killable(turn::position(&file)).await?),
+            false => None,
+        };
+        let step = if is_long(&file, &dst) { STEP } else { dst.rest() };
+        let result = loop {
+            dst.step(step);
+            let at = how.at.map(|at| at.saturating_add(dst.done() as u64));
+            let result = match try_read(&task, &file, at, &mut dst) {
+                Err(Errno::EAGAIN) if wait && dst.done() == 0 => {
+                    let attempt = || match try_read(&task, &file, at, &mut dst) {
+                        Err(Errno::EAGAIN) => None,
+                        result => Some(result),
+                    };
+                    task.interruptible(until(&task, &file, attempt)).await?
+                }
+                result => result,
+            };
+            match result {
+                Ok(_) if dst.has_next_step() && goes_on(&task, &file).await => {}
+                Err(error) if dst.done() == 0 => break Err(error),
+                _ => break Ok(dst.done()),
+            }
+        };
         count_read(&task, &file, result)
     })
 }
@@ -205,14 +264,14 @@ fn push(task: &Arc<Task>, file: &File, how: How, src: &mut UserIo) -> Result<(),
 /// As [`push`] at a position, which moves along.
 fn push_at(task: &Arc<Task>, file: &File, how: How, src: &mut UserIo, pos: &mut u64) -> Result<(), Errno> {
     let ops = file.ops();
-    verify_area(*pos, src.left())?;
+    verify_area(*pos, src.rest())?;
     let append = appends(file, how);
     if file.inode().kind() == FileKind::Regular {
         if src.left() == 0 {
             return Ok(());
         }
         let start = if append { ops.size()? } else { *pos };
-        src.truncate(limit_size(task, start, src.left())?);
+        src.truncate(limit_size(task, start, src.rest())?);
         drop_suid(task, file)?;
     }
     loop {
@@ -222,6 +281,28 @@ fn push_at(task: &Arc<Task>, file: &File, how: How, src: &mut UserIo, pos: &mut 
         if written.count == 0 || src.left() == 0 {
             return Ok(());
         }
+    }
+}
+
+/// Whether a write is to be stable before it ends.
+fn syncs(file: &File, how: How) -> bool {
+    file.inode().kind() == FileKind::Regular
+        && (file.flags() & O_DSYNC != 0 || how.flags & (RWF_DSYNC | RWF_SYNC) != 0)
+}
+
+/// What a write has while it lasts.
+struct Turns<'a> {
+    _position: Option<Brief<'a>>,
+    _content: Option<Brief<'a>>,
+}
+
+impl<'a> Turns<'a> {
+    /// `None`: somebody else has one of them.
+    fn try_take(file: &'a File, how: How) -> Option<Turns<'a>> {
+        let position = if moves(file, how) { Some(file.turn().try_take()?) } else { None };
+        let regular = file.inode().kind() == FileKind::Regular && file.ops().seekable();
+        let content = if regular { Some(file.inode().state().turn().try_take()?) } else { None };
+        Some(Turns { _position: position, _content: content })
     }
 }
 
@@ -242,10 +323,8 @@ fn finish_write(
     }
     task.counters.write_chars.fetch_add(done as u64, Ordering::Relaxed);
     file.inode().state().notify(file.path(), IN_MODIFY);
-    let flags = file.flags();
-    if file.inode().kind() == FileKind::Regular
-        && (flags & O_DSYNC != 0 || how.flags & (RWF_DSYNC | RWF_SYNC) != 0)
-    {
+    if syncs(file, how) {
+        let flags = file.flags();
         let data_only = flags & O_SYNC != O_SYNC && how.flags & RWF_SYNC == 0;
         file.ops().fsync(data_only)?;
     }
@@ -259,13 +338,26 @@ fn write_file(task: &Arc<Task>, file: Arc<File>, mut src: UserIo, how: How) -> O
     if let Err(error) = check_terminal(task, &file, true) {
         return Outcome::Done(Err(error));
     }
+    let wait = !file.nonblocking() && how.flags & RWF_NOWAIT == 0;
+    let Some(turns) = Turns::try_take(&file, how) else {
+        if how.flags & RWF_NOWAIT != 0 {
+            return Outcome::error(Errno::EAGAIN);
+        }
+        return write_in_steps(task, file, src, how, wait);
+    };
+    if is_long(&file, &src) || syncs(&file, how) && file.ops().sync_waits() {
+        drop(turns);
+        return write_in_steps(task, file, src, how, wait);
+    }
     match push(task, &file, how, &mut src) {
-        Err(Errno::EAGAIN) if !file.nonblocking() && how.flags & RWF_NOWAIT == 0 => {}
+        Err(Errno::EAGAIN) if wait => {}
         result => {
+            drop(turns);
             let result = result.map_err(SysError::Errno);
             return Outcome::Done(finish_write(task, &file, how, src.done(), result));
         }
     }
+    drop(turns);
     let task = task.clone();
     Outcome::block(async move {
         let attempt = || match push(&task, &file, how, &mut src) {
@@ -276,6 +368,46 @@ fn write_file(task: &Arc<Task>, file: Arc<File>, mut src: UserIo, how: How) -> O
             Ok(result) => result.map_err(SysError::Errno),
             Err(interrupted) => Err(interrupted.into()),
         };
+        finish_write(&task, &file, how, src.done(), result)
+    })
+}
+
+fn write_in_steps(task: &Arc<Task>, file: Arc<File>, mut src: UserIo, how: How, wait: bool) -> Outcome {
+    let task = task.clone();
+    Outcome::block(async move {
+        let position = match moves(&file, how) {
+            true => Some(task.killable(turn::position(&file)).await?),
+            false => None,
+        };
+        let content = match file.inode().kind() == FileKind::Regular && file.ops().seekable() {
+            true => Some(task.killable(turn::content(file.inode())).await?),
+            false => None,
+        };
+        let step = if is_long(&file, &src) { STEP } else { src.rest() };
+        let result = loop {
+            src.step(step);
+            let result = match push(&task, &file, how, &mut src) {
+                Err(Errno::EAGAIN) if wait => {
+                    let attempt = || match push(&task, &file, how, &mut src) {
+                        Err(Errno::EAGAIN) => None,
+                        result => Some(result),
+                    };
+                    match task.interruptible(until(&task, &file, attempt)).await {
+                        Ok(result) => result,
+                        Err(interrupted) => break Err(interrupted.into()),
+                    }
+                }
+                result => result,
+            };
+            match result {
+                Ok(()) if src.has_next_step() && goes_on(&task, &file).await => {}
+                result => break result.map_err(SysError::Errno),
+            }
+        };
+        drop((content, position));
+        if src.done() > 0 && syncs(&file, how) && file.ops().sync_waits() {
+            task.may_wait().await;
+        }
         finish_write(&task, &file, how, src.done(), result)
     })
 }

@@ -55,11 +55,25 @@ pub use table::{Entry, Support, Table, entries};
 pub(crate) use args::Args;
 
 use chitin_abi::Errno;
-use chitin_kernel::{Outcome, SysError};
+use chitin_kernel::{Outcome, SysError, Task};
+use std::sync::Arc;
 
 /// The answer of a handler that never waits.
 pub(crate) fn done(result: Result<u64, Errno>) -> Outcome {
     Outcome::Done(result.map_err(SysError::Errno))
+}
+
+/// The answer of a handler that the host may hold up: it runs where it keeps no worker from others.
+pub(crate) fn held_up(
+    task: &Arc<Task>,
+    work: impl FnOnce(&Arc<Task>) -> Result<(), Errno> + Send + 'static,
+) -> Outcome {
+    let task = task.clone();
+    Outcome::block(async move {
+        task.may_wait().await;
+        work(&task)?;
+        Ok(0)
+    })
 }
 
 /// The answer of a handler that never waits and returns nothing.

@@ -9,7 +9,9 @@ use chitin_abi::random::{GRND_INSECURE, GRND_NONBLOCK, GRND_RANDOM};
 use chitin_abi::uio::Iovec;
 use chitin_abi::utsname::{Sysinfo, Utsname};
 use chitin_kernel::kernel::{RELEASE, VERSION};
+use chitin_kernel::lane::STEP;
 use chitin_kernel::{Outcome, Task, time};
+use chitin_mm::Mm;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -66,32 +68,48 @@ pub(crate) fn sysinfo(task: &Arc<Task>, args: Args) -> Outcome {
     unit(task.mm().write(args.u64(0), &info))
 }
 
+/// Random bytes from `at` on, as far as a step; `false`: that was the last one.
+fn random_step(task: &Task, addr: u64, at: &mut u64, len: u64) -> Result<bool, Errno> {
+    let end = len.min(at.saturating_add(STEP as u64));
+    let mut buffer = [0u8; 4096];
+    while *at < end {
+        let step = to_usize((end - *at).min(buffer.len() as u64));
+        let part = buffer.get_mut(..step).unwrap_or_default();
+        chitin_host::random::fill(part).map_err(|_| Errno::EIO)?;
+        match task.mm().write_bytes(addr.wrapping_add(*at), part) {
+            Err(_) if *at == 0 => return Err(Errno::EFAULT),
+            Err(_) => return Ok(false),
+            Ok(()) => *at += step as u64,
+        }
+        if task.signal_pending() {
+            return Ok(false);
+        }
+    }
+    Ok(*at < len)
+}
+
 pub(crate) fn getrandom(task: &Arc<Task>, args: Args) -> Outcome {
-    let work = || {
-        let flags = args.u32(2);
-        if flags & !(GRND_NONBLOCK | GRND_RANDOM | GRND_INSECURE) != 0
-            || flags & (GRND_RANDOM | GRND_INSECURE) == GRND_RANDOM | GRND_INSECURE
-        {
-            return Err(Errno::EINVAL);
-        }
-        let len = args.u64(1).min(i32::MAX as u64);
-        let mut buffer = [0u8; 4096];
-        let mut at = 0;
-        while at < len {
-            let step = to_usize((len - at).min(buffer.len() as u64));
-            let part = buffer.get_mut(..step).unwrap_or_default();
-            chitin_host::random::fill(part).map_err(|_| Errno::EIO)?;
-            if task.mm().write_bytes(args.u64(0).wrapping_add(at), part).is_err() {
-                return if at > 0 { Ok(at) } else { Err(Errno::EFAULT) };
-            }
-            at += step as u64;
-            if task.signal_pending() {
-                break;
+    let flags = args.u32(2);
+    if flags & !(GRND_NONBLOCK | GRND_RANDOM | GRND_INSECURE) != 0
+        || flags & (GRND_RANDOM | GRND_INSECURE) == GRND_RANDOM | GRND_INSECURE
+    {
+        return Outcome::error(Errno::EINVAL);
+    }
+    let (addr, len) = (args.u64(0), args.u64(1).min(i32::MAX as u64));
+    let mut at = 0;
+    match random_step(task, addr, &mut at, len) {
+        Ok(true) => {}
+        result => return done(result.map(|_| at)),
+    }
+    let task = task.clone();
+    Outcome::block(async move {
+        loop {
+            task.next_step().await;
+            if task.signal_pending() || !random_step(&task, addr, &mut at, len)? {
+                return Ok(at);
             }
         }
-        Ok(at)
-    };
-    done(work())
+    })
 }
 
 /// The personality of programs that want to believe in a 32-bit machine.
@@ -145,11 +163,11 @@ pub(crate) fn may_access(task: &Arc<Task>, other: &Arc<Task>) -> Result<(), Errn
 }
 
 pub(crate) fn process_vm_readv(task: &Arc<Task>, args: Args) -> Outcome {
-    done(process_vm(task, args, false))
+    process_vm(task, args, false)
 }
 
 pub(crate) fn process_vm_writev(task: &Arc<Task>, args: Args) -> Outcome {
-    done(process_vm(task, args, true))
+    process_vm(task, args, true)
 }
 
 fn vectors(task: &Task, at: u64, count: u64) -> Result<Vec<Iovec>, Errno> {
@@ -163,46 +181,85 @@ fn vectors(task: &Task, at: u64, count: u64) -> Result<Vec<Iovec>, Errno> {
     Ok(vectors)
 }
 
-/// Copies between this process and another, range by range, through a buffer.
-fn process_vm(task: &Arc<Task>, args: Args, write: bool) -> Result<u64, Errno> {
-    if args.u64(5) != 0 {
-        return Err(Errno::EINVAL);
+/// A copy between this process and another, range by range.
+struct VmCopy {
+    here: Arc<Mm>,
+    there: Arc<Mm>,
+    write: bool,
+    /// Ranges that are not empty, the next ones last.
+    local: Vec<Iovec>,
+    remote: Vec<Iovec>,
+    total: u64,
+}
+
+impl VmCopy {
+    fn new(task: &Arc<Task>, args: Args, write: bool) -> Result<VmCopy, Errno> {
+        if args.u64(5) != 0 {
+            return Err(Errno::EINVAL);
+        }
+        let mut local = vectors(task, args.u64(1), args.u64(2))?;
+        let mut remote = vectors(task, args.u64(3), args.u64(4))?;
+        let other = task.find_task(args.i32(0)).ok_or(Errno::ESRCH)?;
+        may_access(task, &other)?;
+        for list in [&mut local, &mut remote] {
+            list.retain(|range| range.iov_len > 0);
+            list.reverse();
+        }
+        Ok(VmCopy { here: task.mm(), there: other.mm(), write, local, remote, total: 0 })
     }
-    let local = vectors(task, args.u64(1), args.u64(2))?;
-    let remote = vectors(task, args.u64(3), args.u64(4))?;
-    let other = task.find_task(args.i32(0)).ok_or(Errno::ESRCH)?;
-    may_access(task, &other)?;
-    let (here, there) = (task.mm(), other.mm());
-    let mut local = local.into_iter().filter(|vector| vector.iov_len > 0).peekable();
-    let mut remote = remote.into_iter().filter(|vector| vector.iov_len > 0).peekable();
-    let mut buffer = vec![0u8; 65536];
-    let mut total = 0u64;
-    while let (Some(to), Some(from)) = (local.peek_mut(), remote.peek_mut()) {
-        let step = to_usize(to.iov_len.min(from.iov_len).min(buffer.len() as u64));
-        let part = buffer.get_mut(..step).unwrap_or_default();
-        let (source, source_at, sink, sink_at) = if write {
-            (&here, to.iov_base, &there, from.iov_base)
-        } else {
-            (&there, from.iov_base, &here, to.iov_base)
-        };
-        let copied = source.read_bytes(source_at, part).and_then(|()| sink.write_bytes(sink_at, part));
-        if let Err(errno) = copied {
-            return if total > 0 { Ok(total) } else { Err(errno) };
+
+    /// Copies as far as a step; `false`: that was the last one.
+    fn step(&mut self) -> Result<bool, Errno> {
+        let mut buffer = vec![0u8; 65536];
+        let mut moved = 0;
+        while let (Some(mine), Some(theirs)) = (self.local.last_mut(), self.remote.last_mut()) {
+            if moved >= STEP {
+                return Ok(true);
+            }
+            let step = to_usize(mine.iov_len.min(theirs.iov_len).min(buffer.len() as u64));
+            let part = buffer.get_mut(..step).unwrap_or_default();
+            let (source, source_at, sink, sink_at) = if self.write {
+                (&self.here, mine.iov_base, &self.there, theirs.iov_base)
+            } else {
+                (&self.there, theirs.iov_base, &self.here, mine.iov_base)
+            };
+            let copied = source.read_bytes(source_at, part).and_then(|()| sink.write_bytes(sink_at, part));
+            match copied {
+                Err(errno) if self.total == 0 => return Err(errno),
+                Err(_) => return Ok(false),
+                Ok(()) => self.total += step as u64,
+            }
+            moved += step;
+            for range in [&mut *mine, &mut *theirs] {
+                range.iov_base = range.iov_base.wrapping_add(step as u64);
+                range.iov_len -= step as u64;
+            }
+            for list in [&mut self.local, &mut self.remote] {
+                list.pop_if(|range| range.iov_len == 0);
+            }
         }
-        total += step as u64;
-        for vector in [&mut *to, &mut *from] {
-            vector.iov_base = vector.iov_base.wrapping_add(step as u64);
-            vector.iov_len -= step as u64;
-        }
-        let (to_done, from_done) = (to.iov_len == 0, from.iov_len == 0);
-        if to_done {
-            local.next();
-        }
-        if from_done {
-            remote.next();
-        }
+        Ok(false)
     }
-    Ok(total)
+}
+
+fn process_vm(task: &Arc<Task>, args: Args, write: bool) -> Outcome {
+    let mut copy = match VmCopy::new(task, args, write) {
+        Ok(copy) => copy,
+        Err(error) => return Outcome::error(error),
+    };
+    match copy.step() {
+        Ok(true) => {}
+        result => return done(result.map(|_| copy.total)),
+    }
+    let task = task.clone();
+    Outcome::block(async move {
+        loop {
+            task.next_step().await;
+            if !copy.step()? {
+                return Ok(copy.total);
+            }
+        }
+    })
 }
 
 /// kcmp(2): orders two tasks' resources by identity.

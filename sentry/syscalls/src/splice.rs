@@ -67,35 +67,54 @@ impl Place {
     }
 }
 
-/// Tries `attempt` until it answers other than EAGAIN, woken by `files`; EAGAIN stays where `wait` is not set.
+/// What an attempt at a transfer came to.
+enum Tried {
+    /// All that goes, so many bytes.
+    Done(usize),
+    /// A step, after which there is more.
+    Step,
+}
+
+/// Tries `attempt` until it is done, in steps where it wants to; woken by `files` after EAGAIN, which stays where `wait`
+/// is not set.
 fn transfer(
     task: &Arc<Task>,
     files: [Arc<File>; 2],
     wait: bool,
-    mut attempt: impl FnMut(&Arc<Task>) -> Result<usize, Errno> + Send + 'static,
+    mut attempt: impl FnMut(&Arc<Task>) -> Result<Tried, Errno> + Send + 'static,
     finish: impl FnOnce(&Arc<Task>, Result<usize, SysError>) -> SysResult + Send + 'static,
 ) -> Outcome {
+    let mut stepped = false;
     match attempt(task) {
         Err(Errno::EAGAIN) if wait => {}
-        result => return Outcome::Done(finish(task, result.map_err(SysError::Errno))),
+        Ok(Tried::Step) => stepped = true,
+        Ok(Tried::Done(count)) => return Outcome::Done(finish(task, Ok(count))),
+        Err(error) => return Outcome::Done(finish(task, Err(SysError::Errno(error)))),
     }
     let task = task.clone();
     Outcome::block(async move {
-        let mut held = Vec::new();
-        let tries = poll_fn(|cx| {
-            let mut table = PollTable::for_waker(cx.waker());
-            for file in &files {
-                file.ops().poll(Some(&mut table));
+        let result = loop {
+            if stepped {
+                task.next_step().await;
             }
-            held = table.into_registrations();
-            match attempt(&task) {
-                Err(Errno::EAGAIN) => Poll::Pending,
-                result => Poll::Ready(result),
+            let mut held = Vec::new();
+            let tries = poll_fn(|cx| {
+                let mut table = PollTable::for_waker(cx.waker());
+                for file in &files {
+                    file.ops().poll(Some(&mut table));
+                }
+                held = table.into_registrations();
+                match attempt(&task) {
+                    Err(Errno::EAGAIN) if wait => Poll::Pending,
+                    result => Poll::Ready(result),
+                }
+            });
+            match task.interruptible(tries).await {
+                Ok(Ok(Tried::Step)) => stepped = true,
+                Ok(Ok(Tried::Done(count))) => break Ok(count),
+                Ok(Err(error)) => break Err(SysError::Errno(error)),
+                Err(interrupted) => break Err(interrupted.into()),
             }
-        });
-        let result = match task.interruptible(tries).await {
-            Ok(result) => result.map_err(SysError::Errno),
-            Err(interrupted) => Err(interrupted.into()),
         };
         finish(&task, result)
     })
@@ -203,7 +222,7 @@ pub(crate) fn splice(task: &Arc<Task>, args: Args) -> Outcome {
                 wait &= !from.nonblocking() && !to.nonblocking();
                 let (source, target) = (from.clone(), to.clone());
                 let attempt = move |_: &Arc<Task>| match (pipe_of(&source), pipe_of(&target)) {
-                    (Some(input), Some(output)) => pipe::splice(input, output, len),
+                    (Some(input), Some(output)) => pipe::splice(input, output, len).map(Tried::Done),
                     _ => Err(Errno::EINVAL),
                 };
                 let finish = move |task: &Arc<Task>, result| {
@@ -218,8 +237,9 @@ pub(crate) fn splice(task: &Arc<Task>, args: Args) -> Outcome {
                 let place = Arc::new(parking_lot::Mutex::new(place(task, &to, off_out)?));
                 wait &= !from.nonblocking();
                 let (source, target, at) = (from.clone(), to.clone(), place.clone());
-                let attempt =
-                    move |task: &Arc<Task>| write_from_pipe(task, &source, &target, &mut at.lock(), len);
+                let attempt = move |task: &Arc<Task>| {
+                    write_from_pipe(task, &source, &target, &mut at.lock(), len).map(Tried::Done)
+                };
                 let finish = move |task: &Arc<Task>, result| {
                     ended(task, (&from, &Place::None), (&to, &place.lock()), result)
                 };
@@ -229,7 +249,8 @@ pub(crate) fn splice(task: &Arc<Task>, args: Args) -> Outcome {
                 let place = Arc::new(parking_lot::Mutex::new(place(task, &from, off_in)?));
                 wait &= !to.nonblocking() && !from.nonblocking();
                 let (source, target, at) = (from.clone(), to.clone(), place.clone());
-                let attempt = move |_: &Arc<Task>| read_to_pipe(&source, &mut at.lock(), &target, len);
+                let attempt =
+                    move |_: &Arc<Task>| read_to_pipe(&source, &mut at.lock(), &target, len).map(Tried::Done);
                 let finish = move |task: &Arc<Task>, result| {
                     ended(task, (&from, &place.lock()), (&to, &Place::None), result)
                 };
@@ -263,7 +284,7 @@ pub(crate) fn tee(task: &Arc<Task>, args: Args) -> Outcome {
         let wait = flags & SPLICE_F_NONBLOCK == 0 && !from.nonblocking() && !to.nonblocking();
         let (source, target) = (from.clone(), to.clone());
         let attempt = move |_: &Arc<Task>| match (pipe_of(&source), pipe_of(&target)) {
-            (Some(input), Some(output)) => pipe::tee(input, output, len),
+            (Some(input), Some(output)) => pipe::tee(input, output, len).map(Tried::Done),
             _ => Err(Errno::EINVAL),
         };
         let files = [from.clone(), to.clone()];
@@ -294,9 +315,9 @@ pub(crate) fn vmsplice(task: &Arc<Task>, args: Args) -> Outcome {
         let end = file.clone();
         let attempt = move |_: &Arc<Task>| {
             if writes {
-                end.ops().write(WriteAt::End, &mut io).map(|written| written.count)
+                end.ops().write(WriteAt::End, &mut io).map(|written| Tried::Done(written.count))
             } else {
-                end.ops().read(0, &mut io)
+                end.ops().read(0, &mut io).map(Tried::Done)
             }
         };
         let files = [file.clone(), file.clone()];

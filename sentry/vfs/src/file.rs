@@ -85,6 +85,10 @@ pub trait FileOps: Any + Send + Sync {
     fn fsync(&self, _data_only: bool) -> Result<(), Errno> {
         Err(Errno::EINVAL)
     }
+    /// Whether fsync waits for the host's disk.
+    fn sync_waits(&self) -> bool {
+        false
+    }
     /// `mode` as in fallocate(2), already checked for sense.
     fn fallocate(&self, _mode: u32, _offset: u64, _len: u64) -> Result<(), Errno> {
         Err(Errno::EOPNOTSUPP)
@@ -124,6 +128,8 @@ pub struct File {
     path: Option<Path>,
     flags: AtomicU32,
     pos: Mutex<u64>,
+    /// For calls that move the position, in one step or several.
+    turn: crate::turn::Turn,
     /// Identity for epoll, locks and kcmp.
     id: u64,
     /// There were too many when it was made.
@@ -155,6 +161,7 @@ impl File {
             path,
             flags: AtomicU32::new(flags),
             pos: Mutex::new(0),
+            turn: crate::turn::Turn::default(),
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             surplus: !crate::bounds::FILES.force(1),
             owner: Mutex::default(),
@@ -211,7 +218,12 @@ impl File {
         Ok(())
     }
 
-    /// The file position, locked: read(2), write(2) and lseek(2) hold it while they move it (f_pos_lock).
+    /// The turn at the file position: read(2), write(2) and lseek(2) have it while they last (f_pos_lock).
+    pub fn turn(&self) -> &crate::turn::Turn {
+        &self.turn
+    }
+
+    /// The file position, locked for one step of a call that moves it.
     pub fn position(&self) -> Position<'_> {
         let mut guard = self.pos.lock();
         if let Some(pos) = self.ops.shared_position() {

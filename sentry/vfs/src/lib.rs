@@ -50,6 +50,7 @@ pub mod pipe;
 pub mod poll;
 #[cfg(test)]
 mod testing;
+pub mod turn;
 pub mod wait;
 pub mod walk;
 

@@ -4,7 +4,7 @@ use crate::{Args, done};
 use chitin_abi::Errno;
 use chitin_abi::fcntl::*;
 use chitin_kernel::{Outcome, Task};
-use chitin_vfs::{AnonInode, File, FileKind};
+use chitin_vfs::{AnonInode, File, FileKind, turn};
 use std::any::Any;
 use std::sync::Arc;
 
@@ -43,8 +43,18 @@ fn seek(file: &File, offset: i64, whence: u32) -> Result<u64, Errno> {
 }
 
 pub(crate) fn lseek(task: &Arc<Task>, args: Args) -> Outcome {
-    let file = task.files().get_io(args.i32(0));
-    done(file.and_then(|file| seek(&file, args.i64(1), args.u32(2))))
+    let file = match task.files().get_io(args.i32(0)) {
+        Ok(file) => file,
+        Err(error) => return Outcome::error(error),
+    };
+    if let Some(_turn) = file.turn().try_take() {
+        return done(seek(&file, args.i64(1), args.u32(2)));
+    }
+    let task = task.clone();
+    Outcome::block(async move {
+        let _turn = task.killable(turn::position(&file)).await?;
+        Ok(seek(&file, args.i64(1), args.u32(2))?)
+    })
 }
 
 #[cfg(test)]

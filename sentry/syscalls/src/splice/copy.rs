@@ -1,12 +1,13 @@
 //! sendfile(2), copy_file_range(2): copies through a buffer of the sentry's.
 
-use super::{Place, ended, pipe_of, read_to_pipe};
+use super::{Place, Tried, ended, pipe_of, read_to_pipe};
 use crate::Args;
 use crate::args::fd_file;
 use crate::io::{drop_suid, limit_size, raise};
 use chitin_abi::Errno;
 use chitin_abi::fcntl::O_APPEND;
 use chitin_abi::signal::SIGPIPE;
+use chitin_kernel::lane::STEP;
 use chitin_kernel::{Outcome, SysError, Task};
 use chitin_mm::{MAX_RW_COUNT, SliceSource, VecSink};
 use chitin_vfs::{File, FileKind, WriteAt};
@@ -27,14 +28,23 @@ struct Copy {
 }
 
 impl Copy {
-    /// Copies what can be copied now. EAGAIN also after a part: `done` counts.
+    /// Copies what can be copied now, as far as a step. EAGAIN also after a part: `done` counts.
+    fn step(&mut self, task: &Arc<Task>) -> Result<Tried, Errno> {
+        let before = self.done;
+        match self.go_on(task) {
+            Ok(()) if self.done < self.len && self.done.saturating_sub(before) >= STEP => Ok(Tried::Step),
+            result => self.count(task, result).map(Tried::Done),
+        }
+    }
+
     fn go_on(&mut self, task: &Arc<Task>) -> Result<(), Errno> {
         let Copy { from, to, from_place, to_place, len, done } = self;
         if to.inode().kind() == FileKind::Regular {
             drop_suid(task, to)?;
         }
-        while *done < *len {
-            let want = (*len - *done).min(CHUNK);
+        let end = done.saturating_add(STEP).min(*len);
+        while *done < end {
+            let want = (end - *done).min(CHUNK);
             let (from_pos, to_pos) = (from_place.pos(from), to_place.pos(to));
             let mut chunk = VecSink { data: Vec::new(), limit: want };
             from.ops().read(from_pos, &mut chunk)?;
@@ -129,11 +139,7 @@ pub(crate) fn sendfile(task: &Arc<Task>, args: Args) -> Outcome {
         let files = [to.clone(), to.clone()];
         let copy = Arc::new(Mutex::new(Copy { from, to, from_place, to_place, len, done: 0 }));
         let trying = copy.clone();
-        let attempt = move |task: &Arc<Task>| {
-            let mut copy = trying.lock();
-            let result = copy.go_on(task);
-            copy.count(task, result)
-        };
+        let attempt = move |task: &Arc<Task>| trying.lock().step(task);
         Ok(super::transfer(task, files, wait, attempt, move |task: &Arc<Task>, result| {
             let copy = copy.lock();
             // A part counts, whatever ended it.
@@ -151,7 +157,7 @@ fn into_pipe(task: &Arc<Task>, from: Arc<File>, place: Place, to: Arc<File>, len
     let files = [to.clone(), to.clone()];
     let place = Arc::new(Mutex::new(place));
     let (source, target, at) = (from.clone(), to.clone(), place.clone());
-    let attempt = move |_: &Arc<Task>| read_to_pipe(&source, &mut at.lock(), &target, len);
+    let attempt = move |_: &Arc<Task>| read_to_pipe(&source, &mut at.lock(), &target, len).map(Tried::Done);
     super::transfer(task, files, wait, attempt, move |task: &Arc<Task>, result| {
         ended(task, (&from, &place.lock()), (&to, &Place::None), result)
     })
@@ -178,7 +184,7 @@ fn overlap(a: u64, b: u64, len: u64) -> bool {
 }
 
 pub(crate) fn copy_file_range(task: &Arc<Task>, args: Args) -> Outcome {
-    let run = || {
+    (|| {
         let from = fd_file(task, args.i32(0))?;
         let to = fd_file(task, args.i32(2))?;
         let offset = |index| match args.u64(index) {
@@ -202,23 +208,22 @@ pub(crate) fn copy_file_range(task: &Arc<Task>, args: Args) -> Outcome {
         }
         let len = len.min(from_attr.size.saturating_sub(from_pos));
         if len == 0 {
-            return Ok(0);
+            return Ok(Outcome::value(0));
         }
         let len = limit_size(task, to_pos, clamp(len))?;
         if Arc::ptr_eq(from.inode(), to.inode()) && overlap(from_pos, to_pos, len as u64) {
             return Err(Errno::EINVAL);
         }
-        let mut copy = Copy { from, to, from_place, to_place, len, done: 0 };
-        let result = copy.go_on(task);
-        let count = copy.count(task, result)?;
-        let ended = ended(task, (&copy.from, &copy.from_place), (&copy.to, &copy.to_place), Ok(count));
-        match ended {
-            Ok(count) => Ok(count),
-            Err(SysError::Errno(error)) => Err(error),
-            Err(SysError::Restart(_)) => Err(Errno::EINTR),
-        }
-    };
-    crate::done(run())
+        let files = [to.clone(), to.clone()];
+        let copy = Arc::new(Mutex::new(Copy { from, to, from_place, to_place, len, done: 0 }));
+        let trying = copy.clone();
+        let attempt = move |task: &Arc<Task>| trying.lock().step(task);
+        Ok(super::transfer(task, files, false, attempt, move |task: &Arc<Task>, result| {
+            let copy = copy.lock();
+            ended(task, (&copy.from, &copy.from_place), (&copy.to, &copy.to_place), result)
+        }))
+    })()
+    .unwrap_or_else(Outcome::error)
 }
 
 #[cfg(test)]

@@ -16,6 +16,8 @@ pub struct InodeState {
     writers: AtomicI32,
     /// The file is known to have no capabilities (S_NOSEC): writes need not look.
     pub(crate) no_caps: AtomicBool,
+    /// For whoever changes the content.
+    turn: crate::turn::Turn,
     /// A value some VFS module keeps on the inode, created on first use (lock lists, watches, the FIFO's pipe).
     extras: OnceLock<Box<Extras>>,
 }
@@ -35,6 +37,11 @@ impl InodeState {
 
     pub(crate) fn extras_if_any(&self) -> Option<&Extras> {
         self.extras.get().map(|extras| &**extras)
+    }
+
+    /// The turn at changing the content (i_rwsem, as far as it is exclusive).
+    pub fn turn(&self) -> &crate::turn::Turn {
+        &self.turn
     }
 
     /// The pipe behind a FIFO inode.
