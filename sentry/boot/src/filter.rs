@@ -125,17 +125,14 @@ fn refused() -> Built<Rules> {
 /// Calls that are allowed whatever their arguments are: they act on our own memory, our own threads or on
 /// descriptors that we hold, and can make nothing new.
 const UNCONDITIONAL: &[c_long] = &[
-    // Guest files that the gofer handed over as descriptors, memfd arenas, pipes, host ttys, the gofer socket.
+    // Guest files that the gofer handed over and memfd arenas (`host::filestore`, `hostfile`); host pipes and ttys of
+    // stdio (`host::stdio`); event and signal descriptors of the reactor; control connections; the log on stderr.
     libc::SYS_read,
-    libc::SYS_readv,
     libc::SYS_pread64,
-    libc::SYS_preadv,
-    libc::SYS_preadv2,
     libc::SYS_write,
-    libc::SYS_writev,
     libc::SYS_pwrite64,
-    libc::SYS_pwritev,
-    libc::SYS_pwritev2,
+    // glibc's last words when it aborts.
+    libc::SYS_writev,
     libc::SYS_lseek,
     libc::SYS_fstat,
     libc::SYS_fstatfs,
@@ -143,127 +140,94 @@ const UNCONDITIONAL: &[c_long] = &[
     libc::SYS_fallocate,
     libc::SYS_fsync,
     libc::SYS_fdatasync,
-    libc::SYS_sync_file_range,
-    libc::SYS_fadvise64,
-    libc::SYS_copy_file_range,
-    libc::SYS_sendfile,
-    // Descriptor numbers.
+    // Descriptors that go: Rust's `OwnedFd`.
     libc::SYS_close,
-    libc::SYS_close_range,
-    libc::SYS_dup,
-    libc::SYS_dup3,
-    // Our own address space (what could make code is below, with conditions).
+    // Our own address space: the allocator, thread stacks, buffers (what could make code is below).
     libc::SYS_munmap,
     libc::SYS_mremap,
-    libc::SYS_madvise,
-    libc::SYS_msync,
     libc::SYS_brk,
-    // Guest memory: the stubs are the only other processes that we can see, and the only ones we may access.
+    // Guest memory (`platform-seccomp::copy`): the stubs are the only other processes in our pid namespace.
     libc::SYS_process_vm_readv,
     libc::SYS_process_vm_writev,
-    // Waiting and waking.
+    // Waiting and waking: locks, the reactor's epoll, its doorbell and timers, looks at one descriptor
+    // (`host::epoll`), the notification listener (`platform-seccomp::sys`), a resized terminal (`boot::stdio`).
     libc::SYS_futex,
     libc::SYS_epoll_create1,
     libc::SYS_epoll_ctl,
     libc::SYS_epoll_wait,
-    libc::SYS_epoll_pwait,
     libc::SYS_epoll_pwait2,
     libc::SYS_poll,
-    libc::SYS_ppoll,
     libc::SYS_eventfd2,
-    libc::SYS_pipe2,
     libc::SYS_timerfd_create,
     libc::SYS_timerfd_settime,
-    libc::SYS_timerfd_gettime,
     libc::SYS_signalfd4,
-    libc::SYS_nanosleep,
+    libc::SYS_rt_sigtimedwait,
+    // `thread::sleep` of the platform's tickers, and how the host goes on with it after a stop.
     libc::SYS_clock_nanosleep,
     libc::SYS_restart_syscall,
+    // Spinning locks.
     libc::SYS_sched_yield,
-    // Time, where the vDSO does not answer (CPU clocks of stubs), and facts about ourselves.
+    // Time where the vDSO does not answer: CPU clocks of stubs, and every clock on hosts without a vDSO clock.
     libc::SYS_clock_gettime,
     libc::SYS_clock_getres,
-    libc::SYS_gettimeofday,
-    libc::SYS_times,
-    libc::SYS_getrusage,
-    libc::SYS_sysinfo,
+    // Hash seeds, AT_RANDOM, /dev/urandom.
     libc::SYS_getrandom,
+    // abort(3) and thread names.
     libc::SYS_getpid,
     libc::SYS_gettid,
-    libc::SYS_getcpu,
-    libc::SYS_sched_getaffinity,
     // On behalf of guest threads, which are children of ours: sched_setaffinity(2), setpriority(2).
+    libc::SYS_sched_getaffinity,
     libc::SYS_sched_setaffinity,
     libc::SYS_setpriority,
-    libc::SYS_getpriority,
-    // Stubs: our pid namespace holds nothing else.
+    // Ending and kicking stubs, and learning that they ended; our pid namespace holds nothing else.
     libc::SYS_kill,
     libc::SYS_tgkill,
-    libc::SYS_pidfd_send_signal,
-    libc::SYS_wait4,
     libc::SYS_waitid,
-    // Signals of our own threads.
+    // Signals of our own threads: what thread start, abort(3) and Rust's stack guard do.
     libc::SYS_rt_sigaction,
     libc::SYS_rt_sigprocmask,
     libc::SYS_rt_sigreturn,
-    libc::SYS_rt_sigpending,
-    libc::SYS_rt_sigtimedwait,
     libc::SYS_sigaltstack,
     // Threads: their start and end (clone itself is below).
     libc::SYS_rseq,
     libc::SYS_set_robust_list,
     libc::SYS_exit,
     libc::SYS_exit_group,
-    // The gofer's socket and control connections. No call here makes or names a socket: descriptors arrive by
+    // The gofer's channels and control connections. No call here makes or names a socket: descriptors arrive by
     // SCM_RIGHTS from the gofer (files) and with exec requests (stdio).
     libc::SYS_sendmsg,
     libc::SYS_recvmsg,
     libc::SYS_recvfrom,
     libc::SYS_accept4,
-    libc::SYS_shutdown,
 ];
 
 /// ioctl requests.
 const IOCTLS: &[u32] = &[
-    // seccomp user notification: receive, answer, check, put a descriptor into a stub, synchronous wake-up.
+    // seccomp user notification (`platform-seccomp::sys`): receive, answer, check, put a descriptor into a stub.
     0xc050_2100, // SECCOMP_IOCTL_NOTIF_RECV
     0xc018_2101, // SECCOMP_IOCTL_NOTIF_SEND
     0x4008_2102, // SECCOMP_IOCTL_NOTIF_ID_VALID
     0x4018_2103, // SECCOMP_IOCTL_NOTIF_ADDFD
-    0x4008_2104, // SECCOMP_IOCTL_NOTIF_SET_FLAGS
-    0xc068_6611, // PROCMAP_QUERY: which mapping holds an address of a stub
-    // The host tty behind the container's terminal: mode, size, draining. Never TIOCSTI or TIOCSCTTY.
-    0x5401,      // TCGETS
-    0x5402,      // TCSETS
-    0x5403,      // TCSETSW
-    0x5404,      // TCSETSF
+    0xc068_6611, // PROCMAP_QUERY: which mapping holds an address of a stub (`platform-seccomp::maps`)
+    // The host tty behind the container's terminal (`host::stdio`): mode and size. Never TIOCSTI or TIOCSCTTY.
     0x802c_542a, // TCGETS2
     0x402c_542b, // TCSETS2
-    0x402c_542c, // TCSETSW2
-    0x402c_542d, // TCSETSF2
-    0x5409,      // TCSBRK
-    0x540a,      // TCXONC
-    0x540b,      // TCFLSH
-    0x5411,      // TIOCOUTQ
     0x5413,      // TIOCGWINSZ
     0x5414,      // TIOCSWINSZ
-    // How much a host pipe or tty has to read, and non-blocking mode as the standard library sets it.
-    0x541b, // FIONREAD
-    0x5421, // FIONBIO
+    0x541b,      // FIONREAD: how much a host pipe or tty has to read
 ];
 
 /// fcntl commands.
 const FCNTLS: &[c_int] = &[
+    // Rust's debug builds look whether a descriptor is open before they close it.
     libc::F_GETFD,
-    libc::F_SETFD,
+    // Flags of stdio, which becomes non-blocking where it is a tty (`host::stdio`).
     libc::F_GETFL,
     libc::F_SETFL,
+    // `try_clone`: control connections, gofer sockets of containers, files about to be mapped.
     libc::F_DUPFD_CLOEXEC,
-    // memfd arenas cannot be made executable or shrunk under us.
+    // memfd arenas cannot be made executable or shrunk under us (`host::filestore`).
     libc::F_ADD_SEALS,
-    libc::F_GET_SEALS,
-    // Host pipes on stdio.
-    libc::F_GETPIPE_SZ,
 ];
 
 /// What glibc's pthread_create passes to clone: a thread of ours, in no new namespace and with no exit signal.
@@ -286,7 +250,10 @@ const PROC_OPEN: c_int = libc::O_RDONLY
     | libc::O_LARGEFILE;
 
 const PR_SET_NAME: u32 = 15;
-const SECCOMP_GET_NOTIF_SIZES: u32 = 3;
+
+/// What preadv2 and pwritev2 are for: not to wait on a host pipe, and to append to a file.
+const RWF_NOWAIT: u32 = 8;
+const RWF_APPEND: u32 = 0x10;
 
 fn allowed(options: FilterOptions) -> Built<Rules> {
     let mut rules: Rules = UNCONDITIONAL.iter().map(|nr| (*nr, vec![])).collect();
@@ -319,23 +286,28 @@ fn allowed(options: FilterOptions) -> Built<Rules> {
     rules.insert(libc::SYS_memfd_create, vec![all(vec![only_bits(1, memfd)?])?]);
     rules.insert(libc::SYS_ioctl, one_of(1, IOCTLS)?);
     let commands: Vec<u32> = FCNTLS.iter().map(|c| c.cast_unsigned()).collect();
-    rules.insert(libc::SYS_fcntl, one_of(1, &commands)?);
+    let mut fcntl = one_of(1, &commands)?;
+    // What the runtime left open for us goes to nobody else (`host::inherit`).
+    fcntl.push(all(vec![is(1, libc::F_SETFD.cast_unsigned())?, is(2, libc::FD_CLOEXEC.cast_unsigned())?])?);
+    rules.insert(libc::SYS_fcntl, fcntl);
     // On connected sockets only: no destination address.
     rules.insert(libc::SYS_sendto, vec![all(vec![is_null(4)?])?]);
-    // SO_ERROR, SO_PEERCRED, SO_TYPE of the sockets that we hold.
-    let sockopts = [libc::SO_ERROR, libc::SO_PEERCRED, libc::SO_TYPE].map(c_int::cast_unsigned);
-    let sol_socket = libc::SOL_SOCKET.cast_unsigned();
-    let getsockopt: Built<Vec<SeccompRule>> =
-        sockopts.iter().map(|o| all(vec![is(1, sol_socket)?, is(2, *o)?])).collect();
-    rules.insert(libc::SYS_getsockopt, getsockopt?);
     // Names of worker threads.
     rules.insert(libc::SYS_prctl, one_of(0, &[PR_SET_NAME])?);
     // A zygote's, for the runtime to place it in a container's cgroup. Flags make it no more than that.
     rules.insert(libc::SYS_pidfd_open, vec![all(vec![is(1, 0)?])?]);
-    // Our own limits, not those of other processes.
-    rules.insert(libc::SYS_prlimit64, vec![all(vec![is(0, 0)?])?]);
-    // Sizes of the notification structures.
-    rules.insert(libc::SYS_seccomp, one_of(0, &[SECCOMP_GET_NOTIF_SIZES])?);
+    // Looking at our own limits (how many files the overlay may keep open): no other process, no new value.
+    rules.insert(libc::SYS_prlimit64, vec![all(vec![is(0, 0)?, is_null(2)?])?]);
+    // Host pipes and ttys without waiting, and appending (`host::stdio`, `hostfile`).
+    rules.insert(libc::SYS_preadv2, one_of(5, &[RWF_NOWAIT])?);
+    rules.insert(libc::SYS_pwritev2, one_of(5, &[RWF_NOWAIT, RWF_APPEND])?);
+    // Copying up in the overlay's directory (`host::filestore`): the host defines no flags.
+    rules.insert(libc::SYS_copy_file_range, one_of(5, &[0])?);
+    // Memory that the allocator or an ended thread gives back. Nothing that would change how pages are backed.
+    rules.insert(
+        libc::SYS_madvise,
+        one_of(2, &[libc::MADV_DONTNEED, libc::MADV_FREE].map(c_int::cast_unsigned))?,
+    );
     Ok(rules)
 }
 
