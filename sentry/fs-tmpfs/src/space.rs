@@ -4,6 +4,7 @@
 
 use chitin_abi::Errno;
 use chitin_abi::limits::PAGE_SIZE;
+use chitin_vfs::bounds;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -103,9 +104,19 @@ impl Space {
 
     /// Takes `bytes` of the budget for inodes and extended attributes.
     pub fn charge_inode(&self, bytes: u64) -> Result<(), Errno> {
-        if take(&self.used_inode_bytes, &self.max_inode_bytes, bytes) { Ok(()) } else { Err(Errno::ENOSPC) }
+        // Of what all file systems together may have, too: mounts are many, and may be without a limit.
+        let count = usize::try_from(bytes).map_err(|_| Errno::ENOSPC)?;
+        if !take(&self.used_inode_bytes, &self.max_inode_bytes, bytes) {
+            return Err(Errno::ENOSPC);
+        }
+        if bytes > 0 && !bounds::INODE_BYTES.take(count) {
+            give_back(&self.used_inode_bytes, bytes);
+            return Err(Errno::ENOSPC);
+        }
+        Ok(())
     }
     pub fn uncharge_inode(&self, bytes: u64) {
         give_back(&self.used_inode_bytes, bytes);
+        bounds::INODE_BYTES.give(usize::try_from(bytes).unwrap_or(usize::MAX));
     }
 }

@@ -133,6 +133,10 @@ pub static SIGNALS: Bound = Bound::new(1 << 17);
 pub static USER_SIGNALS: PerUser = PerUser::new();
 /// Blocks of 64 descriptors in descriptor tables: ENOMEM.
 pub static FD_BLOCKS: Bound = Bound::new(1 << 17);
+/// Bytes of inodes, names and extended attributes that live in memory (tmpfs, overlay), of all mounts: ENOSPC.
+pub static INODE_BYTES: Bound = Bound::new(1 << 30);
+/// Adjustments of SEM_UNDO: ENOMEM.
+pub static UNDO_ENTRIES: Bound = Bound::new(1 << 18);
 /// Entries of poll(2) calls that wait: ENOMEM.
 pub static POLL_ENTRIES: Bound = Bound::new(1 << 21);
 
@@ -148,6 +152,7 @@ pub fn configure(memory: u64) {
     PIPE_PAGES.set_limit(part(32 * 4096, 1 << 13, 1 << 16));
     // Linux lets them take 4% of the memory.
     EPOLL_ITEMS.set_limit(part(25 * 400, 1 << 16, 1 << 19));
+    INODE_BYTES.set_limit(part(4, 128 << 20, usize::MAX));
     EVENT_BYTES.set_limit(part(128, 8 << 20, 64 << 20));
 }
 

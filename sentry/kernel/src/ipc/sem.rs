@@ -9,6 +9,7 @@ use crate::time::{Deadline, with_timeout};
 use crate::{SysError, SysResult, Task};
 use chitin_abi::Errno;
 use chitin_abi::ipc::*;
+use chitin_vfs::bounds::UNDO_ENTRIES;
 use chitin_vfs::{Creds, WaitQueue};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, HashMap};
@@ -89,7 +90,18 @@ enum Attempt {
     Failed(Errno),
 }
 
+impl Drop for State {
+    fn drop(&mut self) {
+        self.forget_undo();
+    }
+}
+
 impl State {
+    fn forget_undo(&mut self) {
+        UNDO_ENTRIES.give(self.undo.values().map(BTreeMap::len).sum());
+        self.undo.clear();
+    }
+
     /// perform_atomic_semop(): all of the operations or none.
     fn attempt(&mut self, ops: &[Sembuf], pid: i32) -> Attempt {
         // Values and adjustments as they would be.
@@ -119,6 +131,11 @@ impl State {
                 }
             }
         }
+        let known = |num: &u16| own.is_some_and(|own| own.contains_key(num));
+        let new = undo.iter().filter(|(num, adjust)| **adjust != 0 && !known(num)).count();
+        if new > 0 && !UNDO_ENTRIES.take(new) {
+            return Attempt::Failed(Errno::ENOMEM);
+        }
         for (num, value) in values {
             if let (Some(sem), Ok(value)) = (self.sems.get_mut(usize::from(num)), u16::try_from(value)) {
                 *sem = Sem { value, pid };
@@ -128,9 +145,9 @@ impl State {
             let own = self.undo.entry(pid).or_default();
             for (num, adjust) in undo {
                 match i16::try_from(adjust) {
-                    Ok(0) | Err(_) => own.remove(&num),
-                    Ok(adjust) => own.insert(num, adjust),
-                };
+                    Ok(0) | Err(_) => UNDO_ENTRIES.give(usize::from(own.remove(&num).is_some())),
+                    Ok(adjust) => drop(own.insert(num, adjust)),
+                }
             }
             if own.is_empty() {
                 self.undo.remove(&pid);
@@ -245,6 +262,7 @@ impl Table {
         for set in all {
             let mut state = set.state.lock();
             let Some(adjustments) = state.undo.remove(&pid) else { continue };
+            UNDO_ENTRIES.give(adjustments.len());
             for (num, adjust) in adjustments {
                 if let Some(sem) = state.sems.get_mut(usize::from(num)) {
                     let value = (i32::from(sem.value) + i32::from(adjust)).clamp(0, SEMVMX.cast_signed());
@@ -357,7 +375,7 @@ impl Table {
         state.perm.check(caller.0, 0o222)?;
         let num = u16::try_from(num).map_err(|_| Errno::EINVAL)?;
         for own in state.undo.values_mut() {
-            own.remove(&num);
+            UNDO_ENTRIES.give(usize::from(own.remove(&num).is_some()));
         }
         state.undo.retain(|_, own| !own.is_empty());
         if let Some(sem) = state.sems.get_mut(usize::from(num)) {
@@ -382,7 +400,7 @@ impl Table {
         for (sem, &value) in state.sems.iter_mut().zip(values) {
             *sem = Sem { value, pid: caller.1 };
         }
-        state.undo.clear();
+        state.forget_undo();
         state.ctime = now();
         state.update();
         Ok(())
