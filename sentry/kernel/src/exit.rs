@@ -115,6 +115,8 @@ fn finish(task: &Arc<Task>, end_host_thread: bool, status: ExitStatus) {
         let mut usage = process.usage.lock();
         usage.dead_threads_user_ns = usage.dead_threads_user_ns.saturating_add(times.user_ns);
         usage.dead_threads_system_ns = usage.dead_threads_system_ns.saturating_add(times.system_ns);
+        let switches = task.counters.voluntary_switches.swap(0, Ordering::Relaxed);
+        usage.dead_threads_switches = usage.dead_threads_switches.saturating_add(switches);
     }
     if end_host_thread {
         platform.exit_thread();

@@ -100,6 +100,12 @@ impl Task {
             tv_sec: (ns / 1_000_000_000).cast_signed(),
             tv_usec: (ns % 1_000_000_000 / 1000).cast_signed(),
         };
-        Rusage { ru_utime: timeval(times.user_ns), ru_stime: timeval(times.system_ns), ..Rusage::default() }
+        Rusage {
+            ru_utime: timeval(times.user_ns),
+            ru_stime: timeval(times.system_ns),
+            ru_nvcsw: self.counters.voluntary_switches.load(Ordering::Relaxed).cast_signed(),
+            ru_nivcsw: self.platform().preemptions().cast_signed(),
+            ..Rusage::default()
+        }
     }
 }

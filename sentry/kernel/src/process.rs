@@ -63,6 +63,7 @@ pub(crate) struct Usage {
     pub(crate) children: Rusage,
     pub(crate) dead_threads_user_ns: u64,
     pub(crate) dead_threads_system_ns: u64,
+    pub(crate) dead_threads_switches: u64,
 }
 
 /// Family, group, session, end.

@@ -157,10 +157,19 @@ impl Process {
     pub fn usage_self(&self) -> Rusage {
         let (user, system) = self.cpu_ns();
         let resident = self.leader().map_or(0, |task| task.mm().space().usage().resident);
+        // Those of threads that have ended are known of voluntary switches only.
+        let mut switches = (self.usage.lock().dead_threads_switches, 0u64);
+        for thread in self.threads() {
+            let own = thread.counters.voluntary_switches.load(Ordering::Relaxed);
+            switches.0 = switches.0.saturating_add(own);
+            switches.1 = switches.1.saturating_add(thread.platform().preemptions());
+        }
         Rusage {
             ru_utime: timeval((user / 1000).cast_signed()),
             ru_stime: timeval((system / 1000).cast_signed()),
             ru_maxrss: (resident / 1024).cast_signed(),
+            ru_nvcsw: switches.0.cast_signed(),
+            ru_nivcsw: switches.1.cast_signed(),
             ..Rusage::default()
         }
     }

@@ -20,7 +20,7 @@ static OTHERS: &[Entry] = table! {
     SYS_getrlimit sched::getrlimit, [Int, Ptr], Full;
     SYS_setrlimit sched::setrlimit, [Int, Ptr], Full;
     SYS_prlimit64 sched::prlimit64, [Int, Int, Ptr, Ptr], Full;
-    SYS_getrusage sched::getrusage, [Int, Ptr], Partial, "no fault and switch counts";
+    SYS_getrusage sched::getrusage, [Int, Ptr], Partial, "no fault counts; preemptions of living threads only";
     SYS_uname misc::uname, [Ptr], Full;
     SYS_sethostname misc::sethostname, [Ptr, Size], Full;
     SYS_setdomainname misc::setdomainname, [Ptr, Size], Full;
