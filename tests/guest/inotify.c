@@ -62,6 +62,42 @@ TEST(self_events_and_ignored) {
     EXPECT(n, w, IN_IGNORED, "");
     ERR(inotify_rm_watch(n, w), EINVAL);
 }
+TEST(the_end_comes_with_the_last_close) {
+    put("f", "");
+    put("g", "");
+    int n = OK(inotify_init1(IN_NONBLOCK)), f = OK(open("f", O_RDWR)), f2 = OK(open("f", O_RDONLY)), g = OK(open("g", O_PATH));
+    int w = OK(inotify_add_watch(n, "f", IN_ATTRIB | IN_DELETE_SELF | IN_CLOSE | IN_MODIFY));
+    OK(link("f", "h"));
+    EXPECT(n, w, IN_ATTRIB, "");
+    OK(unlink("h"));
+    EXPECT(n, w, IN_ATTRIB, "");
+    OK(unlink("f"));
+    EXPECT(n, w, IN_ATTRIB, "");
+    EQ(write(f, "x", 1), 1);
+    EXPECT(n, w, IN_MODIFY, "");
+    OK(close(f));
+    EXPECT(n, w, IN_CLOSE_WRITE, "");
+    OK(close(f2));
+    EXPECT(n, w, IN_CLOSE_NOWRITE, "");
+    EXPECT(n, w, IN_DELETE_SELF, "");
+    EXPECT(n, w, IN_IGNORED, "");
+    w = OK(inotify_add_watch(n, "g", IN_ATTRIB | IN_DELETE_SELF));
+    put("i", "");
+    OK(rename("i", "g"));
+    EXPECT(n, w, IN_ATTRIB, "");
+    ERR(read(n, &(char[100]){0}, 100), EAGAIN);
+    OK(close(g));
+    EXPECT(n, w, IN_DELETE_SELF, "");
+    EXPECT(n, w, IN_IGNORED, "");
+    OK(mkdir("d", 0755));
+    int d = OK(open("d", O_RDONLY | O_DIRECTORY));
+    w = OK(inotify_add_watch(n, "d", IN_DELETE_SELF));
+    OK(rmdir("d"));
+    ERR(read(n, &(char[100]){0}, 100), EAGAIN);
+    OK(close(d));
+    EXPECT(n, w, IN_DELETE_SELF, "");
+    EXPECT(n, w, IN_IGNORED, "");
+}
 TEST(isdir_flag_and_dir_self) {
     OK(mkdir("d", 0755));
     int n = OK(inotify_init1(IN_NONBLOCK)), w = OK(inotify_add_watch(n, "d", IN_CREATE | IN_DELETE));

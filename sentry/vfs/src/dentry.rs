@@ -320,6 +320,9 @@ impl Dentry {
 impl Drop for Dentry {
     /// A chain of parents that nobody else holds goes one by one: its length is the guest's choice.
     fn drop(&mut self) {
+        if *self.dead.get_mut() {
+            self.inode.state().released(&self.inode);
+        }
         let mut above = self.place.get_mut().parent.take();
         while let Some(parent) = above {
             above = match Arc::into_inner(parent) {

@@ -2,7 +2,7 @@
 //!
 //! Locks: each field has its own leaf lock.
 
-use crate::{File, Path};
+use crate::{File, Inode, Path};
 use chitin_abi::Errno;
 use parking_lot::Mutex;
 use std::any::Any;
@@ -16,6 +16,8 @@ pub struct InodeState {
     writers: AtomicI32,
     /// The file is known to have no capabilities (S_NOSEC): writes need not look.
     pub(crate) no_caps: AtomicBool,
+    /// Its last name is gone, and its watches are to be told so when that name's dentry goes.
+    doomed: AtomicBool,
     /// For whoever changes the content.
     turn: crate::turn::Turn,
     /// A value some VFS module keeps on the inode, created on first use (lock lists, watches, the FIFO's pipe).
@@ -86,6 +88,18 @@ impl InodeState {
     /// Tells watches of this inode, and of the directory that `path` lies in, about an IN_* event.
     pub fn notify(&self, path: Option<&Path>, event: u32) {
         crate::notify::inode_event(self, path, event);
+    }
+
+    /// The last name of the inode is gone from the file system.
+    pub(crate) fn unlinked(&self) {
+        self.doomed.store(true, Ordering::Release);
+    }
+
+    /// Nobody uses a removed name any more: if it was the last one, so it is with the inode, as far as watches go.
+    pub(crate) fn released(&self, inode: &Arc<dyn Inode>) {
+        if self.doomed.swap(false, Ordering::AcqRel) {
+            crate::notify::self_event(inode, chitin_abi::inotify::IN_DELETE_SELF);
+        }
     }
 
     /// The last descriptor of an open file description is gone.

@@ -118,7 +118,10 @@ impl Context {
         drop(guard);
         crate::notify::dir_event(dir.inode(), &name, IN_DELETE, 0);
         let gone = inode.attr().map_or(true, |attr| attr.nlink == 0);
-        crate::notify::self_event(inode, if gone { IN_ATTRIB | IN_DELETE_SELF } else { IN_ATTRIB });
+        crate::notify::self_event(inode, IN_ATTRIB);
+        if gone {
+            inode.state().unlinked();
+        }
         Ok(())
     }
 
@@ -145,7 +148,7 @@ impl Context {
         }
         drop(guard);
         crate::notify::dir_event(dir.inode(), &name, IN_DELETE | IN_ISDIR, 0);
-        crate::notify::self_event(inode, IN_DELETE_SELF);
+        inode.state().unlinked();
         Ok(())
     }
 
@@ -271,7 +274,10 @@ impl Context {
             }
             Some(target) => {
                 let gone = target.inode().attr().map_or(true, |attr| attr.nlink == 0);
-                crate::notify::self_event(target.inode(), if gone { IN_DELETE_SELF } else { IN_ATTRIB });
+                crate::notify::self_event(target.inode(), IN_ATTRIB);
+                if gone {
+                    target.inode().state().unlinked();
+                }
             }
             None => {}
         }
