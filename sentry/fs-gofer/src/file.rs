@@ -1,9 +1,9 @@
 //! Open regular files: content moves between the host's descriptor and the guest, without the gofer.
 
-use crate::bounce::{BOUNCE, Bounce};
 use crate::error::from_host;
 use crate::inode::GoferInode;
 use chitin_abi::Errno;
+use chitin_host::bounce::{BOUNCE, Bounce};
 use chitin_host::{filestore, hostfile};
 use chitin_mm::{Sink, Source};
 use chitin_vfs::{FileOps, Mappable, WriteAt, Written};

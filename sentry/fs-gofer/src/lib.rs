@@ -36,7 +36,6 @@
 )]
 
 mod attrs;
-mod bounce;
 mod dir;
 mod error;
 mod fds;

@@ -8,7 +8,8 @@ use chitin_abi::fcntl::{
     FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, FALLOC_FL_ZERO_RANGE, O_ACCMODE, O_NOATIME, O_TRUNC, O_WRONLY,
 };
 use chitin_abi::num::to_usize;
-use chitin_fs_tmpfs::{Bounce, FileData};
+use chitin_fs_tmpfs::FileData;
+use chitin_host::bounce::Bounce;
 use chitin_mm::{Sink, SliceSource, Source};
 use chitin_vfs::{FileOps, Mappable, WriteAt, Written};
 use parking_lot::Mutex;

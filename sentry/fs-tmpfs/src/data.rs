@@ -6,13 +6,13 @@
 //! Locks: `writers` (a whole write, truncation or fallocate), then `store` (one step of it). Neither is held while
 //! guest memory is read or written, except `writers` while a write fetches its bytes.
 
-use crate::bounce::Bounce;
 use crate::host_store::{HostStore, guest_errno, heap_pages};
 use crate::space::Space;
 use chitin_abi::Errno;
 use chitin_abi::fcntl::*;
 use chitin_abi::limits::PAGE_SIZE;
 use chitin_abi::num::to_usize;
+use chitin_host::bounce::Bounce;
 use chitin_host::filestore;
 use chitin_mm::{Sink, SliceSource, Source};
 use chitin_vfs::{Mappable, WriteAt, Written};

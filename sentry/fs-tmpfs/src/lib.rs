@@ -24,7 +24,6 @@
     )
 )]
 
-mod bounce;
 mod data;
 mod dir;
 mod entries;
@@ -41,7 +40,6 @@ mod space;
 #[cfg(test)]
 mod tests;
 
-pub use bounce::{BOUNCE, Bounce};
 pub use data::{FileData, MAX_SIZE};
 pub use entries::Entries;
 pub use file::TmpFile;

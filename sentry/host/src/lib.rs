@@ -22,6 +22,7 @@
 )]
 
 pub mod auxv;
+pub mod bounce;
 pub mod caps;
 pub mod clock;
 pub mod cpuid;

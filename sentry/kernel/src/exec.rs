@@ -50,7 +50,7 @@ pub(crate) async fn load_first(
     let caller = chitin_vfs::Caller { tgid: process.kid(), tid: process.kid(), creds };
     let ctx = chitin_vfs::Context { vfs: kernel.vfs.clone(), ns, root, cwd: cwd.clone(), caller, umask };
     let path = request.args.first().cloned().ok_or(Errno::EINVAL)?;
-    let path = find_in_path(&ctx, &path, &request.env)?;
+    let path = loader::find_in_path(&ctx, &path, &request.env)?;
     let file = ctx.open_exec(&cwd, &path, chitin_vfs::walk::Walk::FOLLOW)?;
     let program = Program { file, path, args: request.args.clone(), env: request.env.clone() };
     // What the runtime set up is in force before the program is executed, as with runc.
@@ -59,25 +59,6 @@ pub(crate) async fn load_first(
     let options = load_request(process, &after.creds, after.secure);
     let loaded = loader::load(ctx, request.container.new_space(kernel), program, options).await?;
     Ok((loaded, after.creds))
-}
-
-/// A program name without a slash is looked for in PATH, as runc does for process.args.
-fn find_in_path(ctx: &chitin_vfs::Context, name: &[u8], env: &[Vec<u8>]) -> Result<Vec<u8>, Errno> {
-    if name.contains(&b'/') {
-        return Ok(name.to_vec());
-    }
-    const DEFAULT: &[u8] = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-    let path = env.iter().rev().find_map(|entry| entry.strip_prefix(b"PATH=")).unwrap_or(DEFAULT);
-    let mut answer = Errno::ENOENT;
-    for dir in path.split(|&byte| byte == b':').filter(|dir| !dir.is_empty()) {
-        let candidate = [dir, b"/", name].concat();
-        match ctx.open_exec(&ctx.cwd, &candidate, chitin_vfs::walk::Walk::FOLLOW) {
-            Ok(_) => return Ok(candidate),
-            Err(Errno::EACCES) => answer = Errno::EACCES,
-            Err(_) => {}
-        }
-    }
-    Err(answer)
 }
 
 /// execve(2) and execveat(2), for a task in its system call.

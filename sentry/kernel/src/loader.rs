@@ -165,26 +165,22 @@ fn comm(path: &[u8]) -> Vec<u8> {
     base.get(..base.len().min(chitin_abi::limits::TASK_COMM_LEN - 1)).unwrap_or_default().to_vec()
 }
 
-/// Finds a program by name as a shell would, for what the runtime starts: along PATH in `env`.
+/// Finds a program of the runtime's along the last PATH in `env`, as runc does for process.args: names with a slash are
+/// taken as they are, and empty entries of PATH, which would be the working directory, are passed over.
 pub fn find_in_path(ctx: &Context, name: &[u8], env: &[Vec<u8>]) -> Result<Vec<u8>, Errno> {
-    if name.is_empty() {
-        return Err(Errno::ENOENT);
-    }
     if name.contains(&b'/') {
         return Ok(name.to_vec());
     }
-    let path = env.iter().find_map(|entry| entry.strip_prefix(b"PATH="));
-    let path = path.unwrap_or(b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin");
-    let mut error = Errno::ENOENT;
-    for dir in path.split(|&b| b == b':') {
-        let mut candidate = if dir.is_empty() { b".".to_vec() } else { dir.to_vec() };
-        candidate.push(b'/');
-        candidate.extend_from_slice(name);
+    const DEFAULT: &[u8] = b"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+    let path = env.iter().rev().find_map(|entry| entry.strip_prefix(b"PATH=")).unwrap_or(DEFAULT);
+    let mut answer = Errno::ENOENT;
+    for dir in path.split(|&byte| byte == b':').filter(|dir| !dir.is_empty() && !name.is_empty()) {
+        let candidate = [dir, b"/", name].concat();
         match ctx.open_exec(&ctx.cwd, &candidate, Walk::FOLLOW) {
             Ok(_) => return Ok(candidate),
-            Err(Errno::EACCES) => error = Errno::EACCES,
+            Err(Errno::EACCES) => answer = Errno::EACCES,
             Err(_) => {}
         }
     }
-    Err(error)
+    Err(answer)
 }

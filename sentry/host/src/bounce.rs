@@ -1,4 +1,4 @@
-//! A per-thread buffer between host files and guest memory.
+//! A per-thread buffer between host files and guest memory: one for all file systems of the sentry.
 
 use std::cell::Cell;
 use std::ops::{Deref, DerefMut};
