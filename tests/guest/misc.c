@@ -373,3 +373,16 @@ TEST(unknown_numbers) {
     long nrs[] = {387, 400, 423, 600, 1000, 4096, 0x40000000, INT_MAX, -1L, -100L, 0xffffffffL};
     for (size_t i = 0; i < sizeof nrs / sizeof *nrs; i++) ERR(syscall(nrs[i], 1, 2, 3, 4, 5, 6), ENOSYS);
 }
+TEST(usage_counts_waits) {
+    struct rusage a, b;
+    OK(getrusage(RUSAGE_SELF, &a));
+    for (int i = 0; i < 20; i++) ms(1);
+    OK(getrusage(RUSAGE_SELF, &b));
+    CK(b.ru_nvcsw - a.ru_nvcsw >= 20 && b.ru_nvcsw - a.ru_nvcsw < 100);
+    OK(getrusage(RUSAGE_THREAD, &b));
+    CK(b.ru_nvcsw - a.ru_nvcsw >= 20);
+    OK(getrusage(RUSAGE_CHILDREN, &a));
+    WAIT0(SPAWN(for (int i = 0; i < 20; i++) ms(1)));
+    OK(getrusage(RUSAGE_CHILDREN, &b));
+    CK(b.ru_nvcsw - a.ru_nvcsw >= 20 && b.ru_nivcsw >= a.ru_nivcsw);
+}

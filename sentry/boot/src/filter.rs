@@ -405,6 +405,13 @@ mod tests {
             // Any request that is not listed; this one exists without unsafe code.
             nix::unistd::tcgetpgrp(other).map(drop)
         };
+        no_other_limits child_limits |_, _| {
+            let what = nix::sys::resource::Resource::RLIMIT_NOFILE;
+            nix::sys::resource::setrlimit(what, 64, 64).map(drop)
+        };
+        no_pipe_size child_fcntl |_, other: &std::fs::File| {
+            nix::fcntl::fcntl(other, nix::fcntl::FcntlArg::F_GETPIPE_SZ).map(drop)
+        };
         no_executable_memory child_mmap |_, _| {
             let length = std::num::NonZeroUsize::new(4096).unwrap();
             let prot = nix::sys::mman::ProtFlags::PROT_READ | nix::sys::mman::ProtFlags::PROT_EXEC;

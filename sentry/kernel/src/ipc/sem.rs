@@ -580,6 +580,20 @@ mod tests {
         table.undo(7);
         assert_eq!(value(&table, id, 0), 1);
         assert_eq!(table.info(true).0.semaem, 1);
+        // No other test keeps adjustments, so the bound is this one's.
+        let limit = UNDO_ENTRIES.limit();
+        UNDO_ENTRIES.set_limit(0);
+        assert_eq!(begin(&table, id, 7, &[op(0, 1, SEM_UNDO)]).err(), Some(Errno::ENOMEM));
+        begin(&table, id, 7, &[op(0, 1, SEM_UNDO), op(0, -1, SEM_UNDO)]).unwrap();
+        UNDO_ENTRIES.set_limit(1);
+        begin(&table, id, 7, &[op(0, 1, SEM_UNDO)]).unwrap();
+        begin(&table, id, 7, &[op(0, 1, SEM_UNDO)]).unwrap();
+        assert_eq!(begin(&table, id, 8, &[op(0, 1, SEM_UNDO)]).err(), Some(Errno::ENOMEM));
+        table.undo(7);
+        begin(&table, id, 8, &[op(0, 1, SEM_UNDO)]).unwrap();
+        table.set_value((&root, 1), id, 0, 1).unwrap();
+        assert_eq!(UNDO_ENTRIES.used(), 0);
+        UNDO_ENTRIES.set_limit(limit);
         assert_eq!(table.text().lines().count(), 2);
     }
 }
