@@ -181,9 +181,10 @@ fn a_terminal() {
     let args = ["run", "--rm", "-it", "--network", "none", "--name", &c.name, BUSYBOX, "sh"];
     let mut t = Session::start(&d.command(&args));
     t.expect("# ", LIMIT).unwrap();
-    t.send("tty; echo size $(stty size)\n");
+    // Docker sets the size some time after the start.
+    t.send("tty; until [ \"$(stty size 2>/dev/null)\" = '33 77' ]; do sleep 0.1; done; echo si''ze\n");
     t.expect("/dev/", LIMIT).unwrap();
-    t.expect("size 33 77", LIMIT).unwrap();
+    t.expect("size", LIMIT).unwrap();
     t.expect("# ", LIMIT).unwrap();
     let mut e =
         Session::start(&d.command(&["exec", "-it", &c.name, "sh", "-c", "echo in exec; read x; exit $x"]));

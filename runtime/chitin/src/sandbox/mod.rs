@@ -342,7 +342,8 @@ fn make_cgroups(
             || r.hugepage_limits().is_some()
             || r.unified().is_some()
     });
-    if plan.cgroup.is_none() && !limited && (creation.plain_command || options.rootless) {
+    let asked = plan.cgroup.is_some() || limited;
+    if !asked && (creation.plain_command || options.rootless) {
         return Ok(None);
     }
     let request = cgroup::Request {
@@ -354,7 +355,14 @@ fn make_cgroups(
         resources,
         intel_rdt: spec.linux().as_ref().and_then(|l| l.intel_rdt().as_ref()),
     };
-    Cgroups::create(&request, &mut |lines| reserved.directory()?.note_cgroups(lines)).map(Some)
+    match Cgroups::create(&request, &mut |lines| reserved.directory()?.note_cgroups(lines)) {
+        // Nobody asked for one, and root of a user namespace may not make any.
+        Err(e) if !asked => {
+            crate::log::warn(&format!("no cgroup for this container: {e}"));
+            Ok(None)
+        }
+        made => made.map(Some),
+    }
 }
 
 /// The two processes, while or after they become ready.

@@ -1,6 +1,6 @@
 //! Requests to terminals (drivers/tty/tty_io.c, tty_ioctl.c, pty.c).
 
-use super::{State, Tty, TtyFile, job, of_file};
+use super::{ConsoleTty, State, Tty, TtyFile, job, of_file};
 use crate::Task;
 use crate::result::{SysError, SysResult};
 use chitin_abi::Errno;
@@ -48,7 +48,11 @@ impl Call<'_> {
             TCSETS | TCSETSW | TCSETSF | TCSETS2 | TCSETSW2 | TCSETSF2 | TCSETA | TCSETAW | TCSETAF => {
                 self.set_settings(cmd)?;
             }
-            TIOCGWINSZ => self.put(&self.tty.winsize())?,
+            TIOCGWINSZ => {
+                // The host's may be newer than what its signal has told us.
+                ConsoleTty::refresh(self.tty);
+                self.put(&self.tty.winsize())?;
+            }
             TIOCSWINSZ => {
                 let size = self.get::<Winsize>()?;
                 self.tty.set_winsize(size);
