@@ -26,6 +26,7 @@ const WANTED: u32 = 2;
 pub struct Turn {
     state: AtomicU32,
     /// Made when it is first needed: every inode has a turn, few are ever waited for.
+    #[expect(clippy::box_collection, reason = "a third of the size, in every inode")]
     waiting: Mutex<Option<Box<VecDeque<Arc<Waiter>>>>>,
 }
 

@@ -87,7 +87,9 @@ impl Run {
         let args = args.iter().map(|arg| arg.as_bytes().to_vec()).collect();
         let program = Program { file, path: path.as_bytes().to_vec(), args, env: vec![b"A=b".to_vec()] };
         let platform: Arc<dyn Platform> = self.platform.clone();
-        now_or_never(load(ctx, platform.new_space(), program, request))
+        // As real platforms do it: nothing is made before it is awaited.
+        let space = Box::pin(async move { platform.new_space().await });
+        now_or_never(load(ctx, space, program, request))
     }
 
     fn exec(&self, path: &str, args: &[&str]) -> Result<Loaded, Errno> {
