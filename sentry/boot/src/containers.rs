@@ -388,14 +388,18 @@ impl Containers {
         Ok(())
     }
 
-    /// The same for one that was prepared by somebody who is gone.
+    /// What becomes of one whose maker is gone: it ends, and is forgotten if it was only prepared.
     pub fn abandon(&self, id: &str) {
         let Ok(record) = self.find(id) else { return };
         let made = {
             let inner = record.inner.lock();
             inner.stage != Stage::Prepared && !(inner.stage == Stage::Stopped && inner.init.is_none())
         };
-        if !made && let Err(error) = self.remove(&record) {
+        if made {
+            // The process that stood for it on the host is gone; its status stays for who asks.
+            return self.kill(&record, SIGKILL);
+        }
+        if let Err(error) = self.remove(&record) {
             tracing::warn!(container = id, error, "an abandoned container stays");
         }
     }

@@ -197,7 +197,7 @@ impl Session<'_> {
                 Ok(Response::Processes { processes: list(&self.control.kernel, &record.container) })
             }
             Request::Resize { container, rows, cols } => {
-                find(&container)?.tty(None)?.set_winsize(winsize(rows, cols));
+                ConsoleTty::resize(&*find(&container)?.tty(None)?, winsize(rows, cols));
                 Ok(Response::Ok)
             }
             Request::Exec { container, process } => {

@@ -67,7 +67,7 @@ pub fn console(
         None => ConsoleTty::start(kernel, fd).map_err(|error| cannot(&error))?,
     };
     if let Some(size) = process.console_size {
-        tty.set_winsize(winsize(size.rows, size.cols));
+        ConsoleTty::resize(&tty, winsize(size.rows, size.cols));
     }
     Ok(Some(tty))
 }

@@ -361,6 +361,23 @@ fn containers_of_a_pod() {
 }
 
 #[test]
+fn the_end_of_who_stands_for_a_container_ends_it() {
+    let Some(mut pod) = Pod::started() else { return };
+    let id = unique_id();
+    pod.more = vec![id.clone()];
+    pod.make(&id, &annotated("container", &pod.id, LOOP));
+    pod.ok(&["start", &id]);
+    let mut waiting = pod.connect();
+    waiting.send(&json!({ "op": "wait", "container": id }), &[]);
+    let state: Value = serde_json::from_str(&pod.ok(&["state", &id]).text()).expect("state is JSON");
+    let stand_in = i32::try_from(state["pid"].as_i64().expect("a pid")).expect("a pid");
+    kill(Pid::from_raw(stand_in), Signal::SIGKILL).expect("it lives");
+    assert_eq!(waiting.receive(), json!({ "re": "exited", "status": { "signaled": 9 } }));
+    pod.ok(&["delete", &id]);
+    assert_eq!(pod.exec(&process(&["echo", "x"])), (json!({ "exited": 0 }), "x\n".into()));
+}
+
+#[test]
 fn what_was_only_prepared_goes_with_its_connection() {
     let Some(pod) = Pod::started() else { return };
     let before = children(pod.sentry()).len();

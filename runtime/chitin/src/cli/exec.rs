@@ -59,7 +59,7 @@ pub struct Exec {
     /// A further capability
     #[arg(short, long, value_name = "CAPABILITY")]
     cap: Vec<String>,
-    /// Number of further descriptors to pass on, beside those of $LISTEN_FDS
+    /// Number of further descriptors to pass on (only 0 is supported)
     #[arg(long, value_name = "N", default_value_t = 0)]
     preserve_fds: u32,
     /// Run it in a cgroup below the container's (only / is supported)
@@ -83,6 +83,11 @@ impl Exec {
     }
 
     fn attempt(self, options: &Options) -> Result<ExitCode> {
+        if self.preserve_fds != 0 {
+            return Err(
+                "--preserve-fds is not supported: a process takes standard input, output and error".into()
+            );
+        }
         let directory = Directory::find(&options.root, &self.id)?;
         let state = directory.state()?;
         match state.status() {

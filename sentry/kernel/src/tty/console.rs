@@ -101,6 +101,12 @@ impl ConsoleTty {
         }
     }
 
+    /// Gives it a size, and the host's terminal the same.
+    pub fn resize(tty: &Tty, size: Winsize) {
+        tty.set_winsize(size);
+        tty.tell_host_size(size);
+    }
+
     /// A signal that the host's terminal made for whoever has it as the controlling one there.
     pub fn signal(tty: &Arc<Tty>, signal: u32) {
         match signal {

@@ -55,8 +55,7 @@ impl Call<'_> {
             }
             TIOCSWINSZ => {
                 let size = self.get::<Winsize>()?;
-                self.tty.set_winsize(size);
-                self.tty.tell_host_size(size);
+                ConsoleTty::resize(self.tty, size);
             }
             TIOCSCTTY => job::set_controlling(self.task, self.file, self.tty, self.arg)?,
             // The master is nobody's controlling terminal.
