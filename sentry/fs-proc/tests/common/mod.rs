@@ -205,7 +205,8 @@ fn program() -> Vec<u8> {
 }
 
 pub struct Guest {
-    pub kernel: Arc<Kernel>,
+    /// Kept for the task's sake, which does not own it.
+    _kernel: Arc<Kernel>,
     pub task: Arc<Task>,
     pub proc: Arc<ProcFs>,
 }
@@ -242,7 +243,7 @@ impl Guest {
             tty: None,
         };
         let task = now(make_init(&kernel, request)).unwrap();
-        Guest { kernel, task, proc }
+        Guest { _kernel: kernel, task, proc }
     }
 
     pub fn open(&self, path: &str, flags: u32) -> Result<Arc<File>, Errno> {
