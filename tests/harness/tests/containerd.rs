@@ -290,9 +290,19 @@ fn memory_limit_kills_inside_and_is_reported() {
         skip("containerd memory limit", "no memory controller in the cgroups seen here");
         return;
     }
-    let c = Container::named(d);
     let script = "head -c 200000000 /dev/zero | tail -c 200000000 >/dev/null; echo tail $?";
-    let o = d.ctr_run(&["--rm", "--memory-limit", "67108864"], BUSYBOX, &c.id, &["sh", "-c", script]);
+    // Now and then the host picks a second victim before the first one's memory is back, and that may be init.
+    let mut o = None;
+    for _ in 0..3 {
+        let c = Container::named(d);
+        let run = d.ctr_run(&["--rm", "--memory-limit", "67108864"], BUSYBOX, &c.id, &["sh", "-c", script]);
+        let second_victim = run.code == Some(137);
+        o = Some(run);
+        if !second_victim {
+            break;
+        }
+    }
+    let o = o.expect("it ran");
     assert_eq!((o.code, o.text().as_str()), (Some(0), "tail 137\n"), "{}", o.brief());
 }
 
