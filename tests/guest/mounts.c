@@ -61,7 +61,8 @@ static int mounts_at(const char *d) {
     return n;
 }
 
-TEST(shared_spreads_both_ways) {
+// Two mounts of one directory that see each other's changes.
+static void peers(void) {
     own();
     area("a");
     OK(mkdir("b", 0755));
@@ -69,6 +70,15 @@ TEST(shared_spreads_both_ways) {
     OK(mkdir("a/y", 0755));
     OK(mount(NULL, "a", NULL, MS_SHARED, NULL));
     OK(mount("a", "b", NULL, MS_BIND, NULL));
+}
+// The same, but b only receives.
+static void slave(void) {
+    peers();
+    OK(mount(NULL, "b", NULL, MS_SLAVE, NULL));
+}
+
+TEST(shared_spreads_both_ways) {
+    peers();
     tmp("a/x", "one");
     CK(has("b/x", "one"));
     tmp("b/y", "two");
@@ -84,14 +94,7 @@ TEST(shared_spreads_both_ways) {
     CK(!strcmp(a, fields("b")));
 }
 TEST(slave_only_receives) {
-    own();
-    area("a");
-    OK(mkdir("b", 0755));
-    OK(mkdir("a/x", 0755));
-    OK(mkdir("a/y", 0755));
-    OK(mount(NULL, "a", NULL, MS_SHARED, NULL));
-    OK(mount("a", "b", NULL, MS_BIND, NULL));
-    OK(mount(NULL, "b", NULL, MS_SLAVE, NULL));
+    slave();
     CK(strstr(fields("b"), "master:"));
     CK(!strstr(fields("b"), "shared:"));
     tmp("a/x", "one");
@@ -149,15 +152,8 @@ TEST(unbindable_is_not_bound) {
     ERR(mount("m", "a/w", NULL, MS_MOVE, NULL), EINVAL);
 }
 TEST(shared_slaves_pass_on) {
-    own();
-    area("a");
-    OK(mkdir("b", 0755));
+    slave();
     OK(mkdir("c", 0755));
-    OK(mkdir("a/x", 0755));
-    OK(mkdir("a/y", 0755));
-    OK(mount(NULL, "a", NULL, MS_SHARED, NULL));
-    OK(mount("a", "b", NULL, MS_BIND, NULL));
-    OK(mount(NULL, "b", NULL, MS_SLAVE, NULL));
     OK(mount(NULL, "b", NULL, MS_SHARED, NULL));
     OK(mount("b", "c", NULL, MS_BIND, NULL));
     CK(strstr(fields("c"), "shared:") && strstr(fields("c"), "master:"));
@@ -179,12 +175,7 @@ TEST(shared_slaves_pass_on) {
     CK(has("c/x", "three"));
 }
 TEST(trees_spread_whole) {
-    own();
-    area("a");
-    OK(mkdir("b", 0755));
-    OK(mkdir("a/x", 0755));
-    OK(mount(NULL, "a", NULL, MS_SHARED, NULL));
-    OK(mount("a", "b", NULL, MS_BIND, NULL));
+    peers();
     OK(mkdir("t", 0755));
     tmp("t", "outer");
     OK(mkdir("t/in", 0755));
@@ -224,13 +215,7 @@ TEST(kinds_are_exclusive) {
     OK(mount(NULL, "a", NULL, MS_SHARED | MS_REC, NULL));
 }
 TEST(below_what_is_there) {
-    own();
-    area("a");
-    OK(mkdir("b", 0755));
-    OK(mkdir("a/x", 0755));
-    OK(mount(NULL, "a", NULL, MS_SHARED, NULL));
-    OK(mount("a", "b", NULL, MS_BIND, NULL));
-    OK(mount(NULL, "b", NULL, MS_SLAVE, NULL));
+    slave();
     tmp("b/x", "own");
     tmp("a/x", "theirs");
     // The slave's own mount stays on top of what comes from the master.
@@ -244,12 +229,7 @@ TEST(below_what_is_there) {
     CK(has("b/x", "again"));
 }
 TEST(busy_elsewhere) {
-    own();
-    area("a");
-    OK(mkdir("b", 0755));
-    OK(mkdir("a/x", 0755));
-    OK(mount(NULL, "a", NULL, MS_SHARED, NULL));
-    OK(mount("a", "b", NULL, MS_BIND, NULL));
+    peers();
     tmp("a/x", "one");
     int fd = OK(open("b/x/one", O_RDONLY));
     ERR(umount("a/x"), EBUSY);

@@ -124,6 +124,11 @@ impl Record {
         self.inner.lock().init.is_some()
     }
 
+    /// Whether init waits for its start.
+    pub fn is_created(&self) -> bool {
+        self.inner.lock().stage == Stage::Created
+    }
+
     /// Init, or what `exec` started under this pid.
     pub fn process(&self, pid: Option<i32>) -> Result<Arc<Process>, String> {
         let inner = self.inner.lock();
@@ -366,11 +371,6 @@ impl Containers {
         // Who has not begun ends when it is let go.
         let _ = self.start(record);
         run::drain();
-    }
-
-    /// Whether init waits for its start.
-    pub fn is_created(record: &Record) -> bool {
-        record.inner.lock().stage == Stage::Created
     }
 
     /// Ends a further container and forgets it.

@@ -228,7 +228,7 @@ impl Session<'_> {
         let number = number(signal)?;
         let info = SigInfo::kill(number, SI_USER, 0, 0);
         let fatal = matches!(default_action(number), DefaultAction::Terminate | DefaultAction::Core);
-        if pid.is_none() && fatal && Containers::is_created(record) {
+        if pid.is_none() && fatal && record.is_created() {
             // There is no program yet that could handle it.
             self.control.containers.kill(record, number);
         } else if all {

@@ -337,6 +337,19 @@ fn same_inode(a: &Arc<dyn Inode>, b: &Arc<dyn Inode>) -> bool {
     Arc::ptr_eq(a, b) || (a.ino() == b.ino() && a.kind() == b.kind() && a.ino() != 0)
 }
 
+/// The text of a path from its names, innermost first.
+pub fn path_text(names: &[Box<[u8]>]) -> Vec<u8> {
+    let mut text = Vec::new();
+    for name in names.iter().rev() {
+        text.push(b'/');
+        text.extend_from_slice(name);
+    }
+    if text.is_empty() {
+        text.push(b'/');
+    }
+    text
+}
+
 /// A file as a path names it: a dentry seen through a mount.
 #[derive(Clone)]
 pub struct Path {

@@ -56,7 +56,7 @@ pub mod walk;
 
 pub use attr::{Attr, FileKind, SetAttr, SetTime};
 pub use creds::{Cap, Caps, Creds};
-pub use dentry::{Dentry, Path};
+pub use dentry::{Dentry, Path, path_text};
 pub use device::Device;
 pub use file::{File, FileOps, Mappable, WriteAt, Written};
 pub use inode::{

@@ -3,12 +3,9 @@
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use chitin_tests::engine::unique_id;
-use chitin_tests::engines::containerd::BUSYBOX;
+use chitin_tests::engines::client::{self, Client, Container};
 use chitin_tests::engines::docker::Docker;
-use chitin_tests::engines::pty::Session;
 use chitin_tests::leftovers::{cgroups, settle};
-use chitin_tests::run::Outcome;
 use chitin_tests::{paths, skip};
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -19,48 +16,6 @@ fn daemon(test: &str) -> Option<&'static Docker> {
         .as_ref()
         .map_err(|why| skip(test, &format!("Docker does not start here: {why}")))
         .ok()
-}
-
-/// A container by name that is removed whatever happens.
-struct Container<'a> {
-    on: &'a Docker,
-    name: String,
-}
-
-impl<'a> Container<'a> {
-    fn named(on: &'a Docker) -> Container<'a> {
-        Container { on, name: unique_id() }
-    }
-    /// `docker run --name … FLAGS busybox ARGS`.
-    fn run(&self, flags: &[&str], args: &[&str]) -> Outcome {
-        let mut all = vec!["run", "--network", "none", "--name", &self.name];
-        all.extend(flags);
-        all.push(BUSYBOX);
-        all.extend(args);
-        self.on.docker(&all)
-    }
-    fn up(on: &'a Docker, flags: &[&str], args: &[&str]) -> Container<'a> {
-        let c = Container::named(on);
-        let mut all = vec!["-d"];
-        all.extend(flags);
-        let o = c.run(&all, args);
-        assert_eq!(o.code, Some(0), "run -d: {}\ndockerd: {}", o.brief(), on.log());
-        c
-    }
-    fn ok(&self, args: &[&str]) -> String {
-        let o = self.on.docker(args);
-        assert_eq!(o.code, Some(0), "docker {args:?}: {}\ndockerd: {}", o.brief(), self.on.log());
-        o.text()
-    }
-    fn inspect(&self, what: &str) -> String {
-        self.ok(&["inspect", "--format", &format!("{{{{{what}}}}}"), &self.name]).trim().to_owned()
-    }
-}
-
-impl Drop for Container<'_> {
-    fn drop(&mut self) {
-        let _ = self.on.docker(&["rm", "--force", &self.name]);
-    }
 }
 
 #[test]
@@ -92,7 +47,7 @@ fn logs_exec_stop_rm() {
     let c = Container::up(d, &[], &["sh", "-c", script]);
     settle(LIMIT, || if c.ok(&["logs", &c.name]) == "ready\n" { Ok(()) } else { Err("not ready".into()) })
         .unwrap();
-    let o = d.docker(&[
+    let o = d.call(&[
         "exec",
         "-e",
         "X=1",
@@ -112,7 +67,7 @@ fn logs_exec_stop_rm() {
         o.brief(),
         d.log()
     );
-    let o = d.docker(&["exec", &c.name, "/no/such/program"]);
+    let o = d.call(&["exec", &c.name, "/no/such/program"]);
     assert!(o.code.is_some_and(|c| c == 126 || c == 127), "{}", o.brief());
     assert!(c.ok(&["top", &c.name]).lines().count() >= 2);
     c.ok(&["stop", "--time", "30", &c.name]);
@@ -125,7 +80,7 @@ fn logs_exec_stop_rm() {
         || if c.inspect(".State.Status") == "running" { Ok(()) } else { Err("not running".into()) },
     )
     .unwrap();
-    assert_ne!(d.docker(&["rm", &c.name]).code, Some(0), "a running container is not removed");
+    assert_ne!(d.call(&["rm", &c.name]).code, Some(0), "a running container is not removed");
     let id = c.inspect(".Id");
     c.ok(&["kill", &c.name]);
     settle(LIMIT, || match c.inspect(".State.ExitCode").as_str() {
@@ -177,53 +132,15 @@ fn healthchecks_run_inside() {
 #[test]
 fn a_terminal() {
     let Some(d) = daemon("docker run -it") else { return };
-    let c = Container::named(d);
-    let args = ["run", "--rm", "-it", "--network", "none", "--name", &c.name, BUSYBOX, "sh"];
-    let mut t = Session::start(&d.command(&args));
-    t.expect("# ", LIMIT).unwrap();
     // Docker sets the size some time after the start.
-    t.send("tty; until [ \"$(stty size 2>/dev/null)\" = '33 77' ]; do sleep 0.1; done; echo si''ze\n");
-    t.expect("/dev/", LIMIT).unwrap();
-    t.expect("size", LIMIT).unwrap();
-    t.expect("# ", LIMIT).unwrap();
-    let mut e =
-        Session::start(&d.command(&["exec", "-it", &c.name, "sh", "-c", "echo in exec; read x; exit $x"]));
-    e.expect("in exec", LIMIT).unwrap();
-    e.send("5\n");
-    let (code, seen) = e.finish(LIMIT);
-    assert_eq!(code, Some(5), "{seen}");
-    t.send("exit 3\n");
-    let (code, seen) = t.finish(LIMIT);
-    assert_eq!(code, Some(3), "{seen}");
+    let size = "until [ \"$(stty size 2>/dev/null)\" = '33 77' ]; do sleep 0.1; done; echo si''ze";
+    client::terminal(d, size, "size");
 }
 
 #[test]
 fn volumes_pause_and_limits() {
     let Some(d) = daemon("docker volumes") else { return };
-    let dir = paths::scratch("volume");
-    std::fs::write(dir.join("given"), "given\n").unwrap();
-    let volume = format!("{}:/data", dir.display());
-    let script = "cat /data/given; echo made >/data/made; echo up; sleep 1000";
-    let mut flags = vec!["-v", &volume, "--tmpfs", "/scratch:size=1m", "--read-only"];
-    if d.world.limits_memory() {
-        flags.extend(["--memory", "64m", "--pids-limit", "50"]);
-    }
-    let c = Container::up(d, &flags, &["sh", "-c", script]);
-    settle(LIMIT, || if c.ok(&["logs", &c.name]) == "given\nup\n" { Ok(()) } else { Err("not up".into()) })
-        .unwrap();
-    assert_eq!(std::fs::read_to_string(dir.join("made")).unwrap_or_default(), "made\n");
-    let o = d.docker(&[
-        "exec",
-        &c.name,
-        "sh",
-        "-c",
-        "touch /x 2>/dev/null || echo refused; touch /scratch/y && echo fine",
-    ]);
-    assert_eq!(o.text(), "refused\nfine\n", "{}", o.brief());
-    c.ok(&["pause", &c.name]);
-    assert_eq!(c.inspect(".State.Status"), "paused");
-    c.ok(&["unpause", &c.name]);
-    assert_eq!(c.inspect(".State.Status"), "running");
+    let c = client::volumes_and_pause(d);
     if d.world.limits_memory() {
         c.ok(&["update", "--memory", "80m", "--memory-swap", "-1", &c.name]);
         let stats = c.ok(&["stats", "--no-stream", "--format", "{{.MemUsage}}", &c.name]);
@@ -236,17 +153,6 @@ fn volumes_pause_and_limits() {
 #[test]
 fn a_build_of_two_steps() {
     let Some(d) = daemon("docker build") else { return };
-    let (dir, tag) = (paths::scratch("build"), unique_id());
-    let file = format!(
-        "FROM {BUSYBOX}\nRUN echo built >/made && chmod 600 /made\nCOPY given /given\nCMD cat /made /given\n"
-    );
-    std::fs::write(dir.join("Dockerfile"), file).unwrap();
-    std::fs::write(dir.join("given"), "given\n").unwrap();
-    let mut command = d.command(&["build", "--network", "none", "-t", &tag, &dir.to_string_lossy()]);
     // The classic builder runs each step as a container of the daemon's default runtime.
-    command.env("DOCKER_BUILDKIT", "0");
-    let o = chitin_tests::run::quick(command, Duration::from_secs(120));
-    assert_eq!(o.code, Some(0), "{}\ndockerd: {}", o.brief(), d.log());
-    let o = d.docker(&["run", "--rm", "--network", "none", &tag]);
-    assert_eq!(o.text(), "built\ngiven\n", "{}", o.brief());
+    client::build_of_two_steps(d, &[], &[("DOCKER_BUILDKIT", "0")]);
 }

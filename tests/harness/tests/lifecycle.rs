@@ -12,6 +12,7 @@ use chitin_tests::bundle::Bundle;
 use chitin_tests::engine::{Engine, chitin_do, state_root, unique_id};
 use chitin_tests::leftovers::{mounts, nothing_left, settle};
 use chitin_tests::run::{self, Outcome};
+use chitin_tests::steps::Steps;
 use chitin_tests::{paths, skip};
 use serde_json::{Value, json};
 
@@ -25,57 +26,10 @@ fn go(script: &str, stdin: &[u8]) -> Outcome {
     Engine::under_test().run(&busybox("go", script), stdin, LIMIT)
 }
 
-/// A container whose steps are taken one by one.
-struct Steps {
-    engine: Engine,
-    bundle: Bundle,
-    root: std::path::PathBuf,
-    id: String,
-}
-
-impl Steps {
-    fn new(script: &str) -> Steps {
-        let bundle = busybox("steps", script);
-        bundle.write();
-        Steps { engine: Engine::under_test(), bundle, root: state_root("steps"), id: unique_id() }
-    }
-    fn call(&self, args: &[&str]) -> Outcome {
-        // The overlay is for `create` alone: later commands find the container where it runs.
-        let b = args.first().is_some_and(|a| *a == "create").then_some(&self.bundle);
-        run::quick(self.engine.command(&self.root, b, args), LIMIT)
-    }
-    fn ok(&self, args: &[&str]) -> Outcome {
-        let o = self.call(args);
-        assert_eq!(o.code, Some(0), "{args:?}: {}", o.brief());
-        o
-    }
-    fn create(&self) {
-        let b = self.bundle.dir.to_string_lossy().into_owned();
-        self.ok(&["create", "--bundle", &b, &self.id]);
-    }
-    fn state(&self) -> Value {
-        let o = self.ok(&["state", &self.id]);
-        serde_json::from_slice(&o.stdout).unwrap_or_else(|e| panic!("state is no JSON ({e}): {}", o.text()))
-    }
-    fn until(&self, status: &str) {
-        settle(LIMIT, || match self.state()["status"].as_str() {
-            Some(s) if s == status => Ok(()),
-            s => Err(format!("status {s:?}, want {status}")),
-        })
-        .unwrap();
-    }
-}
-
-impl Drop for Steps {
-    fn drop(&mut self) {
-        let _ = self.call(&["delete", "--force", &self.id]);
-    }
-}
-
 #[test]
 fn steps_of_a_container() {
     let before = mounts();
-    let s = Steps::new("echo up >/dev/null; while :; do sleep 1; done");
+    let s = Steps::busybox("steps", "echo up >/dev/null; while :; do sleep 1; done");
     s.create();
     let st = s.state();
     assert_eq!(st["status"], "created", "{st}");
@@ -107,7 +61,7 @@ fn steps_of_a_container() {
 #[test]
 fn kill_takes_names_and_numbers() {
     for sig in ["TERM", "SIGTERM", "15"] {
-        let s = Steps::new("trap 'exit 0' TERM; while :; do sleep 0.05; done");
+        let s = Steps::busybox("steps", "trap 'exit 0' TERM; while :; do sleep 0.05; done");
         s.create();
         s.ok(&["start", &s.id]);
         std::thread::sleep(Duration::from_millis(300));
@@ -115,7 +69,7 @@ fn kill_takes_names_and_numbers() {
         s.until("stopped");
         s.ok(&["delete", &s.id]);
     }
-    let s = Steps::new("sleep 100");
+    let s = Steps::busybox("steps", "sleep 100");
     s.create();
     assert_ne!(s.call(&["kill", &s.id, "NOSUCH"]).code, Some(0));
     assert_ne!(s.call(&["kill", "no-such-container", "TERM"]).code, Some(0));
@@ -123,7 +77,7 @@ fn kill_takes_names_and_numbers() {
 
 #[test]
 fn pid_file_names_a_host_process() {
-    let s = Steps::new("sleep 100");
+    let s = Steps::busybox("steps", "sleep 100");
     let f = s.bundle.dir.join("pid");
     let (b, p) = (s.bundle.dir.to_string_lossy().into_owned(), f.to_string_lossy().into_owned());
     s.ok(&["create", "--pid-file", &p, "--bundle", &b, &s.id]);
@@ -449,7 +403,7 @@ fn broken_calls_leave_nothing() {
 
 #[test]
 fn an_id_is_used_once() {
-    let s = Steps::new("sleep 100");
+    let s = Steps::busybox("steps", "sleep 100");
     s.create();
     let b = s.bundle.dir.to_string_lossy().into_owned();
     let o = s.call(&["create", "--bundle", &b, &s.id]);

@@ -12,29 +12,31 @@ pub struct Machine {
 
 /// The part of `host` that a container with these limits has.
 pub fn machine(resources: Option<&LinuxResources>, host: Machine) -> Machine {
-    let mut seen = Machine { cpus: host.cpus.max(1), memory: host.memory };
-    let Some(resources) = resources else { return seen };
-    if let Some(cpu) = resources.cpu() {
-        if let Some(count) = cpu.cpus().as_deref().and_then(cpus_in_list) {
-            seen.cpus = seen.cpus.min(count);
-        }
-        let period = cpu.period().filter(|p| *p != 0).unwrap_or(100_000);
-        if let Some(quota) = cpu.quota().and_then(|q| u64::try_from(q).ok()).filter(|q| *q != 0) {
-            let count = u32::try_from(quota.div_ceil(period)).unwrap_or(u32::MAX);
-            seen.cpus = seen.cpus.min(count.max(1));
-        }
+    let all = host.cpus.max(1);
+    Machine {
+        cpus: resources.and_then(cpus).map_or(all, |n| n.min(all)),
+        memory: resources.and_then(memory).map_or(host.memory, |n| n.min(host.memory)),
     }
-    if let Some(limit) = resources.memory().and_then(|m| m.limit())
-        && let Ok(limit) = u64::try_from(limit)
-        && limit != 0
-    {
-        seen.memory = seen.memory.min(limit);
-    }
-    seen
+}
+
+/// The CPUs that the quota and the list allow, at least one; `None` without either.
+pub fn cpus(resources: &LinuxResources) -> Option<u32> {
+    let cpu = resources.cpu().as_ref()?;
+    let listed = cpu.cpus().as_deref().and_then(cpus_in_list);
+    let period = cpu.period().filter(|p| *p != 0).unwrap_or(100_000);
+    let quota = cpu.quota().and_then(|q| u64::try_from(q).ok()).filter(|q| *q != 0);
+    let paid = quota.and_then(|q| u32::try_from(q.div_ceil(period)).ok());
+    listed.into_iter().chain(paid).min()
+}
+
+/// The memory limit in bytes, `u64::MAX` for an explicit "none"; `None` if nothing is said.
+pub fn memory(resources: &LinuxResources) -> Option<u64> {
+    let limit = resources.memory().as_ref()?.limit().filter(|limit| *limit != 0)?;
+    Some(u64::try_from(limit).unwrap_or(u64::MAX))
 }
 
 /// How many CPUs a list like `0-3,7` has; `None` if it is none or has no CPU.
-pub fn cpus_in_list(list: &str) -> Option<u32> {
+fn cpus_in_list(list: &str) -> Option<u32> {
     let mut seen: Vec<(u32, u32)> = Vec::new();
     for range in list.trim().split(',').filter(|r| !r.is_empty()) {
         let (first, last) = range.split_once('-').unwrap_or((range, range));

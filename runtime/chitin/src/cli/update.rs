@@ -9,6 +9,7 @@ use clap::Args;
 use oci_spec::runtime::LinuxResources;
 use serde_json::{Value, json};
 
+use crate::cgroup::guest;
 use crate::container::Directory;
 use crate::sandbox::Options;
 use crate::sandbox::link::Link;
@@ -207,20 +208,7 @@ fn size(flag: &str, text: &Option<String>) -> Result<Option<i64>> {
 
 /// What the guest sees of them.
 fn limits(resources: &LinuxResources) -> Limits {
-    let memory =
-        resources.memory().as_ref().and_then(|m| m.limit()).map(|m| u64::try_from(m).unwrap_or(u64::MAX));
-    let cpu = resources.cpu().as_ref();
-    let listed = cpu.and_then(|c| c.cpus().as_deref()).and_then(crate::cgroup::guest::cpus_in_list);
-    let quota = cpu.and_then(|c| {
-        let quota = u64::try_from(c.quota()?).ok()?;
-        let period = c.period().filter(|p| *p > 0).unwrap_or(100_000);
-        u32::try_from(quota.div_ceil(period)).ok()
-    });
-    let cpus = match (listed, quota) {
-        (Some(a), Some(b)) => Some(a.min(b)),
-        (a, b) => a.or(b),
-    };
-    Limits { cpus: cpus.map(|n| n.max(1)), memory }
+    Limits { cpus: guest::cpus(resources), memory: guest::memory(resources) }
 }
 
 #[cfg(test)]

@@ -234,14 +234,8 @@ fn prepare_and_exec(prepared: &Prepared<'_>) -> u8 {
     7
 }
 
-/// Undoes what the process inherits from us or our caller beside descriptors. Nothing of it can fail badly.
-fn settle() {
-    // SAFETY: a constant string.
-    unsafe { libc::chdir(c"/".as_ptr()) };
-    // SAFETY: integers only.
-    unsafe { libc::umask(0o077) };
-    // SAFETY: integers only.
-    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+/// Of a process that is about to execute another program; safe after a fork.
+fn unblock_signals() {
     let mask = 0u64;
     // SAFETY: the kernel's signal set is 8 bytes; an empty one unblocks all.
     unsafe {
@@ -253,6 +247,17 @@ fn settle() {
             8usize,
         )
     };
+}
+
+/// Undoes what the process inherits from us or our caller beside descriptors. Nothing of it can fail badly.
+fn settle() {
+    // SAFETY: a constant string.
+    unsafe { libc::chdir(c"/".as_ptr()) };
+    // SAFETY: integers only.
+    unsafe { libc::umask(0o077) };
+    // SAFETY: integers only.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+    unblock_signals();
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: the kernel fills the structure.
     if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } == 0 {
@@ -406,17 +411,7 @@ pub fn before_hook(command: &mut std::process::Command, namespaces: Option<&Vec<
         if unsafe { libc::setpgid(0, 0) } != 0 {
             return Err(io::Error::last_os_error());
         }
-        let mask = 0u64;
-        // SAFETY: the kernel's signal set is 8 bytes; an empty one unblocks all.
-        unsafe {
-            libc::syscall(
-                libc::SYS_rt_sigprocmask,
-                libc::SIG_SETMASK,
-                &raw const mask,
-                std::ptr::null::<u64>(),
-                8usize,
-            )
-        };
+        unblock_signals();
         for (fd, flag) in &join {
             // SAFETY: integers only.
             if unsafe { libc::setns(*fd, *flag) } != 0 {

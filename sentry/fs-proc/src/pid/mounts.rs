@@ -5,7 +5,7 @@ use crate::format::{escape, put};
 use chitin_abi::Errno;
 use chitin_abi::mount::*;
 use chitin_abi::stat::{major, minor};
-use chitin_vfs::{Caller, Dentry, Mount};
+use chitin_vfs::{Caller, Dentry, Mount, path_text};
 use std::sync::Arc;
 
 /// What separates fields, and how comments start.
@@ -78,14 +78,7 @@ fn root_text(mount: &Mount) -> Vec<u8> {
         names.push(name);
         at = parent;
     }
-    let mut text = Vec::new();
-    for name in names.iter().rev() {
-        text.push(b'/');
-        text.extend_from_slice(name);
-    }
-    if text.is_empty() {
-        text.push(b'/');
-    }
+    let mut text = path_text(&names);
     if mount.root().is_dead() {
         text.extend_from_slice(b"//deleted");
     }

@@ -4,7 +4,7 @@ use super::Mount;
 use super::group::{self, Propagation};
 use super::spread;
 use super::tree::{Ties, Tree, copy_tree};
-use crate::{Path, WaitQueue};
+use crate::{Path, WaitQueue, path_text};
 use chitin_abi::Errno;
 use chitin_abi::poll::{POLLERR, POLLPRI};
 use parking_lot::RwLock;
@@ -166,11 +166,7 @@ impl MountNs {
             return Err(Errno::EBUSY);
         }
         let mut doomed = vec![mount.clone()];
-        let mut at = 0;
-        while let Some(parent) = doomed.get(at).cloned() {
-            doomed.extend(Self::children(&self.inner.read(), &parent));
-            at += 1;
-        }
+        doomed.extend(self.mounts_below(path).into_iter().map(|(mount, _)| mount));
         let elsewhere = Self::seen_of(&doomed);
         if !detach {
             // References: the list, the map, the caller's path and `doomed`; without the path for the copies elsewhere.
@@ -389,14 +385,7 @@ impl MountNs {
             names.push(name);
             at.dentry = parent;
         };
-        let mut text = Vec::new();
-        for name in names.iter().rev() {
-            text.push(b'/');
-            text.extend_from_slice(name);
-        }
-        if text.is_empty() {
-            text.push(b'/');
-        }
+        let mut text = path_text(&names);
         if path.dentry.is_dead() {
             text.extend_from_slice(b" (deleted)");
         }

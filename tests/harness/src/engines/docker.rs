@@ -4,9 +4,9 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::engine::Engine;
+use crate::engines::client::Client;
 use crate::engines::world::{Cgroups, Daemon, World};
 use crate::engines::{image, runtime, which};
-use crate::run::{self, Outcome};
 
 const LIMIT: Duration = Duration::from_secs(90);
 const SOCKET: &str = "unix:///run/docker.sock";
@@ -49,24 +49,25 @@ impl Docker {
             o.code == Some(0) && o.text().trim() == "chitin"
         })?;
         let d = Docker { daemon, world };
-        let o = d.docker(&["load", "-i", &image("busybox")?.to_string_lossy()]);
+        let o = d.call(&["load", "-i", &image("busybox")?.to_string_lossy()]);
         if o.code != Some(0) {
             return Err(format!("docker load: {}", o.brief()));
         }
         Ok(d)
     }
+}
 
-    pub fn command(&self, args: &[&str]) -> Command {
+impl Client for Docker {
+    const NAME: &'static str = "docker";
+    fn world(&self) -> &World {
+        &self.world
+    }
+    fn command(&self, args: &[&str]) -> Command {
         let mut c = self.world.command("/usr/bin/docker");
         c.args(["-H", SOCKET]).args(args).env("HOME", &self.world.dir);
         c
     }
-
-    pub fn docker(&self, args: &[&str]) -> Outcome {
-        run::quick(self.command(args), LIMIT)
-    }
-
-    pub fn log(&self) -> String {
+    fn log(&self) -> String {
         self.daemon.tail()
     }
 }

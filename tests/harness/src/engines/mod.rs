@@ -2,6 +2,7 @@
 //!
 //! The runtime they call is the engine under test (`CHITIN_TEST_ENGINE=runc|crun` proves the flows).
 
+pub mod client;
 pub mod containerd;
 pub mod cri;
 pub mod docker;

@@ -1,14 +1,11 @@
 //! Podman with a root, run root and temporary directory of its own, in a private world; conmon drives the runtime.
 
 use std::process::Command;
-use std::time::Duration;
 
 use crate::engine::Engine;
+use crate::engines::client::Client;
 use crate::engines::world::{Cgroups, World};
 use crate::engines::{image, runtime, which};
-use crate::run::{self, Outcome};
-
-const LIMIT: Duration = Duration::from_secs(90);
 
 #[derive(Debug)]
 pub struct Podman {
@@ -29,14 +26,20 @@ impl Podman {
             .map_err(|e| format!("containers.conf: {e}"))?;
         let policy = r#"{"default":[{"type":"insecureAcceptAnything"}]}"#;
         std::fs::write(p.world.dir.join("policy.json"), policy).map_err(|e| format!("policy.json: {e}"))?;
-        let o = p.podman(&["load", "-i", &image("busybox")?.to_string_lossy()]);
+        let o = p.call(&["load", "-i", &image("busybox")?.to_string_lossy()]);
         if o.code != Some(0) {
             return Err(format!("podman load: {}", o.brief()));
         }
         Ok(p)
     }
+}
 
-    pub fn command(&self, args: &[&str]) -> Command {
+impl Client for Podman {
+    const NAME: &'static str = "podman";
+    fn world(&self) -> &World {
+        &self.world
+    }
+    fn command(&self, args: &[&str]) -> Command {
         let dir = &self.world.dir;
         let mut c = self.world.command("podman");
         c.arg("--root").arg(dir.join("root")).args([
@@ -49,9 +52,5 @@ impl Podman {
         c.arg("--network-config-dir").arg(dir.join("net")).arg("--runtime").arg(runtime()).args(args);
         c.env("CONTAINERS_CONF", dir.join("containers.conf")).env("HOME", dir).env_remove("XDG_RUNTIME_DIR");
         c
-    }
-
-    pub fn podman(&self, args: &[&str]) -> Outcome {
-        run::quick(self.command(args), LIMIT)
     }
 }
