@@ -55,6 +55,7 @@ pub mod prctl;
 pub mod ptrace;
 pub mod random;
 pub mod resource;
+pub mod rtnetlink;
 pub mod sched;
 pub mod seccomp;
 pub mod sigframe;

@@ -26,7 +26,9 @@ fn allowed(from: &str) -> &'static [&'static str] {
         // Its writable layer keeps contents as a tmpfs does.
         "sentry/fs-overlay" => &["sentry/fs-tmpfs", "sentry/vfs", "sentry/mm", "sentry/abi", "sentry/host"],
         "sentry/fs-gofer" => &["sentry/vfs", "sentry/mm", "sentry/abi", "sentry/host", "gofer/protocol"],
-        "sentry/net" => &["sentry/vfs", "sentry/mm", "sentry/abi"],
+        // Protocols alone: no host, no guest memory, no files.
+        "sentry/netstack" => &["sentry/abi"],
+        "sentry/net" => &["sentry/netstack", "sentry/vfs", "sentry/mm", "sentry/abi"],
         "sentry/kernel" => &["sentry/vfs", "sentry/mm", "sentry/platform", "sentry/abi", "sentry/host"],
         "sentry/syscalls" => &[
             "sentry/kernel",

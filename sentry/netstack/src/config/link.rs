@@ -1,0 +1,260 @@
+//! Links: network interfaces.
+
+use super::{Address, Change, Config, LO, MAX_LINKS, Tables};
+use chitin_abi::Errno;
+use chitin_abi::netdevice::*;
+use chitin_abi::rtnetlink::{IFA_F_PERMANENT, RT_SCOPE_HOST};
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+/// What a link is for `ip -d link`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LinkKind {
+    Loopback,
+    /// One end of a pair whose other end is the host's.
+    Veth,
+    Tun,
+    Dummy,
+    /// Anything else the sandbox was given.
+    Other,
+}
+
+impl LinkKind {
+    /// IFLA_INFO_KIND.
+    pub fn name(self) -> Option<&'static str> {
+        match self {
+            LinkKind::Veth => Some("veth"),
+            LinkKind::Tun => Some("tun"),
+            LinkKind::Dummy => Some("dummy"),
+            LinkKind::Loopback | LinkKind::Other => None,
+        }
+    }
+}
+
+/// Counters of a link (/proc/net/dev).
+#[derive(Debug, Default)]
+pub struct LinkStats {
+    pub rx_packets: AtomicU64,
+    pub rx_bytes: AtomicU64,
+    pub rx_errors: AtomicU64,
+    pub rx_dropped: AtomicU64,
+    pub rx_multicast: AtomicU64,
+    pub tx_packets: AtomicU64,
+    pub tx_bytes: AtomicU64,
+    pub tx_errors: AtomicU64,
+    pub tx_dropped: AtomicU64,
+}
+
+/// A network interface.
+#[derive(Clone, Debug)]
+pub struct Link {
+    pub index: u32,
+    pub name: String,
+    pub kind: LinkKind,
+    /// IFF_*.
+    pub flags: u32,
+    pub mtu: u32,
+    /// ARPHRD_*.
+    pub hw_type: u16,
+    pub hw_addr: [u8; 6],
+    pub broadcast: [u8; 6],
+    pub tx_queue_len: u32,
+    pub group: u32,
+    /// IFLA_LINK: for a veth, its peer's index in the other namespace.
+    pub peer: Option<u32>,
+    pub stats: Arc<LinkStats>,
+}
+
+/// What of a link is to change.
+#[derive(Clone, Debug, Default)]
+pub struct LinkChange {
+    pub name: Option<String>,
+    /// IFF_*: which flags, and their values.
+    pub flags: (u32, u32),
+    pub mtu: Option<u32>,
+    pub hw_addr: Option<[u8; 6]>,
+    pub tx_queue_len: Option<u32>,
+    pub group: Option<u32>,
+}
+
+/// Flags that may be set from outside (dev_change_flags()).
+const SETTABLE: u32 = IFF_UP
+    | IFF_DEBUG
+    | IFF_NOTRAILERS
+    | IFF_NOARP
+    | IFF_DYNAMIC
+    | IFF_MULTICAST
+    | IFF_PORTSEL
+    | IFF_AUTOMEDIA
+    | IFF_PROMISC
+    | IFF_ALLMULTI;
+
+impl Link {
+    /// `lo` as a new namespace has it.
+    pub fn loopback() -> Link {
+        Link {
+            index: LO,
+            name: "lo".to_owned(),
+            kind: LinkKind::Loopback,
+            flags: IFF_LOOPBACK,
+            mtu: 65536,
+            hw_type: ARPHRD_LOOPBACK,
+            hw_addr: [0; ETH_ALEN],
+            broadcast: [0; ETH_ALEN],
+            tx_queue_len: 1000,
+            group: 0,
+            peer: None,
+            stats: Arc::default(),
+        }
+    }
+    pub fn is_up(&self) -> bool {
+        self.flags & IFF_UP != 0
+    }
+    /// IF_OPER_*.
+    pub fn operstate(&self) -> u8 {
+        match self.kind {
+            LinkKind::Loopback | LinkKind::Tun | LinkKind::Dummy => IF_OPER_UNKNOWN,
+            _ if self.flags & IFF_LOWER_UP != 0 => IF_OPER_UP,
+            _ => IF_OPER_DOWN,
+        }
+    }
+}
+
+/// dev_valid_name().
+fn valid_name(name: &str) -> bool {
+    !name.is_empty()
+        && name.len() < IFNAMSIZ
+        && name != "."
+        && name != ".."
+        && !name.bytes().any(|b| b == b'/' || b == b':' || b.is_ascii_whitespace())
+}
+
+impl Config {
+    /// Adds a link; an index of 0 is chosen. It comes as it is: if it has IFF_UP, it is up.
+    pub fn link_add(&self, mut link: Link) -> Result<u32, Errno> {
+        self.change(|tables, news| {
+            if tables.links.len() >= MAX_LINKS {
+                return Err(Errno::ENOBUFS);
+            }
+            if !valid_name(&link.name) {
+                return Err(Errno::EINVAL);
+            }
+            if tables.links.contains_key(&link.index)
+                || tables.links.values().any(|other| other.name == link.name)
+            {
+                return Err(Errno::EEXIST);
+            }
+            if link.index == 0 {
+                link.index = tables.next_index;
+            }
+            tables.next_index = tables.next_index.max(link.index.saturating_add(1));
+            let index = link.index;
+            news.push(Change::Link(link.clone(), true));
+            let up = link.is_up();
+            tables.links.insert(index, link);
+            if up {
+                tables.went_up(index, news)?;
+            }
+            Ok(index)
+        })
+    }
+
+    /// Changes a link: all of it or nothing.
+    pub fn link_change(&self, index: u32, wanted: &LinkChange) -> Result<(), Errno> {
+        self.change(|tables, news| {
+            let taken = |name: &String| tables.links.values().any(|l| l.index != index && l.name == *name);
+            match &wanted.name {
+                Some(name) if !valid_name(name) => return Err(Errno::EINVAL),
+                Some(name) if taken(name) => return Err(Errno::EEXIST),
+                _ => {}
+            }
+            let link = tables.links.get_mut(&index).ok_or(Errno::ENODEV)?;
+            let least = if link.kind == LinkKind::Loopback { 0 } else { 68 };
+            if wanted.mtu.is_some_and(|mtu| mtu < least || mtu > i32::MAX.unsigned_abs()) {
+                return Err(Errno::EINVAL);
+            }
+            if wanted.hw_addr.is_some_and(|addr| addr[0] & 1 != 0 || addr == [0; 6]) {
+                return Err(Errno::EADDRNOTAVAIL);
+            }
+            if let Some(name) = &wanted.name {
+                link.name.clone_from(name);
+            }
+            link.mtu = wanted.mtu.unwrap_or(link.mtu);
+            link.hw_addr = wanted.hw_addr.unwrap_or(link.hw_addr);
+            link.tx_queue_len = wanted.tx_queue_len.unwrap_or(link.tx_queue_len);
+            link.group = wanted.group.unwrap_or(link.group);
+            let was = link.is_up();
+            let mask = wanted.flags.0 & SETTABLE;
+            link.flags = link.flags & !mask | wanted.flags.1 & mask;
+            let up = link.is_up();
+            if was != up {
+                // There is a carrier wherever there is a link.
+                let running = IFF_RUNNING | IFF_LOWER_UP;
+                link.flags = if up { link.flags | running } else { link.flags & !running };
+            }
+            news.push(Change::Link(link.clone(), true));
+            match (was, up) {
+                (false, true) => tables.went_up(index, news)?,
+                (true, false) => tables.went_down(index, news),
+                _ => {}
+            }
+            Ok(())
+        })
+    }
+
+    /// Takes a link away, and all that is on it.
+    pub fn link_del(&self, index: u32) -> Result<(), Errno> {
+        self.change(|tables, news| {
+            let link = tables.links.get(&index).ok_or(Errno::ENODEV)?;
+            if link.kind == LinkKind::Loopback {
+                return Err(Errno::EOPNOTSUPP);
+            }
+            tables.went_down(index, news);
+            while let Some(at) = tables.addresses.iter().position(|a| a.link == index) {
+                let gone = tables.addresses.remove(at);
+                tables.address_gone(&gone, news);
+                news.push(Change::Address(gone, false));
+            }
+            if let Some(mut link) = tables.links.remove(&index) {
+                link.flags &= !(IFF_UP | IFF_RUNNING | IFF_LOWER_UP);
+                news.push(Change::Link(link, false));
+            }
+            Ok(())
+        })
+    }
+}
+
+impl Tables {
+    /// What appears with a link that comes up: on `lo` its addresses, on others the routes of the addresses they have.
+    fn went_up(&mut self, index: u32, news: &mut Vec<Change>) -> Result<(), Errno> {
+        let loopback = self.links.get(&index).is_some_and(|link| link.kind == LinkKind::Loopback);
+        if loopback {
+            let flags = IFA_F_PERMANENT;
+            let v4 = Address::new(index, Ipv4Addr::LOCALHOST.into(), 8).scope(RT_SCOPE_HOST).flags(flags);
+            let v6 = Address::new(index, Ipv6Addr::LOCALHOST.into(), 128).scope(RT_SCOPE_HOST).flags(flags);
+            for mut address in [v4, v6] {
+                address.label = address.addr.is_ipv4().then(|| "lo".to_owned());
+                if !self.addresses.iter().any(|a| a.same(&address)) {
+                    self.addresses.push(address.clone());
+                    news.push(Change::Address(address, true));
+                }
+            }
+        }
+        let mine: Vec<_> = self.addresses.iter().filter(|a| a.link == index).cloned().collect();
+        mine.iter().for_each(|address| self.address_routes(address, news));
+        if !loopback {
+            self.multicast_route(index, news);
+        }
+        Ok(())
+    }
+
+    /// What goes with a link that goes down: all its routes, and its IPv6 addresses (as Linux has it).
+    fn went_down(&mut self, index: u32, news: &mut Vec<Change>) {
+        self.routes_gone(news, |route| route.uses(index));
+        let (gone, kept) =
+            self.addresses.drain(..).partition::<Vec<_>, _>(|a| a.link == index && a.addr.is_ipv6());
+        self.addresses = kept;
+        news.extend(gone.into_iter().map(|address| Change::Address(address, false)));
+    }
+}

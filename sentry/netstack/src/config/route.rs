@@ -1,0 +1,238 @@
+//! Routes as they are configured.
+
+use super::{Change, Config, MAX_ROUTES, Tables};
+use crate::addr::{self, Prefix};
+use chitin_abi::Errno;
+use chitin_abi::rtnetlink::*;
+use std::net::IpAddr;
+
+/// One of several ways (RTA_MULTIPATH).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NextHop {
+    pub link: u32,
+    pub gateway: Option<IpAddr>,
+    /// Less one, as rtnetlink has it.
+    pub weight: u8,
+    /// RTNH_F_*.
+    pub flags: u32,
+}
+
+/// A route.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RouteEntry {
+    pub dst: Prefix,
+    pub table: u32,
+    /// RTN_*.
+    pub kind: u8,
+    /// RT_SCOPE_*.
+    pub scope: u8,
+    /// RTPROT_*.
+    pub protocol: u8,
+    pub tos: u8,
+    pub metric: u32,
+    pub prefsrc: Option<IpAddr>,
+    /// Where to; none for routes that refuse.
+    pub hops: Vec<NextHop>,
+    /// RTAX_MTU; 0: the link's.
+    pub mtu: u32,
+    /// RTAX_ADVMSS; 0: by the MTU.
+    pub advmss: u32,
+    /// RTAX_HOPLIMIT; 0: the default.
+    pub hoplimit: u32,
+}
+
+impl RouteEntry {
+    /// A unicast route of the main table that leaves directly by a link.
+    pub fn new(dst: Prefix, link: u32) -> RouteEntry {
+        RouteEntry {
+            dst,
+            table: RT_TABLE_MAIN,
+            kind: RTN_UNICAST,
+            scope: RT_SCOPE_UNIVERSE,
+            protocol: RTPROT_BOOT,
+            tos: 0,
+            metric: 0,
+            prefsrc: None,
+            hops: vec![NextHop { link, gateway: None, weight: 0, flags: 0 }],
+            mtu: 0,
+            advmss: 0,
+            hoplimit: 0,
+        }
+    }
+    pub fn via(mut self, gateway: IpAddr) -> RouteEntry {
+        self.hops.iter_mut().for_each(|hop| hop.gateway = Some(gateway));
+        self
+    }
+    pub fn uses(&self, link: u32) -> bool {
+        self.hops.iter().any(|hop| hop.link == link)
+    }
+    fn refuses(&self) -> bool {
+        matches!(self.kind, RTN_BLACKHOLE | RTN_UNREACHABLE | RTN_PROHIBIT | RTN_THROW)
+    }
+    /// One and the same for NLM_F_EXCL: IPv4 allows one route per prefix, TOS and metric.
+    fn rivals(&self, other: &RouteEntry) -> bool {
+        self.dst == other.dst && self.tos == other.tos && self.metric == other.metric
+    }
+}
+
+/// What rtnetlink's NLM_F_* ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RouteMode {
+    /// CREATE|EXCL: EEXIST if there is one like it.
+    New,
+    /// CREATE|REPLACE.
+    Replace,
+    /// CREATE|APPEND: behind those like it.
+    Append,
+    /// CREATE: before those like it.
+    Prepend,
+    /// REPLACE alone: ENOENT if there is none.
+    Change,
+}
+
+impl Config {
+    pub fn route_add(&self, mut route: RouteEntry, mode: RouteMode) -> Result<(), Errno> {
+        if route.table == RT_TABLE_UNSPEC {
+            route.table = RT_TABLE_MAIN;
+        }
+        let v6 = route.dst.addr.is_ipv6();
+        if v6 && route.metric == 0 && route.table != RT_TABLE_LOCAL {
+            route.metric = 1024;
+        }
+        if Prefix::of(route.dst.addr, route.dst.len) != route.dst || route.kind > RTN_THROW {
+            return Err(Errno::EINVAL);
+        }
+        self.change(|tables, news| {
+            tables.check_route(&mut route)?;
+            let total: usize = tables.routes.values().map(Vec::len).sum();
+            if total >= MAX_ROUTES {
+                return Err(Errno::ENOBUFS);
+            }
+            let list = tables.routes.entry((route.table, !v6)).or_default();
+            let same = list.iter().position(|r| r.rivals(&route));
+            match (mode, same) {
+                (RouteMode::New, Some(_)) => return Err(Errno::EEXIST),
+                (RouteMode::Change, None) => return Err(Errno::ENOENT),
+                (RouteMode::Append | RouteMode::Prepend, Some(_)) if list.contains(&route) => {
+                    return Err(Errno::EEXIST);
+                }
+                (RouteMode::Replace | RouteMode::Change, Some(at)) => {
+                    list.remove(at);
+                }
+                (RouteMode::Prepend, Some(at)) => {
+                    list.insert(at, route.clone());
+                    news.push(Change::Route(route, true));
+                    return Ok(());
+                }
+                _ => {}
+            }
+            tables.insert_route(route, news);
+            Ok(())
+        })
+    }
+
+    /// Deletes the first route that `fits` says is meant; ESRCH if there is none.
+    pub fn route_del(&self, table: u32, v4: bool, fits: impl Fn(&RouteEntry) -> bool) -> Result<(), Errno> {
+        self.change(|tables, news| {
+            let table = if table == RT_TABLE_UNSPEC { RT_TABLE_MAIN } else { table };
+            let list = tables.routes.get_mut(&(table, v4)).ok_or(Errno::ESRCH)?;
+            let at = list.iter().position(fits).ok_or(Errno::ESRCH)?;
+            let gone = list.remove(at);
+            tables.forget_local(&gone);
+            news.push(Change::Route(gone, false));
+            Ok(())
+        })
+    }
+}
+
+impl Tables {
+    /// fib_check_nh(): the links are up, the gateways on them can be reached directly.
+    fn check_route(&self, route: &mut RouteEntry) -> Result<(), Errno> {
+        if route.refuses() {
+            route.hops.clear();
+            return Ok(());
+        }
+        if route.hops.is_empty() {
+            return Err(Errno::ENODEV);
+        }
+        if let Some(src) = route.prefsrc {
+            if !self.addresses.iter().any(|a| a.addr == src) && !self.is_local(&src) {
+                return Err(Errno::EINVAL);
+            }
+        }
+        for hop in &mut route.hops {
+            if let Some(gateway) = hop.gateway {
+                if gateway.is_ipv4() == route.dst.addr.is_ipv4() && self.is_local(&gateway) {
+                    return Err(Errno::EINVAL);
+                }
+                let on = |a: &super::Address| {
+                    (hop.link == 0 || a.link == hop.link)
+                        && a.subnet().contains(&gateway)
+                        && a.addr != gateway
+                };
+                let near = self.addresses.iter().find(|a| on(a)).map(|a| a.link);
+                let routed = || self.near_link(&gateway, hop.link);
+                let free = hop.flags & RTNH_F_ONLINK != 0 || addr::is_link_local(&gateway);
+                match near.or_else(routed) {
+                    Some(link) => hop.link = link,
+                    None if free && hop.link != 0 => {}
+                    None if gateway.is_ipv4() => return Err(Errno::ENETUNREACH),
+                    None => return Err(Errno::EHOSTUNREACH),
+                }
+            }
+            let link = self.links.get(&hop.link).ok_or(Errno::ENODEV)?;
+            if !link.is_up() {
+                return Err(Errno::ENETDOWN);
+            }
+        }
+        Ok(())
+    }
+
+    /// The link of a route that reaches a gateway directly.
+    fn near_link(&self, gateway: &IpAddr, link: u32) -> Option<u32> {
+        let main = self.routes.get(&(RT_TABLE_MAIN, gateway.is_ipv4()))?;
+        let direct = |r: &&RouteEntry| r.dst.len > 0 && r.dst.contains(gateway) && r.kind == RTN_UNICAST;
+        let hop = main.iter().filter(direct).flat_map(|r| &r.hops);
+        hop.into_iter().find(|h| h.gateway.is_none() && (link == 0 || h.link == link)).map(|h| h.link)
+    }
+
+    /// Puts a route where it belongs: longer prefixes first, then lower metrics, then the order they came in.
+    pub(super) fn insert_route(&mut self, route: RouteEntry, news: &mut Vec<Change>) {
+        let list = self.routes.entry((route.table, route.dst.addr.is_ipv4())).or_default();
+        if list.contains(&route) {
+            return;
+        }
+        let rank = |r: &RouteEntry| (u8::MAX - r.dst.len, u8::MAX - r.tos, r.metric);
+        let at = list.partition_point(|r| rank(r) <= rank(&route));
+        list.insert(at, route.clone());
+        if route.table == RT_TABLE_LOCAL
+            && route.kind == RTN_LOCAL
+            && route.dst == Prefix::host(route.dst.addr)
+        {
+            *self.local.entry(route.dst.addr).or_default() += 1;
+        }
+        news.push(Change::Route(route, true));
+    }
+
+    fn forget_local(&mut self, gone: &RouteEntry) {
+        if gone.table == RT_TABLE_LOCAL && gone.kind == RTN_LOCAL && gone.dst == Prefix::host(gone.dst.addr) {
+            if let Some(count) = self.local.get_mut(&gone.dst.addr) {
+                *count = count.saturating_sub(1);
+                if *count == 0 {
+                    self.local.remove(&gone.dst.addr);
+                }
+            }
+        }
+    }
+
+    pub(super) fn routes_gone(&mut self, news: &mut Vec<Change>, gone: impl Fn(&RouteEntry) -> bool) {
+        let mut all = Vec::new();
+        for list in self.routes.values_mut() {
+            let (dead, kept) = list.drain(..).partition::<Vec<_>, _>(|r| gone(r));
+            *list = kept;
+            all.extend(dead);
+        }
+        all.iter().for_each(|route| self.forget_local(route));
+        news.extend(all.into_iter().map(|route| Change::Route(route, false)));
+    }
+}

@@ -1,0 +1,181 @@
+use super::*;
+use crate::Prefix;
+use chitin_abi::Errno;
+use chitin_abi::netdevice::*;
+use chitin_abi::rtnetlink::*;
+use std::net::IpAddr;
+
+fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+
+fn eth(name: &str) -> Link {
+    Link {
+        index: 0,
+        name: name.to_owned(),
+        kind: LinkKind::Veth,
+        flags: IFF_BROADCAST | IFF_MULTICAST | IFF_UP | IFF_RUNNING | IFF_LOWER_UP,
+        mtu: 1500,
+        hw_type: ARPHRD_ETHER,
+        hw_addr: [2, 0, 0, 0, 0, 1],
+        broadcast: [0xff; 6],
+        ..Link::loopback()
+    }
+}
+
+fn up(config: &Config, link: u32, up: bool) {
+    let change = LinkChange { flags: (IFF_UP, if up { IFF_UP } else { 0 }), ..LinkChange::default() };
+    config.link_change(link, &change).unwrap();
+}
+
+fn config() -> (Config, u32) {
+    let config = Config::new();
+    up(&config, LO, true);
+    let eth0 = config.link_add(eth("eth0")).unwrap();
+    let mut v4 = Address::new(eth0, ip("10.1.2.3"), 24);
+    v4.broadcast = Some("10.1.2.255".parse().unwrap());
+    config.addr_add(v4, false).unwrap();
+    config.addr_add(Address::new(eth0, ip("fd00::3"), 64), false).unwrap();
+    config.addr_add(Address::new(eth0, ip("fe80::3"), 64), false).unwrap();
+    (config, eth0)
+}
+
+fn shown(config: &Config) -> Vec<String> {
+    let name = |r: &RouteEntry| match r.kind {
+        RTN_LOCAL => "local ",
+        RTN_BROADCAST => "broadcast ",
+        RTN_MULTICAST => "multicast ",
+        _ => "",
+    };
+    let routes = config.routes();
+    routes.iter().map(|r| format!("{}{}/{}", name(r), r.dst.addr, r.dst.len)).collect()
+}
+
+#[test]
+fn lo_has_what_linux_gives_it() {
+    let config = Config::new();
+    assert!(config.routes().is_empty());
+    assert_eq!(config.source_for(ip("127.0.0.1")), Err(Errno::ENETUNREACH));
+    up(&config, LO, true);
+    let expected =
+        ["broadcast 127.255.255.255/32", "local 127.0.0.1/32", "local 127.0.0.0/8", "local ::1/128"];
+    let mut got = shown(&config);
+    got.sort();
+    let mut expected = expected.map(str::to_owned);
+    expected.sort();
+    assert_eq!(got, expected);
+    assert!(
+        config.is_local(ip("127.9.9.9")) && config.is_local(ip("::1")) && !config.is_local(ip("10.1.2.3"))
+    );
+    assert_eq!(config.source_for(ip("127.9.9.9")), Ok(ip("127.0.0.1")));
+    let any = config.route(ip("0.0.0.0"), None, 0, 0).unwrap();
+    assert_eq!((any.dst, any.is_local(), any.link), (ip("127.0.0.1"), true, LO));
+    up(&config, LO, false);
+    assert!(config.routes().is_empty() && !config.is_local(ip("127.0.0.1")));
+    up(&config, LO, true);
+    assert_eq!(config.routes().len(), 4);
+}
+
+#[test]
+fn addresses_bring_routes_and_take_them_along() {
+    let (config, eth0) = config();
+    let got = shown(&config);
+    for wanted in [
+        "local 10.1.2.3/32",
+        "broadcast 10.1.2.255/32",
+        "10.1.2.0/24",
+        "local fd00::3/128",
+        "fd00::/64",
+        "fe80::/64",
+        "multicast ff00::/8",
+    ] {
+        assert_eq!(got.iter().filter(|r| *r == wanted).count(), 1, "{wanted}: {got:?}");
+    }
+    assert_eq!(config.addr_add(Address::new(eth0, ip("10.1.2.3"), 24), false), Err(Errno::EEXIST));
+    assert_eq!(config.addr_add(Address::new(99, ip("10.1.2.3"), 24), false), Err(Errno::ENODEV));
+    config.addr_add(Address::new(eth0, ip("10.1.2.4"), 24), false).unwrap();
+    let second = config.addresses().into_iter().find(|a| a.addr == ip("10.1.2.4")).unwrap();
+    assert_ne!(second.flags & IFA_F_SECONDARY, 0);
+    config.addr_del(eth0, ip("10.1.2.3"), 24).unwrap();
+    assert!(!config.is_local(ip("10.1.2.3")) && config.is_local(ip("10.1.2.4")));
+    assert_eq!(config.source_for(ip("10.1.2.9")), Ok(ip("10.1.2.4")), "the secondary one took its place");
+    assert_eq!(config.addr_del(eth0, ip("10.1.2.3"), 24), Err(Errno::EADDRNOTAVAIL));
+    config.link_del(eth0).unwrap();
+    assert_eq!(config.routes().len(), 4, "{:?}", shown(&config));
+    assert_eq!(config.addresses().len(), 2);
+}
+
+#[test]
+fn lookups() {
+    let (config, eth0) = config();
+    let default = RouteEntry::new(Prefix::any(true), eth0).via(ip("10.1.2.1"));
+    config.route_add(default.clone(), RouteMode::New).unwrap();
+    assert_eq!(config.route_add(default, RouteMode::New), Err(Errno::EEXIST));
+    let far = config.route(ip("8.8.8.8"), None, 0, 0).unwrap();
+    assert_eq!((far.link, far.next_hop(), far.src, far.mtu), (eth0, ip("10.1.2.1"), ip("10.1.2.3"), 1500));
+    let near = config.route(ip("10.1.2.77"), None, 0, 0).unwrap();
+    assert_eq!((near.next_hop(), near.kind), (ip("10.1.2.77"), RTN_UNICAST));
+    let own = config.route(ip("10.1.2.3"), None, 0, 0).unwrap();
+    assert_eq!((own.is_local(), own.link, own.owner, own.src), (true, LO, eth0, ip("10.1.2.3")));
+    assert_eq!(config.route(ip("10.1.2.255"), None, 0, 0).unwrap().kind, RTN_BROADCAST);
+    let group = config.route(ip("224.1.1.1"), None, 0, 0).unwrap();
+    assert_eq!((group.kind, group.link), (RTN_MULTICAST, eth0));
+    assert_eq!(config.route(ip("255.255.255.255"), None, eth0, 0).unwrap().kind, RTN_BROADCAST);
+    assert_eq!(config.route(ip("fd01::1"), None, 0, 0), Err(Errno::ENETUNREACH));
+    assert_eq!(config.source_for(ip("fd00::9")), Ok(ip("fd00::3")));
+    assert_eq!(config.route(ip("fe80::9"), None, eth0, 0).unwrap().src, ip("fe80::3"));
+    assert_eq!(config.route(ip("ff02::1"), None, eth0, 0).unwrap().src, ip("fe80::3"));
+    let not_near = RouteEntry::new(Prefix::of(ip("192.168.0.0"), 16), eth0).via(ip("172.16.0.1"));
+    assert_eq!(config.route_add(not_near, RouteMode::New), Err(Errno::ENETUNREACH));
+    for (kind, error) in [
+        (RTN_BLACKHOLE, Errno::EINVAL),
+        (RTN_UNREACHABLE, Errno::EHOSTUNREACH),
+        (RTN_PROHIBIT, Errno::EACCES),
+    ] {
+        let dst = Prefix::host(ip("9.9.9.9"));
+        config.route_add(RouteEntry { kind, ..RouteEntry::new(dst, 0) }, RouteMode::Replace).unwrap();
+        assert_eq!(config.route(ip("9.9.9.9"), None, 0, 0), Err(error));
+    }
+    config.route_del(RT_TABLE_MAIN, true, |r| r.dst.len == 32).unwrap();
+    assert!(config.route(ip("9.9.9.9"), None, 0, 0).is_ok());
+}
+
+#[test]
+fn rules_choose_tables() {
+    let (config, eth0) = config();
+    let table = 100;
+    let route = RouteEntry { table, ..RouteEntry::new(Prefix::any(true), eth0) };
+    config.route_add(route, RouteMode::New).unwrap();
+    assert_eq!(config.route(ip("8.8.8.8"), None, 0, 0), Err(Errno::ENETUNREACH));
+    let rule = Rule { mark: Some((7, u32::MAX)), ..Rule::table(true, 1000, table) };
+    config.rule_add(rule.clone()).unwrap();
+    assert_eq!(config.rule_add(rule), Err(Errno::EEXIST));
+    assert!(config.route(ip("8.8.8.8"), None, 0, 7).is_ok());
+    assert_eq!(config.route(ip("8.8.8.8"), None, 0, 8), Err(Errno::ENETUNREACH));
+    config.rule_del(|r| r.priority == 1000).unwrap();
+    assert_eq!(config.rule_del(|r| r.priority == 1000), Err(Errno::ENOENT));
+}
+
+#[test]
+fn changes_are_told() {
+    let config = Config::new();
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let told2 = told.clone();
+    config.listen(move |change| told2.lock().push(format!("{change:?}")));
+    up(&config, LO, true);
+    let all = told.lock().join("\n");
+    assert!(all.starts_with("Link(") && all.contains("Address(") && all.contains("Route("), "{all}");
+    assert_eq!(told.lock().len(), 1 + 2 + 4);
+}
+
+#[test]
+fn what_guests_add_is_bounded() {
+    let (config, eth0) = config();
+    let mut last = Ok(());
+    for n in 0..10_000_u32 {
+        let dst = Prefix::host(IpAddr::V4((0x0b00_0000 + n).into()));
+        last = config.route_add(RouteEntry::new(dst, eth0), RouteMode::New);
+    }
+    assert_eq!(last, Err(Errno::ENOBUFS));
+    assert!(config.routes().len() <= MAX_ROUTES);
+}
