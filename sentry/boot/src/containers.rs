@@ -249,7 +249,7 @@ impl Containers {
         let storage = self.settings.storage.clone();
         let made = self.namespaces(record, config)?;
         let namespaces = record.namespaces.get_or_init(|| made).clone();
-        let types = Types::new(kernel, storage.clone(), Some(namespaces.pid_for_children.clone()));
+        let types = Types::new(kernel, storage.clone(), Some(namespaces.clone()));
         let mounter = Mounter {
             kernel,
             overlay: self.settings.overlay,

@@ -5,7 +5,7 @@ use chitin_fs_dev::{DevPts, DevTmpFs};
 use chitin_fs_proc::ProcFs;
 use chitin_fs_sys::SysFs;
 use chitin_fs_tmpfs::{Storage, TmpFs};
-use chitin_kernel::{Kernel, PidNs};
+use chitin_kernel::{Kernel, NsProxy};
 use chitin_vfs::factory::{FsFactory, MemfdMaker};
 use chitin_vfs::{Context, File, FileSystem};
 use std::sync::{Arc, Weak};
@@ -23,24 +23,24 @@ impl MemfdMaker for TmpfsMemfds {
 pub struct Types {
     kernel: Weak<Kernel>,
     storage: Storage,
-    /// Whose processes a proc of the configuration shows.
-    pid_ns: Option<Arc<PidNs>>,
+    /// Those of the container whose configuration asks: what its proc and mqueue show.
+    namespaces: Option<NsProxy>,
 }
 
 impl Types {
-    pub fn new(kernel: &Arc<Kernel>, storage: Storage, pid_ns: Option<Arc<PidNs>>) -> Types {
-        Types { kernel: Arc::downgrade(kernel), storage, pid_ns }
+    pub fn new(kernel: &Arc<Kernel>, storage: Storage, namespaces: Option<NsProxy>) -> Types {
+        Types { kernel: Arc::downgrade(kernel), storage, namespaces }
     }
 
     /// Makes a file system by type name: ENODEV for an unknown one.
     pub fn make(&self, fstype: &str, data: &[u8]) -> Result<Arc<dyn FileSystem>, Errno> {
         let kernel = self.kernel.upgrade().ok_or(Errno::ENODEV)?;
         let memory = kernel.machine.memory_bytes;
+        let namespaces = || self.namespaces.as_ref().ok_or(Errno::ENODEV);
         Ok(match fstype {
             "tmpfs" | "ramfs" => TmpFs::new(self.storage.clone(), data, memory)?,
-            // Queues are made by system calls that are not there yet; the mount point is.
-            "mqueue" => TmpFs::new(Storage::Memory, b"size=64k,mode=1777", memory)?,
-            "proc" => ProcFs::new(&kernel, self.pid_ns.as_ref().ok_or(Errno::ENODEV)?),
+            "mqueue" => namespaces()?.ipc.mq.file_system(),
+            "proc" => ProcFs::new(&kernel, &namespaces()?.pid_for_children),
             "sysfs" => SysFs::new(&kernel),
             "devpts" => DevPts::new(&kernel, data)?,
             "devtmpfs" => DevTmpFs::new(&chitin_fs_dev::default_nodes(true), data, memory)?,
@@ -61,13 +61,15 @@ impl FsFactory for Types {
         ctx: &Context,
     ) -> Result<Arc<dyn FileSystem>, Errno> {
         match fstype {
-            // Placeholders that the configuration's mounts get; a guest that mounts these wants the real thing.
-            "mqueue" | "cgroup" | "cgroup2" => Err(Errno::ENODEV),
+            // A placeholder that the configuration's mounts get; a guest that mounts it wants the real thing.
+            "cgroup" | "cgroup2" => Err(Errno::ENODEV),
             // Of the namespace that the caller's children go to.
-            "proc" => {
+            "proc" | "mqueue" => {
                 let kernel = self.kernel.upgrade().ok_or(Errno::ENODEV)?;
                 let task = kernel.task_by_kid(ctx.caller.tid).ok_or(Errno::ESRCH)?;
-                Ok(ProcFs::new(&kernel, &task.namespaces().pid_for_children))
+                let namespaces = Some((*task.namespaces()).clone());
+                Types { namespaces, kernel: self.kernel.clone(), storage: self.storage.clone() }
+                    .make(fstype, data)
             }
             fstype => self.make(fstype, data),
         }

@@ -155,6 +155,7 @@ impl FdTable {
         if file.is_path_only() {
             return Ok(());
         }
+        crate::ipc::mq::closed(&file, self.id);
         file.ops().flush()
     }
 }
@@ -163,6 +164,7 @@ impl Drop for FdTable {
     fn drop(&mut self) {
         for (_, fd) in self.slots.get_mut().iter() {
             chitin_vfs::locks::release_owner(&fd.file, LockOwner(self.id));
+            crate::ipc::mq::closed(&fd.file, self.id);
         }
     }
 }

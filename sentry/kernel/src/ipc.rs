@@ -1,6 +1,7 @@
-//! System V IPC (ipc/): shared memory, semaphores, message queues; the IPC namespace is the tables of these.
+//! IPC (ipc/): shared memory, semaphores, message queues of System V, and POSIX message queues ([`mq`]); the IPC namespace
+//! is the tables of these.
 //!
-//! [`ids`] has what the three share: numbers, keys, permissions. Neighbours: `syscalls` translates, `clone`, `exec` and
+//! [`ids`] has what the first three share: numbers, keys, permissions. Neighbours: `syscalls` translates, `clone`, `exec` and
 //! `exit` tell when memory is copied or left ([`Ipc::forked`], [`Ipc::left`]) and when a process is gone
 //! ([`Ipc::process_ended`]), `fs-proc` shows the tables ([`Ipc::proc_shm`] and its like).
 //!
@@ -8,6 +9,7 @@
 //! an object's state locked, which is allowed: wakers only queue.
 
 mod ids;
+pub mod mq;
 pub mod msg;
 pub mod sem;
 pub mod shm;
@@ -24,12 +26,19 @@ pub struct Ipc {
     pub shm: shm::Table,
     pub sem: sem::Table,
     pub msg: msg::Table,
+    pub mq: mq::Table,
 }
 
 impl Default for Ipc {
     fn default() -> Ipc {
         let inum = crate::ns::new_inum();
-        Ipc { inum, shm: Default::default(), sem: Default::default(), msg: Default::default() }
+        Ipc {
+            inum,
+            shm: Default::default(),
+            sem: Default::default(),
+            msg: Default::default(),
+            mq: Default::default(),
+        }
     }
 }
 

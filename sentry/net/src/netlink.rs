@@ -10,7 +10,7 @@ mod rt;
 
 use crate::msg::{RecvMsg, SendMsg, WaitOn};
 use crate::options::{Common, OptValue};
-use crate::socket::{Family, SocketOps, sender_cred};
+use crate::socket::{Family, SocketFile, SocketOps, sender_cred};
 use crate::{NetNs, SockAddr};
 use chitin_abi::Errno;
 use chitin_abi::capability::CAP_NET_ADMIN;
@@ -18,8 +18,9 @@ use chitin_abi::num::{low16, low32};
 use chitin_abi::poll::*;
 use chitin_abi::socket::*;
 use chitin_vfs::walk::Caller;
-use chitin_vfs::{Context, PollTable, WaitQueue};
+use chitin_vfs::{Context, File, PollTable, WaitQueue};
 use parking_lot::Mutex;
+use std::any::Any;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -82,6 +83,19 @@ impl NetlinkSock {
         }
         self.queue.wake(POLLIN | POLLRDNORM);
     }
+}
+
+/// Puts a packet of the kernel's own into a netlink socket (netlink_sendskb()): EINVAL for other files.
+pub fn deliver(file: &File, packet: &[u8]) -> Result<(), Errno> {
+    let ops: Arc<dyn Any + Send + Sync> = SocketFile::of(file).map_err(|_| Errno::EINVAL)?.ops().clone();
+    let socket = ops.downcast::<NetlinkSock>().map_err(|_| Errno::EINVAL)?;
+    socket.answer(vec![packet.to_vec()]);
+    Ok(())
+}
+
+/// Whether a file is a netlink socket.
+pub fn is_netlink(file: &File) -> bool {
+    SocketFile::of(file).is_ok_and(|socket| socket.common().family == AF_NETLINK)
 }
 
 impl SocketOps for NetlinkSock {

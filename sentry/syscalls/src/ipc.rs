@@ -1,9 +1,11 @@
-//! System V IPC (ipc/): the guest's registers and structures around `kernel::ipc`.
+//! IPC (ipc/): the guest's registers and structures around `kernel::ipc`.
 
+mod mq;
 mod msg;
 mod sem;
 mod shm;
 
+pub(crate) use mq::{mq_getsetattr, mq_notify, mq_open, mq_timedreceive, mq_timedsend, mq_unlink};
 pub(crate) use msg::{msgctl, msgget, msgrcv, msgsnd};
 pub(crate) use sem::{semctl, semget, semop, semtimedop};
 pub(crate) use shm::{shmat, shmctl, shmdt, shmget};

@@ -135,6 +135,12 @@ pub static USER_SIGNALS: PerUser = PerUser::new();
 pub static FD_BLOCKS: Bound = Bound::new(1 << 17);
 /// Bytes of inodes, names and extended attributes that live in memory (tmpfs, overlay), of all mounts: ENOSPC.
 pub static INODE_BYTES: Bound = Bound::new(1 << 30);
+/// Bytes of messages in the queues of System V and POSIX IPC, heads included: ENOMEM.
+pub static MESSAGE_BYTES: Bound = Bound::new(64 << 20);
+/// POSIX message queues, of all IPC namespaces: ENOSPC.
+pub static MQUEUES: Bound = Bound::new(1 << 13);
+/// What they may come to hold, by user (RLIMIT_MSGQUEUE): EMFILE.
+pub static MQUEUE_BYTES: PerUser = PerUser::new();
 /// Adjustments of SEM_UNDO: ENOMEM.
 pub static UNDO_ENTRIES: Bound = Bound::new(1 << 18);
 /// Entries of poll(2) calls that wait: ENOMEM.

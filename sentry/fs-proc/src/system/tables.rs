@@ -81,7 +81,7 @@ pub(super) fn ldiscs(_kernel: &Arc<Kernel>, out: &mut Vec<u8>) -> Shown {
 }
 
 pub(super) fn filesystems(_kernel: &Arc<Kernel>, out: &mut Vec<u8>) -> Shown {
-    for name in ["sysfs", "tmpfs", "proc", "devtmpfs", "sockfs", "pipefs", "devpts", "overlay"] {
+    for name in ["sysfs", "tmpfs", "proc", "devtmpfs", "sockfs", "pipefs", "devpts", "mqueue", "overlay"] {
         put!(out, "nodev\t{name}\n");
     }
     Ok(())

@@ -7,15 +7,13 @@ use chitin_abi::Errno;
 use chitin_abi::capability::CAP_SYS_RESOURCE;
 use chitin_abi::ipc::*;
 use chitin_abi::num::low16;
+use chitin_vfs::bounds::{MESSAGE_BYTES, Share};
 use chitin_vfs::{Creds, WaitQueue};
 use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::fmt::Write;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// What all messages of the sandbox may take up, heads included: beyond it msgsnd(2) answers ENOMEM.
-const MAX_TOTAL: usize = 64 << 20;
 /// What a message takes up beside its text.
 const HEAD: usize = 64;
 
@@ -23,27 +21,8 @@ const HEAD: usize = 64;
 pub struct Message {
     pub kind: i64,
     pub text: Vec<u8>,
-    charge: Option<Charge>,
-}
-
-/// Its part of [`MAX_TOTAL`].
-struct Charge {
-    total: Arc<AtomicUsize>,
-    amount: usize,
-}
-
-impl Charge {
-    fn new(total: &Arc<AtomicUsize>, amount: usize) -> Option<Charge> {
-        let add = |used: usize| used.checked_add(amount).filter(|&sum| sum <= MAX_TOTAL);
-        total.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add).ok()?;
-        Some(Charge { total: total.clone(), amount })
-    }
-}
-
-impl Drop for Charge {
-    fn drop(&mut self) {
-        self.total.fetch_sub(self.amount, Ordering::Relaxed);
-    }
+    /// Its part of what all messages may take up; a copy has none.
+    share: Option<Share>,
 }
 
 struct State {
@@ -70,12 +49,11 @@ struct Queue {
 /// All queues.
 pub struct Table {
     ids: Mutex<Ids<Queue>>,
-    total: Arc<AtomicUsize>,
 }
 
 impl Default for Table {
     fn default() -> Self {
-        Table { ids: Mutex::new(Ids::new(MSGMNI)), total: Arc::default() }
+        Table { ids: Mutex::new(Ids::new(MSGMNI)) }
     }
 }
 
@@ -148,7 +126,7 @@ impl State {
             return Err(Errno::E2BIG);
         }
         if wanted.flags & MSG_COPY != 0 {
-            return Ok(Message { kind: found.kind, text: found.text.clone(), charge: None });
+            return Ok(Message { kind: found.kind, text: found.text.clone(), share: None });
         }
         let message = self.messages.remove(at).ok_or(Errno::ENOMSG)?;
         self.bytes = self.bytes.saturating_sub(message.text.len());
@@ -309,8 +287,8 @@ pub async fn send(task: &Arc<Task>, id: i32, kind: i64, text: Vec<u8>, flags: u3
     let ipc = task.ipc();
     let table = &ipc.msg;
     let queue = table.find(id)?;
-    let charge = Charge::new(&table.total, text.len().saturating_add(HEAD)).ok_or(Errno::ENOMEM)?;
-    let mut slot = Some(Message { kind, text, charge: Some(charge) });
+    let share = MESSAGE_BYTES.share(text.len().saturating_add(HEAD)).ok_or(Errno::ENOMEM)?;
+    let mut slot = Some(Message { kind, text, share: Some(share) });
     let mut attempt = || match queue.state.lock().send(&mut slot, &task.creds(), task.process.kid()) {
         Err(Errno::EAGAIN) if flags & IPC_NOWAIT == 0 => None,
         result => Some(result),
@@ -342,7 +320,7 @@ pub async fn receive(task: &Arc<Task>, id: i32, wanted: Wanted) -> Result<Messag
         },
     };
     let mut message = result?;
-    if message.charge.take().is_some() {
+    if message.share.take().is_some() {
         queue.senders.wake(0);
     }
     Ok(message)
@@ -353,7 +331,7 @@ mod tests {
     use super::*;
 
     fn message(kind: i64, text: &[u8]) -> Option<Message> {
-        Some(Message { kind, text: text.to_vec(), charge: None })
+        Some(Message { kind, text: text.to_vec(), share: None })
     }
 
     fn wanted(kind: i64, room: usize, flags: u32) -> Wanted {
@@ -399,10 +377,5 @@ mod tests {
         assert_eq!(table.text(&|kid| kid).lines().count(), 2);
         table.remove(&root, id).unwrap();
         assert_eq!(queue.state.lock().send(&mut two, &root, 4), Err(Errno::EIDRM));
-        let total = Arc::default();
-        let all = Charge::new(&total, MAX_TOTAL).unwrap();
-        assert!(Charge::new(&total, 1).is_none());
-        drop(all);
-        assert!(Charge::new(&total, 1).is_some());
     }
 }

@@ -62,4 +62,10 @@ static OTHERS: &[Entry] = table! {
     SYS_msgsnd ipc::msgsnd, [Int, Ptr, Size, Hex], Full;
     SYS_msgrcv ipc::msgrcv, [Int, Ptr, Size, Int, Hex], Full;
     SYS_msgctl ipc::msgctl, [Int, Int, Ptr], Full;
+    SYS_mq_open ipc::mq_open, [Str, OpenFlags, Mode, Ptr], Full;
+    SYS_mq_unlink ipc::mq_unlink, [Str], Full;
+    SYS_mq_timedsend ipc::mq_timedsend, [Fd, In, Size, Int, Ptr], Full;
+    SYS_mq_timedreceive ipc::mq_timedreceive, [Fd, Out, Size, Ptr, Ptr], Full;
+    SYS_mq_notify ipc::mq_notify, [Fd, Ptr], Full;
+    SYS_mq_getsetattr ipc::mq_getsetattr, [Fd, Ptr, Ptr], Full;
 };

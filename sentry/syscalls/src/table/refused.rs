@@ -38,12 +38,6 @@ static REFUSED: &[Entry] = table! {
     SYS_mbind enosys, [], Unsupported, "ENOSYS";
     SYS_set_mempolicy enosys, [], Unsupported, "ENOSYS";
     SYS_get_mempolicy enosys, [], Unsupported, "ENOSYS";
-    SYS_mq_open enosys, [], Unsupported, "ENOSYS";
-    SYS_mq_unlink enosys, [], Unsupported, "ENOSYS";
-    SYS_mq_timedsend enosys, [], Unsupported, "ENOSYS";
-    SYS_mq_timedreceive enosys, [], Unsupported, "ENOSYS";
-    SYS_mq_notify enosys, [], Unsupported, "ENOSYS";
-    SYS_mq_getsetattr enosys, [], Unsupported, "ENOSYS";
     SYS_kexec_load eperm, [], Unsupported, "EPERM";
     SYS_add_key enosys, [], Unsupported, "ENOSYS";
     SYS_request_key enosys, [], Unsupported, "ENOSYS";
