@@ -10,38 +10,16 @@ use crate::stub::{DOORBELL, PRIVATE_FD, cmd, ctl};
 use crate::sys::Notif;
 use crate::task::{After, Phase, St, Task, wake};
 use chitin_platform::PlatformError;
+use chitin_platform_host::calls::{Call, Results, failed};
 use parking_lot::MutexGuard;
 use std::future::poll_fn;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::task::Poll;
-
-/// One host call.
-#[derive(Clone)]
-pub struct Call {
-    pub nr: u64,
-    pub args: [u64; 6],
-    /// A descriptor to install first, at a number of the stub.
-    pub file: Option<(Arc<OwnedFd>, u32)>,
-}
-
-impl Call {
-    pub fn new(nr: i64, args: [u64; 6]) -> Call {
-        Call { nr: nr as u64, args, file: None }
-    }
-}
 
 pub struct List {
     calls: Vec<Call>,
     pos: usize,
-}
-
-/// The results up to and including the first failure.
-pub type Results = Vec<i64>;
-
-/// Whether a raw result is an errno.
-pub fn failed(r: i64) -> Option<i32> {
-    (-4095..0).contains(&r).then_some(-r as i32)
 }
 
 impl Task {

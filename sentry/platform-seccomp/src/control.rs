@@ -2,15 +2,15 @@
 //!
 //! Neighbours: `task` (state), `calls` (host calls in the stub), `spawn` (new tasks).
 
-use crate::exec::detach;
 use crate::frame;
-use crate::maps;
 use crate::stub::{cmd, ctl};
 use crate::sys;
 use crate::task::{After, Phase, St, Task};
 use chitin_platform::{
     BoxFuture, CpuTimes, Owner, PlatformError, PlatformTask, Registers, Resume, Spawn, Spawned,
 };
+use chitin_platform_host::detach::detach;
+use chitin_platform_host::maps;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
@@ -310,11 +310,11 @@ impl PlatformTask for Task {
     }
 
     fn cpu_times(&self) -> CpuTimes {
-        maps::cpu_times(self.sb.proc_dir.as_fd(), self.proc.pid, self.tid)
+        maps::cpu_times(self.sb.host.proc_dir.as_fd(), self.proc.pid, self.tid)
     }
 
     fn preemptions(&self) -> u64 {
-        maps::preemptions(self.sb.proc_dir.as_fd(), self.proc.pid, self.tid)
+        maps::preemptions(self.sb.host.proc_dir.as_fd(), self.proc.pid, self.tid)
     }
 
     fn affinity(&self, set: Option<&[u8]>) -> Result<Vec<u8>, PlatformError> {

@@ -1,18 +1,18 @@
 //! Platform `seccomp`: guest instructions run natively in stub processes whose system calls the host hands to the sentry
 //! by seccomp user notification.
 //!
-//! Neighbours: implements the traits of `chitin-platform`; only the boot crate names it.
+//! Neighbours: implements the traits of `chitin-platform`, with `platform-host`; only the boot crate names it.
 //!
 //! How the parts fit: `zygote` starts a tiny process under `filter`'s BPF program from `stub`'s image; every guest address
 //! space (`space`) is a fork of it, every guest thread (`task`) a host thread with a window in the `arena`. `sandbox`
 //! receives notifications and hands them to the task; `control` is what the kernel calls; `calls` has the stub make host
-//! calls; `spawn` clones; `group` forks further zygotes; `copy`, `maps` and `mapping` implement guest memory; `reaper`, `parking` and `seats` are threads
+//! calls; `spawn` clones; `group` forks further zygotes; `mapping` implements guest memory upon `platform-host`; `reaper`, `parking` and `seats` are threads
 //! of ours; `seats` says how many workers wait for notifications at once.
 //!
 //! Invariant: without the sentry's consent a guest thread completes no host call but `rt_sigreturn` and the constant
 //! parking wait.
 //!
-//! Lock order: `Process::inner`, `Space::readers` and `Space::windows` may be taken under a task's `st`; nothing is taken
+//! Lock order: `Process::inner`, the memory's `readers` and `Space::windows` may be taken under a task's `st`; nothing is taken
 //! under those. No lock is held while a waker or the kernel's code runs.
 
 #![allow(unsafe_code)]
@@ -34,13 +34,10 @@
 mod arena;
 mod calls;
 mod control;
-mod copy;
-mod exec;
 mod filter;
 mod frame;
 mod group;
 mod mapping;
-mod maps;
 mod parking;
 mod process;
 mod reaper;
@@ -50,10 +47,10 @@ mod space;
 mod spawn;
 mod stub;
 mod sys;
-mod table;
 mod task;
 mod zygote;
 
+pub use chitin_platform_host::SetupError;
 pub use sandbox::Features;
 
 use chitin_platform::{BoxFuture, Event, OnLost, Platform, PlatformError, SpaceGroup, Spawned};
@@ -78,18 +75,6 @@ pub struct Config {
     pub proc_dir: Option<OwnedFd>,
     pub options: Options,
 }
-
-/// Why the platform cannot be used here: cause and remedy in one line.
-#[derive(Clone, Debug)]
-pub struct SetupError(pub String);
-
-impl std::fmt::Display for SetupError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for SetupError {}
 
 /// The platform. Dropping it kills every guest process.
 pub struct SeccompPlatform {

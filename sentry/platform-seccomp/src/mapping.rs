@@ -1,11 +1,8 @@
 //! [`AddressSpace`]: mapping calls of the guest and of the sentry, and the rest by delegation.
 //!
-//! Neighbours: `copy` and `maps` (guest memory, /proc), `calls` (host calls in the stub).
-//!
-//! Invariant: no call that reaches the host names a byte of the platform's own range, and none of them reads guest memory
-//! through a pointer.
+//! Neighbours: `platform-host` (guest memory, /proc, checks of calls), `calls` (host calls in the stub).
 
-use crate::calls::{Call, close_call, failed};
+use crate::calls::close_call;
 use crate::space::Space;
 use crate::stub::{PRIVATE_FD, STUB_BASE, STUB_HI};
 use crate::task::{Phase, Task};
@@ -13,57 +10,10 @@ use chitin_platform::{
     AddressSpace, BoxFuture, CopyFault, HostOp, HostVma, MapCall, Native, PlatformError, PlatformTask,
     SpaceUsage,
 };
+use chitin_platform_host::calls::{Call, check, failed, host_call};
+use chitin_platform_host::layout::{USER_LO, USER_TOP};
 use std::ops::Range;
 use std::sync::Arc;
-
-const MREMAP_FIXED: u32 = 2;
-/// Top of user addresses with four-level page tables.
-const USER_TOP: u64 = 0x7fff_ffff_f000;
-
-/// Whether the range wraps around or meets the platform's own one.
-fn forbidden(addr: u64, len: u64) -> bool {
-    match addr.checked_add(len.max(1)).and_then(|end| end.checked_next_multiple_of(4096)) {
-        Some(end) => addr < STUB_HI && end > STUB_BASE,
-        None => true,
-    }
-}
-
-fn fixed(flags: u32) -> bool {
-    flags & (libc::MAP_FIXED | libc::MAP_FIXED_NOREPLACE) as u32 != 0
-}
-
-/// The host call for a mapping operation of the sentry's own, less its descriptor.
-fn host_call(op: &HostOp) -> Result<Call, i32> {
-    let bad = |addr, len| if forbidden(addr, len) { Err(libc::EINVAL) } else { Ok(()) };
-    Ok(match *op {
-        HostOp::Mmap { addr, len, prot, flags, ref file } => {
-            if fixed(flags) {
-                bad(addr, len)?;
-            }
-            let off = file.as_ref().map_or(0, |f| f.1);
-            Call::new(libc::SYS_mmap, [addr, len, prot.into(), flags.into(), u64::from(u32::MAX), off])
-        }
-        HostOp::Munmap { addr, len } => {
-            bad(addr, len)?;
-            Call::new(libc::SYS_munmap, [addr, len, 0, 0, 0, 0])
-        }
-        HostOp::Mprotect { addr, len, prot } => {
-            bad(addr, len)?;
-            Call::new(libc::SYS_mprotect, [addr, len, prot.into(), 0, 0, 0])
-        }
-        HostOp::Mremap { old, old_len, new_len, flags, new } => {
-            bad(old, old_len)?;
-            if flags & MREMAP_FIXED != 0 {
-                bad(new, new_len)?;
-            }
-            Call::new(libc::SYS_mremap, [old, old_len, new_len, flags.into(), new, 0])
-        }
-        HostOp::Madvise { addr, len, advice } => {
-            bad(addr, len)?;
-            Call::new(libc::SYS_madvise, [addr, len, advice.into(), 0, 0, 0])
-        }
-    })
-}
 
 impl Space {
     fn task_of(&self, t: &dyn PlatformTask) -> Option<Arc<Task>> {
@@ -122,65 +72,47 @@ async fn run_ops(task: Arc<Task>, ops: &[HostOp]) -> Result<Vec<u64>, (usize, Pl
 
 impl AddressSpace for Space {
     fn read(&self, addr: u64, buf: &mut [u8]) -> Result<(), CopyFault> {
-        self.read_at(addr, buf)
+        self.mem.read_at(addr, buf)
     }
 
     fn write(&self, addr: u64, data: &[u8]) -> Result<(), CopyFault> {
-        self.write_at(addr, data)
+        self.mem.write_at(addr, data)
     }
 
     fn read_vectored(&self, ranges: &[(u64, usize)], buf: &mut [u8]) -> Result<(), CopyFault> {
-        self.readv_at(ranges, buf)
+        self.mem.readv_at(ranges, buf)
     }
 
     fn write_vectored(&self, ranges: &[(u64, usize)], data: &[u8]) -> Result<(), CopyFault> {
-        self.writev_at(ranges, data)
+        self.mem.writev_at(ranges, data)
     }
 
     fn compare_exchange_u32(&self, addr: u64, old: u32, new: u32) -> Result<u32, CopyFault> {
-        self.cmpxchg_at(addr, old, new)
+        self.mem.cmpxchg_at(addr, old, new)
     }
 
     fn map_call(&self, task: &dyn PlatformTask, call: &MapCall<'_>) -> Result<Native, i32> {
-        match *call {
-            MapCall::Mmap { addr, len, flags, ref file, .. } => {
-                if fixed(flags) && forbidden(addr, len) {
-                    let no_replace = flags & libc::MAP_FIXED_NOREPLACE as u32 != 0;
-                    return Err(if no_replace { libc::EEXIST } else { libc::ENOMEM });
-                }
-                let Some(file) = file else { return Ok(Native::Host) };
-                let task = self.task_of(task).ok_or(libc::EINTR)?;
-                let mut st = task.st.lock();
-                let at = u32::try_from(file.guest_fd).ok().filter(|n| *n < PRIVATE_FD);
-                if let (Phase::Stopped, None, Some(at)) = (st.phase, st.frame, at) {
-                    let id = st.id;
-                    drop(st);
-                    match self.sb.listener.add_fd(id, file.host, at) {
-                        Ok(()) => return Ok(Native::Host),
-                        Err(libc::ENOENT) => return Ok(Native::Host), // killed, or parked: see below
-                        Err(libc::EMFILE | libc::EBADF) => {}
-                        Err(e) => return Err(e),
-                    }
-                    st = task.st.lock();
-                }
-                // A number that the stub's table should not grow to, or a task with a frame: the stub is told to
-                // make the call with a descriptor of its own.
-                let dup = file.host.try_clone_to_owned().map_err(|_| libc::ENFILE)?;
-                st.native_fd = Some(Arc::new(dup));
-                Ok(Native::Host)
+        check(call)?;
+        let MapCall::Mmap { file: Some(file), .. } = call else { return Ok(Native::Host) };
+        let task = self.task_of(task).ok_or(libc::EINTR)?;
+        let mut st = task.st.lock();
+        let at = u32::try_from(file.guest_fd).ok().filter(|n| *n < PRIVATE_FD);
+        if let (Phase::Stopped, None, Some(at)) = (st.phase, st.frame, at) {
+            let id = st.id;
+            drop(st);
+            match self.sb.listener.add_fd(id, file.host, at) {
+                Ok(()) => return Ok(Native::Host),
+                Err(libc::ENOENT) => return Ok(Native::Host), // killed, or parked: see below
+                Err(libc::EMFILE | libc::EBADF) => {}
+                Err(e) => return Err(e),
             }
-            MapCall::Munmap { addr, len } if forbidden(addr, len) => Err(libc::EINVAL),
-            MapCall::Mprotect { addr, len, .. } if forbidden(addr, len) => Err(libc::ENOMEM),
-            MapCall::Madvise { addr, len, .. } if forbidden(addr, len) => Err(libc::ENOMEM),
-            MapCall::Range { addr, len } if forbidden(addr, len) => Err(libc::ENOMEM),
-            MapCall::Mremap { old, old_len, .. } if forbidden(old, old_len) => Err(libc::EFAULT),
-            MapCall::Mremap { new, new_len, flags, .. }
-                if flags & MREMAP_FIXED != 0 && forbidden(new, new_len) =>
-            {
-                Err(libc::EINVAL)
-            }
-            _ => Ok(Native::Host),
+            st = task.st.lock();
         }
+        // A number that the stub's table should not grow to, or a task with a frame: the stub is told to
+        // make the call with a descriptor of its own.
+        let dup = file.host.try_clone_to_owned().map_err(|_| libc::ENFILE)?;
+        st.native_fd = Some(Arc::new(dup));
+        Ok(Native::Host)
     }
 
     fn apply(
@@ -209,19 +141,19 @@ impl AddressSpace for Space {
     }
 
     fn mappings(&self, rss: bool) -> Result<Vec<HostVma>, PlatformError> {
-        self.list_mappings(rss)
+        self.mem.list_mappings(rss)
     }
 
     fn mapping_at(&self, addr: u64) -> Result<Option<HostVma>, PlatformError> {
-        self.find_mapping(addr)
+        self.mem.find_mapping(addr)
     }
 
     fn usage(&self) -> SpaceUsage {
-        self.read_usage()
+        self.mem.read_usage()
     }
 
     fn user_range(&self) -> Range<u64> {
-        0x1_0000..USER_TOP
+        USER_LO..USER_TOP
     }
 
     fn reserved(&self) -> Range<u64> {
@@ -229,6 +161,6 @@ impl AddressSpace for Space {
     }
 
     fn vdso(&self) -> Option<u64> {
-        self.sb.vdso.get()?.as_ref().map(|r| r.start)
+        self.sb.host.vdso_start()
     }
 }

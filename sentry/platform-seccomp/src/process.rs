@@ -27,7 +27,7 @@ struct Inner {
 
 impl Process {
     pub fn new(pid: i32, space: Arc<Space>) -> Arc<Process> {
-        space.add_reader(pid);
+        space.mem.add_reader(pid);
         let inner = Inner { tasks: Vec::new(), live: 0, ending: false, dead: false };
         Arc::new(Process { pid, space, inner: Mutex::new(inner) })
     }

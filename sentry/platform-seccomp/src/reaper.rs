@@ -51,7 +51,7 @@ fn bury(sb: &Arc<Sandbox>, d: Death) {
         }
     }
     sb.fail_pending(d.pid);
-    let shared = proc.space.remove_reader(d.pid);
+    let shared = proc.space.mem.remove_reader(d.pid);
     sb.procs.lock().remove(&d.pid);
     sys::wait_reap(d.pid);
     if shared {

@@ -11,12 +11,12 @@ use crate::process::Process;
 use crate::spawn::Pending;
 use crate::stub::{DOORBELL, STUB_BASE, WIN_BASE, code};
 use crate::sys::{self, Listener, Notif};
-use crate::table::TidTable;
 use crate::task::Task;
 use chitin_platform::{Event, OnLost, PlatformError};
+use chitin_platform_host::memory::Host;
+use chitin_platform_host::table::TidTable;
 use parking_lot::Mutex;
 use std::collections::{HashMap, VecDeque};
-use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -36,13 +36,10 @@ pub struct Sandbox {
     pub listener: Listener,
     pub arena: Arc<Arena>,
     pub features: Features,
-    pub proc_dir: OwnedFd,
+    pub host: Arc<Host>,
     /// PID 1 of its namespace: the host kills every stub with it.
     pub is_init: bool,
     pub layout: OnceLock<Layout>,
-    /// vDSO and vvar, which every address space keeps.
-    pub vdso: OnceLock<Option<Range<u64>>>,
-    pub vvar: OnceLock<Vec<Range<u64>>>,
     pub zygote: OnceLock<Arc<Task>>,
     /// What to call when the host ends a zygote, by pid.
     pub origins: Mutex<HashMap<i32, OnLost>>,
@@ -55,8 +52,6 @@ pub struct Sandbox {
     pub closing: AtomicBool,
     events: Mutex<VecDeque<Event>>,
     events_len: AtomicUsize,
-    /// Stripes for compare-exchange on guest words.
-    pub words: [Mutex<()>; 64],
 }
 
 impl Sandbox {
@@ -65,14 +60,12 @@ impl Sandbox {
             listener,
             arena,
             features,
-            proc_dir,
+            host: Host::new(proc_dir),
             is_init: std::process::id() == 1,
             layout: OnceLock::new(),
-            vdso: OnceLock::new(),
-            vvar: OnceLock::new(),
             zygote: OnceLock::new(),
             origins: Mutex::default(),
-            table: TidTable::new(),
+            table: TidTable::default(),
             procs: Mutex::default(),
             pending: Mutex::default(),
             parking: crate::parking::Parking::default(),
@@ -80,7 +73,6 @@ impl Sandbox {
             closing: AtomicBool::new(false),
             events: Mutex::default(),
             events_len: AtomicUsize::new(0),
-            words: std::array::from_fn(|_| Mutex::new(())),
         })
     }
 

@@ -1,29 +1,25 @@
 //! A guest address space: which host processes share it, and where its threads' windows are.
 //!
-//! Neighbours: `copy` and `maps` implement the guest-memory half of [`chitin_platform::AddressSpace`] for it, `mapping`
-//! the mapping calls; `spawn` makes new ones; `reaper` tells it of deaths.
+//! Neighbours: `mapping` implements [`chitin_platform::AddressSpace`] for it; `spawn` makes new ones; `reaper` tells it of
+//! deaths.
 //!
-//! Locks: `readers` is held while memory is copied, so that a process is not reaped (and its pid not reused) meanwhile;
-//! `windows` is a leaf. `clone_lock` is held across awaits: one clone at a time per address space, which is what makes
+//! Locks: `windows` is a leaf. `clone_lock` is held across awaits: one clone at a time per address space, which is what makes
 //! the token that a child presents conclusive.
 
 use crate::arena::{Chunk, Window};
 use crate::sandbox::Sandbox;
 use crate::stub::{CHUNK_WINDOWS, PRIVATE_FD, PRIVATE_FDS, WIN_BASE};
 use chitin_platform::AsyncLock;
-use parking_lot::{Mutex, RwLock};
-use std::ops::Range;
+use chitin_platform_host::memory::Memory;
+use parking_lot::Mutex;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, OnceLock};
 
 pub struct Space {
     pub(crate) sb: Arc<Sandbox>,
-    /// Live host processes that share this mm; none is reaped while the lock is held.
-    pub(crate) readers: RwLock<Vec<i32>>,
+    pub(crate) mem: Memory,
     windows: Mutex<Windows>,
     pub(crate) clone_lock: Arc<AsyncLock>,
-    /// The random gap below the mmap base, invisible to the guest.
-    pub(crate) gap: OnceLock<Range<u64>>,
     private_fds: AtomicU32,
 }
 
@@ -56,10 +52,9 @@ impl Space {
         chunks.push(Some(Mapped { chunk, used: 1 << (index % CHUNK_WINDOWS), mapped: true }));
         let space = Space {
             sb: sb.clone(),
-            readers: RwLock::new(Vec::new()),
+            mem: Memory::new(&sb.host),
             windows: Mutex::new(Windows { chunks }),
             clone_lock: Arc::default(),
-            gap: OnceLock::new(),
             private_fds: AtomicU32::new(0),
         };
         (Arc::new(space), window)
@@ -67,17 +62,6 @@ impl Space {
 
     pub fn chunk_addr(&self, index: u64) -> u64 {
         WIN_BASE + index / CHUNK_WINDOWS * self.sb.arena.chunk_len()
-    }
-
-    pub fn add_reader(&self, pid: i32) {
-        self.readers.write().push(pid);
-    }
-
-    /// Called with the process dead but not reaped; returns whether others still share the mm.
-    pub fn remove_reader(&self, pid: i32) -> bool {
-        let mut r = self.readers.write();
-        r.retain(|p| *p != pid);
-        !r.is_empty()
     }
 
     pub fn alloc_window(&self) -> Option<NewWindow> {

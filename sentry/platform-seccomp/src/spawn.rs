@@ -6,8 +6,6 @@
 //! space can know, and its thread group is checked, so an announcement is what it claims to be. A forked child maps its
 //! own window over its maker's before it does anything else. If nobody waits for a child any more it is killed.
 
-use crate::calls::{Call, failed};
-use crate::exec::detach;
 use crate::frame;
 use crate::process::Process;
 use crate::sandbox::Sandbox;
@@ -16,6 +14,8 @@ use crate::stub::{ARENA_FD, DOORBELL, ctl};
 use crate::sys::{self, Notif};
 use crate::task::{Birth, Phase, Task};
 use chitin_platform::{PlatformError, PlatformTask, Spawn, Spawned};
+use chitin_platform_host::calls::{Call, failed};
+use chitin_platform_host::detach::detach;
 use parking_lot::Mutex;
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -167,9 +167,7 @@ pub async fn spawn(maker: Arc<Task>, kind: Spawn) -> Result<Spawned, PlatformErr
             let chunk = sb.arena.alloc().ok_or_else(no_window)?;
             let off = chunk.offset();
             let (s, win) = Space::new(&sb, chunk, maker.index);
-            if let Some(g) = space.gap.get() {
-                let _ = s.gap.set(g.clone());
-            }
+            s.mem.inherit(&space.mem);
             let map = (space.chunk_addr(maker.index), sb.arena.chunk_len(), off);
             (s, win, maker.index, Some(map), libc::CLONE_PARENT)
         }
@@ -352,7 +350,7 @@ async fn make_space(zygote: Arc<Task>) -> Result<Spawned, PlatformError> {
     let gap = task.run(vec![Call::new(libc::SYS_mmap, [0, len, 0, 0x4022, u64::MAX, 0])]).await?;
     if let Some(&at) = gap.first() {
         if failed(at).is_none() {
-            let _ = task.proc.space.gap.set(at as u64..(at as u64).saturating_add(len));
+            let _ = task.proc.space.mem.gap.set(at as u64..(at as u64).saturating_add(len));
         }
     }
     {

@@ -8,10 +8,8 @@
 
 use std::arch::global_asm;
 
-/// Where the code page lies in every guest address space.
-pub const STUB_BASE: u64 = 0x7000_0000_0000;
-/// First address behind the platform's range.
-pub const STUB_HI: u64 = STUB_BASE + 0x1_0000_0000;
+pub use chitin_platform_host::layout::{STUB_BASE, STUB_HI};
+
 /// Where windows begin.
 pub const WIN_BASE: u64 = STUB_BASE + 0x10_0000;
 /// Constants inside the code page.
@@ -273,7 +271,7 @@ pub fn build_image(window_size: u64, fsgsbase: bool) -> Vec<u8> {
     // SAFETY: the two symbols bound one object in .rodata.
     let code = unsafe { std::slice::from_raw_parts(start, len) };
 
-    let mut page = vec![0xccu8; 0x1000];
+    let mut page = [0xccu8; 0x1000];
     for (to, from) in page.iter_mut().zip(code) {
         *to = *from;
     }
@@ -292,28 +290,5 @@ pub fn build_image(window_size: u64, fsgsbase: bool) -> Vec<u8> {
     put(consts::SIGACTION + 16, STUB_BASE);
     put(consts::SIGACTION + 24, u64::MAX);
 
-    let mut elf = Vec::with_capacity(0x2000);
-    elf.extend_from_slice(&[0x7f, b'E', b'L', b'F', 2, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
-    elf.extend_from_slice(&2u16.to_le_bytes()); // ET_EXEC
-    elf.extend_from_slice(&62u16.to_le_bytes()); // EM_X86_64
-    elf.extend_from_slice(&1u32.to_le_bytes());
-    elf.extend_from_slice(&STUB_BASE.to_le_bytes()); // e_entry
-    elf.extend_from_slice(&64u64.to_le_bytes()); // e_phoff
-    elf.extend_from_slice(&0u64.to_le_bytes());
-    elf.extend_from_slice(&0u32.to_le_bytes());
-    for v in [64u16, 56, 2, 0, 0, 0] {
-        elf.extend_from_slice(&v.to_le_bytes());
-    }
-    let mut phdr = |kind: u32, flags: u32, off: u64, addr: u64, size: u64| {
-        elf.extend_from_slice(&kind.to_le_bytes());
-        elf.extend_from_slice(&flags.to_le_bytes());
-        for v in [off, addr, addr, size, size, 0x1000] {
-            elf.extend_from_slice(&v.to_le_bytes());
-        }
-    };
-    phdr(1, 5, 0x1000, STUB_BASE, 0x1000); // PT_LOAD r-x
-    phdr(0x6474_e551, 6, 0, 0, 0); // PT_GNU_STACK, not executable
-    elf.resize(0x1000, 0);
-    elf.extend_from_slice(&page);
-    elf
+    chitin_platform_host::image::build(&page)
 }

@@ -6,12 +6,9 @@
 //! PR_SET_PDEATHSIG to the thread. It shares the sentry's descriptor table until it executes the stub, which is how the
 //! listener gets into the sentry. Until it is ready no guest code exists, so what it does is continued unseen.
 
-use crate::SetupError;
 use crate::arena::Arena;
-use crate::calls::{Call, failed};
 use crate::filter;
 use crate::frame;
-use crate::maps;
 use crate::process::Process;
 use crate::sandbox::{Features, Sandbox};
 use crate::space::Space;
@@ -20,6 +17,9 @@ use crate::sys::{self, Listener, Notif};
 use crate::task::{Birth, Phase, Task};
 use crate::{Config, Options};
 use chitin_platform::HostVmaKind;
+use chitin_platform_host::SetupError;
+use chitin_platform_host::calls::{Call, failed};
+use chitin_platform_host::maps;
 use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
@@ -274,7 +274,7 @@ fn boot(sb: &Arc<Sandbox>, pid: i32) -> Result<(), SetupError> {
     let n = until(sb, code::START)?;
 
     // Everything but the stub and the vDSO goes.
-    let all = maps::all(sb.proc_dir.as_fd(), pid, false).map_err(|e| {
+    let all = maps::all(sb.host.proc_dir.as_fd(), pid, false).map_err(|e| {
         err("reading the zygote's maps", e, "pass a procfs of the sentry's own PID namespace")
     })?;
     let mut calls = vec![
@@ -292,8 +292,8 @@ fn boot(sb: &Arc<Sandbox>, pid: i32) -> Result<(), SetupError> {
                 .push(Call::new(libc::SYS_munmap, [v.range.start, v.range.end - v.range.start, 0, 0, 0, 0])),
         }
     }
-    let _ = sb.vdso.set(vdso);
-    let _ = sb.vvar.set(vvar);
+    let _ = sb.host.vdso.set(vdso);
+    let _ = sb.host.vvar.set(vvar);
     let scratch = win.vaddr + ctl::SCRATCH as u64;
     win.put(ctl::SCRATCH, win.vaddr + ctl::PAGE as u64);
     win.put(ctl::SCRATCH + 8, 0);

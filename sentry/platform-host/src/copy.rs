@@ -5,11 +5,11 @@
 //!
 //! The protections are the machine's: a page that may be written may be read, and so may one that may be executed where
 //! there are no protection keys. `process_vm_readv` goes by the mapping's flags alone, so what it refuses is looked at
-//! once more ([`Space::unmarked`]).
+//! once more ([`Memory::unmarked`]).
 
+use crate::layout::{STUB_BASE, STUB_HI};
 use crate::maps;
-use crate::space::Space;
-use crate::stub::{STUB_BASE, STUB_HI};
+use crate::memory::Memory;
 use crate::sys;
 use chitin_platform::CopyFault;
 use std::arch::x86_64::{__cpuid, __cpuid_count};
@@ -42,7 +42,7 @@ fn iov(addr: u64, len: usize) -> libc::iovec {
     libc::iovec { iov_base: addr as *mut _, iov_len: len }
 }
 
-impl Space {
+impl Memory {
     fn with_pid(&self, mut f: impl FnMut(i32) -> Result<usize, i32>) -> Result<usize, i32> {
         let pids = self.readers.read();
         for pid in pids.iter() {
@@ -84,7 +84,7 @@ impl Space {
         if done == len { Ok(()) } else { Err(CopyFault { done }) }
     }
 
-    pub(crate) fn read_at(&self, addr: u64, buf: &mut [u8]) -> Result<(), CopyFault> {
+    pub fn read_at(&self, addr: u64, buf: &mut [u8]) -> Result<(), CopyFault> {
         let mut done = 0;
         loop {
             let rest = buf.get_mut(done..).unwrap_or_default();
@@ -125,11 +125,11 @@ impl Space {
         let left = usize::try_from(vma.range.end.saturating_sub(addr)).unwrap_or(usize::MAX);
         let len = allowed(addr, buf.len().min(left));
         let Some(local) = buf.get_mut(..len) else { return 0 };
-        let dir = &self.sb.proc_dir;
+        let dir = &self.host.proc_dir;
         self.with_pid(|pid| maps::read_memory(dir.as_fd(), pid, addr, local)).unwrap_or(0)
     }
 
-    pub(crate) fn write_at(&self, addr: u64, data: &[u8]) -> Result<(), CopyFault> {
+    pub fn write_at(&self, addr: u64, data: &[u8]) -> Result<(), CopyFault> {
         self.copy(addr, data.len(), |pid, at, n| {
             let local = data.get(at..at + n).ok_or(libc::EFAULT)?;
             sys::vm_write(pid, local, &[iov(addr + at as u64, n)])
@@ -174,18 +174,18 @@ impl Space {
         Ok(())
     }
 
-    pub(crate) fn readv_at(&self, ranges: &[(u64, usize)], buf: &mut [u8]) -> Result<(), CopyFault> {
+    pub fn readv_at(&self, ranges: &[(u64, usize)], buf: &mut [u8]) -> Result<(), CopyFault> {
         let space = buf.len();
         self.vectored(ranges, space, &mut Gather(buf))
     }
 
-    pub(crate) fn writev_at(&self, ranges: &[(u64, usize)], data: &[u8]) -> Result<(), CopyFault> {
+    pub fn writev_at(&self, ranges: &[(u64, usize)], data: &[u8]) -> Result<(), CopyFault> {
         self.vectored(ranges, data.len(), &mut Scatter(data))
     }
 
-    pub(crate) fn cmpxchg_at(&self, addr: u64, old: u32, new: u32) -> Result<u32, CopyFault> {
-        let stripe = (addr >> 2) as usize % self.sb.words.len();
-        let _g = self.sb.words.get(stripe).map(parking_lot::Mutex::lock);
+    pub fn cmpxchg_at(&self, addr: u64, old: u32, new: u32) -> Result<u32, CopyFault> {
+        let stripe = (addr >> 2) as usize % self.host.words.len();
+        let _g = self.host.words.get(stripe).map(parking_lot::Mutex::lock);
         let mut b = [0u8; 4];
         self.read_at(addr, &mut b)?;
         let seen = u32::from_le_bytes(b);
@@ -199,7 +199,7 @@ impl Space {
 
 trait VecBuf {
     fn batch(&mut self, pid: i32, at: usize, len: usize, iovs: &[libc::iovec]) -> Result<usize, i32>;
-    fn single(&mut self, s: &Space, at: usize, addr: u64, len: usize) -> Result<(), CopyFault>;
+    fn single(&mut self, s: &Memory, at: usize, addr: u64, len: usize) -> Result<(), CopyFault>;
 }
 
 struct Gather<'a>(&'a mut [u8]);
@@ -210,7 +210,7 @@ impl VecBuf for Gather<'_> {
         sys::vm_read(pid, self.0.get_mut(at..at + len).ok_or(libc::EFAULT)?, iovs)
     }
 
-    fn single(&mut self, s: &Space, at: usize, addr: u64, len: usize) -> Result<(), CopyFault> {
+    fn single(&mut self, s: &Memory, at: usize, addr: u64, len: usize) -> Result<(), CopyFault> {
         s.read_at(addr, self.0.get_mut(at..at + len).ok_or(CopyFault { done: 0 })?)
     }
 }
@@ -220,7 +220,7 @@ impl VecBuf for Scatter<'_> {
         sys::vm_write(pid, self.0.get(at..at + len).ok_or(libc::EFAULT)?, iovs)
     }
 
-    fn single(&mut self, s: &Space, at: usize, addr: u64, len: usize) -> Result<(), CopyFault> {
+    fn single(&mut self, s: &Memory, at: usize, addr: u64, len: usize) -> Result<(), CopyFault> {
         s.write_at(addr, self.0.get(at..at + len).ok_or(CopyFault { done: 0 })?)
     }
 }

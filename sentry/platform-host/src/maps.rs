@@ -1,7 +1,7 @@
 //! What the host knows about an address space: mappings, sizes, CPU time, read through an injected /proc directory.
 
-use crate::space::Space;
-use crate::stub::{STUB_BASE, STUB_HI};
+use crate::layout::{STUB_BASE, STUB_HI};
+use crate::memory::Memory;
 use crate::sys;
 use chitin_platform::{CpuTimes, HostVma, HostVmaKind, PlatformError, SpaceUsage};
 use std::ffi::CString;
@@ -97,7 +97,7 @@ fn host(op: &'static str) -> impl Fn(i32) -> PlatformError {
     }
 }
 
-impl Space {
+impl Memory {
     fn pid(&self) -> Result<i32, PlatformError> {
         self.readers.read().first().copied().ok_or(PlatformError::Gone)
     }
@@ -109,8 +109,8 @@ impl Space {
         own || gap
     }
 
-    pub(crate) fn list_mappings(&self, rss: bool) -> Result<Vec<HostVma>, PlatformError> {
-        let mut all = all(self.sb.proc_dir.as_fd(), self.pid()?, rss).map_err(host("read of maps"))?;
+    pub fn list_mappings(&self, rss: bool) -> Result<Vec<HostVma>, PlatformError> {
+        let mut all = all(self.host.proc_dir.as_fd(), self.pid()?, rss).map_err(host("read of maps"))?;
         all.retain(|v| !self.hidden(v));
         // A guest's own PROT_NONE mapping may have merged with the gap.
         if let Some(g) = self.gap.get() {
@@ -123,9 +123,9 @@ impl Space {
         Ok(all)
     }
 
-    pub(crate) fn find_mapping(&self, addr: u64) -> Result<Option<HostVma>, PlatformError> {
-        let fd =
-            open(self.sb.proc_dir.as_fd(), &format!("{}/maps", self.pid()?)).map_err(host("open of maps"))?;
+    pub fn find_mapping(&self, addr: u64) -> Result<Option<HostVma>, PlatformError> {
+        let fd = open(self.host.proc_dir.as_fd(), &format!("{}/maps", self.pid()?))
+            .map_err(host("open of maps"))?;
         let mut q = MapQuery { size: size_of::<MapQuery>() as u64, addr, ..MapQuery::default() };
         // SAFETY: the kernel reads and fills one `struct procmap_query` of the size given in it.
         let r = unsafe { libc::ioctl(fd.as_raw_fd(), PROCMAP_QUERY as _, &raw mut q) };
@@ -139,9 +139,9 @@ impl Space {
         let in_list = |rs: Option<&Vec<std::ops::Range<u64>>>| {
             rs.is_some_and(|rs| rs.iter().any(|r| r.contains(&addr)))
         };
-        let kind = if matches!(self.sb.vdso.get(), Some(Some(r)) if r.contains(&addr)) {
+        let kind = if matches!(self.host.vdso.get(), Some(Some(r)) if r.contains(&addr)) {
             HostVmaKind::Vdso
-        } else if in_list(self.sb.vvar.get()) {
+        } else if in_list(self.host.vvar.get()) {
             HostVmaKind::Vvar
         } else if q.inode != 0 {
             HostVmaKind::File
@@ -172,9 +172,9 @@ impl Space {
         Ok(Some(v))
     }
 
-    pub(crate) fn read_usage(&self) -> SpaceUsage {
+    pub fn read_usage(&self) -> SpaceUsage {
         let Ok(pid) = self.pid() else { return SpaceUsage::default() };
-        let Ok(text) = read(self.sb.proc_dir.as_fd(), &format!("{pid}/statm")) else {
+        let Ok(text) = read(self.host.proc_dir.as_fd(), &format!("{pid}/statm")) else {
             return SpaceUsage::default();
         };
         let n: Vec<u64> = text

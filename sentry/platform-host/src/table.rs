@@ -12,11 +12,13 @@ pub struct TidTable<T> {
     shards: Box<[Mutex<HashMap<u32, T>>]>,
 }
 
-impl<T: Clone> TidTable<T> {
-    pub fn new() -> Self {
+impl<T> Default for TidTable<T> {
+    fn default() -> Self {
         TidTable { shards: (0..SHARDS).map(|_| Mutex::default()).collect() }
     }
+}
 
+impl<T: Clone> TidTable<T> {
     fn shard(&self, tid: u32) -> Option<&Mutex<HashMap<u32, T>>> {
         self.shards.get(tid as usize % SHARDS)
     }
@@ -53,7 +55,7 @@ mod tests {
 
     #[test]
     fn keeps_only_what_is_there() {
-        let table = TidTable::new();
+        let table = TidTable::default();
         for tid in 0..300_000 {
             assert!(table.insert(tid, Arc::new(tid)).is_none());
             table.remove_if(tid, |known| **known == tid + 1);
@@ -67,7 +69,7 @@ mod tests {
 
     #[test]
     fn replaces_and_tells() {
-        let table = TidTable::new();
+        let table = TidTable::default();
         assert_eq!(table.insert(4_194_304, 1), None);
         assert_eq!(table.insert(4_194_304, 2), Some(1));
         assert_eq!(table.get(4_194_304), Some(2));

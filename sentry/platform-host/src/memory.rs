@@ -1,0 +1,69 @@
+//! The memory of a guest address space that lives in host processes: who shares it, and what it holds besides the guest's.
+//!
+//! Neighbours: `copy` and `maps` implement what can be done with it; a platform's address space has one.
+//!
+//! Lock: `readers` is held while memory is copied, so that a process is not reaped (and its pid not reused) meanwhile.
+
+use parking_lot::{Mutex, RwLock};
+use std::ops::Range;
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, OnceLock};
+
+/// What all address spaces of a platform have in common.
+pub struct Host {
+    /// A procfs of the sentry's PID namespace.
+    pub proc_dir: OwnedFd,
+    /// vDSO and vvar, which every address space keeps.
+    pub vdso: OnceLock<Option<Range<u64>>>,
+    pub vvar: OnceLock<Vec<Range<u64>>>,
+    /// Stripes for compare-exchange on guest words.
+    pub(crate) words: [Mutex<()>; 64],
+}
+
+impl Host {
+    pub fn new(proc_dir: OwnedFd) -> Arc<Host> {
+        Arc::new(Host {
+            proc_dir,
+            vdso: OnceLock::new(),
+            vvar: OnceLock::new(),
+            words: std::array::from_fn(|_| Mutex::new(())),
+        })
+    }
+
+    /// Where the vDSO image is.
+    pub fn vdso_start(&self) -> Option<u64> {
+        self.vdso.get()?.as_ref().map(|r| r.start)
+    }
+}
+
+pub struct Memory {
+    pub(crate) host: Arc<Host>,
+    /// Live host processes that share this mm; none is reaped while the lock is held.
+    pub(crate) readers: RwLock<Vec<i32>>,
+    /// The random gap below the mmap base, invisible to the guest.
+    pub gap: OnceLock<Range<u64>>,
+}
+
+impl Memory {
+    pub fn new(host: &Arc<Host>) -> Memory {
+        Memory { host: host.clone(), readers: RwLock::new(Vec::new()), gap: OnceLock::new() }
+    }
+
+    pub fn add_reader(&self, pid: i32) {
+        self.readers.write().push(pid);
+    }
+
+    /// Called with the process dead but not reaped; returns whether others still share the mm.
+    pub fn remove_reader(&self, pid: i32) -> bool {
+        let mut r = self.readers.write();
+        r.retain(|p| *p != pid);
+        !r.is_empty()
+    }
+
+    /// A copy of the memory that a fork makes has the same gap.
+    pub fn inherit(&self, from: &Memory) {
+        if let Some(g) = from.gap.get() {
+            let _once = self.gap.set(g.clone());
+        }
+    }
+}
