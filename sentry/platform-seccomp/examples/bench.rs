@@ -2,13 +2,9 @@
 
 #![allow(unsafe_code, clippy::undocumented_unsafe_blocks, clippy::multiple_unsafe_ops_per_block)]
 
-#[path = "../tests/common/mod.rs"]
-#[allow(dead_code)]
-mod common;
-
 use chitin_platform::*;
 use chitin_platform_seccomp::{Config, Options, SeccompPlatform};
-use common::Machine;
+use chitin_platform_tests::{self as common, Machine, Subject, Traits, entry};
 use std::time::Instant;
 
 fn report(name: &str, n: u64, start: Instant) {
@@ -60,7 +56,14 @@ fn main() {
     // One worker for the plain loops: the event is answered where it arrives.
     let p = SeccompPlatform::new(Config { proc_dir: None, options: Options::default() }).expect("platform");
     println!("{:?}", p.features());
-    let m = Machine::new(Options::default());
+    let other =
+        SeccompPlatform::new(Config { proc_dir: None, options: Options::default() }).expect("platform");
+    let group = other.process_group();
+    let m = Machine::new(&Subject {
+        platform: std::sync::Arc::new(other),
+        traits: Traits { host_side: true, lazy_frames: true, kept_fds: 1 },
+        kill: Box::new(|| {}),
+    });
     direct(&p, n);
     let g = m.load(entry!(g_getppid));
     g.task.resume(Resume::Frame);
@@ -84,7 +87,7 @@ fn main() {
         c.task.kill_process();
     }
     report("new_space + kill", k, start);
-    unsafe { libc::kill(-m.plat.process_group(), libc::SIGKILL) };
+    unsafe { libc::kill(-group, libc::SIGKILL) };
     unsafe { libc::kill(-p.process_group(), libc::SIGKILL) };
     std::process::exit(0);
 }

@@ -1,133 +1,13 @@
-//! A mini kernel for the platform's tests and bench: guest programs in assembly, an event pump, and a blocking executor.
+//! A mini kernel: loads guest programs, pumps events, and waits for the platform's futures.
 
+use crate::{CODE, DATA, STACK_TOP, Subject, Traits, image};
 use chitin_platform::*;
-use chitin_platform_seccomp::{Config, Options, SeccompPlatform};
-use std::arch::global_asm;
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
-
-pub const CODE: u64 = 0x40_0000;
-pub const DATA: u64 = 0x50_0000;
-pub const STACK_TOP: u64 = 0x61_0000;
-
-global_asm!(
-    r#"
-    .pushsection .rodata.guest,"a",@progbits
-    .globl guest_start
-    .globl guest_end
-    .balign 4096
-guest_start:
-    .globl g_getppid
-g_getppid:
-    mov eax, 110
-    syscall
-    mov [0x500000], rax
-    jmp g_getppid
-    .globl g_brk
-g_brk:
-    mov edi, 0x1234
-    mov eax, 12
-    syscall
-    mov rdi, rax
-    mov eax, 60
-    syscall
-    .globl g_brkloop
-g_brkloop:
-    mov eax, 12
-    syscall
-    jmp g_brkloop
-    .globl g_spin
-g_spin:
-    inc qword ptr [0x500000]
-    jmp g_spin
-    .globl g_fault
-g_fault:
-    mov rax, 0x123456789000
-    mov rbx, [rax]
-    ud2
-    int3
-    xor edx, edx
-    xor ecx, ecx
-    mov eax, 1
-    div ecx
-    hlt
-    .globl g_call6
-// Makes the call described at DATA+0x100 (nr, 6 args), stores the result at DATA, and stops with getpid.
-g_call6:
-    mov rax, [0x500100]
-    mov rdi, [0x500108]
-    mov rsi, [0x500110]
-    mov rdx, [0x500118]
-    mov r10, [0x500120]
-    mov r8,  [0x500128]
-    mov r9,  [0x500130]
-    syscall
-    mov [0x500000], rax
-    mov eax, 39
-    syscall
-    jmp g_call6
-    .globl g_fpu
-// Keeps xmm0 and the bases over a stop.
-g_fpu:
-    movq rbx, xmm0
-    mov eax, 39
-    syscall
-    movq rdi, xmm0
-    mov rsi, fs:[0]
-    mov eax, 60
-    syscall
-    .globl g_store
-// Writes a mark to r15 and asks.
-g_store:
-    mov [r15], r14
-    mov rdi, [r15]
-    mov eax, 39
-    syscall
-    jmp g_store
-    .globl g_jump
-// Jumps to rbx with everything as the sentry set it.
-g_jump:
-    jmp rbx
-    .globl g_syscall
-g_syscall:
-    syscall
-    mov rdi, rax
-    mov eax, 39
-    syscall
-    hlt
-guest_end:
-    .popsection
-"#
-);
-
-unsafe extern "C" {
-    static guest_start: u8;
-    static guest_end: u8;
-}
-
-#[macro_export]
-macro_rules! entry {
-    ($name:ident) => {{
-        unsafe extern "C" {
-            static $name: u8;
-        }
-        $crate::common::address_of(&raw const $name)
-    }};
-}
-
-pub fn address_of(p: *const u8) -> u64 {
-    CODE + (p as u64 - (&raw const guest_start as u64))
-}
-
-pub fn image() -> Vec<u8> {
-    let len = &raw const guest_end as usize - &raw const guest_start as usize;
-    // SAFETY: the symbols bound one object.
-    unsafe { std::slice::from_raw_parts(&raw const guest_start, len) }.to_vec()
-}
 
 struct Unpark(std::thread::Thread);
 impl Wake for Unpark {
@@ -155,7 +35,8 @@ pub struct Guest {
 }
 
 pub struct Machine {
-    pub plat: Arc<SeccompPlatform>,
+    pub plat: Arc<dyn Platform>,
+    pub traits: Traits,
     pub events: Receiver<Event>,
     next: std::cell::Cell<usize>,
 }
@@ -165,14 +46,14 @@ pub fn guest_of(e: &Event) -> Arc<Guest> {
 }
 
 impl Machine {
-    pub fn new(options: Options) -> Machine {
-        let plat = Arc::new(SeccompPlatform::new(Config { proc_dir: None, options }).expect("platform"));
+    pub fn new(subject: &Subject) -> Machine {
+        let plat = subject.platform.clone();
         let (tx, events) = channel();
         for _ in 0..2 {
             let (p, tx) = (plat.clone(), tx.clone());
             std::thread::spawn(move || while tx.send(p.next_event(&|| {})).is_ok() {});
         }
-        Machine { plat, events, next: std::cell::Cell::new(1) }
+        Machine { plat, traits: subject.traits, events, next: std::cell::Cell::new(1) }
     }
 
     pub fn adopt(&self, s: Spawned) -> Arc<Guest> {
@@ -239,4 +120,54 @@ pub fn word(g: &Guest, addr: u64) -> u64 {
     let mut b = [0; 8];
     g.space.read(addr, &mut b).expect("read");
     u64::from_le_bytes(b)
+}
+
+/// A call through `g_call6`, answered as the kernel would answer a mapping call; returns what the guest got.
+pub fn mmap_call(m: &Machine, g: &Guest, args: [u64; 6], file: Option<MapFile<'_>>) -> i64 {
+    m.arm(g, 9, args);
+    g.task.resume(if g.task.has_frame() { Resume::Frame } else { Resume::Return(0) });
+    assert_eq!(m.syscall(g, 9), args);
+    let call = MapCall::Mmap {
+        addr: args[0],
+        len: args[1],
+        prot: args[2] as u32,
+        flags: args[3] as u32,
+        file,
+        offset: args[5],
+    };
+    match g.space.map_call(&*g.task, &call) {
+        Ok(Native::Host) => g.task.resume(Resume::Native),
+        Ok(Native::Done(v)) => g.task.resume(Resume::Return(v as i64)),
+        Err(e) => g.task.resume(Resume::Return(-i64::from(e))),
+    }
+    m.syscall(g, 39);
+    word(g, DATA) as i64
+}
+
+pub fn temp_file(data: &[u8]) -> std::fs::File {
+    use std::io::Write;
+    let path = std::env::temp_dir().join(format!("t-platform-{}-{}", std::process::id(), data.len()));
+    std::fs::write(&path, b"").expect("temp file");
+    let mut f = std::fs::OpenOptions::new().read(true).write(true).open(&path).expect("open");
+    f.write_all(data).expect("write");
+    std::fs::remove_file(&path).expect("unlink");
+    f
+}
+
+/// Whether the host process behind a guest thread is there.
+pub fn alive(g: &Guest) -> bool {
+    unsafe { libc::kill(g.task.debug_id() as i32, 0) == 0 }
+}
+
+pub fn gone(m: &Machine, g: &Guest) {
+    if !m.traits.host_side {
+        return;
+    }
+    for _ in 0..500 {
+        if !alive(g) {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    panic!("the host process stays");
 }
