@@ -10,10 +10,9 @@
 //! Everything from the wire is hostile: parsing is checked, every table is bounded.
 //!
 //! Locks: `Config` (read on the slow path of a lookup only) → neighbour entries → devices. No upcall runs with a lock
-//! of the stack held, and a device's `transmit` must not call back into the stack.
+//! of the stack held (but [`Sockets::packet`]), and a device's `transmit` must not call back into the stack.
 //!
-//! Not filled in yet: everything behind [`Stack::receive`], [`Stack::udp_send`], [`Stack::ip_send`],
-//! [`Stack::frame_send`] and [`TcpConn`]; those answer EOPNOTSUPP or drop. The configuration and routing work.
+//! Not filled in yet: [`TcpConn`] and what makes one; connecting answers EOPNOTSUPP.
 
 // Guest data must neither panic the sentry nor be cut silently; tests may.
 #![cfg_attr(
@@ -32,20 +31,32 @@
         clippy::cast_sign_loss
     )
 )]
+#![allow(dead_code, reason = "TCP is still to come")]
 
 pub mod addr;
 pub mod config;
 pub mod device;
 pub mod env;
+mod ip;
+mod link;
 pub mod sockets;
 pub mod stack;
 pub mod sysctl;
 pub mod tcp;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+mod timer;
+mod udp;
+pub mod wire;
 
 pub use addr::Prefix;
 pub use config::{Address, Change, Link, LinkKind, Neighbour, Route, RouteEntry, Rule};
 pub use device::{Device, DeviceInfo, Gso, RxFrame, TxFrame};
 pub use env::Env;
-pub use sockets::{Cast, Datagram, FrameIn, IcmpError, IpPacket, SendOpts, Sockets, TcpEvents, TcpListener};
+pub use sockets::{
+    Cast, Datagram, FrameIn, FrameKind, IcmpError, IpPacket, SendOpts, Sockets, TcpEvents, TcpListener,
+};
 pub use stack::Stack;
 pub use tcp::{TcpConn, TcpOptions};

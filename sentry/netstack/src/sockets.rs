@@ -55,6 +55,16 @@ pub struct IpPacket<'a> {
     pub time: u64,
 }
 
+/// PACKET_HOST and its kind, with their numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FrameKind {
+    Host = 0,
+    Broadcast = 1,
+    Multicast = 2,
+    OtherHost = 3,
+    Outgoing = 4,
+}
+
 /// A frame for AF_PACKET.
 #[derive(Clone, Copy, Debug)]
 pub struct FrameIn<'a> {
@@ -65,8 +75,7 @@ pub struct FrameIn<'a> {
     pub header: usize,
     /// EtherType.
     pub protocol: u16,
-    /// PACKET_HOST, PACKET_BROADCAST, PACKET_MULTICAST, PACKET_OTHERHOST or PACKET_OUTGOING.
-    pub kind: u8,
+    pub kind: FrameKind,
     pub time: u64,
 }
 

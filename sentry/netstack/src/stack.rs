@@ -1,40 +1,105 @@
 //! The stack: what its parts share, and the ways in.
 
-use crate::config::{Config, Neighbour, Route};
-use crate::device::{Device, RxFrame};
+use crate::config::{Change, Config, LO};
+use crate::device::{Device, RxFrame, TxFrame};
 use crate::env::{Env, Nanos};
-use crate::sockets::{SendOpts, Sockets};
+use crate::ip::{Groups, Limiter, Pmtu, Reassembly};
+use crate::link::{Backlog, LINK_LEN, Loopback, Neighbours, Port};
+use crate::sockets::{Cast, Sockets};
 use crate::sysctl::Sysctls;
+use crate::tcp::{Tcp, TcpConn};
+use crate::timer::{Due, Timers};
+use crate::wire::{Eth, header};
 use chitin_abi::Errno;
-use std::net::{IpAddr, SocketAddr};
-use std::sync::atomic::{AtomicBool, Ordering};
+use chitin_abi::netdevice::*;
+use chitin_abi::num::low32;
+use parking_lot::RwLock;
+use std::collections::{HashMap, hash_map::RandomState};
+use std::hash::{BuildHasher, Hash};
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 
 /// The protocols of one network namespace.
 pub struct Stack {
     pub config: Config,
     pub sysctls: Sysctls,
-    env: Arc<dyn Env>,
+    pub(crate) env: Arc<dyn Env>,
+    pub(crate) timers: Timers,
+    pub(crate) reassembly: Reassembly,
+    pub(crate) groups: Groups,
+    pub(crate) pmtu: Pmtu,
+    pub(crate) limiter: Limiter,
+    pub(crate) backlog: Arc<Backlog>,
+    pub(crate) tcp: Tcp,
+    /// Numbers of IP packets.
+    pub(crate) ids: AtomicU32,
+    ports: RwLock<HashMap<u32, Arc<Port>>>,
+    hasher: RandomState,
     sockets: OnceLock<Arc<dyn Sockets>>,
     want_raw: AtomicBool,
     want_frames: AtomicBool,
 }
 
+/// Frames being taken in, and what waits until all of them have been.
+pub(crate) struct Batch {
+    pub now: Nanos,
+    /// The last destination looked up, and what it is here.
+    pub last: Option<(IpAddr, u8)>,
+    /// IPv6: where the number of the protocol stands.
+    pub next_header: usize,
+    /// Connections that have something to send or to tell.
+    pub touched: Vec<Arc<TcpConn>>,
+}
+
 impl Stack {
     /// A stack with nothing but `lo`, which is down.
     pub fn new(env: Arc<dyn Env>) -> Arc<Stack> {
-        Arc::new(Stack {
-            config: Config::new(),
-            sysctls: Sysctls::default(),
-            env,
-            sockets: OnceLock::new(),
-            want_raw: AtomicBool::new(false),
-            want_frames: AtomicBool::new(false),
-        })
+        let backlog = Arc::<Backlog>::default();
+        let ids = AtomicU32::new(low32(env.random()));
+        let tcp = Tcp::new(&*env);
+        let stack = Arc::new_cyclic(|this: &std::sync::Weak<Stack>| {
+            let config = Config::new();
+            let this = this.clone();
+            // What the data path must know of links follows their configuration.
+            config.listen(move |change| {
+                if let (Change::Link(link, there), Some(stack)) = (change, this.upgrade()) {
+                    stack.follow(link, *there);
+                }
+            });
+            Stack {
+                config,
+                sysctls: Sysctls::default(),
+                env,
+                timers: Timers::default(),
+                reassembly: Reassembly::default(),
+                groups: Groups::default(),
+                pmtu: Pmtu::default(),
+                limiter: Limiter::default(),
+                backlog: backlog.clone(),
+                tcp,
+                ids,
+                ports: RwLock::default(),
+                hasher: RandomState::new(),
+                sockets: OnceLock::new(),
+                want_raw: AtomicBool::new(false),
+                want_frames: AtomicBool::new(false),
+            }
+        });
+        let lo = stack.add_device(LO, Arc::new(Loopback(backlog)));
+        debug_assert!(lo.is_ok(), "lo is configured");
+        stack
     }
 
     pub fn env(&self) -> &Arc<dyn Env> {
         &self.env
+    }
+    pub(crate) fn now(&self) -> Nanos {
+        self.env.now()
+    }
+    /// A number that nobody outside can foresee.
+    pub(crate) fn hash(&self, what: &impl Hash) -> u64 {
+        self.hasher.hash_one(what)
     }
 
     /// Installs the sockets layer; once.
@@ -42,71 +107,149 @@ impl Stack {
         let first = self.sockets.set(sockets).is_ok();
         debug_assert!(first, "the sockets layer is installed once");
     }
+    pub(crate) fn sockets(&self) -> Option<&Arc<dyn Sockets>> {
+        self.sockets.get()
+    }
 
     /// Whether raw sockets exist, so that packets are shown to [`Sockets::raw`].
     pub fn want_raw(&self, wanted: bool) {
         self.want_raw.store(wanted, Ordering::Release);
     }
+    pub(crate) fn raw_wanted(&self) -> bool {
+        self.want_raw.load(Ordering::Relaxed)
+    }
     /// Whether AF_PACKET sockets exist, so that frames are shown to [`Sockets::packet`].
     pub fn want_frames(&self, wanted: bool) {
         self.want_frames.store(wanted, Ordering::Release);
     }
-
-    /// Gives a configured link its device.
-    pub fn add_device(&self, _link: u32, _device: Arc<dyn Device>) -> Result<(), Errno> {
-        Err(Errno::EOPNOTSUPP)
+    pub(crate) fn frames_wanted(&self) -> bool {
+        self.want_frames.load(Ordering::Relaxed)
     }
+
+    pub(crate) fn port(&self, link: u32) -> Option<Arc<Port>> {
+        self.ports.read().get(&link).cloned()
+    }
+    pub(crate) fn all_ports(&self) -> Vec<Arc<Port>> {
+        self.ports.read().values().cloned().collect()
+    }
+
+    /// Gives a configured link its device, or another one.
+    pub fn add_device(&self, link: u32, device: Arc<dyn Device>) -> Result<(), Errno> {
+        let link = self.config.link(link).ok_or(Errno::ENODEV)?;
+        let info = device.info();
+        let port = Port {
+            index: link.index,
+            device,
+            info,
+            stats: link.stats.clone(),
+            up: AtomicBool::new(link.is_up()),
+            mtu: AtomicU32::new(link.mtu),
+            neighbours: Neighbours::default(),
+        };
+        self.ports.write().insert(link.index, Arc::new(port));
+        self.config.touch();
+        Ok(())
+    }
+
+    fn follow(&self, link: &crate::config::Link, there: bool) {
+        if !there {
+            self.ports.write().remove(&link.index);
+        } else if let Some(port) = self.port(link.index) {
+            port.up.store(link.is_up(), Ordering::Relaxed);
+            port.mtu.store(link.mtu, Ordering::Relaxed);
+        }
+    }
+
     /// Frames that have arrived on a link, in order.
-    pub fn receive(&self, _link: u32, _frames: &[RxFrame<'_>]) {}
+    pub fn receive(&self, link: u32, frames: &[RxFrame<'_>]) {
+        let Some(port) = self.port(link).filter(|port| port.is_up()) else { return };
+        let mut batch = self.batch();
+        frames.iter().for_each(|frame| self.frame_input(&mut batch, &port, frame));
+        self.finish(batch);
+        self.drain();
+    }
+
+    pub(crate) fn batch(&self) -> Batch {
+        Batch { now: self.now(), last: None, next_header: 6, touched: Vec::new() }
+    }
+
+    /// Takes in what waits to come back to this host.
+    pub(crate) fn drain(&self) {
+        self.backlog.drain(|link, packet| {
+            let Some(port) = self.port(link).filter(|port| port.is_up()) else { return };
+            let mut batch = self.batch();
+            let frame = RxFrame { data: packet, csum_ok: true, gso_size: 0 };
+            if packet.first().is_some_and(|first| first >> 4 == 4) {
+                self.ipv4_input(&mut batch, &port, &frame, Cast::Unicast);
+            } else {
+                self.ipv6_input(&mut batch, &port, &frame, Cast::Unicast);
+            }
+            self.finish(batch);
+        });
+    }
+
     /// Does what is due. Answers when there is more, if at all.
-    pub fn on_timer(&self, _now: Nanos) -> Option<Nanos> {
-        None
+    pub fn on_timer(&self, now: Nanos) -> Option<Nanos> {
+        let mut due = Vec::new();
+        let mut batch = self.batch();
+        loop {
+            self.timers.pop(now, &mut due);
+            if due.is_empty() {
+                break;
+            }
+            for (key, what) in due.drain(..) {
+                match what {
+                    Due::Conn(conn) => {
+                        if let Some(conn) = conn.upgrade() {
+                            conn.on_timer(self, &mut batch, key);
+                        }
+                    }
+                    Due::Request(tuple) => self.request_due(&tuple, key, now),
+                    Due::TimeWait => self.time_wait_due(now),
+                    Due::Neighbour(link, addr) => self.neighbour_due(link, addr, key),
+                    Due::Fragments => self.fragments_due(now),
+                    Due::Groups(link) => self.groups_due(link, now),
+                }
+            }
+        }
+        self.finish(batch);
+        self.drain();
+        self.timers.next()
     }
 
-    /// Sends a datagram along a route that [`Config::route`] has found. What is local is delivered before this returns.
-    pub fn udp_send(
-        &self,
-        _route: &Route,
-        _src: SocketAddr,
-        _dst: SocketAddr,
-        _payload: &[u8],
-        _opts: &SendOpts<'_>,
-    ) -> Result<(), Errno> {
-        Err(Errno::EOPNOTSUPP)
-    }
-    /// Sends a packet of any protocol (raw and ping sockets): the IP header is made here, checksums above it are not.
-    pub fn ip_send(
-        &self,
-        _route: &Route,
-        _src: IpAddr,
-        _proto: u8,
-        _payload: &[u8],
-        _opts: &SendOpts<'_>,
-    ) -> Result<(), Errno> {
-        Err(Errno::EOPNOTSUPP)
-    }
-    /// Sends a packet with its IP header (IP_HDRINCL); its checksum, length and, if zero, id and source are filled in.
-    pub fn packet_send(&self, _route: &Route, _packet: &[u8], _opts: &SendOpts<'_>) -> Result<(), Errno> {
-        Err(Errno::EOPNOTSUPP)
-    }
-    /// Sends a frame as it is (AF_PACKET).
-    pub fn frame_send(&self, _link: u32, _frame: &[u8]) -> Result<(), Errno> {
-        Err(Errno::EOPNOTSUPP)
+    /// Sends a frame as it is (AF_PACKET with SOCK_RAW). ENETDOWN if the link is down, EMSGSIZE if it is too long.
+    pub fn frame_send(&self, link: u32, frame: &[u8]) -> Result<(), Errno> {
+        let port = self.port(link).ok_or(Errno::ENXIO)?;
+        if !port.is_up() {
+            return Err(Errno::ENETDOWN);
+        }
+        let (proto, head) = match header::<Eth>(frame) {
+            Some((eth, _)) if port.is_ether() => (eth.proto.get(), LINK_LEN),
+            _ if port.is_ether() => return Err(Errno::EINVAL),
+            _ if frame.first().is_some_and(|first| first >> 4 == 6) => (ETH_P_IPV6, 0),
+            _ => (ETH_P_IP, 0),
+        };
+        if frame.len() > port.mtu() + head {
+            return Err(Errno::EMSGSIZE);
+        }
+        let (head, body) = frame.split_at_checked(head).ok_or(Errno::EINVAL)?;
+        let shift = head.len();
+        let frame = TxFrame { head, body: [body, &[]], csum: None, gso: None };
+        let taken = self.emit_frames(&port, proto, shift, &[frame]);
+        self.drain();
+        if taken == 0 { Err(Errno::ENOBUFS) } else { Ok(()) }
     }
 
-    /// Joins or leaves a group on a link; counted, so each join needs its leave.
-    pub fn join(&self, _link: u32, _group: IpAddr) -> Result<(), Errno> {
-        Err(Errno::EOPNOTSUPP)
-    }
-    pub fn leave(&self, _link: u32, _group: IpAddr) -> Result<(), Errno> {
-        Err(Errno::EOPNOTSUPP)
-    }
-    /// Groups with their links and how often they were joined (/proc/net/igmp).
-    pub fn groups(&self) -> Vec<(u32, IpAddr, u32)> {
-        Vec::new()
-    }
-
-    pub fn neighbours(&self) -> Vec<Neighbour> {
-        Vec::new()
+    /// Sends a packet to a hardware address (AF_PACKET with SOCK_DGRAM).
+    pub fn frame_send_to(&self, link: u32, dst: [u8; 6], proto: u16, packet: &[u8]) -> Result<(), Errno> {
+        let port = self.port(link).ok_or(Errno::ENXIO)?;
+        let mut frame = Vec::with_capacity(LINK_LEN + packet.len());
+        if port.is_ether() {
+            frame.extend_from_slice(&dst);
+            frame.extend_from_slice(&port.info.hw_addr);
+            frame.extend_from_slice(&proto.to_be_bytes());
+        }
+        frame.extend_from_slice(packet);
+        self.frame_send(link, &frame)
     }
 }

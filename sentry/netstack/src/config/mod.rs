@@ -115,6 +115,10 @@ impl Config {
         result
     }
 
+    /// Something else changed that concerns routes.
+    pub(crate) fn touch(&self) {
+        self.generation.fetch_add(1, Ordering::Release);
+    }
     /// Goes up with each change.
     pub fn generation(&self) -> u64 {
         self.generation.load(Ordering::Acquire)

@@ -155,3 +155,43 @@ impl Stack {
         true
     }
 }
+
+/// The four numbers of a connection.
+pub(crate) type Tuple = (SocketAddr, SocketAddr);
+
+pub(crate) struct Tcp;
+
+impl Tcp {
+    pub(crate) fn new(_env: &dyn crate::Env) -> Tcp {
+        Tcp
+    }
+}
+
+impl TcpConn {
+    pub(crate) fn on_timer(&self, _stack: &Stack, _batch: &mut crate::stack::Batch, _key: crate::timer::Key) {
+    }
+}
+
+impl Stack {
+    pub(crate) fn tcp_input(
+        &self,
+        _batch: &mut crate::stack::Batch,
+        _meta: &crate::ip::Meta<'_>,
+    ) -> Option<()> {
+        None
+    }
+    pub(crate) fn tcp_error(
+        &self,
+        _local: SocketAddr,
+        _remote: SocketAddr,
+        _seq: u32,
+        _errno: Errno,
+        _fatal: bool,
+        _mtu: Option<u32>,
+    ) -> Option<()> {
+        None
+    }
+    pub(crate) fn request_due(&self, _tuple: &Tuple, _key: crate::timer::Key, _now: u64) {}
+    pub(crate) fn time_wait_due(&self, _now: u64) {}
+    pub(crate) fn finish(&self, _batch: crate::stack::Batch) {}
+}

@@ -1,0 +1,305 @@
+//! Two stacks on one wire, in virtual time: frames get lost, doubled, delayed and reordered as a seed has it.
+
+use crate::device::{Device, DeviceInfo, RxFrame, TxFrame};
+use crate::*;
+use chitin_abi::netdevice::*;
+use parking_lot::Mutex;
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+pub fn ip(text: &str) -> IpAddr {
+    text.parse().unwrap()
+}
+pub fn at(text: &str) -> SocketAddr {
+    text.parse().unwrap()
+}
+
+/// xorshift64*.
+pub struct Rng(u64);
+
+impl Rng {
+    pub fn new(seed: u64) -> Rng {
+        Rng(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+    pub fn next(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 8
+    }
+    pub fn below(&mut self, n: u64) -> u64 {
+        self.next() % n.max(1)
+    }
+    /// With so many percent.
+    pub fn chance(&mut self, percent: f64) -> bool {
+        (self.below(1_000_000) as f64) < percent * 10_000.0
+    }
+}
+
+/// Time that stands until it is moved.
+pub struct TestEnv {
+    pub time: Arc<AtomicU64>,
+    rng: Mutex<Rng>,
+}
+
+impl Env for TestEnv {
+    fn now(&self) -> u64 {
+        self.time.load(Ordering::Relaxed)
+    }
+    fn random(&self) -> u64 {
+        let mut rng = self.rng.lock();
+        rng.next() << 32 ^ rng.next()
+    }
+    fn arm(&self, _at: u64) {}
+}
+
+/// What a wire does to frames.
+#[derive(Clone, Debug)]
+pub struct Faults {
+    /// Percent.
+    pub loss: f64,
+    pub double: f64,
+    pub reorder: f64,
+    /// Nanoseconds, one way; and how much it may vary (without reordering by itself).
+    pub delay: u64,
+    /// Bits per second; 0: no limit. Frames that would wait longer than `queue` are dropped.
+    pub rate: u64,
+    pub queue: u64,
+}
+
+impl Default for Faults {
+    fn default() -> Faults {
+        Faults { loss: 0.0, double: 0.0, reorder: 0.0, delay: 100_000, rate: 0, queue: 50_000_000 }
+    }
+}
+
+type InFlight = Reverse<(u64, u64, bool, Vec<u8>, u16)>;
+
+/// Frames under way in both directions.
+pub struct Wire {
+    time: Arc<AtomicU64>,
+    rng: Mutex<Rng>,
+    pub faults: Mutex<Faults>,
+    flying: Mutex<BinaryHeap<InFlight>>,
+    serial: AtomicU64,
+    free: [AtomicU64; 2],
+    pub sent: AtomicU64,
+    pub bytes: AtomicU64,
+    pub lost: AtomicU64,
+    /// Keeps what goes by, if set.
+    pub record: Mutex<Option<Vec<Vec<u8>>>>,
+}
+
+impl Wire {
+    fn fly(&self, to_b: bool, frame: &TxFrame<'_>) {
+        let now = self.time.load(Ordering::Relaxed);
+        self.sent.fetch_add(1, Ordering::Relaxed);
+        self.bytes.fetch_add(frame.len() as u64, Ordering::Relaxed);
+        let mut data = Vec::new();
+        frame.copy_to(&mut data);
+        if let Some(record) = self.record.lock().as_mut() {
+            record.push(data.clone());
+        }
+        let faults = self.faults.lock().clone();
+        let mut rng = self.rng.lock();
+        if rng.chance(faults.loss) {
+            self.lost.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        let mut at = now + faults.delay;
+        if faults.rate > 0 {
+            let free = &self.free[usize::from(to_b)];
+            let start = free.load(Ordering::Relaxed).max(now);
+            if start - now > faults.queue {
+                self.lost.fetch_add(1, Ordering::Relaxed);
+                return;
+            }
+            let nanos_per_byte = 8e9 / faults.rate as f64;
+            let end = start + (data.len() as f64 * nanos_per_byte) as u64;
+            free.store(end, Ordering::Relaxed);
+            at = end + faults.delay;
+        }
+        if rng.chance(faults.reorder) {
+            at += rng.below(faults.delay * 2 + 1000);
+        }
+        let gso = frame.gso.map_or(0, |gso| gso.size);
+        let copies = if rng.chance(faults.double) { 2 } else { 1 };
+        for _ in 0..copies {
+            let serial = self.serial.fetch_add(1, Ordering::Relaxed);
+            self.flying.lock().push(Reverse((at, serial, to_b, data.clone(), gso)));
+        }
+    }
+}
+
+struct End {
+    wire: Arc<Wire>,
+    to_b: bool,
+    info: DeviceInfo,
+}
+
+impl Device for End {
+    fn info(&self) -> DeviceInfo {
+        self.info.clone()
+    }
+    fn transmit(&self, frames: &[TxFrame<'_>]) -> usize {
+        for frame in frames {
+            assert!(frame.gso.is_some() || frame.len() <= self.info.mtu as usize + 14, "longer than the MTU");
+            assert!(self.info.tso || frame.gso.is_none(), "not asked for");
+            assert!(self.info.csum || frame.csum.is_none(), "not asked for");
+            self.wire.fly(self.to_b, frame);
+        }
+        frames.len()
+    }
+}
+
+/// Two stacks, 10.0.0.1 and fd00::1 here, 10.0.0.2 and fd00::2 there.
+pub struct World {
+    pub a: Arc<Stack>,
+    pub b: Arc<Stack>,
+    pub wire: Arc<Wire>,
+    pub time: Arc<AtomicU64>,
+}
+
+/// The link to the other one.
+pub const ETH0: u32 = 2;
+
+impl World {
+    pub fn new(seed: u64, faults: Faults) -> World {
+        World::with(seed, faults, false, 1500)
+    }
+
+    pub fn with(seed: u64, faults: Faults, offload: bool, mtu: u32) -> World {
+        let time = Arc::new(AtomicU64::new(1_000_000_000));
+        let wire = Arc::new(Wire {
+            time: time.clone(),
+            rng: Mutex::new(Rng::new(seed)),
+            faults: Mutex::new(faults),
+            flying: Mutex::default(),
+            serial: AtomicU64::new(0),
+            free: Default::default(),
+            sent: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+            lost: AtomicU64::new(0),
+            record: Mutex::new(None),
+        });
+        let stack = |n: u8| {
+            let env = TestEnv { time: time.clone(), rng: Mutex::new(Rng::new(seed + u64::from(n) * 77)) };
+            let stack = Stack::new(Arc::new(env));
+            let up = config::LinkChange { flags: (IFF_UP, IFF_UP), ..Default::default() };
+            stack.config.link_change(config::LO, &up).unwrap();
+            let hw_addr = [2, 0, 0, 0, 0, n];
+            let link = Link {
+                index: ETH0,
+                name: "eth0".to_owned(),
+                kind: LinkKind::Veth,
+                flags: IFF_BROADCAST | IFF_MULTICAST | IFF_UP | IFF_RUNNING | IFF_LOWER_UP,
+                mtu,
+                hw_type: ARPHRD_ETHER,
+                hw_addr,
+                broadcast: [0xff; 6],
+                ..Link::loopback()
+            };
+            stack.config.link_add(link).unwrap();
+            let info =
+                DeviceInfo { mtu, hw_type: ARPHRD_ETHER, hw_addr, csum: offload, tso: offload, uso: offload };
+            let end = End { wire: wire.clone(), to_b: n == 1, info };
+            stack.add_device(ETH0, Arc::new(end)).unwrap();
+            for (addr, prefix) in
+                [(format!("10.0.0.{n}"), 24), (format!("fd00::{n}"), 64), (format!("fe80::{n}"), 64)]
+            {
+                stack.config.addr_add(Address::new(ETH0, ip(&addr), prefix), false).unwrap();
+            }
+            stack
+        };
+        World { a: stack(1), b: stack(2), wire, time }
+    }
+
+    pub fn now(&self) -> u64 {
+        self.time.load(Ordering::Relaxed)
+    }
+
+    /// The next thing that happens, unless it is later than `until`. False: nothing.
+    pub fn step(&self, until: u64) -> bool {
+        let flying = self.wire.flying.lock().peek().map(|Reverse((at, ..))| *at);
+        let next = [flying, self.a.timers.next(), self.b.timers.next()].into_iter().flatten().min();
+        let Some(next) = next.filter(|next| *next <= until) else { return false };
+        let now = next.max(self.now());
+        self.time.store(now, Ordering::Relaxed);
+        loop {
+            let mut flying = self.wire.flying.lock();
+            if flying.peek().is_none_or(|Reverse((at, ..))| *at > now) {
+                break;
+            }
+            let Reverse((_, _, to_b, data, gso_size)) = flying.pop().unwrap();
+            drop(flying);
+            let end = if to_b { &self.b } else { &self.a };
+            // With offloads, checksums may be partial, as on a veth.
+            let csum_ok = end.port(ETH0).is_some_and(|port| port.info.csum);
+            end.receive(ETH0, &[RxFrame { data: &data, csum_ok, gso_size }]);
+        }
+        self.a.on_timer(now);
+        self.b.on_timer(now);
+        true
+    }
+
+    /// Lets things happen until it is true; fails after so much virtual time.
+    pub fn run(&self, seconds: f64, mut done: impl FnMut() -> bool) {
+        let until = self.now() + (seconds * 1e9) as u64;
+        while !done() {
+            assert!(self.step(until), "nothing more happens, or not in time ({seconds} s)");
+        }
+    }
+
+    /// Lets time go by.
+    pub fn idle(&self, seconds: f64) {
+        let until = self.now() + (seconds * 1e9) as u64;
+        while self.step(until) {}
+        self.time.store(until, Ordering::Relaxed);
+    }
+}
+
+/// What a sockets layer was told.
+#[derive(Default)]
+pub struct Told {
+    pub udp: Mutex<Vec<(SocketAddr, SocketAddr, Vec<u8>)>>,
+    pub raw: Mutex<Vec<(IpAddr, u8, Vec<u8>)>>,
+    pub errors: Mutex<Vec<(SocketAddr, SocketAddr, chitin_abi::Errno, u32)>>,
+    pub frames: Mutex<Vec<(u16, usize)>>,
+    /// UDP ports that somebody listens on.
+    pub udp_ports: Mutex<Vec<u16>>,
+    pub listener: Mutex<Option<Arc<dyn TcpListener>>>,
+}
+
+impl Sockets for Told {
+    fn tcp_listener(&self, _: u32, local: SocketAddr, _: SocketAddr) -> Option<Arc<dyn TcpListener>> {
+        self.listener.lock().clone().filter(|_| local.port() == 80)
+    }
+    fn udp(&self, d: &Datagram<'_>) -> bool {
+        let open = self.udp_ports.lock().contains(&d.dst.port());
+        if open {
+            self.udp.lock().push((d.src, d.dst, d.payload.to_vec()));
+        }
+        open
+    }
+    fn raw(&self, p: &IpPacket<'_>) -> bool {
+        self.raw.lock().push((p.src, p.proto, p.payload.to_vec()));
+        p.proto == 200
+    }
+    fn icmp_error(&self, e: &IcmpError<'_>) {
+        self.errors.lock().push((e.src, e.dst, e.errno, e.info));
+    }
+    fn packet(&self, f: &FrameIn<'_>) {
+        self.frames.lock().push((f.protocol, f.pieces.iter().map(|p| p.len()).sum()));
+    }
+}
+
+/// Gives a stack sockets that only listen.
+pub fn told(stack: &Stack, udp_ports: &[u16]) -> Arc<Told> {
+    let told = Arc::new(Told::default());
+    *told.udp_ports.lock() = udp_ports.to_vec();
+    stack.install(told.clone());
+    told
+}

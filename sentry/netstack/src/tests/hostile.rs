@@ -1,0 +1,82 @@
+//! Frames that nobody well-meaning sends.
+
+use crate::testing::*;
+use crate::*;
+
+/// A handful of well-formed frames to begin with.
+fn seeds() -> Vec<Vec<u8>> {
+    let world = World::new(11, Faults::default());
+    *world.wire.record.lock() = Some(Vec::new());
+    let (_a, _b) = (told(&world.a, &[1]), told(&world.b, &[9]));
+    let send = |src: &str, dst: &str, len: usize| {
+        let oif = if at(dst).ip().is_multicast() { ETH0 } else { 0 };
+        let route = world.a.config.route(at(dst).ip(), None, oif, 0).unwrap();
+        world.a.udp_send(&route, at(src), at(dst), &vec![3; len], &SendOpts::default()).unwrap();
+        world.idle(1.0);
+    };
+    send("10.0.0.1:1", "10.0.0.2:9", 30);
+    send("10.0.0.1:1", "10.0.0.2:10", 30);
+    send("10.0.0.1:1", "10.0.0.2:9", 4000);
+    send("[fd00::1]:1", "[fd00::2]:9", 30);
+    send("[fd00::1]:1", "[fd00::2]:10", 30);
+    send("[fd00::1]:1", "[fd00::2]:9", 4000);
+    world.a.join(ETH0, ip("224.3.3.3")).unwrap();
+    world.a.join(ETH0, ip("ff02::99")).unwrap();
+    world.idle(2.0);
+    world.wire.record.lock().take().unwrap()
+}
+
+#[test]
+fn mutated_frames_do_no_harm() {
+    let seeds = seeds();
+    assert!(seeds.len() > 15);
+    for offload in [false, true] {
+        let world = World::with(12, Faults::default(), offload, 1500);
+        let told = told(&world.b, &[9]);
+        world.b.want_raw(true);
+        let mut rng = Rng::new(13);
+        for n in 0..60_000 {
+            let mut frame = seeds[rng.below(seeds.len() as u64) as usize].clone();
+            frame[..6].copy_from_slice(&[2, 0, 0, 0, 0, 2]);
+            for _ in 0..rng.below(6) {
+                let at = 12 + rng.below(frame.len() as u64 - 12) as usize;
+                frame[at] = rng.next() as u8;
+            }
+            if rng.chance(20.0) {
+                frame.truncate(rng.below(frame.len() as u64 + 1) as usize);
+            }
+            if rng.chance(5.0) {
+                frame.extend((0..rng.below(100)).map(|n| n as u8));
+            }
+            // With checksums taken for right, more of the code is reached.
+            let gso_size = if rng.chance(5.0) { rng.next() as u16 } else { 0 };
+            world.b.receive(ETH0, &[RxFrame { data: &frame, csum_ok: rng.chance(70.0), gso_size }]);
+            if n % 100 == 0 {
+                world.idle(0.01);
+                told.udp.lock().clear();
+                told.raw.lock().clear();
+                told.errors.lock().clear();
+            }
+        }
+        assert!(world.b.fragment_bytes() <= 5 << 20);
+        assert!(world.b.neighbours().len() <= 1024);
+        assert!(world.b.timers.len() < 3000, "{}", world.b.timers.len());
+    }
+}
+
+#[test]
+fn neighbours_are_bounded() {
+    let world = World::new(14, Faults::default());
+    let _told = told(&world.b, &[]);
+    // All of a large network asks for us.
+    for n in 0..20_000_u32 {
+        let [_, x, y, z] = n.to_be_bytes();
+        let mut frame = vec![0xff; 6];
+        frame.extend_from_slice(&[2, 1, 1, x, y, z, 0x08, 0x06, 0, 1, 8, 0, 6, 4, 0, 1, 2, 1, 1, x, y, z]);
+        frame.extend_from_slice(&[10, 1, y, z, 0, 0, 0, 0, 0, 0, 10, 0, 0, 2]);
+        world.b.receive(ETH0, &[RxFrame { data: &frame, ..RxFrame::default() }]);
+    }
+    let known = world.b.neighbours();
+    assert!((100..=1024).contains(&known.len()), "{}", known.len());
+    assert!(known.iter().any(|n| n.hw_addr == Some([2, 1, 1, 0, 0x4e, 0x1f])), "the last one is there");
+}

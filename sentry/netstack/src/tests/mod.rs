@@ -1,0 +1,4 @@
+//! Whole stacks against each other.
+
+mod datagrams;
+mod hostile;
