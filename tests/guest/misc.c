@@ -386,3 +386,10 @@ TEST(usage_counts_waits) {
     OK(getrusage(RUSAGE_CHILDREN, &b));
     CK(b.ru_nvcsw - a.ru_nvcsw >= 20 && b.ru_nivcsw >= a.ru_nivcsw);
 }
+TEST(files_of_the_kernel_refuse) {
+    int fd = OK(open("/proc/self/oom_score_adj", O_WRONLY));
+    ERR(write(fd, "5000\n", 5), EINVAL);
+    ERR(write(fd, "nonsense", 8), EINVAL);
+    fd = OK(open("/proc/self/coredump_filter", O_WRONLY));
+    ERR(write(fd, "x", 1), EINVAL);
+}

@@ -115,9 +115,6 @@ pub struct BootConfig {
     pub domainname: String,
     /// Number of CPUs the guest sees (at least 1).
     pub cpus: u32,
-    /// Bytes of memory the first container's guest sees; none: those of the machine.
-    #[serde(default)]
-    pub memory_limit: Option<u64>,
     /// Start the first container at once instead of waiting for [`crate::Request::Start`].
     pub start: bool,
     pub containers: Vec<ContainerConfig>,

@@ -165,4 +165,7 @@ pub struct ContainerConfig {
     /// What personality(2) is to answer in its processes.
     #[serde(default)]
     pub personality: Option<u32>,
+    /// What its guest sees of its limits.
+    #[serde(default)]
+    pub limits: crate::Limits,
 }

@@ -60,6 +60,12 @@ pub struct Limits {
     pub cpus: Option<u32>,
     /// Bytes of memory; `u64::MAX` for no limit.
     pub memory: Option<u64>,
+    /// Microseconds of CPU time in each period of so many (cpu.max); a quota of `u64::MAX` for no limit.
+    #[serde(default)]
+    pub quota: Option<(u64, u64)>,
+    /// Threads (pids.max); `u64::MAX` for no limit.
+    #[serde(default)]
+    pub pids: Option<u64>,
 }
 
 /// How a process ended.

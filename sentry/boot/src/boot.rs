@@ -6,7 +6,7 @@ use crate::factory::{TmpfsMemfds, Types};
 use crate::filter::FilterOptions;
 use crate::{confine, filter, lifeline, log, oom};
 use chitin_abi::num::low8;
-use chitin_control::{BootConfig, Limits, Medium, NetworkMode, OverlayMode, PlatformChoice};
+use chitin_control::{BootConfig, Medium, NetworkMode, OverlayMode, PlatformChoice};
 use chitin_fs_tmpfs::Storage;
 use chitin_kernel::kernel::Machine;
 use chitin_kernel::reactor::Reactor;
@@ -113,10 +113,8 @@ pub fn boot(config: BootConfig) -> Result<Sandbox, String> {
         hostname: config.hostname.clone(),
         domainname: config.domainname.clone(),
     };
-    let limits = Limits { cpus: Some(config.cpus), memory: config.memory_limit };
     let containers = Containers::new(&kernel, settings);
     let first = containers.make_first(&container)?;
-    first.limit(limits, kernel.machine.memory_bytes);
     containers::follow_first_terminal(&first)?;
     Control::new(kernel.clone(), containers.clone()).serve(listener)?;
     if config.start {

@@ -23,11 +23,11 @@ use chitin_fs_proc::ProcFs;
 use chitin_gofer_protocol::Client;
 use chitin_kernel::clone::start_init;
 use chitin_kernel::container::{Container, Spaces};
-use chitin_kernel::kernel::Uts;
+use chitin_kernel::kernel::{Machine, Uts};
 use chitin_kernel::reactor::HostFdWatch;
 use chitin_kernel::tty::Tty;
 use chitin_kernel::wait::{block_on, block_until};
-use chitin_kernel::{ExitStatus, Kernel, NsProxy, Process, Task, run};
+use chitin_kernel::{CgroupNs, ExitStatus, Kernel, NsProxy, Process, Task, run};
 use chitin_platform::SpaceGroup;
 use chitin_vfs::{MountNs, WaitQueue};
 use parking_lot::Mutex;
@@ -152,12 +152,20 @@ impl Record {
         tty.ok_or_else(|| format!("the process of container {} has no terminal", self.id))
     }
 
-    pub fn limit(&self, limits: Limits, machine_memory: u64) {
+    pub fn limit(&self, limits: Limits, machine: Machine) {
         if let Some(cpus) = limits.cpus {
-            self.container.set_cpus(cpus);
+            self.container.set_cpus(cpus.min(machine.cpus));
         }
         if let Some(memory) = limits.memory {
-            self.container.set_memory(memory.min(machine_memory));
+            self.container.set_memory(memory.min(machine.memory_bytes));
+        }
+        let some = |value: u64| (value != u64::MAX).then_some(value);
+        let mut told = self.container.told.lock();
+        if let Some((quota, period)) = limits.quota {
+            told.quota = some(quota).map(|quota| (quota, period));
+        }
+        if let Some(pids) = limits.pids {
+            told.pids = some(pids);
         }
     }
 }
@@ -244,12 +252,13 @@ impl Containers {
         fds: &mut Descriptors,
     ) -> Result<(), String> {
         let kernel = &self.kernel;
+        record.limit(config.limits, kernel.machine);
         let gofer = fds.take(config.gofer_fd, "gofer socket")?;
         let watch = self.watch_gofer(record, &gofer)?;
         let storage = self.settings.storage.clone();
         let made = self.namespaces(record, config)?;
         let namespaces = record.namespaces.get_or_init(|| made).clone();
-        let types = Types::new(kernel, storage.clone(), Some(namespaces.clone()));
+        let types = Types::new(kernel, storage.clone(), Some((namespaces.clone(), record.container.clone())));
         let mounter = Mounter {
             kernel,
             overlay: self.settings.overlay,
@@ -288,6 +297,7 @@ impl Containers {
             }
             Namespace::Container(id) => self.find(id)?.namespaces().map(Some),
         };
+        own.cgroup = CgroupNs::new(record.container.cgroup.clone());
         if let Some(other) = other(&config.namespaces.pid)? {
             own.pid_for_children = other.pid_for_children;
         }

@@ -211,7 +211,7 @@ impl Session<'_> {
             Request::Pause { container } => containers.pause(&*find(&container)?, true).map(ok),
             Request::Resume { container } => containers.pause(&*find(&container)?, false).map(ok),
             Request::Update { container, limits } => {
-                find(&container)?.limit(limits, self.control.kernel.machine.memory_bytes);
+                find(&container)?.limit(limits, self.control.kernel.machine);
                 Ok(Response::Ok)
             }
             Request::Remove { container } => containers.remove(&find(&container)?).map(ok),

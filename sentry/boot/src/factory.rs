@@ -1,11 +1,12 @@
 //! What only concrete file systems can make: memfds, and the types of mount(2).
 
 use chitin_abi::Errno;
+use chitin_fs_cgroup::CgroupFs;
 use chitin_fs_dev::{DevPts, DevTmpFs};
 use chitin_fs_proc::ProcFs;
 use chitin_fs_sys::SysFs;
 use chitin_fs_tmpfs::{Storage, TmpFs};
-use chitin_kernel::{Kernel, NsProxy};
+use chitin_kernel::{Container, Kernel, NsProxy};
 use chitin_vfs::factory::{FsFactory, MemfdMaker};
 use chitin_vfs::{Context, File, FileSystem};
 use std::sync::{Arc, Weak};
@@ -23,29 +24,31 @@ impl MemfdMaker for TmpfsMemfds {
 pub struct Types {
     kernel: Weak<Kernel>,
     storage: Storage,
-    /// Those of the container whose configuration asks: what its proc and mqueue show.
-    namespaces: Option<NsProxy>,
+    /// The container that asks, and its namespaces: what proc, mqueue and cgroup2 show.
+    asker: Option<(NsProxy, Arc<Container>)>,
 }
 
 impl Types {
-    pub fn new(kernel: &Arc<Kernel>, storage: Storage, namespaces: Option<NsProxy>) -> Types {
-        Types { kernel: Arc::downgrade(kernel), storage, namespaces }
+    pub fn new(kernel: &Arc<Kernel>, storage: Storage, asker: Option<(NsProxy, Arc<Container>)>) -> Types {
+        Types { kernel: Arc::downgrade(kernel), storage, asker }
     }
 
     /// Makes a file system by type name: ENODEV for an unknown one.
     pub fn make(&self, fstype: &str, data: &[u8]) -> Result<Arc<dyn FileSystem>, Errno> {
         let kernel = self.kernel.upgrade().ok_or(Errno::ENODEV)?;
         let memory = kernel.machine.memory_bytes;
-        let namespaces = || self.namespaces.as_ref().ok_or(Errno::ENODEV);
+        let asker = || self.asker.as_ref().ok_or(Errno::ENODEV);
         Ok(match fstype {
             "tmpfs" | "ramfs" => TmpFs::new(self.storage.clone(), data, memory)?,
-            "mqueue" => namespaces()?.ipc.mq.file_system(),
-            "proc" => ProcFs::new(&kernel, &namespaces()?.pid_for_children),
+            "mqueue" => asker()?.0.ipc.mq.file_system(),
+            "proc" => ProcFs::new(&kernel, &asker()?.0.pid_for_children),
             "sysfs" => SysFs::new(&kernel),
             "devpts" => DevPts::new(&kernel, data)?,
             "devtmpfs" => DevTmpFs::new(&chitin_fs_dev::default_nodes(true), data, memory)?,
-            // An empty directory where the configuration wants the container's cgroup files.
-            "cgroup" | "cgroup2" => TmpFs::new(Storage::Memory, b"size=64k,mode=0755", memory)?,
+            "cgroup2" => {
+                let (namespaces, container) = asker()?;
+                CgroupFs::new(&kernel, container, &namespaces.cgroup.root)
+            }
             _ => return Err(Errno::ENODEV),
         })
     }
@@ -61,15 +64,12 @@ impl FsFactory for Types {
         ctx: &Context,
     ) -> Result<Arc<dyn FileSystem>, Errno> {
         match fstype {
-            // A placeholder that the configuration's mounts get; a guest that mounts it wants the real thing.
-            "cgroup" | "cgroup2" => Err(Errno::ENODEV),
             // Of the namespace that the caller's children go to.
-            "proc" | "mqueue" => {
+            "proc" | "mqueue" | "cgroup2" => {
                 let kernel = self.kernel.upgrade().ok_or(Errno::ENODEV)?;
                 let task = kernel.task_by_kid(ctx.caller.tid).ok_or(Errno::ESRCH)?;
-                let namespaces = Some((*task.namespaces()).clone());
-                Types { namespaces, kernel: self.kernel.clone(), storage: self.storage.clone() }
-                    .make(fstype, data)
+                let asker = Some(((*task.namespaces()).clone(), task.process.container.clone()));
+                Types { asker, kernel: self.kernel.clone(), storage: self.storage.clone() }.make(fstype, data)
             }
             fstype => self.make(fstype, data),
         }

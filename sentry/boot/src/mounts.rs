@@ -177,7 +177,9 @@ impl Mounter<'_> {
                 (if overlaid { self.overlay(fs) } else { fs }, config.is_file)
             }
             None => {
-                let fs = self.types.make(&config.fstype, &data).map_err(|errno| match errno {
+                // There is one hierarchy, whatever the host has.
+                let fstype = if config.fstype == "cgroup" { "cgroup2" } else { &config.fstype };
+                let fs = self.types.make(fstype, &data).map_err(|errno| match errno {
                     Errno::ENODEV => {
                         "the type is not supported; remove the mount or use bind, tmpfs, proc, sysfs, \
                                       devpts, mqueue, devtmpfs or cgroup"

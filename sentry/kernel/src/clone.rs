@@ -94,7 +94,7 @@ pub fn clone(task: &Arc<Task>, request: CloneRequest) -> Outcome {
     let task = task.clone();
     Outcome::block(async move {
         let flags = request.flags;
-        if too_many_tasks(&task) || task.process.container.is_full() {
+        if too_many_tasks(&task) || task.process.cgroup().is_full() {
             return Err(Errno::EAGAIN.into());
         }
         let group_signals = task.process.group_signals.load(Ordering::Relaxed);
@@ -242,11 +242,13 @@ fn make_child(
         if let Some(parent) = parent {
             parent.links.lock().children.push(process.clone());
         }
+        // Its parent may have been moved since.
+        *process.cgroup.write() = task.process.cgroup();
         tree.insert_process(process.clone());
     }
     tree.insert_task(child.clone());
     drop(tree);
-    if process.container.is_frozen() {
+    if process.is_frozen() {
         child.add_work(crate::run::WORK_FREEZE);
     }
     // What befell the process while its new thread was in the making and so on nobody's list. Whoever ends or stops
@@ -337,6 +339,7 @@ fn child_process(task: &Arc<Task>, request: &CloneRequest, id: Arc<Pid>) -> Arc<
         id,
         from_outside: false,
         container: from.container.clone(),
+        cgroup: RwLock::new(from.cgroup()),
         exit_signal: AtomicI32::new(exit_signal),
         links: Mutex::new(links),
         threads: Mutex::default(),
@@ -435,6 +438,7 @@ pub async fn make_init(kernel: &Arc<Kernel>, request: InitRequest) -> Result<Arc
         id: id.pid.clone(),
         from_outside: true,
         container: request.container.clone(),
+        cgroup: RwLock::new(request.container.cgroup.clone()),
         exit_signal: AtomicI32::new(0),
         links: Mutex::new(Links {
             parent: Weak::new(),
@@ -495,7 +499,7 @@ pub async fn make_init(kernel: &Arc<Kernel>, request: InitRequest) -> Result<Arc
     tree.insert_process(process.clone());
     tree.insert_task(task.clone());
     drop(tree);
-    if process.container.is_frozen() {
+    if process.is_frozen() {
         task.add_work(crate::run::WORK_FREEZE);
     }
     if let Some(tty) = request.tty {

@@ -4,8 +4,9 @@
 //! them; `exec` takes new address spaces from a container's own family, so that the host's cgroup of a container holds
 //! its processes and no others; limits are what guests are told of the machine.
 //!
-//! Locks: `spaces` and `console` (leaves).
+//! Locks: `spaces`, `console` and `told` (leaves).
 
+use crate::cgroup::Cgroup;
 use crate::result::ExitStatus;
 use crate::signal::send_to_process;
 use crate::tty::Tty;
@@ -36,9 +37,21 @@ pub struct Container {
     memory: AtomicU64,
     console: Mutex<Option<Arc<Tty>>>,
     frozen: AtomicBool,
-    /// The most threads it may have (pids.max); u64::MAX: any number.
-    pub pids_max: AtomicU64,
-    threads: AtomicU64,
+    /// The root of its control groups.
+    pub cgroup: Arc<Cgroup>,
+    /// What its guest is told of limits that the host enforces.
+    pub told: Mutex<Told>,
+    /// Guest processes that the host has killed.
+    pub oom_kills: AtomicU64,
+}
+
+/// Limits beside CPUs and memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Told {
+    /// cpu.max: microseconds of CPU time in each period of so many.
+    pub quota: Option<(u64, u64)>,
+    /// pids.max.
+    pub pids: Option<u64>,
 }
 
 impl Container {
@@ -51,8 +64,9 @@ impl Container {
             memory: AtomicU64::new(memory),
             console: Mutex::new(None),
             frozen: AtomicBool::new(false),
-            pids_max: AtomicU64::new(u64::MAX),
-            threads: AtomicU64::new(0),
+            cgroup: Cgroup::root(),
+            told: Mutex::default(),
+            oom_kills: AtomicU64::new(0),
         };
         container.set_cpus(cpus);
         Arc::new(container)
@@ -80,22 +94,6 @@ impl Container {
     pub(crate) fn set_frozen(&self, frozen: bool) {
         self.frozen.store(frozen, Ordering::SeqCst);
     }
-    /// Living threads (pids.current).
-    pub fn threads(&self) -> u64 {
-        self.threads.load(Ordering::Relaxed)
-    }
-    pub(crate) fn is_full(&self) -> bool {
-        self.threads() >= self.pids_max.load(Ordering::Relaxed)
-    }
-    /// A thread more, or one fewer.
-    pub(crate) fn count(&self, more: bool) {
-        if more {
-            self.threads.fetch_add(1, Ordering::Relaxed);
-        } else {
-            self.threads.fetch_sub(1, Ordering::Relaxed);
-        }
-    }
-
     /// A new address space for one of its processes.
     pub(crate) fn new_space(&self, kernel: &Kernel) -> BoxFuture<Result<Spawned, PlatformError>> {
         match &*self.spaces.lock() {

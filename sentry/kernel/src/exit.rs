@@ -149,6 +149,9 @@ fn finish(task: &Arc<Task>, end_host_thread: bool, status: ExitStatus) {
 pub(crate) fn host_death(task: &Arc<Task>, signal: i32) {
     let signal = u32::try_from(signal).ok().filter(|signal| (1..=64).contains(signal)).unwrap_or(SIGKILL);
     tracing::warn!(pid = task.kid(), signal, "the host ended a guest process");
+    if signal == SIGKILL {
+        task.process.container.oom_kills.fetch_add(1, Ordering::Relaxed);
+    }
     group_exit(&task.process, ExitStatus::Signaled { signal, core: false });
 }
 
@@ -203,6 +206,7 @@ fn lives(tree: &Tree, ns: &PidNs, init: i32) -> bool {
 fn become_zombie(kernel: &Arc<Kernel>, process: &Arc<Process>) {
     let status = process.group_exit().unwrap_or(ExitStatus::Exited(0));
     let (user, system) = process.cpu_ns();
+    crate::cgroup::account(process, (user, system));
     let (parent, waiting) = {
         let mut tree = kernel.tree.lock();
         let parent = {

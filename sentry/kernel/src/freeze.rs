@@ -7,9 +7,8 @@
 //! Locks: none. A container's mark is set before its tasks are marked, and looked at after a task has stopped.
 
 use crate::run::{State, WORK_FREEZE};
-use crate::{Container, Kernel};
+use crate::{Container, Kernel, Process};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 impl Kernel {
     /// Stops all tasks of a container, soon; [`Kernel::has_stopped`] says when.
@@ -26,21 +25,21 @@ impl Kernel {
     pub fn thaw(&self, container: &Arc<Container>) {
         container.set_frozen(false);
         for process in self.processes_of(container) {
-            for task in process.threads() {
-                task.work.fetch_and(!WORK_FREEZE, Ordering::AcqRel);
-                task.kick();
-            }
+            self.refreeze(&process);
         }
     }
 
     /// Whether no task of a frozen container runs any more.
     pub fn has_stopped(&self, container: &Arc<Container>) -> bool {
-        container.is_frozen()
-            && self.processes_of(container).iter().flat_map(|process| process.threads()).all(|task| {
-                matches!(
-                    task.run.lock().state,
-                    State::Blocked(_) | State::Stopped | State::Frozen | State::Dead
-                )
-            })
+        container.is_frozen() && self.processes_of(container).iter().all(|process| process.has_stopped())
+    }
+}
+
+impl Process {
+    /// Whether none of its threads runs.
+    pub(crate) fn has_stopped(&self) -> bool {
+        self.threads().iter().all(|task| {
+            matches!(task.run.lock().state, State::Blocked(_) | State::Stopped | State::Frozen | State::Dead)
+        })
     }
 }

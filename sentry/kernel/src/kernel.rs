@@ -232,7 +232,7 @@ impl Kernel {
             pid_for_children: self.new_pid_ns(),
             uts: UtsNs::new(names),
             ipc: self.new_ipc_ns(),
-            cgroup: CgroupNs::new(),
+            cgroup: CgroupNs::new(self.container.cgroup.clone()),
         }
     }
 }

@@ -28,6 +28,7 @@
     )
 )]
 
+pub mod cgroup;
 pub mod clone;
 pub mod container;
 pub mod exec;

@@ -4,6 +4,7 @@
 //! Locks: leaves.
 
 use crate::Task;
+use crate::cgroup::Cgroup;
 use crate::ipc::Ipc;
 use crate::kernel::Uts;
 use crate::pid::PidNs;
@@ -35,14 +36,16 @@ impl UtsNs {
     }
 }
 
-/// The cgroup namespace. All of them show the container's cgroup as `/`.
+/// The cgroup namespace.
 pub struct CgroupNs {
     pub inum: u64,
+    /// What its processes see as `/`.
+    pub root: Arc<Cgroup>,
 }
 
 impl CgroupNs {
-    pub fn new() -> Arc<CgroupNs> {
-        Arc::new(CgroupNs { inum: new_inum() })
+    pub fn new(root: Arc<Cgroup>) -> Arc<CgroupNs> {
+        Arc::new(CgroupNs { inum: new_inum(), root })
     }
 }
 
@@ -75,7 +78,7 @@ pub(crate) fn changed(task: &Task, flags: u64) -> Result<NsProxy, Errno> {
         namespaces.ipc = task.kernel.new_ipc_ns();
     }
     if flags & CLONE_NEWCGROUP != 0 {
-        namespaces.cgroup = CgroupNs::new();
+        namespaces.cgroup = CgroupNs::new(task.process.cgroup());
     }
     Ok(namespaces)
 }

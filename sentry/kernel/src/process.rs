@@ -1,5 +1,6 @@
 //! A process: a thread group and what its threads share.
 
+use crate::cgroup::Cgroup;
 use crate::loader::DenyWrite;
 use crate::pid::{Pid, PidNs};
 use crate::result::ExitStatus;
@@ -22,6 +23,8 @@ pub struct Process {
     pub(crate) from_outside: bool,
     /// The container it belongs to, from its parent.
     pub container: Arc<Container>,
+    /// Changed with `Kernel::tree` locked.
+    pub(crate) cgroup: RwLock<Arc<Cgroup>>,
     /// The signal its parent gets at its end (0: none).
     pub exit_signal: AtomicI32,
     /// Relations to other processes; written only with `Kernel::tree` locked.

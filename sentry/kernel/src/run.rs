@@ -225,7 +225,7 @@ impl Task {
                 drop(run);
                 self.go(back);
             }
-            State::Frozen if self.process.container.is_frozen() => run.state = State::Frozen,
+            State::Frozen if self.process.is_frozen() => run.state = State::Frozen,
             State::Frozen => {
                 let back = run.back.take().unwrap_or(Back::Frame);
                 drop(run);
@@ -249,7 +249,7 @@ impl Task {
             run.back = Some(back);
             run.state = State::Frozen;
         }
-        if !self.process.container.is_frozen() {
+        if !self.process.is_frozen() {
             self.work.fetch_and(!WORK_FREEZE, Ordering::AcqRel);
             self.wake_by_ref();
         }

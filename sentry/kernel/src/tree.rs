@@ -57,7 +57,7 @@ impl Tree {
 
     pub(crate) fn insert_task(&mut self, task: Arc<Task>) {
         pid::attach(&task.id());
-        task.process.container.count(true);
+        task.process.cgroup.read().came(1);
         self.tasks.insert(task.kid(), task);
     }
 
@@ -65,7 +65,7 @@ impl Tree {
         if self.tasks.get(&task.kid()).is_some_and(|known| Arc::ptr_eq(known, task)) {
             self.tasks.remove(&task.kid());
             pid::detach(&self.root, &task.id());
-            task.process.container.count(false);
+            task.process.cgroup.read().left(1);
         }
     }
 

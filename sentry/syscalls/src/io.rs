@@ -25,7 +25,7 @@ use chitin_kernel::{Outcome, SysError, SysResult, Task};
 use chitin_mm::{Source, UserIo};
 use chitin_vfs::turn::{self, Brief};
 use chitin_vfs::wait::Registration;
-use chitin_vfs::{File, FileKind, PollTable, SetAttr, WriteAt};
+use chitin_vfs::{File, FileKind, FileOps, PollTable, SetAttr, WriteAt, Written};
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -244,12 +244,18 @@ fn appends(file: &File, how: How) -> bool {
     how.flags & RWF_APPEND != 0 || (file.flags() & O_APPEND != 0 && how.flags & RWF_NOAPPEND == 0)
 }
 
+/// One attempt. What a failed one took has not been written.
+fn attempt(ops: &dyn FileOps, at: WriteAt, src: &mut UserIo) -> Result<Written, Errno> {
+    let before = src.done();
+    ops.write(at, src).inspect_err(|_| src.untake(src.done().saturating_sub(before)))
+}
+
 /// Writes what can be written now. EAGAIN, EPIPE and the like also after a part: `src.done()` counts.
 fn push(task: &Arc<Task>, file: &File, how: How, src: &mut UserIo) -> Result<(), Errno> {
     let ops = file.ops();
     if !ops.seekable() {
         loop {
-            let count = ops.write(WriteAt::End, src)?.count;
+            let count = attempt(&**ops, WriteAt::End, src)?.count;
             if count == 0 || src.left() == 0 {
                 return Ok(());
             }
@@ -276,7 +282,7 @@ fn push_at(task: &Arc<Task>, file: &File, how: How, src: &mut UserIo, pos: &mut 
     }
     loop {
         let at = if append { WriteAt::End } else { WriteAt::At(*pos) };
-        let written = ops.write(at, src)?;
+        let written = attempt(&**ops, at, src)?;
         *pos = written.end;
         if written.count == 0 || src.left() == 0 {
             return Ok(());

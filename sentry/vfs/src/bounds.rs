@@ -137,6 +137,8 @@ pub static FD_BLOCKS: Bound = Bound::new(1 << 17);
 pub static INODE_BYTES: Bound = Bound::new(1 << 30);
 /// Bytes of messages in the queues of System V and POSIX IPC, heads included: ENOMEM.
 pub static MESSAGE_BYTES: Bound = Bound::new(64 << 20);
+/// Control groups that guests have made: ENOMEM.
+pub static CGROUPS: Bound = Bound::new(1 << 13);
 /// POSIX message queues, of all IPC namespaces: ENOSPC.
 pub static MQUEUES: Bound = Bound::new(1 << 13);
 /// What they may come to hold, by user (RLIMIT_MSGQUEUE): EMFILE.

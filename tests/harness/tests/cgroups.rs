@@ -324,15 +324,23 @@ fn without_systemd_its_driver_says_so() {
 }
 
 #[test]
-fn the_guest_sees_its_cpus() {
+fn the_guest_sees_its_limits() {
     if !v1_host("seen") {
         return;
     }
-    let resources = json!({"cpu": {"quota": 50_000, "period": 100_000}});
-    let c = Container::new(Engine::Chitin, View::Whole, "nproc", resources);
+    let resources = json!({"cpu": {"quota": 50_000, "period": 100_000}, "pids": {"limit": 77},
+        "memory": {"limit": 67_108_864}});
+    let script = "nproc; cd /sys/fs/cgroup; cat cpu.max pids.max memory.max cgroup.type; cat /proc/self/cgroup; \
+        grep MemTotal /proc/meminfo; mkdir x 2>/dev/null || echo read-only";
+    let mut c = Container::new(Engine::Chitin, View::Whole, script, resources);
+    let mounts = c.bundle.config["mounts"].as_array_mut().expect("mounts");
+    mounts.push(json!({"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup",
+        "options": ["nosuid", "noexec", "nodev", "relatime", "ro"]}));
+    c.bundle.write();
     let b = c.bundle.dir.to_string_lossy().into_owned();
     let o = c.ok(&["run", "--bundle", &b, &c.id]);
-    assert_eq!(o.text(), "1\n", "{}", o.brief());
+    let want = "1\n50000 100000\n77\n67108864\ndomain\n0::/\nMemTotal:          65536 kB\nread-only\n";
+    assert_eq!(o.text(), want, "{}", o.brief());
 }
 
 #[test]

@@ -18,7 +18,7 @@ fn allowed(from: &str) -> &'static [&'static str] {
         "sentry/platform" => &["sentry/abi", "sentry/host"],
         "sentry/mm" => LEAF,
         "sentry/vfs" => &["sentry/mm", "sentry/abi", "sentry/host"],
-        "sentry/fs-proc" | "sentry/fs-sys" => FS_KERNEL,
+        "sentry/fs-proc" | "sentry/fs-sys" | "sentry/fs-cgroup" => FS_KERNEL,
         // A devtmpfs is a filled tmpfs; terminals are the kernel's.
         "sentry/fs-dev" => {
             &["sentry/fs-tmpfs", "sentry/vfs", "sentry/mm", "sentry/kernel", "sentry/abi", "sentry/host"]

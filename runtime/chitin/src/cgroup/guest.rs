@@ -1,38 +1,29 @@
 //! What a guest sees of its limits: as many CPUs as its quota and its cpuset let it use, as much memory as its limit.
 
+use chitin_control::Limits;
 use oci_spec::runtime::LinuxResources;
 
-/// A machine, real or as a guest sees it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Machine {
-    pub cpus: u32,
-    /// Bytes.
-    pub memory: u64,
-}
-
-/// The part of `host` that a container with these limits has.
-pub fn machine(resources: Option<&LinuxResources>, host: Machine) -> Machine {
-    let all = host.cpus.max(1);
-    Machine {
-        cpus: resources.and_then(cpus).map_or(all, |n| n.min(all)),
-        memory: resources.and_then(memory).map_or(host.memory, |n| n.min(host.memory)),
+/// What these limits look like from inside; what is not said stays as it is.
+pub fn limits(resources: &LinuxResources) -> Limits {
+    let cpu = resources.cpu().as_ref();
+    let unlimited = |value: i64| u64::try_from(value).unwrap_or(u64::MAX);
+    let quota = cpu.and_then(|c| c.quota()).filter(|quota| *quota != 0).map(unlimited);
+    let period = cpu.and_then(|c| c.period()).filter(|period| *period != 0).unwrap_or(100_000);
+    let listed = cpu.and_then(|c| c.cpus().as_deref()).and_then(cpus_in_list);
+    let paid = quota.filter(|quota| *quota != u64::MAX);
+    let paid = paid.and_then(|quota| u32::try_from(quota.div_ceil(period)).ok());
+    Limits {
+        // As many as the quota and the list allow.
+        cpus: listed.into_iter().chain(paid).min(),
+        memory: resources
+            .memory()
+            .as_ref()
+            .and_then(|m| m.limit())
+            .filter(|limit| *limit != 0)
+            .map(unlimited),
+        quota: quota.map(|quota| (quota, period)),
+        pids: resources.pids().as_ref().map(|pids| pids.limit()).filter(|limit| *limit != 0).map(unlimited),
     }
-}
-
-/// The CPUs that the quota and the list allow, at least one; `None` without either.
-pub fn cpus(resources: &LinuxResources) -> Option<u32> {
-    let cpu = resources.cpu().as_ref()?;
-    let listed = cpu.cpus().as_deref().and_then(cpus_in_list);
-    let period = cpu.period().filter(|p| *p != 0).unwrap_or(100_000);
-    let quota = cpu.quota().and_then(|q| u64::try_from(q).ok()).filter(|q| *q != 0);
-    let paid = quota.and_then(|q| u32::try_from(q.div_ceil(period)).ok());
-    listed.into_iter().chain(paid).min()
-}
-
-/// The memory limit in bytes, `u64::MAX` for an explicit "none"; `None` if nothing is said.
-pub fn memory(resources: &LinuxResources) -> Option<u64> {
-    let limit = resources.memory().as_ref()?.limit().filter(|limit| *limit != 0)?;
-    Some(u64::try_from(limit).unwrap_or(u64::MAX))
 }
 
 /// How many CPUs a list like `0-3,7` has; `None` if it is none or has no CPU.
@@ -66,23 +57,32 @@ mod tests {
 
     #[test]
     fn limits_as_a_guest_sees_them() {
-        let host = Machine { cpus: 8, memory: 1 << 30 };
-        for (resources, cpus, memory) in [
-            (json!({}), 8, 1 << 30),
-            (json!({"cpu": {"quota": 150_000, "period": 100_000}}), 2, 1 << 30),
-            (json!({"cpu": {"quota": 1_000}}), 1, 1 << 30),
-            (json!({"cpu": {"quota": -1, "period": 100_000}}), 8, 1 << 30),
-            (json!({"cpu": {"quota": 9_000_000}}), 8, 1 << 30),
-            (json!({"cpu": {"cpus": "0-1,4", "quota": 800_000}}), 3, 1 << 30),
-            (json!({"cpu": {"cpus": "", "shares": 2}}), 8, 1 << 30),
-            (json!({"memory": {"limit": 4096}}), 8, 4096),
-            (json!({"memory": {"limit": -1}}), 8, 1 << 30),
-            (json!({"memory": {"limit": 1_i64 << 40}}), 8, 1 << 30),
+        let max = u64::MAX;
+        let none = Limits::default();
+        for (resources, want) in [
+            (json!({}), none),
+            (
+                json!({"cpu": {"quota": 150_000, "period": 100_000}}),
+                Limits { cpus: Some(2), quota: Some((150_000, 100_000)), ..none },
+            ),
+            (
+                json!({"cpu": {"quota": 1_000}}),
+                Limits { cpus: Some(1), quota: Some((1_000, 100_000)), ..none },
+            ),
+            (json!({"cpu": {"quota": -1, "period": 5}}), Limits { quota: Some((max, 5)), ..none }),
+            (
+                json!({"cpu": {"cpus": "0-1,4", "quota": 800_000}}),
+                Limits { cpus: Some(3), quota: Some((800_000, 100_000)), ..none },
+            ),
+            (json!({"cpu": {"cpus": "", "shares": 2}}), none),
+            (json!({"memory": {"limit": 4096}}), Limits { memory: Some(4096), ..none }),
+            (json!({"memory": {"limit": -1}}), Limits { memory: Some(max), ..none }),
+            (json!({"pids": {"limit": 7}}), Limits { pids: Some(7), ..none }),
+            (json!({"pids": {"limit": -1}}), Limits { pids: Some(max), ..none }),
         ] {
             let parsed: LinuxResources = serde_json::from_value(resources.clone()).unwrap();
-            assert_eq!(machine(Some(&parsed), host), Machine { cpus, memory }, "{resources}");
+            assert_eq!(limits(&parsed), want, "{resources}");
         }
-        assert_eq!(machine(None, host), host);
     }
 
     #[test]

@@ -89,7 +89,7 @@ impl Update {
             None => parse(self.flags()?)?,
         };
         directory.cgroups()?.update(&resources)?;
-        let limits = limits(&resources);
+        let limits = guest::limits(&resources);
         if limits == Limits::default() {
             return Ok(());
         }
@@ -206,11 +206,6 @@ fn size(flag: &str, text: &Option<String>) -> Result<Option<i64>> {
     Ok(Some(bytes as i64))
 }
 
-/// What the guest sees of them.
-fn limits(resources: &LinuxResources) -> Limits {
-    Limits { cpus: guest::cpus(resources), memory: guest::memory(resources) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -242,14 +237,14 @@ mod tests {
         assert!(
             resources.block_io().is_none() && resources.pids().is_none() && resources.devices().is_none()
         );
-        assert_eq!(limits(&resources), Limits::default());
+        assert_eq!(guest::limits(&resources), Limits::default());
         assert!(from_json(b"[").is_err());
         assert!(from_json(br#"{"memory":{"limit":"x"}}"#).unwrap_err().contains("memory.limit"));
     }
 
     #[test]
     fn what_the_guest_sees() {
-        let of = |text: &str| limits(&from_json(text.as_bytes()).unwrap());
+        let of = |text: &str| guest::limits(&from_json(text.as_bytes()).unwrap());
         assert_eq!(of(r#"{"memory":{"limit":1048576}}"#).memory, Some(1 << 20));
         assert_eq!(of(r#"{"memory":{"limit":-1}}"#).memory, Some(u64::MAX));
         assert_eq!(of(r#"{"cpu":{"quota":150000,"period":100000}}"#).cpus, Some(2));

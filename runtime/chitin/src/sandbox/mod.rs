@@ -424,9 +424,8 @@ fn launch(
     container.gofer_fd = gofer.socket.as_raw_fd();
     container.process.stdio = [stdio[0].as_raw_fd(), stdio[1].as_raw_fd(), stdio[2].as_raw_fd()];
     let oom_score_adj = container.process.oom_score_adj;
-    let resources = creation.spec.linux().as_ref().and_then(|l| l.resources().as_ref());
-    let host = cgroup::guest::Machine { cpus: cpus(), memory: u64::MAX };
-    let seen = cgroup::guest::machine(resources, host);
+    // The machine that a sandbox shows is its first container's part of it.
+    let seen = container.limits.cpus.map_or(cpus(), |count| count.min(cpus()));
     let boot = BootConfig {
         sandbox_id: creation.id.to_owned(),
         platform: options.platform,
@@ -441,8 +440,7 @@ fn launch(
         strace: options.strace,
         hostname: container.hostname.clone().unwrap_or_else(host_name),
         domainname: container.domainname.clone().unwrap_or_else(|| "(none)".into()),
-        cpus: seen.cpus,
-        memory_limit: Some(seen.memory).filter(|bytes| *bytes != u64::MAX),
+        cpus: seen,
         start: creation.starts_at_once(),
         containers: vec![container],
         fds: SandboxFds {

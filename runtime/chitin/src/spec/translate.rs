@@ -15,6 +15,7 @@ use oci_spec::runtime::{
 use serde::{Deserialize, Serialize};
 
 use super::check::{mount_source, mount_type};
+use crate::cgroup::guest;
 use crate::util::{Context, Result};
 
 /// A tree (or file) that the gofer serves.
@@ -117,6 +118,7 @@ pub fn translate(id: &str, spec: &Spec, bundle: &Path, overlay: OverlayMode) -> 
             .transpose()
             .map_err(|_| "config.json: linux.seccomp: was not checked".to_owned())?,
         personality: linux.and_then(|l| l.personality().as_ref()).map(personality),
+        limits: linux.and_then(|l| l.resources().as_ref()).map(guest::limits).unwrap_or_default(),
     };
     let cgroup = linux.and_then(|l| l.cgroups_path().clone()).filter(|p| !p.as_os_str().is_empty());
     Ok(Plan { container, roots, rootfs, network, cgroup })

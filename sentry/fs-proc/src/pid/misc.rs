@@ -137,9 +137,14 @@ pub(super) fn cpuset(_subject: &Subject, _opener: &Caller, out: &mut Vec<u8>) ->
     Ok(())
 }
 
-/// One hierarchy, with everybody in its root.
-pub(super) fn cgroup(_subject: &Subject, _opener: &Caller, out: &mut Vec<u8>) -> Shown {
-    out.extend_from_slice(b"0::/\n");
+/// One hierarchy; the path is as the reader's cgroup namespace has it.
+pub(super) fn cgroup(subject: &Subject, opener: &Caller, out: &mut Vec<u8>) -> Shown {
+    let cgroup = subject.process.cgroup();
+    let reader = subject.shared.kernel.task_by_kid(opener.tid);
+    let root = reader.map_or_else(|| cgroup.clone(), |task| task.namespaces().cgroup.root.clone());
+    out.extend_from_slice(b"0::");
+    out.extend_from_slice(&cgroup.path_from(&root));
+    out.push(b'\n');
     Ok(())
 }
 

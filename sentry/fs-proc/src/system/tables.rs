@@ -81,7 +81,9 @@ pub(super) fn ldiscs(_kernel: &Arc<Kernel>, out: &mut Vec<u8>) -> Shown {
 }
 
 pub(super) fn filesystems(_kernel: &Arc<Kernel>, out: &mut Vec<u8>) -> Shown {
-    for name in ["sysfs", "tmpfs", "proc", "devtmpfs", "sockfs", "pipefs", "devpts", "mqueue", "overlay"] {
+    for name in
+        ["sysfs", "tmpfs", "proc", "devtmpfs", "sockfs", "pipefs", "devpts", "mqueue", "cgroup2", "overlay"]
+    {
         put!(out, "nodev\t{name}\n");
     }
     Ok(())

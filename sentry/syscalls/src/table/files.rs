@@ -99,7 +99,7 @@ static FILES: &[Entry] = table! {
     SYS_chdir mounts::chdir, [Path], Full;
     SYS_fchdir mounts::fchdir, [Fd], Full;
     SYS_chroot mounts::chroot, [Path], Full;
-    SYS_mount mounts::mount, [Str, Path, Str, Hex, Ptr], Partial, "tmpfs, proc, sysfs, devpts, mqueue; bind, move, remount, propagation";
+    SYS_mount mounts::mount, [Str, Path, Str, Hex, Ptr], Partial, "tmpfs, proc, sysfs, devpts, mqueue, cgroup2; bind, move, remount, propagation";
     SYS_umount2 mounts::umount2, [Path, Hex], Partial, "no MNT_EXPIRE";
     SYS_pivot_root mounts::pivot_root, [Path, Path], Full;
     SYS_inotify_init events::inotify_init, [], Full;
