@@ -12,7 +12,6 @@
 //! Locks: `Config` (read on the slow path of a lookup only) → neighbour entries → devices. No upcall runs with a lock
 //! of the stack held (but [`Sockets::packet`]), and a device's `transmit` must not call back into the stack.
 //!
-//! Not filled in yet: [`TcpConn`] and what makes one; connecting answers EOPNOTSUPP.
 
 // Guest data must neither panic the sentry nor be cut silently; tests may.
 #![cfg_attr(
@@ -31,8 +30,6 @@
         clippy::cast_sign_loss
     )
 )]
-#![allow(dead_code, reason = "TCP is still to come")]
-
 pub mod addr;
 pub mod config;
 pub mod device;
@@ -59,4 +56,4 @@ pub use sockets::{
     Cast, Datagram, FrameIn, FrameKind, IcmpError, IpPacket, SendOpts, Sockets, TcpEvents, TcpListener,
 };
 pub use stack::Stack;
-pub use tcp::{TcpConn, TcpOptions};
+pub use tcp::{Congestion, Readiness, SendFlags, TcpConn, TcpEntry, TcpOptions};

@@ -18,13 +18,14 @@ use std::collections::{HashMap, hash_map::RandomState};
 use std::hash::{BuildHasher, Hash};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 
 /// The protocols of one network namespace.
 pub struct Stack {
     pub config: Config,
     pub sysctls: Sysctls,
     pub(crate) env: Arc<dyn Env>,
+    pub(crate) this: Weak<Stack>,
     pub(crate) timers: Timers,
     pub(crate) reassembly: Reassembly,
     pub(crate) groups: Groups,
@@ -58,9 +59,9 @@ impl Stack {
         let backlog = Arc::<Backlog>::default();
         let ids = AtomicU32::new(low32(env.random()));
         let tcp = Tcp::new(&*env);
-        let stack = Arc::new_cyclic(|this: &std::sync::Weak<Stack>| {
+        let stack = Arc::new_cyclic(|own: &Weak<Stack>| {
             let config = Config::new();
-            let this = this.clone();
+            let this = own.clone();
             // What the data path must know of links follows their configuration.
             config.listen(move |change| {
                 if let (Change::Link(link, there), Some(stack)) = (change, this.upgrade()) {
@@ -71,6 +72,7 @@ impl Stack {
                 config,
                 sysctls: Sysctls::default(),
                 env,
+                this: own.clone(),
                 timers: Timers::default(),
                 reassembly: Reassembly::default(),
                 groups: Groups::default(),

@@ -303,3 +303,142 @@ pub fn told(stack: &Stack, udp_ports: &[u16]) -> Arc<Told> {
     stack.install(told.clone());
     told
 }
+
+/// Counts what a connection tells.
+#[derive(Default)]
+pub struct Ears(pub AtomicU64);
+
+impl TcpEvents for Ears {
+    fn notify(&self, events: u32) {
+        self.0.fetch_or(u64::from(events), Ordering::Relaxed);
+    }
+}
+
+/// A listening socket.
+pub struct Listener {
+    pub options: Mutex<TcpOptions>,
+    pub backlog: u32,
+    pub room: std::sync::atomic::AtomicBool,
+    pub accepted: Mutex<Vec<Arc<TcpConn>>>,
+}
+
+impl TcpListener for Listener {
+    fn options(&self) -> TcpOptions {
+        self.options.lock().clone()
+    }
+    fn room(&self) -> bool {
+        self.room.load(Ordering::Relaxed)
+    }
+    fn backlog(&self) -> u32 {
+        self.backlog
+    }
+    fn established(&self, conn: Arc<TcpConn>) -> bool {
+        conn.set_events(Arc::new(Ears::default()));
+        self.accepted.lock().push(conn);
+        true
+    }
+}
+
+/// Has port 80 of a stack listened on.
+pub fn listen(told: &Told, backlog: u32) -> Arc<Listener> {
+    let listener = Arc::new(Listener {
+        options: Mutex::default(),
+        backlog,
+        room: true.into(),
+        accepted: Mutex::default(),
+    });
+    *told.listener.lock() = Some(listener.clone());
+    listener
+}
+
+/// Two stacks with sockets, B listening.
+pub struct Pair {
+    pub world: World,
+    pub listener: Arc<Listener>,
+    next_port: AtomicU64,
+}
+
+impl Pair {
+    pub fn new(world: World) -> Pair {
+        told(&world.a, &[]);
+        let listener = listen(&told(&world.b, &[]), 128);
+        Pair { world, listener, next_port: AtomicU64::new(10_000) }
+    }
+
+    pub fn dial(&self, v6: bool, options: TcpOptions) -> Arc<TcpConn> {
+        let port = self.next_port.fetch_add(1, Ordering::Relaxed) as u16;
+        let (local, remote) = if v6 { ("fd00::1", "fd00::2") } else { ("10.0.0.1", "10.0.0.2") };
+        let local = SocketAddr::new(ip(local), port);
+        let remote = SocketAddr::new(ip(remote), 80);
+        self.world.a.tcp_connect(local, remote, options, Arc::new(Ears::default())).unwrap()
+    }
+
+    /// Both ends of a connection: A's, B's.
+    pub fn connect(&self, v6: bool, options: TcpOptions) -> (Arc<TcpConn>, Arc<TcpConn>) {
+        let conn = self.dial(v6, options);
+        self.world.run(60.0, || conn.state() == 1 && !self.listener.accepted.lock().is_empty());
+        let mut accepted = self.listener.accepted.lock();
+        let at = accepted.iter().position(|c| c.remote() == conn.local()).expect("accepted");
+        (conn, accepted.remove(at))
+    }
+}
+
+/// The byte at a place of a stream.
+pub fn pattern(at: usize) -> u8 {
+    ((at as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8
+}
+
+/// One direction of a transfer.
+pub struct Flow {
+    pub from: Arc<TcpConn>,
+    pub to: Arc<TcpConn>,
+    pub total: usize,
+    pub sent: usize,
+    pub got: usize,
+    pub closed: bool,
+}
+
+impl Flow {
+    pub fn new(from: &Arc<TcpConn>, to: &Arc<TcpConn>, total: usize) -> Flow {
+        Flow { from: from.clone(), to: to.clone(), total, sent: 0, got: 0, closed: false }
+    }
+    /// Moves what can be moved; true at the end.
+    pub fn turn(&mut self) -> bool {
+        while self.sent < self.total {
+            let (mut at, total) = (self.sent, self.total);
+            let sent = self.from.send_with(total - at, SendFlags::default(), &mut |room| {
+                room.iter_mut().enumerate().for_each(|(n, b)| *b = pattern(at + n));
+                at += room.len();
+                Ok(room.len())
+            });
+            match sent {
+                Ok(n) => self.sent += n,
+                Err(chitin_abi::Errno::EAGAIN) => break,
+                Err(error) => panic!("send: {error}"),
+            }
+        }
+        if self.sent == self.total && !self.closed {
+            self.closed = true;
+            self.from.shutdown(chitin_abi::socket::SHUT_WR).unwrap();
+        }
+        loop {
+            let mut at = self.got;
+            let got = self.to.recv_with(usize::MAX, None, &mut |piece| {
+                for (n, b) in piece.iter().enumerate() {
+                    assert_eq!(*b, pattern(at + n), "byte {}", at + n);
+                }
+                at += piece.len();
+                Ok(piece.len())
+            });
+            match got {
+                Ok(0) => {
+                    assert_eq!(self.got, self.total, "the end came early");
+                    return true;
+                }
+                Ok(n) => self.got += n,
+                Err(chitin_abi::Errno::EAGAIN) => return false,
+                Err(error) => panic!("recv: {error} after {}", self.got),
+            }
+        }
+    }
+}

@@ -68,6 +68,7 @@ impl Timers {
         self.0.lock().entries.first_key_value().map(|((at, _), _)| *at)
     }
 
+    #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.0.lock().entries.len()
     }

@@ -229,7 +229,7 @@ impl Stack {
             let [.., a, b, c, d] = *head;
             let seq = u32::from_be_bytes([a, b, c, d]);
             // Its sequence number must be on its way, or the error is a forgery.
-            self.tcp_error(local, remote, seq, errno, fatal, about_size.then_some(info))?;
+            self.tcp_error(local, remote, seq, errno, about_size.then_some(info))?;
         }
         if about_size {
             let now = self.now();

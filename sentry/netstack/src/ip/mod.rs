@@ -16,6 +16,8 @@ pub(crate) use icmp::Limiter;
 pub(crate) use output::Send;
 pub(crate) use pmtu::Pmtu;
 pub(crate) use reasm::Reassembly;
+pub(crate) use v4::Head4;
+pub(crate) use v6::Head6;
 
 use crate::link::Port;
 use crate::sockets::{Cast, IpPacket};

@@ -221,8 +221,8 @@ impl Stack {
         }
     }
 
-    /// Bytes held, for tests and bounds.
-    pub(crate) fn fragment_bytes(&self) -> usize {
+    /// Bytes held (/proc/net/sockstat).
+    pub fn fragment_bytes(&self) -> usize {
         self.reassembly.0.lock().bytes
     }
 }

@@ -79,9 +79,6 @@ impl Head {
     pub fn packet(&self) -> &[u8] {
         self.buf.get(LINK_LEN..self.len).unwrap_or_default()
     }
-    pub fn packet_mut(&mut self) -> &mut [u8] {
-        self.buf.get_mut(LINK_LEN..self.len).unwrap_or_default()
-    }
     fn frame(&self, link: bool) -> &[u8] {
         self.buf.get(if link { 0 } else { LINK_LEN }..self.len).unwrap_or_default()
     }
@@ -102,6 +99,9 @@ pub(crate) struct Out<'a> {
 }
 
 impl<'a> Out<'a> {
+    pub const EMPTY: Out<'static> =
+        Out { head: Head { buf: [0; Head::SIZE], len: LINK_LEN }, body: [&[], &[]], csum: None, gso: None };
+
     pub fn new(head: Head, body: &'a [u8]) -> Out<'a> {
         Out { head, body: [body, &[]], csum: None, gso: None }
     }

@@ -1,0 +1,329 @@
+//! Segments to the wire: first it is decided what goes, then headers are written around slices of the send buffer, and a
+//! batch of them is handed to the device.
+
+use super::segment::Header;
+use super::seq::Seq;
+use super::tcb::{Cx, Path, Repair, Rtx, State, Tcb};
+use crate::env::{MILLI, Nanos};
+use crate::link::{BATCH, Out};
+use crate::wire::{ACK, FIN, PSH, RST, SYN, URG, len16, len32};
+use chitin_abi::inet::*;
+use chitin_abi::netdevice::{ETH_P_IP, ETH_P_IPV6};
+use chitin_abi::num::low16;
+
+/// Most of a segment that a device cuts.
+const MAX_TSO: usize = 65_535 - 40 - 80;
+/// What is held back goes out after this.
+const HELD: Nanos = 200 * MILLI;
+
+/// A segment that is to go.
+#[derive(Clone, Copy, Debug, Default)]
+struct Plan {
+    seq: Seq,
+    data: usize,
+    fin: bool,
+    push: bool,
+}
+
+impl Plan {
+    fn end(&self) -> Seq {
+        self.seq.plus(self.data + usize::from(self.fin))
+    }
+}
+
+impl Tcb {
+    /// Sends whatever may go now.
+    pub fn output(&mut self, cx: &Cx<'_>) {
+        match self.state {
+            State::Close => return,
+            State::SynSent | State::SynRecv => {
+                if std::mem::take(&mut self.force) {
+                    self.send_syn(cx);
+                }
+                return;
+            }
+            _ => {}
+        }
+        let Some(path) = self.find_path(cx) else {
+            self.no_way(cx);
+            return;
+        };
+        let mut sent_data = false;
+        if self.state != State::TimeWait {
+            loop {
+                let mut plans = [Plan::default(); BATCH];
+                let n = self.plan(cx, &path, &mut plans);
+                let plans = plans.get(..n).unwrap_or_default();
+                if plans.is_empty() {
+                    break;
+                }
+                sent_data = true;
+                if !self.send(cx, &path, plans) || n < BATCH {
+                    break;
+                }
+            }
+        }
+        // Data carries the acknowledgement, but what came out of order is told in one of its own.
+        let more_to_say = !sent_data || !self.sacks.is_empty() || self.dsack.is_some();
+        if more_to_say && self.ack_due(cx.now) {
+            let owed = if self.sack_ok { 0 } else { self.dup_acks_owed.min(64) };
+            for _ in 0..owed.max(1) {
+                self.send_ack(cx, &path, self.nxt);
+            }
+        }
+        self.dup_acks_owed = 0;
+        if sent_data && self.rtx.is_none() {
+            self.arm_rtx(cx.now);
+        }
+        self.arm_persist(cx);
+    }
+
+    /// There is no route: as if it were lost.
+    fn no_way(&mut self, cx: &Cx<'_>) {
+        self.ack_now = false;
+        if self.rtx.is_none() && (!self.board.is_empty() || self.nxt.lt(self.write_end())) {
+            self.rtx = Some((cx.now.saturating_add(self.rtt.backed_off(self.backoff)), Rtx::Timeout));
+        }
+    }
+
+    /// Decides on up to a batch of segments, and notes them as sent.
+    fn plan(&mut self, cx: &Cx<'_>, path: &Path, plans: &mut [Plan; BATCH]) -> usize {
+        let tso = path.hop.port.info.tso;
+        let most = if tso { self.burst() } else { self.mss };
+        if self.board.is_empty() && self.nxt.lt(self.write_end()) {
+            let idle = cx.now.saturating_sub(self.last_sent);
+            if idle > self.rtt.rto && cx.stack.sysctls.tcp_slow_start_after_idle.on() {
+                self.window.idle(idle, self.rtt.rto);
+            }
+        }
+        let mut n = 0;
+        for plan in plans.iter_mut() {
+            let Some(next) = self.plan_again(cx, most).or_else(|| self.plan_new(cx, most)) else { break };
+            *plan = next;
+            n += 1;
+        }
+        if n > 0 {
+            self.last_sent = cx.now;
+        }
+        n
+    }
+
+    /// How much goes in one piece: a millisecond's worth.
+    fn burst(&self) -> usize {
+        let most = MAX_TSO / self.mss.max(1) * self.mss;
+        if self.rtt.srtt < 2 * MILLI {
+            return most.max(self.mss);
+        }
+        let rate = u64::from(self.window.cwnd) * MILLI / self.rtt.srtt;
+        let rate = usize::try_from(rate).unwrap_or(most) / self.mss * self.mss;
+        rate.clamp(2 * self.mss, most.max(2 * self.mss))
+    }
+
+    fn plan_again(&mut self, cx: &Cx<'_>, most: usize) -> Option<Plan> {
+        let cwnd = self.window.cwnd as usize;
+        let pipe = self.in_flight();
+        // One may always go.
+        if pipe >= cwnd && pipe > 0 {
+            return None;
+        }
+        let lost = self.board.next_lost()?;
+        let room = (cwnd.saturating_sub(pipe) / self.mss * self.mss).max(self.mss);
+        let end = lost.end.min(lost.seq.plus(most.min(room)));
+        let data_end = self.base.plus(self.out.len());
+        let data = end.min(data_end).from(lost.seq);
+        let fin = data_end.lt(end);
+        let end = lost.seq.plus(data + usize::from(fin));
+        if end == lost.seq {
+            return None;
+        }
+        self.board.resent(lost.seq, end, cx.now);
+        self.prr_out += data;
+        self.stats.bytes_again += u64::from(len32(data));
+        self.stats.again = self.stats.again.wrapping_add(len32(data.div_ceil(self.mss).max(1)));
+        Some(Plan { seq: lost.seq, data, fin, push: end == data_end })
+    }
+
+    fn plan_new(&mut self, cx: &Cx<'_>, most: usize) -> Option<Plan> {
+        let data_end = self.base.plus(self.out.len());
+        let waiting = data_end.from(self.nxt);
+        let fin = self.fin && !self.fin_sent;
+        if waiting == 0 && !fin {
+            return None;
+        }
+        let pipe = self.in_flight();
+        // Repairs go first.
+        if self.board.lost_out > self.board.again_out && self.repair != Repair::Open {
+            return None;
+        }
+        let wnd = self.una.plus(self.wnd).from(self.nxt);
+        let cwnd = self.window.cwnd as usize;
+        let room = cwnd.saturating_sub(pipe);
+        if room < self.mss.min(waiting.max(1)) && pipe > 0 {
+            self.cwnd_limited = true;
+            return None;
+        }
+        let room = if pipe == 0 { room.max(self.mss) } else { room };
+        let mut data = waiting.min(room).min(wnd).min(most);
+        let whole = data == waiting;
+        if data < waiting && room <= wnd.min(most) {
+            self.cwnd_limited = true;
+        }
+        if !whole && data >= self.mss {
+            data = data / self.mss * self.mss;
+        }
+        let tail = data % self.mss;
+        if whole && tail != 0 && !fin && !self.force {
+            // Nagle, as Minshall refined it: one small segment at a time.
+            let small_out = self.una.lt(self.small);
+            let hold =
+                self.opts.cork || self.more || !self.opts.nodelay && small_out && !self.board.is_empty();
+            if hold {
+                data -= tail;
+            }
+        }
+        if !whole && data < self.mss && !self.board.is_empty() {
+            // A sliver of window: wait for more of it.
+            return None;
+        }
+        let with_fin = fin && data == waiting && (wnd > data || waiting == 0);
+        if data == 0 && !with_fin {
+            return None;
+        }
+        let plan = Plan { seq: self.nxt, data, fin: with_fin, push: data == waiting || with_fin };
+        let end = plan.end();
+        if data % self.mss != 0 {
+            self.small = end;
+        }
+        self.board.push(self.nxt, end, cx.now);
+        self.nxt = end;
+        self.fin_sent |= with_fin;
+        self.force &= data < waiting;
+        self.prr_out += data;
+        self.cwnd_limited |= pipe + data + self.mss > cwnd;
+        self.stats.bytes_sent += u64::from(len32(data));
+        Some(plan)
+    }
+
+    fn header(&self, path: &Path, seq: Seq, flags: u8, window: u16, now: Nanos) -> Header<'static> {
+        Header {
+            seq,
+            ack: if flags & ACK != 0 { self.rcv_nxt } else { Seq(0) },
+            flags,
+            window,
+            ts: self.ts_ok.then(|| (self.clock(now), self.ts_recent)),
+            tos: self.opts.tos,
+            ttl: path.ttl,
+            df: !matches!(self.opts.pmtudisc, IP_PMTUDISC_OMIT),
+            ..Header::default()
+        }
+    }
+
+    /// Writes headers and hands the segments over. False: the device had no room for all.
+    fn send(&mut self, cx: &Cx<'_>, path: &Path, plans: &[Plan]) -> bool {
+        let window = self.offer(false);
+        self.ack_sent(true);
+        let info = &path.hop.port.info;
+        let mut outs = [const { Out::EMPTY }; BATCH];
+        for (out, plan) in outs.iter_mut().zip(plans) {
+            let body = self.out.slices(plan.seq.from(self.base), plan.data);
+            let mut flags = ACK;
+            flags |= if plan.fin { FIN } else { 0 };
+            flags |= if plan.push { PSH } else { 0 };
+            let mut header = self.header(path, plan.seq, flags, window, cx.now);
+            if let Some(urgent) = self.urgent_out.filter(|urgent| plan.seq.lt(*urgent)) {
+                header.flags |= URG;
+                header.urgent = u16::try_from(urgent.from(plan.seq)).unwrap_or(u16::MAX);
+            }
+            header.id = low16(plan.seq.0);
+            let cut = plan.data > self.mss;
+            let size = cut.then(|| len16(self.mss).get());
+            let (head, csum, gso) = header.write(cx.tuple, body, info.csum, size);
+            *out = Out { head, body, csum, gso };
+        }
+        let packets: usize = plans.iter().map(|plan| plan.data.div_ceil(self.mss).max(1)).sum();
+        self.stats.segs_out = self.stats.segs_out.wrapping_add(len32(packets));
+        self.stats.data_out = self.stats.data_out.wrapping_add(len32(packets));
+        let outs = outs.get_mut(..plans.len()).unwrap_or_default();
+        let taken = cx.stack.emit(&path.hop, proto(cx), outs);
+        for plan in plans.iter().skip(taken) {
+            self.board.lose_from(plan.seq, plan.end());
+        }
+        if taken < plans.len() {
+            self.rtx = Some((cx.now.saturating_add(MILLI), Rtx::Device));
+            return false;
+        }
+        true
+    }
+
+    /// An acknowledgement alone, or a probe (with an older sequence number).
+    pub fn send_ack(&mut self, cx: &Cx<'_>, path: &Path, seq: Seq) {
+        let window = self.offer(false);
+        let mut blocks = [(Seq(0), Seq(0)); 4];
+        let told = self.dsack.take().into_iter().chain(self.sacks.iter().copied());
+        let mut n = 0;
+        for (slot, block) in blocks.iter_mut().zip(told) {
+            *slot = block;
+            n += 1;
+        }
+        let sacks = if self.sack_ok { blocks.get(..n).unwrap_or_default() } else { &[] };
+        let header = Header { sacks, ..self.header(path, seq, ACK, window, cx.now) };
+        self.ack_sent(false);
+        self.emit_one(cx, path, &header);
+    }
+
+    fn emit_one(&mut self, cx: &Cx<'_>, path: &Path, header: &Header<'_>) {
+        let (head, csum, gso) = header.write(cx.tuple, [&[], &[]], path.hop.port.info.csum, None);
+        self.stats.segs_out = self.stats.segs_out.wrapping_add(1);
+        cx.stack.emit(&path.hop, proto(cx), &mut [Out { head, body: [&[], &[]], csum, gso }]);
+    }
+
+    /// SYN, or SYN and ACK where both called.
+    pub fn send_syn(&mut self, cx: &Cx<'_>) {
+        let Some(path) = self.find_path(cx) else { return };
+        let sysctls = &cx.stack.sysctls;
+        let answer = self.state == State::SynRecv;
+        let flags = if answer { SYN | ACK } else { SYN };
+        let window = self.rcv_limit.min(65_535);
+        let ts = !answer && sysctls.tcp_timestamps.on() || self.ts_ok;
+        let scale = !answer && sysctls.tcp_window_scaling.on() || self.wscale_ok;
+        let header = Header {
+            mss: Some(self.own_mss(&path, cx)),
+            wscale: scale.then_some(self.rcv_scale),
+            sack_ok: !answer && sysctls.tcp_sack.on() || self.sack_ok,
+            ts: ts.then(|| (self.clock(cx.now), self.ts_recent)),
+            ..self.header(&path, self.iss, flags, len16(window).get(), cx.now)
+        };
+        self.nxt = self.iss.plus(1);
+        self.last_sent = cx.now;
+        self.emit_one(cx, &path, &header);
+        if self.rtx.is_none() {
+            self.rtx = Some((cx.now.saturating_add(self.rtt.backed_off(self.backoff)), Rtx::Timeout));
+        }
+    }
+
+    /// The segment size to tell the peer.
+    fn own_mss(&self, path: &Path, cx: &Cx<'_>) -> u16 {
+        super::own_mss(path.mtu, cx.tuple, self.opts.max_seg)
+    }
+
+    /// A reset: whatever the peer knows must end.
+    pub fn send_reset(&mut self, cx: &Cx<'_>) {
+        let Some(path) = self.find_path(cx) else { return };
+        let header = self.header(&path, self.nxt, RST | ACK, 0, cx.now);
+        self.emit_one(cx, &path, &header);
+    }
+
+    /// Something waits, and nothing under way will call for it: a timer must.
+    fn arm_persist(&mut self, cx: &Cx<'_>) {
+        if !self.board.is_empty() || self.rtx.is_some() || !self.nxt.lt(self.write_end()) {
+            return;
+        }
+        let held = self.wnd > 0;
+        let wait = if held { HELD } else { self.rtt.backed_off(self.backoff) };
+        self.rtx = Some((cx.now.saturating_add(wait), Rtx::Persist));
+    }
+}
+
+pub(super) fn proto(cx: &Cx<'_>) -> u16 {
+    if cx.tuple.0.is_ipv4() { ETH_P_IP } else { ETH_P_IPV6 }
+}
