@@ -98,6 +98,7 @@ pub const SOL_IP: u32 = 0;
 pub const SOL_TCP: u32 = 6;
 pub const SOL_UDP: u32 = 17;
 pub const SOL_IPV6: u32 = 41;
+pub const SOL_ICMPV6: u32 = 58;
 pub const SOL_UDPLITE: u32 = 136;
 
 // Options of `SOL_SOCKET`.

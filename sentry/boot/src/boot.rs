@@ -10,6 +10,7 @@ use chitin_control::{BootConfig, Medium, NetworkMode, OverlayMode, PlatformChoic
 use chitin_fs_tmpfs::Storage;
 use chitin_kernel::kernel::Machine;
 use chitin_kernel::reactor::Reactor;
+use chitin_kernel::time::{Deadline, Timer};
 use chitin_kernel::{ExitStatus, Kernel, Process, ProcessHandle, run};
 use chitin_platform::Platform;
 use chitin_platform_seccomp::{Config, Options, SeccompPlatform};
@@ -165,6 +166,7 @@ fn make_kernel(
     net.name_ports(Box::new(move |kid| {
         weak.upgrade().and_then(|kernel| kernel.process_by_kid(kid)).map_or(0, |process| process.pid())
     }));
+    lend_timer(&net, &kernel.reactor);
     kernel.extend(net);
     chitin_fs_dev::register_drivers(&kernel);
     kernel.platform.on_lost(Box::new(|signal| {
@@ -175,6 +177,21 @@ fn make_kernel(
         std::process::exit(137);
     }));
     kernel
+}
+
+/// Lets the reactor drive the network stack.
+fn lend_timer(net: &chitin_net::NetNs, reactor: &Reactor) {
+    let stack = Arc::downgrade(net.stack());
+    let timer = Arc::new_cyclic(|own: &std::sync::Weak<Timer>| {
+        let own = own.clone();
+        Timer::with_fn(reactor.timers(), move || {
+            let next = stack.upgrade().and_then(|stack| stack.on_timer(stack.env().now()));
+            if let (Some(next), Some(timer)) = (next, own.upgrade()) {
+                timer.arm(Deadline::monotonic(next));
+            }
+        })
+    });
+    net.lend_timer(Box::new(move |at| timer.arm(Deadline::monotonic(at))));
 }
 
 fn start_worker(kernel: &Arc<Kernel>, index: u32) -> std::io::Result<()> {

@@ -21,7 +21,7 @@ pub struct Control {
     pub rights: Vec<Arc<File>>,
     /// SCM_CREDENTIALS.
     pub creds: Option<Ucred>,
-    /// Whatever else a family hands out on receiving: level, type, data.
+    /// Whatever else a family hands out on receiving, or gets to send with: level, type, data.
     pub other: Vec<(u32, u32, Vec<u8>)>,
 }
 
@@ -64,7 +64,8 @@ impl Control {
     }
 
     /// __scm_send(): from the bytes of msg_control. `file` finds a descriptor's file (EBADF); `process` the kernel id
-    /// of a process that the caller knows by a number. Messages of other levels are not ours to judge and are passed over.
+    /// of a process that the caller knows by a number. Messages of other levels are the internet families' to judge, and
+    /// passed over by others.
     pub fn parse(
         raw: &[u8],
         family: u32,
@@ -75,10 +76,16 @@ impl Control {
         let mut control = Control::default();
         for message in messages(raw) {
             let message = message?;
+            let inet = matches!(family, AF_INET | AF_INET6);
             if message.level != SOL_SOCKET {
+                if inet {
+                    control.other.push((message.level, message.kind, message.data.to_vec()));
+                }
                 continue;
             }
             match message.kind {
+                // They mean nothing there, but are no mistake either (__sock_cmsg_send()).
+                SCM_RIGHTS | SCM_CREDENTIALS | SO_MARK | SO_TIMESTAMPING_OLD | SCM_TXTIME if inet => {}
                 SCM_RIGHTS if family == AF_UNIX => {
                     let count = message.data.len() / size_of::<i32>();
                     if control.rights.len().saturating_add(count) > SCM_MAX_FD {

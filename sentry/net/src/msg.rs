@@ -24,6 +24,8 @@ pub struct SendMsg<'a> {
     /// RLIMIT_NOFILE of the sender, or `usize::MAX` with CAP_SYS_RESOURCE or CAP_SYS_ADMIN: how many descriptors may be
     /// on the way for its user (ETOOMANYREFS).
     pub rights_limit: usize,
+    /// Bytes that earlier attempts of this call have sent.
+    pub sent: usize,
     /// Set with EAGAIN when the receiver's queue is full: wait for POLLOUT of this instead of the socket.
     pub wait_on: WaitOn,
 }
@@ -37,6 +39,7 @@ impl<'a> SendMsg<'a> {
             flags,
             ctx: None,
             rights_limit: usize::MAX,
+            sent: 0,
             wait_on: None,
         }
     }

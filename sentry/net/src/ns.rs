@@ -2,9 +2,14 @@
 //!
 //! Locks: each table has its own leaf lock; none is held while a socket's state is locked.
 
-use crate::iface::Interface;
+use crate::iface::{IfaceAddr, Interface};
+use crate::inet::route::LOOPBACK;
+use crate::inet::upcalls::{Arm, Upcalls, World};
 use crate::socket::Family;
 use crate::unix::UnixSock;
+use chitin_abi::netdevice::IFF_UP;
+use chitin_netstack::config::LinkChange;
+use chitin_netstack::{Link, Stack};
 use parking_lot::{Mutex, RwLock};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -26,7 +31,12 @@ pub struct NetNs {
     /// Ports of netlink sockets, by protocol.
     pub(crate) netlink_ports: Mutex<HashSet<(u32, u32)>>,
     pid_of: OnceLock<PidOf>,
-    interfaces: RwLock<Vec<Interface>>,
+    /// Interfaces that are not the stack's (`--network=host`).
+    foreign: RwLock<Option<Vec<Interface>>>,
+    pub(crate) stack: Arc<Stack>,
+    world: Arc<World>,
+    /// Ports and connections of TCP/IP.
+    pub(crate) inet: crate::inet::Tables,
     /// net.unix.max_dgram_qlen.
     pub max_dgram_qlen: AtomicU32,
     /// net.core.somaxconn.
@@ -51,7 +61,14 @@ impl NetNs {
     /// A namespace with nothing but `lo`. `lo_up`: as container runtimes leave it, rather than the bare kernel.
     pub fn new(lo_up: bool) -> Arc<NetNs> {
         static NEXT: AtomicU64 = AtomicU64::new(1);
-        Arc::new(NetNs {
+        let world = Arc::new(World::default());
+        let stack = Stack::new(world.clone());
+        if lo_up {
+            let up = LinkChange { flags: (IFF_UP, IFF_UP), ..LinkChange::default() };
+            let done = stack.config.link_change(LOOPBACK, &up);
+            debug_assert!(done.is_ok(), "lo can be brought up");
+        }
+        let ns = Arc::new(NetNs {
             cookie: NEXT.fetch_add(1, Ordering::Relaxed),
             abstracts: Mutex::default(),
             unix: Mutex::default(),
@@ -59,10 +76,27 @@ impl NetNs {
             families: RwLock::default(),
             pid_of: OnceLock::new(),
             netlink_ports: Mutex::default(),
-            interfaces: RwLock::new(vec![Interface::loopback(lo_up)]),
+            foreign: RwLock::default(),
+            stack: stack.clone(),
+            world,
+            inet: crate::inet::Tables::new(),
             max_dgram_qlen: AtomicU32::new(10),
             somaxconn: AtomicU32::new(chitin_abi::socket::SOMAXCONN),
-        })
+        });
+        stack.install(Arc::new(Upcalls(Arc::downgrade(&ns))));
+        ns
+    }
+
+    /// The protocol engine: links, addresses, routes, settings.
+    pub fn stack(&self) -> &Arc<Stack> {
+        &self.stack
+    }
+
+    /// Lends the stack a timer: `arm` sets it to a monotonic time, and when it goes off, [`Stack::on_timer`] is called
+    /// and the timer set to what that answers. Once.
+    pub fn lend_timer(&self, arm: Arm) {
+        let first = self.world.arm.set(arm).is_ok();
+        debug_assert!(first, "the timer is lent once");
     }
 
     /// SO_NETNS_COOKIE.
@@ -77,11 +111,29 @@ impl NetNs {
 
     /// A snapshot of the interfaces, by index.
     pub fn interfaces(&self) -> Vec<Interface> {
-        self.interfaces.read().clone()
+        if let Some(foreign) = &*self.foreign.read() {
+            return foreign.clone();
+        }
+        let addresses = self.stack.config.addresses();
+        let of = |link: &Link| {
+            let own = addresses.iter().filter(|addr| addr.link == link.index);
+            own.map(|addr| IfaceAddr { addr: addr.addr, prefix: addr.prefix }).collect()
+        };
+        let show = |link: &Link| Interface {
+            index: link.index,
+            name: link.name.clone(),
+            flags: link.flags,
+            mtu: link.mtu,
+            hw_type: link.hw_type,
+            hw_addr: link.hw_addr,
+            tx_queue_len: link.tx_queue_len,
+            addrs: of(link),
+        };
+        self.stack.config.links().iter().map(show).collect()
     }
 
-    /// Replaces what is known of the interfaces.
+    /// Shows these interfaces instead of the stack's.
     pub fn set_interfaces(&self, interfaces: Vec<Interface>) {
-        *self.interfaces.write() = interfaces;
+        *self.foreign.write() = Some(interfaces);
     }
 }

@@ -3,6 +3,7 @@
 //! Locks: `Common::options` is a leaf; what messages look at on their way is atomic.
 
 use crate::NetNs;
+use crate::inet::ports::{REUSE_ADDR, REUSE_PORT};
 use crate::socket::SocketOps;
 use chitin_abi::Errno;
 use chitin_abi::capability::{CAP_NET_ADMIN, CAP_NET_RAW};
@@ -11,7 +12,7 @@ use chitin_abi::time::Timeval;
 use chitin_vfs::walk::Caller;
 use parking_lot::Mutex;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -39,6 +40,8 @@ pub struct Common {
     pub(crate) sndbuf: Arc<AtomicUsize>,
     rcvbuf: AtomicUsize,
     rcvlowat: AtomicUsize,
+    /// SO_REUSEADDR and SO_REUSEPORT, for whoever compares ports.
+    pub(crate) reuse: Arc<AtomicU32>,
     pub(crate) passcred: AtomicBool,
     /// SO_PEEK_OFF; -1: off.
     pub(crate) peek_off: AtomicI32,
@@ -84,6 +87,7 @@ impl Common {
             sndbuf: Arc::new(AtomicUsize::new(MEM_MAX)),
             rcvbuf: AtomicUsize::new(MEM_MAX),
             rcvlowat: AtomicUsize::new(1),
+            reuse: Arc::default(),
             passcred: AtomicBool::new(false),
             peek_off: AtomicI32::new(-1),
             options: Mutex::default(),
@@ -126,8 +130,78 @@ impl Common {
     fn set_flag(&self, name: u32, on: bool) {
         let mut options = self.options.lock();
         options.flags = if on { options.flags | bit(name) } else { options.flags & !bit(name) };
+        let is_on = |name: u32| options.flags & bit(name) != 0;
+        let reuse = (if is_on(SO_REUSEADDR) { REUSE_ADDR } else { 0 })
+            | (if is_on(SO_REUSEPORT) { REUSE_PORT } else { 0 });
+        self.reuse.store(reuse, Ordering::Relaxed);
+    }
+
+    /// SO_MARK.
+    pub(crate) fn mark(&self) -> u32 {
+        self.options.lock().mark
+    }
+    /// The inode of the descriptor; 0 while there is none.
+    pub fn ino(&self) -> u64 {
+        self.ino.load(Ordering::Relaxed)
+    }
+    /// Sizes that are not the caller's choice.
+    pub(crate) fn set_buffers(&self, send: usize, receive: usize) {
+        self.sndbuf.store(send, Ordering::Relaxed);
+        self.rcvbuf.store(receive, Ordering::Relaxed);
+    }
+    /// Whether SO_SNDBUF and SO_RCVBUF were set, so that they stay.
+    pub(crate) fn buffers_locked(&self) -> (bool, bool) {
+        let lock = self.options.lock().buf_lock;
+        (lock & 1 != 0, lock & 2 != 0)
+    }
+    /// Whether somebody wants to know when a message came.
+    pub(crate) fn timestamps(&self) -> bool {
+        self.options.lock().flags & TIMESTAMPS != 0
+    }
+    /// The control message that says so (__sock_recv_timestamp()); `at`: nanoseconds of the real time, 0: unknown.
+    pub(crate) fn tell_timestamp(&self, at: u64, out: &mut Vec<(u32, u32, Vec<u8>)>) {
+        let flags = self.options.lock().flags;
+        if at == 0 || flags & TIMESTAMPS == 0 {
+            return;
+        }
+        let on = |name: u32| flags & bit(name) != 0;
+        let (nano, new) = (
+            on(SO_TIMESTAMPNS_OLD) || on(SO_TIMESTAMPNS_NEW),
+            on(SO_TIMESTAMP_NEW) || on(SO_TIMESTAMPNS_NEW),
+        );
+        let (seconds, rest) = (at / 1_000_000_000, at % 1_000_000_000);
+        let mut raw = seconds.to_ne_bytes().to_vec();
+        raw.extend(if nano { rest } else { rest / 1000 }.to_ne_bytes());
+        let kind = match (nano, new) {
+            (true, true) => SO_TIMESTAMPNS_NEW,
+            (true, false) => SO_TIMESTAMPNS_OLD,
+            (false, true) => SO_TIMESTAMP_NEW,
+            (false, false) => SO_TIMESTAMP_OLD,
+        };
+        out.push((SOL_SOCKET, kind, raw));
+    }
+    /// The interface of SO_BINDTODEVICE; 0: any.
+    pub(crate) fn device_index(&self) -> u32 {
+        let device = self.options.lock().device.clone();
+        if device.is_empty() {
+            return 0;
+        }
+        let interfaces = self.ns.interfaces();
+        interfaces.iter().find(|iface| iface.name.as_bytes() == device).map_or(0, |iface| iface.index)
+    }
+    /// What an accepted connection gets of its listener's.
+    pub(crate) fn inherit(&self, from: &Common) {
+        let options = from.options.lock().clone();
+        *self.options.lock() = options;
+        self.set_buffers(from.sndbuf(), from.rcvbuf());
+        self.rcvlowat.store(from.rcvlowat.load(Ordering::Relaxed), Ordering::Relaxed);
+        self.reuse.store(from.reuse.load(Ordering::Relaxed), Ordering::Relaxed);
     }
 }
+
+/// Options that ask for the time of each message.
+const TIMESTAMPS: u128 =
+    1 << SO_TIMESTAMP_OLD | 1 << SO_TIMESTAMPNS_OLD | 1 << SO_TIMESTAMP_NEW | 1 << SO_TIMESTAMPNS_NEW;
 
 fn bit(name: u32) -> u128 {
     1u128.checked_shl(name).unwrap_or(0)

@@ -6,7 +6,7 @@
 
 use crate::msg::{RecvMsg, SendMsg, WaitOn};
 use crate::options::{self, Common, OptValue};
-use crate::{NetNs, SockAddr, iface, netlink, unix};
+use crate::{NetNs, SockAddr, iface, inet, netlink, unix};
 use chitin_abi::Errno;
 use chitin_abi::fcntl::{O_NONBLOCK, O_RDWR};
 use chitin_abi::ioctl::{SIOCINQ, SIOCOUTQ};
@@ -61,6 +61,10 @@ pub trait SocketOps: Any + Send + Sync {
     fn shutdown(&self, how: u32) -> Result<(), Errno>;
     fn getsockname(&self) -> Result<SockAddr, Errno>;
     fn getpeername(&self) -> Result<SockAddr, Errno>;
+    /// The peer's address for accept(2), whatever has become of the connection since.
+    fn accepted_name(&self) -> Result<SockAddr, Errno> {
+        self.getpeername()
+    }
     /// Levels other than SOL_SOCKET.
     fn setsockopt(&self, _level: u32, _name: u32, _value: &[u8], _caller: &Caller) -> Result<(), Errno> {
         Err(Errno::EOPNOTSUPP)
@@ -137,12 +141,15 @@ fn family_of(
     if bare >= 11 {
         return Err(Errno::EINVAL);
     }
+    let registered = ns.families.read().get(&family).cloned();
     let found: Arc<dyn Family> = match family {
+        _ if registered.is_some() => registered.ok_or(Errno::EAFNOSUPPORT)?,
         AF_UNIX => Arc::new(unix::UnixFamily),
         AF_NETLINK => Arc::new(netlink::NetlinkFamily),
-        // AF_INET, AF_INET6, AF_PACKET: the stack registers them with `NetNs::add_family`. Until it does, they are
-        // unknown here, and this is the only place that says so.
-        _ => ns.families.read().get(&family).cloned().ok_or(Errno::EAFNOSUPPORT)?,
+        AF_INET => Arc::new(inet::InetFamily { v6: false }),
+        AF_INET6 => Arc::new(inet::InetFamily { v6: true }),
+        // Others are registered with `NetNs::add_family`.
+        _ => return Err(Errno::EAFNOSUPPORT),
     };
     let protocol = u32::try_from(protocol).map_err(|_| Errno::EPROTONOSUPPORT)?;
     Ok((found, bare, protocol, kind & SOCK_NONBLOCK))

@@ -15,7 +15,7 @@ use crate::{Args, done, unit};
 use chitin_abi::Errno;
 use chitin_abi::ioctl::{FIOGETOWN, FIOSETOWN, SIOCGPGRP, SIOCSPGRP};
 use chitin_abi::socket::*;
-use chitin_kernel::{Outcome, SysResult, Task};
+use chitin_kernel::{Outcome, Task};
 use chitin_mm::{Mm, Source, UserIo};
 use chitin_net::{NetNs, OptValue, SockAddr, SocketFile};
 use chitin_vfs::File;
@@ -144,7 +144,7 @@ fn start_accept(task: &Arc<Task>, args: Args, flags: u32) -> Outcome {
 fn finish_accept(task: &Task, new: Arc<File>, args: Args, flags: u32) -> Result<u64, Errno> {
     let (addr, len_at) = (args.u64(1), args.u64(2));
     if addr != 0 {
-        let peer = SocketFile::of(&new)?.getpeername().map_err(|_| Errno::ECONNABORTED)?;
+        let peer = SocketFile::of(&new)?.ops().accepted_name().map_err(|_| Errno::ECONNABORTED)?;
         write_addr(&task.mm(), Some(&peer), addr, len_at)?;
     }
     install(task, new, flags & SOCK_CLOEXEC != 0)
@@ -162,41 +162,27 @@ pub(crate) fn connect(task: &Arc<Task>, args: Args) -> Outcome {
         Err(error) => return Outcome::error(error),
     };
     let ctx = task.context();
-    let result = SocketFile::of(&file).and_then(|socket| socket.connect(&ctx, &addr, &mut None));
-    match result {
-        Err(Errno::EAGAIN | Errno::EINPROGRESS | Errno::EALREADY) if patience.waits() => {}
-        result => return unit(result),
+    let attempt = |wait_on: &mut _| SocketFile::of(&file)?.connect(&ctx, &addr, wait_on);
+    let first = attempt(&mut None);
+    if !patience.waits() {
+        return unit(first);
     }
+    // Under way, and often through already: the next call tells.
+    let second = if first == Err(Errno::EINPROGRESS) { attempt(&mut None) } else { first };
+    let late = match (first, second) {
+        (Err(error @ (Errno::EINPROGRESS | Errno::EALREADY)), Err(Errno::EALREADY)) => error,
+        (_, Err(Errno::EAGAIN)) => Errno::EAGAIN,
+        (_, result) => return unit(result),
+    };
     let task = task.clone();
     Outcome::block(async move {
-        let mut under_way = result.err().filter(|&error| error != Errno::EAGAIN);
-        if under_way.is_none() {
-            let attempt = |wait_on: &mut _| match SocketFile::of(&file)?.connect(&ctx, &addr, wait_on) {
-                Err(Errno::EAGAIN) => Ok(None),
-                Err(error @ (Errno::EINPROGRESS | Errno::EALREADY)) => Ok(Some(Some(error))),
-                result => result.map(|()| Some(None)),
-            };
-            under_way = patience.wait(&task, &file, attempt).await?;
-        }
-        match under_way {
-            None => Ok(0),
-            Some(error) => finish_connect(&task, &file, &patience, error).await,
-        }
+        let attempt = |wait_on: &mut _| match SocketFile::of(&file)?.connect(&ctx, &addr, wait_on) {
+            Err(Errno::EAGAIN | Errno::EINPROGRESS | Errno::EALREADY) => Ok(None),
+            result => result.map(Some),
+        };
+        patience.late(late).wait(&task, &file, attempt).await?;
+        Ok(0)
     })
-}
-
-/// inet_wait_for_connect(): until the handshake has come to something.
-async fn finish_connect(task: &Arc<Task>, file: &Arc<File>, patience: &Patience, error: Errno) -> SysResult {
-    use chitin_abi::poll::{POLLERR, POLLHUP, POLLOUT};
-    let attempt = |_: &mut _| {
-        let shown = file.ops().poll(None) & (POLLOUT | POLLERR | POLLHUP);
-        Ok((shown != 0).then_some(()))
-    };
-    patience.clone().late(error).wait(task, file, attempt).await?;
-    match SocketFile::of(file)?.ops().take_error() {
-        None => Ok(0),
-        Some(error) => Err(error.into()),
-    }
 }
 
 pub(crate) fn getsockname(task: &Arc<Task>, args: Args) -> Outcome {

@@ -119,6 +119,12 @@ pub static FILES: Bound = Bound::new(1 << 16);
 pub static UNIX_SOCKETS: Bound = Bound::new(1 << 17);
 /// Bytes in queues of AF_UNIX sockets, as Linux's memory for them: beyond it a socket has one small message on its way.
 pub static SOCKET_BYTES: Bound = Bound::new(64 << 20);
+/// Sockets of AF_INET and AF_INET6, likewise: ENFILE, or a connection that is not answered.
+pub static INET_SOCKETS: Bound = Bound::new(1 << 17);
+/// Bytes on their way in TCP connections (net.ipv4.tcp_mem): beyond it a connection has one page on its way.
+pub static TCP_BYTES: Bound = Bound::new(64 << 20);
+/// Bytes of datagrams of AF_INET and AF_INET6 not yet received (net.ipv4.udp_mem): more are lost.
+pub static UDP_BYTES: Bound = Bound::new(32 << 20);
 /// Pages that pipes may fill: ENFILE.
 pub static PIPE_PAGES: Bound = Bound::new(1 << 14);
 /// Items of epoll instances (fs.epoll.max_user_watches): ENOSPC.
@@ -156,7 +162,10 @@ pub fn configure(memory: u64) {
     let files = part(16 << 10, 1 << 15, 1 << 18);
     FILES.set_limit(files);
     UNIX_SOCKETS.set_limit(files.saturating_mul(2));
+    INET_SOCKETS.set_limit(files.saturating_mul(2));
     SOCKET_BYTES.set_limit(part(32, 16 << 20, 256 << 20));
+    UDP_BYTES.set_limit(part(64, 8 << 20, 128 << 20));
+    TCP_BYTES.set_limit(part(16, 32 << 20, 512 << 20));
     PIPE_PAGES.set_limit(part(32 * 4096, 1 << 13, 1 << 16));
     // Linux lets them take 4% of the memory.
     EPOLL_ITEMS.set_limit(part(25 * 400, 1 << 16, 1 << 19));

@@ -26,9 +26,8 @@ fn allowed(from: &str) -> &'static [&'static str] {
         // Its writable layer keeps contents as a tmpfs does.
         "sentry/fs-overlay" => &["sentry/fs-tmpfs", "sentry/vfs", "sentry/mm", "sentry/abi", "sentry/host"],
         "sentry/fs-gofer" => &["sentry/vfs", "sentry/mm", "sentry/abi", "sentry/host", "gofer/protocol"],
-        // Protocols alone: no host, no guest memory, no files.
         "sentry/netstack" => &["sentry/abi"],
-        "sentry/net" => &["sentry/netstack", "sentry/vfs", "sentry/mm", "sentry/abi"],
+        "sentry/net" => &["sentry/netstack", "sentry/vfs", "sentry/mm", "sentry/abi", "sentry/host"],
         "sentry/kernel" => &["sentry/vfs", "sentry/mm", "sentry/platform", "sentry/abi", "sentry/host"],
         "sentry/syscalls" => &[
             "sentry/kernel",

@@ -69,6 +69,7 @@ impl Sending {
                 flags: self.flags,
                 ctx: Some(&self.ctx),
                 rights_limit: self.rights_limit,
+                sent: self.sent,
                 wait_on: None,
             };
             let result = socket.sendmsg(&mut msg);

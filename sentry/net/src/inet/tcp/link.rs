@@ -1,0 +1,600 @@
+//! A connection between two sockets of the namespace, without packets: what one sends is at once in the other's receive
+//! queue. The semantics are TCP's as an application sees them on a loopback interface that loses nothing.
+//!
+//! Each side is an [`End`]. A FIN or RST takes effect at once, too; the state of a side follows from who has sent a FIN.
+//!
+//! Locks: `Direct::turns` (who reads) → `Direct::ends`, a leaf. Guest memory is copied with `ends` free. Wake-ups are
+//! collected in `Ends::wakes` and happen once it is unlocked.
+
+use super::chunk::{CHUNK, Chunk, Chunks};
+use super::seat::Seat;
+use super::{ALL, IN, OUT, RCV, SEND, TcpSock};
+use crate::msg::{RecvMsg, SendMsg};
+use chitin_abi::Errno;
+use chitin_abi::inet::*;
+use chitin_abi::poll::*;
+use chitin_abi::socket::*;
+use chitin_vfs::WaitQueue;
+use chitin_vfs::bounds::TCP_BYTES;
+use parking_lot::{Mutex, MutexGuard};
+use std::sync::{Arc, Weak};
+
+/// What a side may send while the sandbox's queues hold too much, if nothing of it is on the way.
+const SQUEEZED: usize = 4096;
+
+/// The urgent byte of a stream (the last one that was sent as such).
+#[derive(Clone, Copy)]
+struct Urgent {
+    /// Its place in the stream.
+    at: u64,
+    /// `None`: it was received.
+    byte: Option<u8>,
+}
+
+/// One side of a connection.
+#[derive(Default)]
+pub struct End {
+    /// What it has to receive.
+    chunks: Chunks,
+    /// Place in the stream of the first byte not yet received, and of the next one to come.
+    pub taken: u64,
+    pub received: u64,
+    urgent: Option<Urgent>,
+    /// Bytes that count as received by the other host, and bytes that may wait at this one to be sent.
+    window: usize,
+    budget: usize,
+    fin_sent: bool,
+    /// Its FIN was the first: TIME_WAIT is its.
+    first: bool,
+    /// Nobody has it open.
+    closed: bool,
+    /// In state CLOSE: both FINs or a RST were seen.
+    done: bool,
+    shutdown: u32,
+    error: Option<Errno>,
+    /// Somebody was told that there is no room.
+    nospace: bool,
+    /// The listener that wants to see data before it accepts this.
+    deferred: Option<Weak<TcpSock>>,
+    /// Segments, more or less: what TCP_INFO counts.
+    pub sends: u32,
+}
+
+struct Ends {
+    ends: [End; 2],
+    wakes: [u32; 2],
+    /// Who has to be told that data has come.
+    undeferred: Option<Weak<TcpSock>>,
+    /// Both sides are through with each other: their seats may go.
+    settle: bool,
+}
+
+/// A connection.
+pub struct Direct {
+    socks: [Weak<TcpSock>; 2],
+    queues: [WaitQueue; 2],
+    turns: [Mutex<()>; 2],
+    seats: Mutex<[Option<Seat>; 2]>,
+    /// Connected to itself: there is only side 0.
+    looped: bool,
+    ends: Mutex<Ends>,
+}
+
+/// How a side looks from outside.
+#[derive(Clone, Copy, Debug)]
+pub struct View {
+    pub state: u32,
+    pub shutdown: u32,
+    pub readable: usize,
+    pub at_mark: bool,
+    pub has_urgent: bool,
+    pub writable: bool,
+    pub error: bool,
+    /// Bytes that the other host has not taken over.
+    pub unsent: usize,
+    pub free: usize,
+}
+
+/// Bytes of a queue and what may be in it, by a side's SO_RCVBUF and SO_SNDBUF.
+#[derive(Clone, Copy)]
+pub struct Limits {
+    pub window: usize,
+    pub budget: usize,
+}
+
+impl Ends {
+    fn pair(&mut self, side: usize, looped: bool) -> (&mut End, Option<&mut End>) {
+        let [a, b] = &mut self.ends;
+        match (side, looped) {
+            (0, true) => (a, None),
+            (0, false) => (a, Some(b)),
+            _ => (b, Some(a)),
+        }
+    }
+    fn end(&mut self, side: usize) -> &mut End {
+        let [a, b] = &mut self.ends;
+        if side == 0 { a } else { b }
+    }
+    fn wake(&mut self, side: usize, events: u32) {
+        let [a, b] = &mut self.wakes;
+        *(if side == 0 { a } else { b }) |= events;
+    }
+}
+
+impl End {
+    /// tcp_reset()
+    fn reset(&mut self, error: Errno) {
+        if !self.done {
+            self.error = Some(error);
+        }
+        self.done = true;
+        self.shutdown = RCV | SEND;
+    }
+}
+
+/// How much of a queue may be filled by `end` at the side whose window is given.
+fn capacity(end: &End, window: usize) -> usize {
+    end.budget.saturating_add(window)
+}
+
+impl Direct {
+    pub fn new(socks: [&Arc<TcpSock>; 2], looped: bool, limits: [Limits; 2]) -> Arc<Direct> {
+        let end = |limits: Limits| End { window: limits.window, budget: limits.budget, ..End::default() };
+        let [a, b] = limits;
+        let ends = Ends { ends: [end(a), end(b)], wakes: [0; 2], undeferred: None, settle: false };
+        Arc::new(Direct {
+            queues: socks.map(|sock| sock.queue.clone()),
+            socks: socks.map(Arc::downgrade),
+            turns: Default::default(),
+            seats: Mutex::default(),
+            looped,
+            ends: Mutex::new(ends),
+        })
+    }
+
+    fn sock(&self, side: usize) -> Option<Arc<TcpSock>> {
+        let [a, b] = &self.socks;
+        if side == 0 { a.upgrade() } else { b.upgrade() }
+    }
+
+    fn other(&self, side: usize) -> usize {
+        if self.looped { side } else { 1 - side }
+    }
+
+    /// Gives a side its place in the tables, for as long as the connection needs it.
+    pub fn seat(&self, side: usize, seat: Seat) {
+        let [a, b] = &mut *self.seats.lock();
+        *(if side == 0 { a } else { b }) = Some(seat);
+    }
+
+    /// The data that comes first makes `listener` accept side 1.
+    pub fn defer(&self, listener: Weak<TcpSock>) {
+        self.ends.lock().end(1).deferred = Some(listener);
+    }
+    pub fn stop_deferring(&self) {
+        self.ends.lock().end(1).deferred = None;
+    }
+
+    pub fn set_limits(&self, side: usize, limits: Limits) {
+        let mut ends = self.ends.lock();
+        let end = ends.end(side);
+        (end.window, end.budget) = (limits.window, limits.budget);
+        ends.wake(side, OUT);
+        ends.wake(self.other(side), OUT);
+        self.unlock(ends);
+    }
+
+    /// Unlocks, and does what the change brings with it.
+    fn unlock(&self, mut ends: MutexGuard<'_, Ends>) {
+        let wakes = std::mem::take(&mut ends.wakes);
+        let undeferred = ends.undeferred.take();
+        let settle = std::mem::take(&mut ends.settle);
+        let firsts = [ends.end(0).first, ends.end(1).first];
+        drop(ends);
+        for (queue, events) in self.queues.iter().zip(wakes) {
+            if events != 0 {
+                queue.wake(events);
+            }
+        }
+        if let Some(listener) = undeferred.and_then(|listener| listener.upgrade()) {
+            listener.undefer(self);
+        }
+        if settle {
+            let seats = std::mem::take(&mut *self.seats.lock());
+            for (seat, first) in seats.into_iter().zip(firsts) {
+                if let Some(seat) = seat {
+                    seat.leave(first);
+                }
+            }
+        }
+    }
+
+    fn room(&self, ends: &mut Ends, side: usize) -> usize {
+        let (me, peer) = ends.pair(side, self.looped);
+        let (queued, window) = match peer {
+            Some(peer) => (peer.chunks.len(), peer.window),
+            None => (me.chunks.len(), me.window),
+        };
+        if TCP_BYTES.exceeded() {
+            return if queued == 0 { SQUEEZED } else { 0 };
+        }
+        capacity(me, window).saturating_sub(queued)
+    }
+
+    /// sk_stream_is_writeable(): a third is free.
+    fn writable(&self, ends: &mut Ends, side: usize) -> bool {
+        let (me, peer) = ends.pair(side, self.looped);
+        let (queued, window) = match peer {
+            Some(peer) => (peer.chunks.len(), peer.window),
+            None => (me.chunks.len(), me.window),
+        };
+        if TCP_BYTES.exceeded() && queued > 0 {
+            return false;
+        }
+        capacity(me, window).saturating_sub(queued) >= queued / 2
+    }
+
+    fn state(&self, ends: &mut Ends, side: usize) -> u32 {
+        let (me, peer) = ends.pair(side, self.looped);
+        let theirs = peer.map_or(me.fin_sent, |peer| peer.fin_sent);
+        match (me.done, me.fin_sent, theirs) {
+            (true, ..) => TCP_CLOSE,
+            (_, false, false) => TCP_ESTABLISHED,
+            (_, true, false) => TCP_FIN_WAIT2,
+            (_, false, true) => TCP_CLOSE_WAIT,
+            (_, true, true) => TCP_CLOSE,
+        }
+    }
+
+    pub fn view(&self, side: usize) -> View {
+        let mut ends = self.ends.lock();
+        let state = self.state(&mut ends, side);
+        let free = self.room(&mut ends, side);
+        let writable = self.writable(&mut ends, side);
+        let (me, peer) = ends.pair(side, self.looped);
+        let unsent = match peer {
+            Some(peer) => peer.chunks.len().saturating_sub(peer.window),
+            None => 0,
+        };
+        if !writable {
+            me.nospace = true;
+        }
+        View {
+            state,
+            shutdown: me.shutdown,
+            readable: me.chunks.len(),
+            at_mark: me.urgent.is_some_and(|urgent| urgent.at == me.taken),
+            has_urgent: me.urgent.is_some_and(|urgent| urgent.byte.is_some()),
+            writable,
+            error: me.error.is_some(),
+            unsent,
+            free,
+        }
+    }
+
+    /// Bytes to receive, up to the urgent one (tcp_inq()).
+    pub fn input(&self, side: usize, inline: bool) -> usize {
+        let mut ends = self.ends.lock();
+        let me = ends.end(side);
+        match me.urgent {
+            Some(urgent) if !inline && urgent.at >= me.taken && urgent.at < me.received => {
+                usize::try_from(urgent.at - me.taken).unwrap_or(usize::MAX)
+            }
+            _ => me.chunks.len(),
+        }
+    }
+
+    /// Bytes received and sent over its life, and the segments: for TCP_INFO.
+    pub fn counts(&self, side: usize) -> [u64; 4] {
+        let mut ends = self.ends.lock();
+        let other = self.other(side);
+        let (received, in_segments) = (ends.end(side).received, ends.end(other).sends);
+        let (sent, out_segments) = (ends.end(other).received, ends.end(side).sends);
+        [received, sent, in_segments.into(), out_segments.into()]
+    }
+
+    pub fn take_error(&self, side: usize) -> Option<Errno> {
+        self.ends.lock().end(side).error.take()
+    }
+
+    /// Sends some of a message.
+    pub fn send(&self, side: usize, msg: &mut SendMsg<'_>, wrote_before: bool) -> Result<usize, Errno> {
+        let mut sent = 0;
+        loop {
+            let room = {
+                let mut ends = self.ends.lock();
+                let me = ends.end(side);
+                if me.error.is_some() || me.shutdown & SEND != 0 {
+                    let error = if sent > 0 || wrote_before { None } else { me.error.take() };
+                    return if sent > 0 { Ok(sent) } else { Err(error.unwrap_or(Errno::EPIPE)) };
+                }
+                let room = self.room(&mut ends, side);
+                if room == 0 {
+                    ends.end(side).nospace = true;
+                }
+                room
+            };
+            let want = msg.data.left().min(room);
+            if want == 0 {
+                return if sent > 0 || msg.data.left() == 0 { Ok(sent) } else { Err(Errno::EAGAIN) };
+            }
+            let chunk = match Chunk::fill(msg.data, want.min(CHUNK)) {
+                Ok(chunk) => chunk,
+                Err(error) => return if sent > 0 { Ok(sent) } else { Err(error) },
+            };
+            let count = chunk.data().len();
+            if count == 0 {
+                return Ok(sent);
+            }
+            let urgent =
+                (msg.flags & MSG_OOB != 0 && msg.data.left() == 0).then(|| chunk.data().last().copied());
+            self.deliver(side, chunk, urgent.flatten());
+            sent += count;
+        }
+    }
+
+    /// The other side has it, or answers with a RST if it is not interested any more.
+    fn deliver(&self, side: usize, chunk: Chunk, urgent: Option<u8>) {
+        let other = self.other(side);
+        let inline = urgent.is_some() && self.sock(other).is_some_and(|sock| sock.inline());
+        let mut ends = self.ends.lock();
+        let count = chunk.data().len();
+        ends.end(side).sends = ends.end(side).sends.wrapping_add(1);
+        if ends.end(side).done {
+            return;
+        }
+        let peer = ends.end(other);
+        if peer.closed || (peer.fin_sent && peer.shutdown & RCV != 0) {
+            if !peer.closed {
+                peer.reset(Errno::ECONNRESET);
+                ends.wake(other, ALL);
+            }
+            ends.end(side).reset(Errno::EPIPE);
+            ends.wake(side, ALL);
+            ends.settle = true;
+            return self.unlock(ends);
+        }
+        if let Some(byte) = urgent {
+            // An urgent byte that nobody took before the next one came is lost.
+            let old = peer.urgent.filter(|old| old.at == peer.taken && peer.chunks.len() > 0);
+            if old.is_some_and(|old| old.byte.is_some()) && !inline {
+                peer.chunks.consume(1);
+                peer.taken += 1;
+            }
+            let at = peer.received.saturating_add(count as u64).saturating_sub(1);
+            peer.urgent = Some(Urgent { at, byte: Some(byte) });
+        }
+        peer.received = peer.received.saturating_add(count as u64);
+        peer.chunks.push(chunk);
+        ends.undeferred = ends.end(other).deferred.take();
+        ends.wake(other, if urgent.is_some() { IN | POLLPRI } else { IN });
+        self.unlock(ends);
+    }
+
+    /// Receives up to the end of what there is, or the urgent byte. `Ok(None)`: there is nothing.
+    pub fn receive(&self, side: usize, msg: &mut RecvMsg<'_>, inline: bool) -> Result<Option<usize>, Errno> {
+        let (peek, discard) = (msg.flags & MSG_PEEK != 0, msg.flags & MSG_TRUNC != 0);
+        let [a, b] = &self.turns;
+        let _turn = if side == 0 { a.lock() } else { b.lock() };
+        let want = if discard { msg.data.room().saturating_sub(msg.count) } else { msg.data.room() };
+        // How far from the first byte: only peeking keeps what it has seen.
+        let (mut copied, mut ahead) = (0usize, 0usize);
+        loop {
+            let mut ends = self.ends.lock();
+            let me = ends.end(side);
+            if want == 0 && me.chunks.len() > 0 {
+                msg.done = true;
+                return Ok(Some(0));
+            }
+            let mut run = want.saturating_sub(copied);
+            if let Some(urgent) = me.urgent {
+                let here = me.taken.saturating_add(ahead as u64);
+                let distance =
+                    urgent.at.checked_sub(here).map(|left| usize::try_from(left).unwrap_or(usize::MAX));
+                match distance {
+                    Some(0) if copied > 0 => break,
+                    Some(0) if !inline && ahead < me.chunks.len() && run > 0 => {
+                        if peek {
+                            ahead += 1;
+                        } else {
+                            self.consume(&mut ends, side, 1);
+                        }
+                    }
+                    Some(distance) if distance > 0 => run = run.min(distance),
+                    _ => {}
+                }
+            }
+            if run == 0 {
+                break;
+            }
+            let found = ends.end(side).chunks.at(ahead);
+            // What was consumed may have made room.
+            self.unlock(ends);
+            let Some((chunk, at)) = found else { return Ok((copied > 0).then_some(copied)) };
+            let data = chunk.data().get(at..).unwrap_or_default();
+            let data = data.get(..run.min(data.len())).unwrap_or_default();
+            let (count, fault) = if discard { (data.len(), None) } else { put(msg, data) };
+            drop(chunk);
+            copied += count;
+            if peek {
+                ahead += count;
+            } else {
+                let mut ends = self.ends.lock();
+                self.consume(&mut ends, side, count);
+                self.unlock(ends);
+            }
+            if let Some(fault) = fault {
+                return if copied > 0 { Ok(Some(copied)) } else { Err(fault) };
+            }
+        }
+        Ok((copied > 0).then_some(copied))
+    }
+
+    fn consume(&self, ends: &mut Ends, side: usize, count: usize) {
+        let me = ends.end(side);
+        me.chunks.consume(count);
+        me.taken = me.taken.saturating_add(count as u64);
+        if me.urgent.is_some_and(|urgent| urgent.at < me.taken) {
+            me.urgent = None;
+        }
+        let other = self.other(side);
+        if ends.end(other).nospace && self.writable(ends, other) {
+            ends.end(other).nospace = false;
+            ends.wake(other, OUT);
+        }
+    }
+
+    /// Whether nothing can come any more: the end of the stream (SOCK_DONE or RCV_SHUTDOWN), with what ended it.
+    pub fn ended(&self, side: usize, leave_error: bool) -> Result<bool, Errno> {
+        let mut ends = self.ends.lock();
+        let (me, peer) = ends.pair(side, self.looped);
+        if peer.map_or(me.fin_sent, |peer| peer.fin_sent) {
+            return Ok(true);
+        }
+        if !leave_error && let Some(error) = me.error.take() {
+            return Err(error);
+        }
+        Ok(me.error.is_some() || me.shutdown & RCV != 0 || me.done)
+    }
+
+    /// MSG_OOB (tcp_recv_urg()).
+    pub fn receive_urgent(&self, side: usize, msg: &mut RecvMsg<'_>, inline: bool) -> Result<usize, Errno> {
+        let byte = {
+            let mut ends = self.ends.lock();
+            let me = ends.end(side);
+            let (done, shut) = (me.done, me.shutdown & RCV != 0);
+            let Some(urgent) = me.urgent.as_mut().filter(|_| !inline) else { return Err(Errno::EINVAL) };
+            let byte = if msg.flags & MSG_PEEK == 0 { urgent.byte.take() } else { urgent.byte };
+            match byte {
+                Some(byte) => byte,
+                None if done || shut => return Ok(0),
+                None => return Err(Errno::EINVAL),
+            }
+        };
+        msg.done = true;
+        msg.out_flags |= MSG_OOB;
+        if msg.data.room() == 0 {
+            msg.out_flags |= MSG_TRUNC;
+            return Ok(0);
+        }
+        if msg.flags & MSG_TRUNC == 0 {
+            msg.data.put(&[byte])?;
+        }
+        msg.count = 1;
+        Ok(1)
+    }
+
+    /// shutdown(2): RCV and SEND bits. ENOTCONN when all is over.
+    pub fn shutdown(&self, side: usize, how: u32) -> Result<(), Errno> {
+        let mut ends = self.ends.lock();
+        let over = self.state(&mut ends, side) == TCP_CLOSE;
+        ends.end(side).shutdown |= how;
+        if how & SEND != 0 && !over {
+            self.send_fin(&mut ends, side);
+        }
+        ends.wake(side, ALL);
+        self.unlock(ends);
+        if over { Err(Errno::ENOTCONN) } else { Ok(()) }
+    }
+
+    fn send_fin(&self, ends: &mut Ends, side: usize) {
+        let other = self.other(side);
+        if ends.end(side).fin_sent {
+            return;
+        }
+        let first = !ends.end(other).fin_sent;
+        let me = ends.end(side);
+        me.fin_sent = true;
+        me.first = first;
+        let peer = ends.end(other);
+        peer.shutdown |= RCV;
+        let both = peer.fin_sent;
+        if peer.deferred.is_some() {
+            ends.undeferred = ends.end(other).deferred.take();
+        }
+        if both {
+            for side in [side, other] {
+                let end = ends.end(side);
+                end.done = true;
+                end.shutdown = RCV | SEND;
+                ends.wake(side, ALL);
+            }
+            ends.settle = true;
+        } else {
+            ends.wake(other, IN | POLLRDHUP);
+        }
+    }
+
+    /// The last close(2) (__tcp_close()); `abort`: SO_LINGER with no time, or never accepted.
+    pub fn close(&self, side: usize, abort: bool) {
+        let mut ends = self.ends.lock();
+        let me = ends.end(side);
+        let unread = me.chunks.len() > 0;
+        let over = me.done;
+        me.closed = true;
+        me.shutdown = RCV | SEND;
+        let left = std::mem::take(&mut me.chunks);
+        if (unread || abort) && !over {
+            self.reset_both(&mut ends, side);
+        } else if !over {
+            self.send_fin(&mut ends, side);
+        }
+        ends.wake(side, ALL);
+        let lonely = !ends.settle && !over;
+        self.unlock(ends);
+        drop(left);
+        if lonely {
+            // FIN_WAIT2 without anybody: its place is kept for a while, whether or not the other side ever closes.
+            let [a, b] = &mut *self.seats.lock();
+            if let Some(seat) = if side == 0 { a } else { b } {
+                seat.orphan();
+            }
+        }
+    }
+
+    /// tcp_disconnect() of one side: the other gets a RST.
+    pub fn abort(&self, side: usize) {
+        let mut ends = self.ends.lock();
+        if !ends.end(side).done {
+            self.reset_both(&mut ends, side);
+        }
+        ends.end(side).error = None;
+        let left = std::mem::take(&mut ends.end(side).chunks);
+        self.unlock(ends);
+        drop(left);
+    }
+
+    fn reset_both(&self, ends: &mut Ends, side: usize) {
+        let other = self.other(side);
+        let me = ends.end(side);
+        let waits = me.fin_sent;
+        me.done = true;
+        me.first = false;
+        me.shutdown = RCV | SEND;
+        let peer = ends.end(other);
+        peer.first = false;
+        if !peer.closed {
+            // In CLOSE_WAIT it is the end of a pipe.
+            let broken = waits && !peer.fin_sent;
+            peer.reset(if broken { Errno::EPIPE } else { Errno::ECONNRESET });
+            ends.undeferred = ends.end(other).deferred.take();
+            ends.wake(other, ALL | POLLERR);
+        } else {
+            peer.done = true;
+        }
+        ends.settle = true;
+    }
+}
+
+/// Puts all that fits; what went wrong, if not all could be stored.
+fn put(msg: &mut RecvMsg<'_>, data: &[u8]) -> (usize, Option<Errno>) {
+    let mut done = 0;
+    while let Some(rest) = data.get(done..).filter(|rest| !rest.is_empty()) {
+        match msg.data.put(rest) {
+            Ok(0) => return (done, Some(Errno::EFAULT)),
+            Ok(count) => done += count,
+            Err(error) => return (done, Some(error)),
+        }
+    }
+    (done, None)
+}
