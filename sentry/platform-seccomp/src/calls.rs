@@ -6,6 +6,7 @@
 //! may run it; what the guest does to the list in its window can only get it killed. Results are untrusted.
 
 use crate::frame;
+use crate::restart::{Reply, wound_back};
 use crate::stub::{DOORBELL, PRIVATE_FD, cmd, ctl};
 use crate::sys::Notif;
 use crate::task::{After, Phase, St, Task, wake};
@@ -70,7 +71,7 @@ impl Task {
             self.uncount(&mut st);
             st.list = Some(Box::new(List { calls: calls.to_vec(), pos: 0 }));
             st.phase = Phase::Calls;
-            self.answer(st.id, cmd::LIST);
+            self.command(&mut st, cmd::LIST);
             Poll::Ready(Ok(()))
         })
         .await
@@ -107,7 +108,7 @@ impl Task {
                     st.phase = Phase::AwaitFrame;
                     st.after = After::Op;
                     if self.killable() {
-                        self.answer(st.id, 0);
+                        self.reply(&mut st, Reply::Value(0));
                     }
                 }
                 Phase::Parked => self.unpark_for_frame(&mut st),
@@ -128,35 +129,44 @@ impl Task {
         }
     }
 
-    /// A notification while the list runs.
-    pub fn listed_call(self: &Arc<Self>, mut st: MutexGuard<'_, St>, n: &Notif, in_stub: bool) {
+    /// A notification while the list runs. A call may come twice: the host winds it back (`restart`).
+    pub fn listed_call<'a>(self: &'a Arc<Self>, mut st: MutexGuard<'a, St>, n: &Notif, in_stub: bool) {
+        let is = |c: &Call| in_stub && c.nr == n.nr as u64 && c.args == n.args && c.nr != DOORBELL;
         let expected = st.list.as_mut().and_then(|l| {
-            let c = l.calls.get(l.pos)?.clone();
-            (in_stub && c.nr == n.nr as u64 && c.args == n.args && c.nr != DOORBELL).then(|| {
+            if let Some(next) = l.calls.get(l.pos).filter(|c| is(c)).cloned() {
                 l.pos += 1;
-                c
-            })
+                return Some(next);
+            }
+            l.calls.get(l.pos.checked_sub(1)?).filter(|c| is(c)).cloned()
         });
         let Some(call) = expected else {
             return self.corrupt("a host call that was not asked for");
         };
         st.id = n.id;
         if call.nr == libc::SYS_exit as u64 {
-            let id = n.id;
             drop(self.bury(st));
-            self.go_on(id);
+            let _ = self.sb.listener.go_on(n.id);
             self.release_window();
             return;
         }
-        // Installing a descriptor waits for the stub's thread to be scheduled.
-        drop(st);
+        let mut how = Reply::Native;
         if let Some((file, at)) = &call.file {
-            if let Err(errno) = self.sb.listener.add_fd(n.id, file.as_fd(), *at) {
-                tracing::debug!(errno, at, "installing a descriptor in the stub failed");
-                return self.answer(n.id, -i64::from(errno));
+            // Installing a descriptor waits for the stub's thread to be scheduled.
+            drop(st);
+            match self.sb.listener.add_fd(n.id, file.as_fd(), *at) {
+                Ok(()) => {}
+                Err(errno) if wound_back(errno) => return,
+                Err(errno) => {
+                    tracing::debug!(errno, at, "installing a descriptor in the stub failed");
+                    how = Reply::Value(-i64::from(errno));
+                }
+            }
+            st = self.st.lock();
+            if st.id != n.id {
+                return; // The call has been made again meanwhile.
             }
         }
-        self.go_on(n.id);
+        self.reply(&mut st, how);
     }
 
     /// The list's doorbell.

@@ -3,6 +3,7 @@
 //! Neighbours: `task` (state), `calls` (host calls in the stub), `spawn` (new tasks).
 
 use crate::frame;
+use crate::restart::Reply;
 use crate::stub::{cmd, ctl};
 use crate::sys;
 use crate::task::{After, Phase, St, Task};
@@ -130,10 +131,11 @@ impl PlatformTask for Task {
                 }
                 st.phase = Phase::Running;
                 if self.killable() {
+                    // Not under the lock: its next call may be with another worker before we are back.
                     drop(st);
-                    self.answer(id, v);
+                    let _gone = self.sb.listener.answer(id, v);
                 } else {
-                    self.answer(id, v);
+                    self.reply(&mut st, Reply::Value(v));
                 }
             }
             Resume::Native => {
@@ -152,7 +154,7 @@ impl PlatformTask for Task {
                     }
                 }
                 st.phase = Phase::Running;
-                self.go_on(id);
+                self.reply(&mut st, Reply::Native);
             }
             Resume::Frame => {
                 drop(st);
@@ -270,13 +272,13 @@ impl PlatformTask for Task {
             let owner = st.owner.take();
             st.win.put(ctl::WAKE, 0);
             if st.phase == Phase::Stopped && st.frame.is_some() {
-                self.answer(st.id, cmd::PARK);
+                self.command(&mut st, cmd::PARK);
             } else if st.phase == Phase::Stopped {
                 if !st.kicked {
                     self.kick(&mut st);
                 }
                 if self.killable() {
-                    self.answer(st.id, 0);
+                    self.reply(&mut st, Reply::Value(0));
                 }
             }
             st.phase = Phase::Limbo;
@@ -288,7 +290,7 @@ impl PlatformTask for Task {
         if native {
             let id = st.id;
             let owner = me.bury(st);
-            self.go_on(id);
+            let _ = self.sb.listener.go_on(id);
             self.release_window();
             drop(owner);
             return;

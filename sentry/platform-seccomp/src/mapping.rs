@@ -3,6 +3,7 @@
 //! Neighbours: `platform-host` (guest memory, /proc, checks of calls), `calls` (host calls in the stub).
 
 use crate::calls::close_call;
+use crate::restart::wound_back;
 use crate::space::Space;
 use crate::stub::{PRIVATE_FD, STUB_BASE, STUB_HI};
 use crate::task::{Phase, Task};
@@ -102,14 +103,14 @@ impl AddressSpace for Space {
             drop(st);
             match self.sb.listener.add_fd(id, file.host, at) {
                 Ok(()) => return Ok(Native::Host),
-                Err(libc::ENOENT) => return Ok(Native::Host), // killed, or parked: see below
+                Err(errno) if wound_back(errno) => {} // Or killed, or parked meanwhile.
                 Err(libc::EMFILE | libc::EBADF) => {}
                 Err(e) => return Err(e),
             }
             st = task.st.lock();
         }
-        // A number that the stub's table should not grow to, or a task with a frame: the stub is told to
-        // make the call with a descriptor of its own.
+        // A number that the stub's table should not grow to, or a task with a frame (or soon with one): the stub is
+        // told to make the call with a descriptor of its own.
         let dup = file.host.try_clone_to_owned().map_err(|_| libc::ENFILE)?;
         st.native_fd = Some(Arc::new(dup));
         Ok(Native::Host)

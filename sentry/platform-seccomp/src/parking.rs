@@ -5,6 +5,7 @@
 //! A parked thread has been kicked out of its call by a dummy answer, so it has a frame, and waits in the stub for the kick
 //! signal. Invisible to the kernel: the result goes into the frame when it resumes the task.
 
+use crate::restart::Reply;
 use crate::sandbox::Sandbox;
 use crate::stub::{cmd, ctl};
 use crate::task::{After, Phase, St, Task};
@@ -74,7 +75,7 @@ impl Task {
         if st.frame.is_some() {
             st.win.put(ctl::WAKE, 0);
             st.phase = Phase::Parked;
-            self.answer(st.id, cmd::PARK);
+            self.command(&mut st, cmd::PARK);
             return;
         }
         if !st.kicked {
@@ -83,7 +84,7 @@ impl Task {
         st.phase = Phase::AwaitFrame;
         st.after = After::Park;
         if self.killable() {
-            self.answer(st.id, 0);
+            self.reply(&mut st, Reply::Value(0));
         }
     }
 }

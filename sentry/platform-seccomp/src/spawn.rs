@@ -8,6 +8,7 @@
 
 use crate::frame;
 use crate::process::Process;
+use crate::restart::{Made, Reply};
 use crate::sandbox::Sandbox;
 use crate::space::{NewWindow, Space};
 use crate::stub::{ARENA_FD, DOORBELL, ctl};
@@ -124,11 +125,22 @@ impl Pending {
             true => (Phase::Boot, None, self.token),
             false => (Phase::Stopped, Some(self.uc), 0),
         };
-        let birth =
-            Birth { tid, index: self.index, win, phase, id: n.id, frame, fs: self.fs, gs: self.gs, token };
+        let made = Some(Made::of(n));
+        let birth = Birth {
+            tid,
+            index: self.index,
+            win,
+            phase,
+            id: n.id,
+            frame,
+            fs: self.fs,
+            gs: self.gs,
+            token,
+            made,
+        };
         let task = Task::new(sb, &proc, birth);
         if boot {
-            task.go_on(n.id);
+            task.reply(&mut task.st.lock(), Reply::Native);
         } else {
             sb.pending.lock().remove(&self.token);
             self.complete(Ok(task));

@@ -59,6 +59,8 @@ pub mod ctl {
     /// Bytes per listed call: number, six arguments, result.
     pub const CALL_SIZE: usize = 64;
     pub const MAX_CALLS: usize = 48;
+    /// How often its thread has rung.
+    pub const RINGS: usize = 0xdf8;
     /// Scratch for structures that boot-time calls point at.
     pub const SCRATCH: usize = 0xe00;
     pub const PAGE: usize = 0x1000;
@@ -124,7 +126,7 @@ chitin_stub_handler:
     mov r12, rsp
     and r12, [rax + 16]
 
-    // Ring: ebp = code, r13 = ucontext, rbx = token, r12 = window.
+    // Ring: ebp = code, r13 = ucontext, rbx = token, r12 = window. The number tells a call that the host makes again.
 2:  xor r10d, r10d
     xor r8d, r8d
     movabs rax, {consts}
@@ -135,7 +137,9 @@ chitin_stub_handler:
 3:  mov edi, ebp
     mov rsi, r13
     mov rdx, rbx
-    xor r9d, r9d
+    mov r9, [r12 + {rings}]
+    inc r9
+    mov [r12 + {rings}], r9
     mov eax, {doorbell}
     syscall
     test rax, rax
@@ -248,6 +252,7 @@ chitin_stub_end:
     win_base = const WIN_BASE,
     arena_fd = const ARENA_FD,
     doorbell = const DOORBELL,
+    rings = const ctl::RINGS,
     park_set = const PARK_SET,
     c_start = const code::START,
     c_again = const code::AGAIN,

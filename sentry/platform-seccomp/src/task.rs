@@ -10,6 +10,7 @@ use crate::arena::Window;
 use crate::calls::List;
 use crate::frame;
 use crate::process::Process;
+use crate::restart::{Made, Reply, Said};
 use crate::sandbox::Sandbox;
 use crate::stub::{DOORBELL, KICK, STUB_BASE, cmd, code, ctl};
 use crate::sys::{self, Notif};
@@ -80,6 +81,9 @@ pub struct St {
     pub results: Vec<i64>,
     pub waker: Option<Waker>,
     pub owner: Option<Owner>,
+    /// The last notification and its answer; only without WAIT_KILLABLE_RECV.
+    pub made: Option<Made>,
+    pub said: Option<Said>,
     /// When it stopped, in the parking clock's ticks.
     pub since: u64,
     /// It is among the sandbox's outstanding ones.
@@ -109,6 +113,8 @@ pub struct Birth {
     pub fs: u64,
     pub gs: u64,
     pub token: u64,
+    /// The call whose notification it waits in.
+    pub made: Option<Made>,
 }
 
 impl Task {
@@ -139,6 +145,8 @@ impl Task {
                 results: Vec::new(),
                 waker: None,
                 owner: None,
+                made: b.made,
+                said: None,
                 since: 0,
                 counted: false,
                 released: false,
@@ -159,21 +167,9 @@ impl Task {
         let _ = sys::tgkill(self.proc.pid, self.tid, KICK);
     }
 
-    pub fn answer(&self, id: u64, val: i64) {
-        if let Err(errno) = self.sb.listener.answer(id, val) {
-            // ENOENT: the thread was killed.
-            if errno != libc::ENOENT {
-                tracing::error!(errno, tid = self.tid, "answering a notification failed");
-            }
-        }
-    }
-
-    pub fn go_on(&self, id: u64) {
-        if let Err(errno) = self.sb.listener.go_on(id) {
-            if errno != libc::ENOENT {
-                tracing::error!(errno, tid = self.tid, "continuing a notification failed");
-            }
-        }
+    /// Tells the stub what to do.
+    pub fn command(&self, st: &mut St, cmd: i64) {
+        self.reply(st, Reply::Value(cmd));
     }
 
     fn event(&self, st: &mut St, kind: EventKind) -> Option<Event> {
@@ -199,6 +195,9 @@ impl Task {
             return None; // Interrupted before we came to it.
         }
         st.last_id = Some(n.id);
+        if st.phase != Phase::Dead && self.made_again(&mut st, n) {
+            return None;
+        }
         let in_stub = n.ip & !0xfff == STUB_BASE;
         if in_stub && n.nr as u64 == DOORBELL {
             return self.doorbell(st, n);
@@ -251,8 +250,10 @@ impl Task {
             }
             (Phase::Running, BELL) => {
                 st.kicked = false;
+                self.answer_in_frame(&mut st, uc);
                 if !st.interrupt {
-                    self.answer(n.id, cmd::RETURN);
+                    st.frame = None;
+                    self.command(&mut st, cmd::RETURN);
                     return None;
                 }
                 st.interrupt = false;
@@ -309,7 +310,7 @@ impl Task {
             }
             // Woken by the host for reasons of its own: park again.
             (Phase::Parked | Phase::Limbo, code::WOKEN) | (Phase::Limbo, BELL) => {
-                self.answer(n.id, cmd::PARK);
+                self.command(&mut st, cmd::PARK);
                 None
             }
             // Resumed while it was waking for such a reason, or to ring.
@@ -321,7 +322,7 @@ impl Task {
                 }
                 let how = if st.win.get(ctl::WAKE) == 2 { cmd::BASES } else { cmd::RETURN };
                 st.win.put(ctl::WAKE, 0);
-                self.answer(n.id, how);
+                self.command(&mut st, how);
                 None
             }
             _ => {
@@ -332,7 +333,7 @@ impl Task {
     }
 
     /// The frame after a kick out of a system call. Without WAIT_KILLABLE_RECV the host has wound it back to restart.
-    fn take_frame(&self, st: &mut St, uc: usize) {
+    pub fn take_frame(&self, st: &mut St, uc: usize) {
         st.frame = Some(uc);
         if !self.killable() {
             let rip = frame::rip(&st.win, uc);
@@ -357,7 +358,7 @@ impl Task {
             After::Park => {
                 st.win.put(ctl::WAKE, 0);
                 st.phase = Phase::Parked;
-                self.answer(st.id, cmd::PARK);
+                self.command(&mut st, cmd::PARK);
                 None
             }
             After::Finish(v) => {
@@ -373,10 +374,9 @@ impl Task {
 
     /// Lets a task with a frame go on with it.
     pub fn finish(self: &Arc<Self>, mut st: MutexGuard<'_, St>) {
-        let id = st.id;
         st.phase = Phase::Running;
         if st.interrupt && !st.kicked {
-            return self.answer(id, cmd::AGAIN);
+            return self.command(&mut st, cmd::AGAIN);
         }
         let mut how = cmd::RETURN;
         if st.bases_dirty {
@@ -386,7 +386,7 @@ impl Task {
             how = cmd::BASES;
         }
         st.frame = None;
-        self.answer(id, how);
+        self.command(&mut st, how);
     }
 
     /// Has the zygote ring, so that some worker looks at the queue of events. It does anyway while it is busy.
@@ -394,7 +394,7 @@ impl Task {
         let mut st = self.st.lock();
         if st.phase == Phase::Stopped {
             st.phase = Phase::Bell;
-            self.answer(st.id, cmd::AGAIN);
+            self.command(&mut st, cmd::AGAIN);
         }
     }
 

@@ -337,8 +337,18 @@ fn boot(sb: &Arc<Sandbox>, pid: i32) -> Result<(), SetupError> {
     let layout = frame::learn(&win, uc).ok_or_else(bad)?;
     let _ = sb.layout.set(layout);
     let (fs, gs) = (n.args[3], n.args[4]);
-    let birth =
-        Birth { tid: pid, index: 0, win, phase: Phase::Stopped, id: n.id, frame: Some(uc), fs, gs, token: 0 };
+    let birth = Birth {
+        tid: pid,
+        index: 0,
+        win,
+        phase: Phase::Stopped,
+        id: n.id,
+        frame: Some(uc),
+        fs,
+        gs,
+        token: 0,
+        made: None,
+    };
     let _ = sb.zygote.set(Task::new(sb, &proc, birth));
     Ok(())
 }

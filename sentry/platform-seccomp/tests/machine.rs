@@ -2,6 +2,8 @@
 
 #![allow(unsafe_code, clippy::undocumented_unsafe_blocks, clippy::multiple_unsafe_ops_per_block)]
 
+mod stops;
+
 use chitin_platform::*;
 use chitin_platform_seccomp::{Config, Options, SeccompPlatform};
 use chitin_platform_tests::*;
@@ -18,7 +20,13 @@ fn main() {
     chitin_platform_tests::main(
         &modes,
         make,
-        &[("parking_many", parking_many), ("hostile_mask", forged_mask)],
+        &[
+            ("parking_many", parking_many),
+            ("hostile_mask", forged_mask),
+            ("stop_answered", stops::answered),
+            ("stop_storm", stops::storm),
+            ("stop_file_maps", stops::file_maps),
+        ],
     );
 }
 
@@ -37,8 +45,12 @@ fn make(mode: &str) -> Subject {
     }
 }
 
+fn platform() -> &'static SeccompPlatform {
+    PLATFORM.get().expect("platform")
+}
+
 fn outstanding() -> usize {
-    PLATFORM.get().expect("platform").outstanding()
+    platform().outstanding()
 }
 
 fn parking_many(m: &Machine) {
