@@ -83,7 +83,8 @@ pub enum Place {
 }
 
 /// The test's main: runs every case in every mode that `modes` names, each in a process of its own, where `make` is told
-/// the mode. The first argument that is not a flag selects cases by a part of their name.
+/// the mode. The first argument that is not a flag selects cases by a part of their name;
+/// `--cases` lists them.
 pub fn main(modes: &[(&str, Place)], make: impl Fn(&str) -> Subject, more: &[Case]) {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let cases = || CASES.iter().chain(more);
@@ -97,6 +98,10 @@ pub fn main(modes: &[(&str, Place)], make: impl Fn(&str) -> Subject, more: &[Cas
             (subject.kill)();
             std::process::exit(i32::from(r.is_err()));
         }
+    }
+    if args.iter().any(|a| a == "--cases") {
+        cases().for_each(|c| println!("{}", c.0));
+        return;
     }
     let filter = args.iter().find(|a| !a.starts_with('-'));
     let exe = std::env::current_exe().expect("exe");
