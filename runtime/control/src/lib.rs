@@ -12,6 +12,7 @@ mod boot;
 mod container;
 mod frame;
 mod message;
+mod network;
 
 pub use boot::{
     BootConfig, BootReport, LogFormat, LogLevel, Medium, NetworkMode, OverlayConfig, OverlayMode,
@@ -23,3 +24,6 @@ pub use container::{
 };
 pub use frame::{Client, Decoder, FrameError, MAX_MESSAGE, Server, encode};
 pub use message::{ExitStatus, Limits, ProcessInfo, Request, Response, Status};
+pub use network::{
+    AddressConfig, DeviceLink, LinkConfig, NeighbourConfig, NetworkConfig, NextHop, RouteConfig,
+};

@@ -6,6 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::container::{ContainerConfig, ProcessConfig};
+use crate::network::NetworkConfig;
 
 /// What the runtime asks of a sentry.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -19,6 +20,9 @@ pub enum Request {
     /// Makes a prepared container, as the boot makes the first one. Descriptors: the gofer's socket, standard input,
     /// output, error; the numbers in `config` are indices into them. Answer: [`Response::Ok`].
     Create { config: Box<ContainerConfig> },
+    /// Attach the sandbox to a network, once, before its first container starts. Descriptors: those that `config` names by
+    /// their indices. Answer: [`Response::Ok`].
+    Network { config: Box<NetworkConfig> },
     /// Run the init process of a created container. Answer: [`Response::Ok`].
     Start { container: String },
     /// Send a signal to init (`pid` none), to a process that `Exec` started, or to every process of the container (`all`).

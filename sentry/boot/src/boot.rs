@@ -4,6 +4,7 @@ use crate::containers::{self, Containers, Record};
 use crate::control::Control;
 use crate::factory::{TmpfsMemfds, Types};
 use crate::filter::FilterOptions;
+use crate::net::Network;
 use crate::{confine, filter, lifeline, log, oom};
 use chitin_abi::num::low8;
 use chitin_control::{BootConfig, Medium, NetworkMode, OverlayMode, PlatformChoice};
@@ -117,7 +118,7 @@ pub fn boot(config: BootConfig) -> Result<Sandbox, String> {
     let containers = Containers::new(&kernel, settings);
     let first = containers.make_first(&container)?;
     containers::follow_first_terminal(&first)?;
-    Control::new(kernel.clone(), containers.clone()).serve(listener)?;
+    Control::new(kernel.clone(), containers.clone(), Network::new(&kernel)?).serve(listener)?;
     if config.start {
         containers.start(&first)?;
     }

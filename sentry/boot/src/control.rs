@@ -8,6 +8,7 @@
 
 use crate::containers::{self, Containers, Record};
 use crate::exec::Execed;
+use crate::net::Network;
 use crate::processes::list;
 use crate::stdio::{Descriptors, winsize};
 use crate::stream::Stream;
@@ -46,6 +47,7 @@ pub fn settle() {
 pub struct Control {
     kernel: Arc<Kernel>,
     containers: Arc<Containers>,
+    network: Network,
     connections: AtomicUsize,
 }
 
@@ -53,8 +55,8 @@ pub struct Control {
 type Answer = Result<Response, String>;
 
 impl Control {
-    pub fn new(kernel: Arc<Kernel>, containers: Arc<Containers>) -> Arc<Control> {
-        Arc::new(Control { kernel, containers, connections: AtomicUsize::new(0) })
+    pub fn new(kernel: Arc<Kernel>, containers: Arc<Containers>, network: Network) -> Arc<Control> {
+        Arc::new(Control { kernel, containers, network, connections: AtomicUsize::new(0) })
     }
 
     /// Starts serving.
@@ -174,6 +176,7 @@ impl Session<'_> {
         let ok = |()| Response::Ok;
         match request {
             Request::Create { config } => containers.create(&config, &mut Descriptors::sent(fds)).map(ok),
+            Request::Network { config } => self.control.network.attach(&config, fds).map(ok),
             Request::Start { container } => containers.start(&*find(&container)?).map(ok),
             Request::Signal { container, signal, all, pid } => {
                 self.signal(&*find(&container)?, signal, all, pid).map(ok)

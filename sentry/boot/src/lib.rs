@@ -35,6 +35,7 @@ pub mod filter;
 mod lifeline;
 mod log;
 mod mounts;
+mod net;
 mod oom;
 mod process;
 mod processes;

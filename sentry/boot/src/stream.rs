@@ -9,8 +9,8 @@ use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
-/// The most descriptors that a request has: a gofer's socket and three standard streams.
-const MAX_FDS: usize = 4;
+/// The most descriptors that a request has: one for each interface, and a few more.
+const MAX_FDS: usize = 40;
 const CHUNK: usize = 16 << 10;
 
 pub struct Stream {
@@ -65,9 +65,10 @@ mod tests {
         let mut stream = Stream::new(b);
         let (read, _write) = std::io::pipe().unwrap();
         let bytes = encode(&Request::Destroy).unwrap();
-        for byte in &bytes {
-            fdpass::send(a.as_fd(), &[*byte], read.as_fd()).unwrap();
+        for _ in 0..2 * MAX_FDS {
+            fdpass::send(a.as_fd(), b" ", read.as_fd()).unwrap();
         }
+        (&a).write_all(&bytes).unwrap();
         (&a).write_all(&bytes).unwrap();
         let (request, fds) = stream.receive().unwrap().unwrap();
         assert_eq!((request, fds.len()), (Request::Destroy, MAX_FDS));

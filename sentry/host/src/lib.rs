@@ -33,5 +33,6 @@ pub mod hostfile;
 pub mod inherit;
 pub mod limits;
 pub mod mountfd;
+pub mod packet;
 pub mod random;
 pub mod stdio;

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use chitin_control::Status;
 use serde::{Deserialize, Serialize};
 
+use crate::network::Attachment;
 use crate::util::{Context, Result, write_atomically};
 
 /// A host process, told apart from a later one with the same number.
@@ -79,6 +80,9 @@ pub struct State {
     /// Of a further container of a pod: the process that stands for it on the host and ends with it.
     #[serde(default)]
     pub stand_in: Option<HostProcess>,
+    /// What `start` has to do about the network.
+    #[serde(default)]
+    pub network: Attachment,
     /// `start` was successful.
     pub started: bool,
     /// `pause` was successful, and no `resume` since.
@@ -174,6 +178,7 @@ mod tests {
             gofer: sentry,
             sandbox: None,
             stand_in: None,
+            network: Attachment::None,
             started,
             paused: false,
             ephemeral: false,

@@ -17,7 +17,7 @@ pub mod role;
 pub mod stand_in;
 pub mod start;
 
-use std::fs::{File, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::{PipeReader, PipeWriter, Write, pipe};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
@@ -35,7 +35,8 @@ use oci_spec::runtime::{Hooks, Spec};
 
 use crate::cgroup::{self, Cgroups};
 use crate::container::{Directory, HostProcess, State};
-use crate::spec::{self, Plan};
+use crate::network::{self, Attachment};
+use crate::spec::{self, Network, Plan};
 use crate::util::{Context, Result, dev_null, duplicate, now_rfc3339, write_atomically};
 use gofer::{Gofer, Streams};
 use hooks::{Kind, Told};
@@ -92,9 +93,10 @@ pub struct Creation<'a> {
 }
 
 impl Creation<'_> {
-    /// The sentry runs init as soon as it can; hooks that come between are run by us.
-    fn starts_at_once(&self) -> bool {
-        self.start && Kind::StartContainer.of(self.spec.hooks().as_ref()).is_empty()
+    /// The sentry runs init as soon as it can; what comes between, hooks and the network, is ours to do.
+    fn starts_at_once(&self, network: Attachment) -> bool {
+        let hooks = Kind::StartContainer.of(self.spec.hooks().as_ref());
+        self.start && hooks.is_empty() && network == Attachment::None
     }
 
     /// Of the new container, created.
@@ -111,6 +113,7 @@ impl Creation<'_> {
             gofer,
             sandbox: None,
             stand_in: None,
+            network: Attachment::None,
             started: false,
             paused: false,
             ephemeral: self.ephemeral,
@@ -170,6 +173,8 @@ impl Sandbox {
             crate::log::warn(&format!("config.json: {warning}"));
         }
         let plan = spec::translate(creation.id, creation.spec, creation.bundle, options.overlay)?;
+        let network = attachment(options, &creation, &plan.network);
+        let at_once = creation.starts_at_once(network);
         let directory = Directory::create(&options.root, creation.id)?;
         let listener = link::listen(&directory);
         let path = directory.path().to_owned();
@@ -178,7 +183,7 @@ impl Sandbox {
         spec::store(creation.spec, &path)?;
         let cgroups = make_cgroups(options, &creation, &plan, &reserved)?;
         let rootfs = plan.rootfs.clone();
-        let mut launched = launch(options, &creation, plan, listener.as_fd(), cgroups.as_ref())?;
+        let mut launched = launch(options, &creation, plan, listener.as_fd(), (cgroups.as_ref(), at_once))?;
         let pid = launched.sentry.pid();
         run_creation_hooks(options, &creation, (&mut launched.gofer.child, pid, pid), &mut reserved)?;
         launched.sentry.go()?;
@@ -189,12 +194,13 @@ impl Sandbox {
         launched.wait_ready()?;
 
         let mut state = creation.state(rootfs, sentry, gofer);
-        state.started = creation.starts_at_once();
+        state.network = network;
+        state.started = at_once;
         state.save(&path)?;
         if let Some(path) = creation.pid_file {
             write_atomically(path, launched.sentry.pid().to_string().as_bytes())?;
         }
-        if creation.starts_at_once() {
+        if at_once {
             start::started(&state, creation.spec);
         } else if creation.start {
             start::start(reserved.directory()?, &mut state, creation.spec)?;
@@ -379,7 +385,7 @@ fn launch(
     creation: &Creation<'_>,
     plan: Plan,
     control: BorrowedFd<'_>,
-    cgroups: Option<&Cgroups>,
+    (cgroups, at_once): (Option<&Cgroups>, bool),
 ) -> Result<Launched> {
     let failed = || "cannot prepare the sandbox".to_owned();
     let exe = launch::executable()?;
@@ -441,7 +447,7 @@ fn launch(
         hostname: container.hostname.clone().unwrap_or_else(host_name),
         domainname: container.domainname.clone().unwrap_or_else(|| "(none)".into()),
         cpus: seen,
-        start: creation.starts_at_once(),
+        start: at_once,
         containers: vec![container],
         fds: SandboxFds {
             control: control.as_raw_fd(),
@@ -450,12 +456,16 @@ fn launch(
         },
     };
     let boot_config = role::config_memfd(&boot)?;
-    let network = match options.network {
-        NetworkMode::Host => {
-            join_network(plan.network.as_deref())?;
+    let mut left = None;
+    let network = match (options.network, &plan.network) {
+        (NetworkMode::None, _) | (_, Network::New) | (NetworkMode::Sandbox, Network::Callers) => {
+            libc::CLONE_NEWNET
+        }
+        (NetworkMode::Host, Network::Callers) => 0,
+        (_, Network::Path(path)) => {
+            left = Some(network::Elsewhere::enter(path)?);
             0
         }
-        NetworkMode::Sandbox | NetworkMode::None => libc::CLONE_NEWNET,
     };
     let inherited = [
         Some(gofer.socket.as_raw_fd()),
@@ -479,6 +489,9 @@ fn launch(
             namespace_root: true,
         },
     )?;
+    if let Some(left) = left {
+        left.leave()?;
+    }
     if !nix::unistd::geteuid().is_root() {
         map_to_own(&sentry)?;
     } else if let Err(e) = sentry.map_ids(NOBODY, NOBODY, false) {
@@ -502,12 +515,17 @@ fn map_to_own(child: &Child) -> Result<()> {
     child.map_ids(uid, gid, true).context(|| "cannot map ids into the sandbox's user namespace".into())
 }
 
-/// `--network=host` in the namespace that the configuration names.
-fn join_network(path: Option<&Path>) -> Result<()> {
-    let Some(path) = path else { return Ok(()) };
-    let failed = || format!("cannot join the network namespace {}", path.display());
-    let file = File::open(path).context(failed)?;
-    nix::sched::setns(file, nix::sched::CloneFlags::CLONE_NEWNET).context(failed)
+/// What the start has to do about the network.
+fn attachment(options: &Options, creation: &Creation<'_>, namespace: &Network) -> Attachment {
+    let root = nix::unistd::geteuid().is_root();
+    match (options.network, namespace) {
+        (NetworkMode::Sandbox, Network::Path(_)) => Attachment::Namespace,
+        // Nobody has had the time to put anything into a new one, or the right.
+        (NetworkMode::Sandbox, Network::New) if root && (!creation.start || creation.has_hooks()) => {
+            Attachment::Namespace
+        }
+        _ => Attachment::None,
+    }
 }
 
 fn host_name() -> String {

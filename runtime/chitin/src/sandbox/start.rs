@@ -1,14 +1,16 @@
 //! Running the process of a created container, with the hooks around it.
 
+use std::os::fd::AsFd;
 use std::time::Duration;
 
-use chitin_control::Request;
+use chitin_control::{Request, Response};
 use oci_spec::runtime::Spec;
 
 use super::hooks::{self, Kind, Told};
 use super::launch;
-use super::link::Link;
+use super::link::{Link, misfit};
 use crate::container::{Directory, State};
+use crate::network::{self, Attachment};
 use crate::util::Result;
 
 const KILL_PATIENCE: Duration = Duration::from_secs(10);
@@ -21,7 +23,16 @@ pub fn start(directory: &Directory, state: &mut State, spec: &Spec) -> Result<()
         }
         return Err(e);
     }
-    Link::to(directory, state)?.order(&Request::Start { container: state.id.clone() })?;
+    let mut link = Link::to(directory, state)?;
+    if state.network == Attachment::Namespace {
+        let attached = network::take_over(state.sentry.pid)?;
+        let fds: Vec<_> = attached.fds.iter().map(AsFd::as_fd).collect();
+        match link.call_with(&Request::Network { config: Box::new(attached.config) }, &fds)? {
+            Response::Ok => {}
+            other => return Err(misfit(&other)),
+        }
+    }
+    link.order(&Request::Start { container: state.id.clone() })?;
     state.started = true;
     state.save(directory.path())?;
     started(state, spec);

@@ -19,7 +19,7 @@ use oci_spec::runtime::Spec;
 pub use build::{ALL_CAPABILITIES, AdHoc, template};
 pub use check::{check, check_in};
 pub use exec::{ExecFlags, from_file as exec_from_file, from_flags as exec_from_flags};
-pub use translate::{GoferRoot, Plan, process_config, translate};
+pub use translate::{GoferRoot, Network, Plan, process_config, translate};
 
 use crate::util::{Context, Result};
 

@@ -29,14 +29,22 @@ pub struct GoferRoot {
     pub noexec: bool,
 }
 
+/// Which network namespace a container is in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Network {
+    /// None is named: that of the runtime.
+    Callers,
+    New,
+    Path(PathBuf),
+}
+
 /// A container, ready to be launched. Descriptor numbers in it are filled in by the launcher.
 #[derive(Debug)]
 pub struct Plan {
     pub container: ContainerConfig,
     pub roots: Vec<GoferRoot>,
     pub rootfs: PathBuf,
-    /// A network namespace given by path.
-    pub network: Option<PathBuf>,
+    pub network: Network,
     pub cgroup: Option<PathBuf>,
 }
 
@@ -91,11 +99,6 @@ pub fn translate(id: &str, spec: &Spec, bundle: &Path, overlay: OverlayMode) -> 
 
     let linux = spec.linux().as_ref();
     let list = |l: Option<&Vec<String>>| l.cloned().unwrap_or_default();
-    let network = linux
-        .and_then(|l| l.namespaces().as_ref())
-        .and_then(|all| all.iter().find(|n| n.typ() == LinuxNamespaceType::Network))
-        .and_then(|n| n.path().clone())
-        .filter(|p| !p.as_os_str().is_empty());
     let container = ContainerConfig {
         id: id.to_owned(),
         process: process_config(process),
@@ -121,7 +124,19 @@ pub fn translate(id: &str, spec: &Spec, bundle: &Path, overlay: OverlayMode) -> 
         limits: linux.and_then(|l| l.resources().as_ref()).map(guest::limits).unwrap_or_default(),
     };
     let cgroup = linux.and_then(|l| l.cgroups_path().clone()).filter(|p| !p.as_os_str().is_empty());
-    Ok(Plan { container, roots, rootfs, network, cgroup })
+    Ok(Plan { container, roots, rootfs, network: network(spec), cgroup })
+}
+
+/// The network namespace that the configuration asks for.
+fn network(spec: &Spec) -> Network {
+    let list = spec.linux().as_ref().and_then(|l| l.namespaces().as_ref());
+    match list.and_then(|all| all.iter().find(|n| n.typ() == LinuxNamespaceType::Network)) {
+        None => Network::Callers,
+        Some(n) => match n.path().clone().filter(|p| !p.as_os_str().is_empty()) {
+            None => Network::New,
+            Some(path) => Network::Path(path),
+        },
+    }
 }
 
 /// New ones where the configuration asks for them. One by path is the pod's, since engines know no other.
@@ -252,7 +267,7 @@ mod tests {
             plan.container.mounts.iter().map(|m| (m.fstype.as_str(), m.gofer_root)).collect();
         assert_eq!(served, [("proc", None), ("bind", Some(1)), ("bind", Some(2))]);
         assert!(plan.container.mounts.iter().all(|m| !m.source.contains("etc")), "a host path leaked");
-        assert_eq!(plan.network.as_deref(), Some(Path::new("/proc/self/ns/net")));
+        assert_eq!(plan.network, Network::Path("/proc/self/ns/net".into()));
         assert_eq!(plan.cgroup.as_deref(), Some(Path::new("/x/y")));
     }
 

@@ -1,0 +1,96 @@
+//! Packet sockets, through which a sandbox takes over an interface (packet(7)).
+//!
+//! `unsafe` is for socket addresses and options that have no safe wrapper.
+#![allow(unsafe_code)]
+
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use crate::sandbox::launch::own_fd;
+use crate::util::{Context, Result};
+
+/// What may wait to be read by the sentry, and to be sent by it: some hundred packets of full offload size.
+const BUFFER: libc::c_int = 8 << 20;
+const PACKET_VNET_HDR: libc::c_int = 15;
+const PACKET_IGNORE_OUTGOING: libc::c_int = 23;
+
+/// Opens a socket for all packets of the interface, in the namespace of the calling thread. Whether each one has a
+/// `virtio_net_hdr` before it, by which checksums and segmentation are left to the other side.
+pub fn open(index: u32, name: &str) -> Result<(OwnedFd, bool)> {
+    let failed = || {
+        format!(
+            "cannot take over the interface {name} (a packet socket needs CAP_NET_RAW over its namespace)"
+        )
+    };
+    let protocol = 0u16;
+    // SAFETY: integers only. Protocol 0 receives nothing before the socket is bound.
+    let raw =
+        unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, i32::from(protocol)) };
+    if raw < 0 {
+        return Err(io::Error::last_os_error()).context(failed);
+    }
+    let socket = own_fd(raw).context(failed)?;
+    let offload = set(&socket, libc::SOL_PACKET, PACKET_VNET_HDR, 1).is_ok();
+    // Before Linux 4.20 the sentry sees what the host kernel itself sends, and takes no harm.
+    let _ = set(&socket, libc::SOL_PACKET, PACKET_IGNORE_OUTGOING, 1);
+    for (forced, plain) in [(libc::SO_RCVBUFFORCE, libc::SO_RCVBUF), (libc::SO_SNDBUFFORCE, libc::SO_SNDBUF)]
+    {
+        if set(&socket, libc::SOL_SOCKET, forced, BUFFER).is_err() {
+            set(&socket, libc::SOL_SOCKET, plain, BUFFER).context(failed)?;
+        }
+    }
+    filter(&socket).context(failed)?;
+    // SAFETY: a structure of numbers, for which zero is valid.
+    let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+    address.sll_family = libc::AF_PACKET as u16;
+    address.sll_protocol = (libc::ETH_P_ALL as u16).to_be();
+    address.sll_ifindex = i32::try_from(index).context(failed)?;
+    let length = size_of_val(&address) as libc::socklen_t;
+    // SAFETY: an initialised address and its length.
+    let r = unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), length) };
+    if r != 0 {
+        return Err(io::Error::last_os_error()).context(failed);
+    }
+    Ok((socket, offload))
+}
+
+/// Packets for others, of our own, and of a VLAN (whose tag would not be seen) are none of the sandbox's business.
+fn filter(socket: &OwnedFd) -> io::Result<()> {
+    const LOAD_BYTE: u16 = 0x30;
+    const JUMP_IF_GREATER_OR_EQUAL: u16 = 0x35;
+    const JUMP_IF_EQUAL: u16 = 0x15;
+    const RETURN: u16 = 0x06;
+    const ANCILLARY: u32 = 0xffff_f000;
+    const PACKET_TYPE: u32 = 4;
+    const VLAN_TAG_PRESENT: u32 = 48;
+    const PACKET_OTHERHOST: u32 = 3;
+    let op = |code, jt, jf, k| libc::sock_filter { code, jt, jf, k };
+    let mut program = [
+        op(LOAD_BYTE, 0, 0, ANCILLARY + PACKET_TYPE),
+        op(JUMP_IF_GREATER_OR_EQUAL, 2, 0, PACKET_OTHERHOST),
+        op(LOAD_BYTE, 0, 0, ANCILLARY + VLAN_TAG_PRESENT),
+        op(JUMP_IF_EQUAL, 1, 0, 0),
+        op(RETURN, 0, 0, 0),
+        op(RETURN, 0, 0, u32::MAX),
+    ];
+    let program = libc::sock_fprog { len: 6, filter: program.as_mut_ptr() };
+    let length = size_of_val(&program) as libc::socklen_t;
+    // SAFETY: a program of the stated length, which outlives the call.
+    let r = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_ATTACH_FILTER,
+            (&raw const program).cast(),
+            length,
+        )
+    };
+    if r == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+fn set(socket: &OwnedFd, level: libc::c_int, name: libc::c_int, value: libc::c_int) -> io::Result<()> {
+    let length = size_of_val(&value) as libc::socklen_t;
+    // SAFETY: an integer and its length.
+    let r = unsafe { libc::setsockopt(socket.as_raw_fd(), level, name, (&raw const value).cast(), length) };
+    if r == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}

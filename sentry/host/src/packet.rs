@@ -1,0 +1,202 @@
+//! Packets in batches, to and from a packet socket (or a SOCK_SEQPACKET one): recvmmsg(2) and sendmmsg(2), with the
+//! `virtio_net_hdr` before each packet that tells about checksums and segmentation.
+//!
+//! Neighbour: the sentry's network devices. The host is trusted to fill in what it says; lengths are checked all the same.
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+/// The largest packet: 64 KiB of IP, and a link header.
+pub const MAX_PACKET: usize = 65_536 + 32;
+/// Packets per call.
+pub const BATCH: usize = 32;
+/// Pieces that a packet to be sent may have.
+pub const MAX_PIECES: usize = 4;
+
+pub const HDR_F_NEEDS_CSUM: u8 = 1;
+pub const HDR_F_DATA_VALID: u8 = 2;
+pub const HDR_GSO_NONE: u8 = 0;
+pub const HDR_GSO_TCPV4: u8 = 1;
+pub const HDR_GSO_TCPV6: u8 = 4;
+pub const HDR_GSO_UDP_L4: u8 = 5;
+pub const HDR_GSO_ECN: u8 = 0x80;
+
+/// `struct virtio_net_hdr`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct VnetHdr {
+    pub flags: u8,
+    pub gso_type: u8,
+    pub hdr_len: u16,
+    pub gso_size: u16,
+    pub csum_start: u16,
+    pub csum_offset: u16,
+}
+
+const NO_PART: libc::iovec = libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 };
+
+fn no_message() -> libc::mmsghdr {
+    // SAFETY: a structure of numbers and pointers, for which zero is valid.
+    unsafe { std::mem::zeroed() }
+}
+
+/// A received packet.
+#[derive(Clone, Copy, Debug)]
+pub struct Packet<'a> {
+    pub header: VnetHdr,
+    pub data: &'a [u8],
+}
+
+/// Buffers for received packets.
+pub struct Receiver {
+    buffers: Vec<Box<[u8]>>,
+    headers: Vec<VnetHdr>,
+    /// The length of each received packet; `None` for one that was cut off.
+    lengths: Vec<Option<usize>>,
+    with_header: bool,
+}
+
+impl Receiver {
+    /// `with_header`: each packet has a `virtio_net_hdr`.
+    pub fn new(with_header: bool) -> Receiver {
+        Receiver {
+            buffers: (0..BATCH).map(|_| vec![0; MAX_PACKET].into_boxed_slice()).collect(),
+            headers: vec![VnetHdr::default(); BATCH],
+            lengths: Vec::new(),
+            with_header,
+        }
+    }
+
+    /// Waits for a packet, and takes what else is there. None on ENETDOWN and the like; the end of a SOCK_SEQPACKET
+    /// socket shows as an empty packet.
+    pub fn wait(&mut self, socket: BorrowedFd<'_>) -> io::Result<usize> {
+        let mut parts = [[NO_PART; 2]; BATCH];
+        let mut messages = [no_message(); BATCH];
+        let head = if self.with_header { size_of::<VnetHdr>() } else { 0 };
+        let slots = self.buffers.iter_mut().zip(self.headers.iter_mut());
+        for ((pair, message), (buffer, header)) in parts.iter_mut().zip(messages.iter_mut()).zip(slots) {
+            *pair = [
+                libc::iovec { iov_base: std::ptr::from_mut(header).cast(), iov_len: head },
+                libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() },
+            ];
+            message.msg_hdr.msg_iov = pair.as_mut_ptr();
+            message.msg_hdr.msg_iovlen = pair.len();
+        }
+        self.lengths.clear();
+        // SAFETY: the parts point to buffers of the stated lengths, which outlive the call; no time is passed.
+        let count = unsafe {
+            libc::recvmmsg(
+                socket.as_raw_fd(),
+                messages.as_mut_ptr(),
+                BATCH as libc::c_uint,
+                libc::MSG_WAITFORONE,
+                std::ptr::null_mut(),
+            )
+        };
+        let count = usize::try_from(count).map_err(|_| io::Error::last_os_error())?;
+        self.lengths.extend(messages.iter().take(count).map(|message| {
+            let cut = message.msg_hdr.msg_flags & libc::MSG_TRUNC != 0;
+            (message.msg_len as usize).checked_sub(head).filter(|_| !cut)
+        }));
+        Ok(count)
+    }
+
+    /// What the last wait has brought.
+    pub fn packets(&self) -> impl Iterator<Item = Packet<'_>> {
+        let all = self.buffers.iter().zip(&self.headers).zip(&self.lengths);
+        all.filter_map(|((buffer, header), length)| {
+            let header = if self.with_header { *header } else { VnetHdr::default() };
+            Some(Packet { header, data: buffer.get(..(*length)?)? })
+        })
+    }
+}
+
+/// A packet to be sent, in pieces.
+#[derive(Clone, Copy)]
+pub struct Outgoing<'a> {
+    pub header: Option<VnetHdr>,
+    pub pieces: [&'a [u8]; 3],
+}
+
+/// Sends without waiting; the number of packets taken. An error is about the first one that was not.
+pub fn send(socket: BorrowedFd<'_>, packets: &[Outgoing<'_>]) -> (usize, Option<io::Error>) {
+    let mut sent = 0;
+    for chunk in packets.chunks(BATCH) {
+        match send_chunk(socket, chunk) {
+            Ok(count) => {
+                sent += count;
+                if count < chunk.len() {
+                    return (sent, None);
+                }
+            }
+            Err(error) => return (sent, Some(error)),
+        }
+    }
+    (sent, None)
+}
+
+fn send_chunk(socket: BorrowedFd<'_>, packets: &[Outgoing<'_>]) -> io::Result<usize> {
+    let mut parts = [[NO_PART; MAX_PIECES]; BATCH];
+    let mut messages = [no_message(); BATCH];
+    for ((packet, parts), message) in packets.iter().zip(parts.iter_mut()).zip(messages.iter_mut()) {
+        let header = packet.header.as_ref().map(|header| libc::iovec {
+            iov_base: std::ptr::from_ref(header).cast_mut().cast(),
+            iov_len: size_of::<VnetHdr>(),
+        });
+        let pieces = packet.pieces.iter().filter(|piece| !piece.is_empty());
+        let pieces = pieces
+            .map(|piece| libc::iovec { iov_base: piece.as_ptr().cast_mut().cast(), iov_len: piece.len() });
+        let mut used = 0;
+        for (slot, part) in parts.iter_mut().zip(header.into_iter().chain(pieces)) {
+            *slot = part;
+            used += 1;
+        }
+        message.msg_hdr.msg_iov = parts.as_mut_ptr();
+        message.msg_hdr.msg_iovlen = used;
+    }
+    let count = libc::c_uint::try_from(packets.len().min(BATCH)).unwrap_or(0);
+    // SAFETY: the parts point to borrowed bytes of the stated lengths, which the host only reads.
+    let sent = unsafe {
+        libc::sendmmsg(
+            socket.as_raw_fd(),
+            messages.as_mut_ptr(),
+            count,
+            libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL,
+        )
+    };
+    usize::try_from(sent).map_err(|_| io::Error::last_os_error())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+    use std::os::fd::AsFd;
+
+    #[test]
+    fn batches_keep_boundaries_and_headers() {
+        let (a, b) =
+            socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC).unwrap();
+        let header =
+            VnetHdr { flags: HDR_F_NEEDS_CSUM, csum_start: 34, csum_offset: 16, ..VnetHdr::default() };
+        let big = vec![7u8; 60_000];
+        let packets: Vec<_> = (0..40)
+            .map(|n| Outgoing {
+                header: Some(header),
+                pieces: [b"head", if n == 39 { &big } else { b"body" }, if n % 2 == 0 { b"" } else { b"x" }],
+            })
+            .collect();
+        assert_eq!(send(a.as_fd(), &packets).0, 40);
+        let mut receiver = Receiver::new(true);
+        let mut all = Vec::new();
+        while all.len() < 40 {
+            assert!(receiver.wait(b.as_fd()).unwrap() > 0);
+            all.extend(receiver.packets().map(|p| (p.header, p.data.to_vec())));
+        }
+        assert!(all.iter().all(|(h, _)| *h == header));
+        assert_eq!((&all[0].1[..], &all[1].1[..]), (&b"headbody"[..], &b"headbodyx"[..]));
+        assert_eq!(all[39].1.len(), 60_005);
+        drop(a);
+        assert_eq!(receiver.wait(b.as_fd()).unwrap(), 1);
+    }
+}
