@@ -83,12 +83,13 @@ impl Receiver {
             message.msg_hdr.msg_iovlen = pair.len();
         }
         self.lengths.clear();
+        let most = libc::c_uint::try_from(BATCH).unwrap_or(1);
         // SAFETY: the parts point to buffers of the stated lengths, which outlive the call; no time is passed.
         let count = unsafe {
             libc::recvmmsg(
                 socket.as_raw_fd(),
                 messages.as_mut_ptr(),
-                BATCH as libc::c_uint,
+                most,
                 libc::MSG_WAITFORONE,
                 std::ptr::null_mut(),
             )
