@@ -85,9 +85,6 @@ pub fn boot(config: BootConfig) -> Result<Sandbox, String> {
         Medium::Memory => None,
         Medium::Dir(number) => Some(Arc::new(take(number, "overlay directory")?)),
     };
-    if config.network == NetworkMode::Host {
-        return Err("--network=host is not supported yet; use --network=sandbox or none".into());
-    }
     chitin_host::limits::raise_nofile();
     let score = oom::Score::raise();
     let proc_fd = confine::enter_empty_root()?;
@@ -99,7 +96,13 @@ pub fn boot(config: BootConfig) -> Result<Sandbox, String> {
     if let Some(score) = score {
         score.lower();
     }
-    let options = FilterOptions { proc_fds, overlay_dir: overlay_dir.as_ref().map(|dir| dir.as_raw_fd()) };
+    let network = match config.network {
+        NetworkMode::None => filter::Network::None,
+        NetworkMode::Sandbox => filter::Network::Packets,
+        NetworkMode::Host => filter::Network::Sockets,
+    };
+    let overlay_fd = overlay_dir.as_ref().map(|dir| dir.as_raw_fd());
+    let options = FilterOptions { proc_fds, overlay_dir: overlay_fd, network };
     chitin_host::filestore::set_proc_dir(proc_fd.into_fd());
     let reactor = Reactor::start().map_err(|error| format!("cannot start the reactor: {error}"))?;
     // Asked before the filter, which does not have the call.
@@ -168,6 +171,9 @@ fn make_kernel(
         weak.upgrade().and_then(|kernel| kernel.process_by_kid(kid)).map_or(0, |process| process.pid())
     }));
     lend_timer(&net, &kernel.reactor);
+    if config.network == NetworkMode::Host {
+        crate::net::use_host_sockets(&net, &kernel.reactor);
+    }
     kernel.extend(net);
     chitin_fs_dev::register_drivers(&kernel);
     kernel.platform.on_lost(Box::new(|signal| {

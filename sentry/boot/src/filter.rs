@@ -5,8 +5,8 @@
 //! ([`refused`]), the second allows the list and kills ([`allowed`]). The stricter verdict wins.
 //!
 //! Neighbours: `confine` lists the boot order; the platform brings its own rules (`extra`). Stub processes must have
-//! been forked from a zygote that is older than the filter. Nothing here may ever gain: opening by path, sockets,
-//! exec, executable memory, new processes, mounts, namespaces, ptrace (but for the ptrace platform's own rules).
+//! been forked from a zygote that is older than the filter. Nothing here may ever gain: opening by path, sockets
+//! (but with `--network=host`), exec, executable memory, new processes, mounts, namespaces, ptrace (but for the ptrace platform's own rules).
 
 use std::collections::BTreeMap;
 use std::os::fd::RawFd;
@@ -27,6 +27,18 @@ pub struct FilterOptions {
     pub proc_fds: [RawFd; 2],
     /// The directory of `--overlay=…:dir=`, in which unnamed files may be made.
     pub overlay_dir: Option<RawFd>,
+    pub network: Network,
+}
+
+/// What the sandbox's network needs of the host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Network {
+    /// Nothing.
+    None,
+    /// Packets on descriptors that the runtime hands over.
+    Packets,
+    /// Sockets (`--network=host`).
+    Sockets,
 }
 
 /// Puts every thread of the process under the list plus `extra`. Needs `no_new_privs`.
@@ -217,6 +229,9 @@ const IOCTLS: &[u32] = &[
     0x541b,      // FIONREAD: how much a host pipe or tty has to read
 ];
 
+/// The same of sockets of the host: what waits to be sent, and the urgent mark.
+const SOCKET_IOCTLS: &[u32] = &[0x5411, 0x8905];
+
 /// fcntl commands.
 const FCNTLS: &[c_int] = &[
     // Rust's debug builds look whether a descriptor is open before they close it.
@@ -284,7 +299,9 @@ fn allowed(options: FilterOptions) -> Built<Rules> {
     // Arenas for file pages; never MFD_EXEC, nor huge pages, which are a resource of the host.
     let memfd = (libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING | libc::MFD_NOEXEC_SEAL).cast_signed();
     rules.insert(libc::SYS_memfd_create, vec![all(vec![only_bits(1, memfd)?])?]);
-    rules.insert(libc::SYS_ioctl, one_of(1, IOCTLS)?);
+    let sockets = options.network == Network::Sockets;
+    let socket_ioctls = if sockets { SOCKET_IOCTLS } else { &[] };
+    rules.insert(libc::SYS_ioctl, one_of(1, &[IOCTLS, socket_ioctls].concat())?);
     let commands: Vec<u32> = FCNTLS.iter().map(|c| c.cast_unsigned()).collect();
     let mut fcntl = one_of(1, &commands)?;
     // What the runtime left open for us goes to nobody else (`host::inherit`).
@@ -308,7 +325,49 @@ fn allowed(options: FilterOptions) -> Built<Rules> {
         libc::SYS_madvise,
         one_of(2, &[libc::MADV_DONTNEED, libc::MADV_FREE].map(c_int::cast_unsigned))?,
     );
+    match options.network {
+        Network::None => {}
+        Network::Packets => rules.extend(packets()?),
+        Network::Sockets => rules.extend(sockets_of_host()?),
+    }
     Ok(rules)
+}
+
+/// Batches of packets (`host::packet`). sendmsg and recvmsg, which anybody here may call, can do no less.
+fn packets() -> Built<Rules> {
+    let (wait, now) = (libc::MSG_WAITFORONE, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL);
+    Ok(Rules::from([
+        (libc::SYS_recvmmsg, vec![all(vec![is(3, wait.cast_unsigned())?, is_null(4)?])?]),
+        (libc::SYS_sendmmsg, vec![all(vec![is(3, now.cast_unsigned())?])?]),
+    ]))
+}
+
+/// TCP, UDP and ping sockets of the network namespace that the user has given the sandbox (`net::host`).
+fn sockets_of_host() -> Built<Rules> {
+    use chitin_net::host::filter::{FAMILIES, KINDS, PROTOCOLS, readable, settable};
+    let flags = (libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC).cast_unsigned();
+    let mut socket = Vec::new();
+    for family in FAMILIES {
+        for kind in KINDS {
+            for protocol in PROTOCOLS {
+                socket.push(all(vec![is(0, family)?, is(1, kind | flags)?, is(2, protocol)?])?);
+            }
+        }
+    }
+    let options = |list: Vec<(u32, u32)>| -> Built<Vec<SeccompRule>> {
+        list.into_iter().map(|(level, name)| all(vec![is(1, level)?, is(2, name)?])).collect()
+    };
+    Ok(Rules::from([
+        (libc::SYS_socket, socket),
+        (libc::SYS_setsockopt, options(settable())?),
+        (libc::SYS_getsockopt, options(readable())?),
+        (libc::SYS_bind, vec![]),
+        (libc::SYS_connect, vec![]),
+        (libc::SYS_listen, vec![]),
+        (libc::SYS_shutdown, vec![]),
+        (libc::SYS_getsockname, vec![]),
+        (libc::SYS_getpeername, vec![]),
+    ]))
 }
 
 #[cfg(test)]
@@ -329,8 +388,12 @@ mod tests {
     }
 
     fn filter_on(proc_fd: RawFd) {
+        filter_with(proc_fd, Network::Packets);
+    }
+
+    fn filter_with(proc_fd: RawFd, network: Network) {
         nix::sys::prctl::set_no_new_privs().unwrap();
-        let options = FilterOptions { proc_fds: [proc_fd; 2], overlay_dir: None };
+        let options = FilterOptions { proc_fds: [proc_fd; 2], overlay_dir: None, network };
         // Before: the test harness reads its own files lazily.
         println!("filter is on");
         install(options, Rules::new()).unwrap();
@@ -365,6 +428,37 @@ mod tests {
         // Refused, but survived: opening by path.
         let error = std::fs::File::open("/etc/passwd").unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::ENOSYS));
+        std::process::exit(0);
+    }
+
+    #[test]
+    fn host_mode_has_the_listed_sockets() {
+        assert!(in_child("child_host_mode").success());
+        assert!(killed(in_child("child_host_mode_raw")));
+    }
+
+    #[test]
+    #[ignore = "run by host_mode_has_the_listed_sockets in a process of its own"]
+    fn child_host_mode() {
+        use chitin_host::socket as host;
+        use std::os::fd::{AsFd, AsRawFd};
+        let proc = std::fs::File::open("/proc").unwrap();
+        filter_with(proc.as_raw_fd(), Network::Sockets);
+        let socket = host::socket(libc::AF_INET6, libc::SOCK_STREAM, libc::IPPROTO_TCP).unwrap();
+        let one = 1i32.to_ne_bytes();
+        host::set_option(socket.as_fd(), libc::SOL_SOCKET, libc::SO_REUSEADDR, &one).unwrap();
+        host::listen(socket.as_fd(), 1).unwrap();
+        assert!(!host::name(socket.as_fd()).unwrap().is_empty());
+        std::process::exit(0);
+    }
+
+    #[test]
+    #[ignore = "run by host_mode_has_the_listed_sockets in a process of its own"]
+    fn child_host_mode_raw() {
+        use std::os::fd::AsRawFd;
+        let proc = std::fs::File::open("/proc").unwrap();
+        filter_with(proc.as_raw_fd(), Network::Sockets);
+        let _ = chitin_host::socket::socket(libc::AF_INET, libc::SOCK_DGRAM, libc::IPPROTO_SCTP);
         std::process::exit(0);
     }
 

@@ -35,4 +35,5 @@ pub mod limits;
 pub mod mountfd;
 pub mod packet;
 pub mod random;
+pub mod socket;
 pub mod stdio;

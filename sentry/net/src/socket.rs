@@ -65,6 +65,10 @@ pub trait SocketOps: Any + Send + Sync {
     fn accepted_name(&self) -> Result<SockAddr, Errno> {
         self.getpeername()
     }
+    /// An option of SOL_SOCKET has been set, for who has to pass it on.
+    fn set_socket_option(&self, _name: u32, _value: &[u8]) -> Result<(), Errno> {
+        Ok(())
+    }
     /// Levels other than SOL_SOCKET.
     fn setsockopt(&self, _level: u32, _name: u32, _value: &[u8], _caller: &Caller) -> Result<(), Errno> {
         Err(Errno::EOPNOTSUPP)
@@ -255,7 +259,8 @@ impl SocketFile {
     /// `value`: optlen bytes, or as many of them as any option has use for (64).
     pub fn setsockopt(&self, level: u32, name: u32, value: &[u8], caller: &Caller) -> Result<(), Errno> {
         if level == SOL_SOCKET {
-            return options::set(&*self.ops, name, value, caller);
+            options::set(&*self.ops, name, value, caller)?;
+            return self.ops.set_socket_option(name, value);
         }
         self.ops.setsockopt(level, name, value, caller)
     }

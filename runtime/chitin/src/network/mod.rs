@@ -14,6 +14,7 @@ mod silence;
 
 use std::fs::File;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use chitin_control::{DeviceLink, LinkConfig, NetworkConfig};
@@ -35,6 +36,8 @@ pub enum Attachment {
     None,
     /// Take over the interfaces of the namespace that the sentry is in.
     Namespace,
+    /// Tell the sentry what is in the namespace, whose sockets it uses.
+    Shown,
 }
 
 /// What a sentry is given.
@@ -44,11 +47,22 @@ pub struct Attached {
     pub fds: Vec<OwnedFd>,
 }
 
+/// What there is in the network namespace of the process `pid`.
+pub fn show(pid: i32) -> Result<Attached> {
+    within(namespace_of(pid)?, || {
+        let config = dump::dump(&mut Netlink::open()?)?;
+        Ok(Attached { config, fds: Vec::new() })
+    })
+}
+
+fn namespace_of(pid: i32) -> Result<File> {
+    let path = format!("/proc/{pid}/ns/net");
+    File::open(&path).context(|| format!("cannot open {path}"))
+}
+
 /// Takes over the network namespace of the process `pid`.
 pub fn take_over(pid: i32) -> Result<Attached> {
-    let path = format!("/proc/{pid}/ns/net");
-    let namespace = File::open(&path).context(|| format!("cannot open {path}"))?;
-    within(namespace, || {
+    within(namespace_of(pid)?, || {
         let mut netlink = Netlink::open()?;
         for link in dump::dump(&mut netlink)?.links.iter().filter(|link| can_take(link)) {
             silence::settle(&mut netlink, link)?;
@@ -98,8 +112,12 @@ impl Elsewhere {
 fn within<T: Send>(namespace: File, work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     std::thread::scope(|scope| {
         let thread = scope.spawn(move || {
-            setns(&namespace, CloneFlags::CLONE_NEWNET)
-                .context(|| "cannot enter the container's network namespace".into())?;
+            let failed = || "cannot enter the container's network namespace".to_owned();
+            let own = std::fs::metadata("/proc/self/ns/net").context(failed)?;
+            // Into the own one not even its owner may go without privileges.
+            if own.ino() != namespace.metadata().context(failed)?.ino() {
+                setns(&namespace, CloneFlags::CLONE_NEWNET).context(failed)?;
+            }
             work()
         });
         thread.join().unwrap_or_else(|_| Err("looking at the network namespace failed".into()))

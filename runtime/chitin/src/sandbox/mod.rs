@@ -520,6 +520,7 @@ fn attachment(options: &Options, creation: &Creation<'_>, namespace: &Network) -
     let root = nix::unistd::geteuid().is_root();
     match (options.network, namespace) {
         (NetworkMode::Sandbox, Network::Path(_)) => Attachment::Namespace,
+        (NetworkMode::Host, _) => Attachment::Shown,
         // Nobody has had the time to put anything into a new one, or the right.
         (NetworkMode::Sandbox, Network::New) if root && (!creation.start || creation.has_hooks()) => {
             Attachment::Namespace

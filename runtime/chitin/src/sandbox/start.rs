@@ -24,8 +24,12 @@ pub fn start(directory: &Directory, state: &mut State, spec: &Spec) -> Result<()
         return Err(e);
     }
     let mut link = Link::to(directory, state)?;
-    if state.network == Attachment::Namespace {
-        let attached = network::take_over(state.sentry.pid)?;
+    let attached = match state.network {
+        Attachment::None => None,
+        Attachment::Namespace => Some(network::take_over(state.sentry.pid)?),
+        Attachment::Shown => Some(network::show(state.sentry.pid)?),
+    };
+    if let Some(attached) = attached {
         let fds: Vec<_> = attached.fds.iter().map(AsFd::as_fd).collect();
         match link.call_with(&Request::Network { config: Box::new(attached.config) }, &fds)? {
             Response::Ok => {}

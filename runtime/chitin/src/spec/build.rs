@@ -161,7 +161,7 @@ impl AdHoc {
             "root": {"path": self.rootfs},
             "hostname": nix::unistd::gethostname().unwrap_or_default().to_string_lossy(),
             "mounts": mounts,
-            "linux": {"namespaces": [{"type": "pid"}, {"type": "network"}, {"type": "ipc"}, {"type": "uts"},
+            "linux": {"namespaces": [{"type": "pid"}, {"type": "ipc"}, {"type": "uts"},
                 {"type": "mount"}]},
         });
         serde_json::from_value(value).context(|| "cannot build the configuration".into())

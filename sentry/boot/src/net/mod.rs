@@ -3,9 +3,13 @@
 //! The runtime has looked at the host's side and sends what it found ([`NetworkConfig`]) with a descriptor for each
 //! interface, once, before the first container starts ([`Network::attach`]).
 
+use chitin_abi::socket::{AF_INET, AF_INET6};
 use chitin_control::{LinkConfig, NetworkConfig};
 use chitin_kernel::Kernel;
+use chitin_kernel::reactor::Reactor;
+use chitin_net::host::{HostFamily, Watch, Watcher};
 use chitin_net::{IfaceAddr, Interface, NetNs};
+use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -29,6 +33,22 @@ impl Network {
         }
         self.ns.set_interfaces(config.links.iter().map(interface).collect());
         Ok(())
+    }
+}
+
+struct Reactors(Arc<Reactor>);
+
+impl Watcher for Reactors {
+    fn watch(&self, fd: Arc<OwnedFd>, on_ready: Box<dyn Fn(u32) + Send + Sync>) -> io::Result<Watch> {
+        self.0.watch_with(fd, on_ready).map(|watch| Box::new(watch) as Watch)
+    }
+}
+
+/// Gives the guest the host's TCP/IP (`--network=host`).
+pub fn use_host_sockets(ns: &NetNs, reactor: &Arc<Reactor>) {
+    let watcher = Arc::new(Reactors(reactor.clone()));
+    for family in [AF_INET, AF_INET6] {
+        ns.add_family(family, Arc::new(HostFamily::new(family, watcher.clone())));
     }
 }
 

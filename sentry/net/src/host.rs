@@ -1,0 +1,373 @@
+//! AF_INET and AF_INET6 of `--network=host`: each guest socket is a socket of the host, and calls are passed on one to one.
+//!
+//! Only here can a guest reach the host's network stack, and only TCP, UDP and ping sockets of it; options and control
+//! messages pass by lists ([`options`]). What the host refuses the sentry's user (nobody) it refuses the guest, ports
+//! below 1024 among it. Neighbours: boot registers [`HostFamily`] in that mode and brings what watches descriptors
+//! ([`Watcher`], the kernel's reactor); `host::socket` makes the calls.
+//!
+//! Nothing waits: host sockets are non-blocking, and the reactor wakes `queue` at each change of readiness.
+
+mod options;
+
+use crate::msg::{RecvMsg, SendMsg, WaitOn};
+use crate::options::{Common, OptValue};
+use crate::socket::{Family, SocketOps};
+use crate::{NetNs, SockAddr, control};
+use chitin_abi::Errno;
+use chitin_abi::ioctl::{SIOCATMARK, SIOCINQ, SIOCOUTQ};
+use chitin_abi::socket::*;
+use chitin_host::bounce::{BOUNCE, Bounce};
+use chitin_host::socket as host;
+use chitin_mm::{Mm, Sink, Source};
+use chitin_vfs::walk::Caller;
+use chitin_vfs::{Context, PollTable, WaitQueue};
+use parking_lot::Mutex;
+use std::any::Any;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Has a callback run at each change of a host descriptor's readiness, with POLL* bits, until what is returned is dropped.
+pub trait Watcher: Send + Sync {
+    fn watch(&self, fd: Arc<OwnedFd>, on_ready: Box<dyn Fn(u32) + Send + Sync>) -> io::Result<Watch>;
+}
+
+pub type Watch = Box<dyn Any + Send + Sync>;
+
+const IPPROTO_ICMP: u32 = 1;
+const IPPROTO_TCP: u32 = 6;
+const IPPROTO_UDP: u32 = 17;
+const IPPROTO_ICMPV6: u32 = 58;
+/// A datagram is sent in one piece.
+const MAX_DATAGRAM: usize = 65_535;
+const SEND_FLAGS: u32 = MSG_OOB | MSG_DONTROUTE | MSG_MORE | MSG_CONFIRM | MSG_EOR;
+const RECEIVE_FLAGS: u32 = MSG_OOB | MSG_PEEK | MSG_TRUNC | MSG_ERRQUEUE;
+/// What a message's flags tell the guest.
+const OUT_FLAGS: u32 = MSG_OOB | MSG_EOR | MSG_TRUNC | MSG_ERRQUEUE;
+
+/// The host's error as the guest's.
+fn errno(error: io::Error) -> Errno {
+    match error.raw_os_error().and_then(Errno::from_raw) {
+        // A limit of the sentry, not of the guest.
+        Some(Errno::EMFILE) => Errno::ENFILE,
+        Some(errno) => errno,
+        None => Errno::EIO,
+    }
+}
+
+/// Makes the sockets.
+pub struct HostFamily {
+    family: u32,
+    watcher: Arc<dyn Watcher>,
+}
+
+impl HostFamily {
+    /// `family`: AF_INET or AF_INET6.
+    pub fn new(family: u32, watcher: Arc<dyn Watcher>) -> HostFamily {
+        HostFamily { family, watcher }
+    }
+}
+
+impl Family for HostFamily {
+    fn create(
+        &self,
+        ns: &Arc<NetNs>,
+        kind: u32,
+        protocol: u32,
+        caller: &Caller,
+    ) -> Result<Arc<dyn SocketOps>, Errno> {
+        let ping = if self.family == AF_INET { IPPROTO_ICMP } else { IPPROTO_ICMPV6 };
+        let protocol = match (kind, protocol) {
+            (SOCK_STREAM, 0 | IPPROTO_TCP) => IPPROTO_TCP,
+            (SOCK_DGRAM, 0 | IPPROTO_UDP) => IPPROTO_UDP,
+            (SOCK_DGRAM, asked) if asked == ping => asked,
+            (SOCK_STREAM | SOCK_DGRAM, _) => return Err(Errno::EPROTONOSUPPORT),
+            (SOCK_RAW, _) => return Err(Errno::EPERM),
+            _ => return Err(Errno::ESOCKTNOSUPPORT),
+        };
+        let fd = host::socket(self.family.cast_signed(), kind.cast_signed(), protocol.cast_signed());
+        let common = Common::new(ns, self.family, kind, protocol, crate::socket::sender_cred(caller));
+        HostSocket::new(common, fd.map_err(errno)?, &self.watcher).map(|socket| socket as Arc<dyn SocketOps>)
+    }
+}
+
+/// A socket of the host.
+pub struct HostSocket {
+    common: Common,
+    watcher: Arc<dyn Watcher>,
+    fd: Arc<OwnedFd>,
+    queue: WaitQueue,
+    listening: AtomicBool,
+    /// Until the last descriptor is gone.
+    watch: Mutex<Option<Watch>>,
+}
+
+impl HostSocket {
+    fn new(common: Common, fd: OwnedFd, watcher: &Arc<dyn Watcher>) -> Result<Arc<HostSocket>, Errno> {
+        let (fd, queue) = (Arc::new(fd), WaitQueue::new());
+        let bell = queue.clone();
+        let watch = watcher.watch(fd.clone(), Box::new(move |events| bell.wake(events))).map_err(errno)?;
+        Ok(Arc::new(HostSocket {
+            common,
+            watcher: watcher.clone(),
+            fd,
+            queue,
+            listening: AtomicBool::new(false),
+            watch: Mutex::new(Some(watch)),
+        }))
+    }
+
+    fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
+    fn is_stream(&self) -> bool {
+        self.common.kind == SOCK_STREAM
+    }
+
+    /// Only addresses of TCP/IP pass; whether they are right is the host's to say.
+    fn address(&self, address: &SockAddr) -> Result<Vec<u8>, Errno> {
+        match address {
+            SockAddr::Inet(_) | SockAddr::Inet6(_) => Ok(address.encode()),
+            SockAddr::Unspec => Ok(vec![0; size_of::<SockaddrIn>()]),
+            SockAddr::Invalid => Err(Errno::EINVAL),
+            _ => Err(Errno::EAFNOSUPPORT),
+        }
+    }
+
+    fn send_stream(&self, msg: &mut SendMsg<'_>, to: Option<&[u8]>, flags: i32) -> Result<usize, Errno> {
+        let mut bounce = Bounce::take();
+        let mut sent = 0;
+        loop {
+            let wanted = msg.data.left().min(BOUNCE);
+            let chunk = fill(msg.data, bounce.get_mut(..wanted).unwrap_or_default());
+            let taken = match chunk {
+                Ok(taken) => taken,
+                Err(error) => return if sent > 0 { Ok(sent) } else { Err(error) },
+            };
+            match host::send(self.fd(), bounce.get(..taken).unwrap_or_default(), to, flags) {
+                Ok(count) => {
+                    msg.data.untake(taken.saturating_sub(count));
+                    sent += count;
+                    if count < taken || taken < wanted || msg.data.left() == 0 {
+                        return Ok(sent);
+                    }
+                }
+                Err(error) => {
+                    msg.data.untake(taken);
+                    return if sent > 0 { Ok(sent) } else { Err(errno(error)) };
+                }
+            }
+        }
+    }
+
+    fn send_datagram(&self, msg: &mut SendMsg<'_>, to: Option<&[u8]>, flags: i32) -> Result<usize, Errno> {
+        let length = msg.data.left();
+        if length > MAX_DATAGRAM {
+            return Err(Errno::EMSGSIZE);
+        }
+        let mut bounce = Bounce::take();
+        let taken = fill(msg.data, bounce.get_mut(..length).unwrap_or_default())?;
+        if taken < length {
+            msg.data.untake(taken);
+            return Err(Errno::EFAULT);
+        }
+        host::send(self.fd(), bounce.get(..taken).unwrap_or_default(), to, flags).map_err(|error| {
+            msg.data.untake(taken);
+            errno(error)
+        })
+    }
+}
+
+/// Fills `room` as far as there is something.
+fn fill(data: &mut dyn Source, room: &mut [u8]) -> Result<usize, Errno> {
+    let mut done = 0;
+    while let Some(rest) = room.get_mut(done..).filter(|rest| !rest.is_empty()) {
+        match data.take(rest) {
+            Ok(0) => break,
+            Ok(count) => done += count,
+            Err(error) if done == 0 => return Err(error),
+            Err(_) => break,
+        }
+    }
+    Ok(done)
+}
+
+/// Hands out as much as there is room for.
+fn hand_out(data: &[u8], sink: &mut dyn Sink) -> Result<usize, Errno> {
+    let mut done = 0;
+    while let Some(rest) = data.get(done..).filter(|rest| !rest.is_empty() && sink.room() > 0) {
+        match sink.put(rest) {
+            Ok(0) => break,
+            Ok(count) => done += count,
+            Err(error) if done == 0 => return Err(error),
+            Err(_) => break,
+        }
+    }
+    Ok(done)
+}
+
+impl SocketOps for HostSocket {
+    fn common(&self) -> &Common {
+        &self.common
+    }
+
+    fn bind(self: Arc<Self>, _ctx: &Context, addr: &SockAddr) -> Result<(), Errno> {
+        host::bind(self.fd(), &self.address(addr)?).map_err(errno)
+    }
+
+    fn connect(self: Arc<Self>, _ctx: &Context, addr: &SockAddr, _wait_on: &mut WaitOn) -> Result<(), Errno> {
+        host::connect(self.fd(), &self.address(addr)?).map_err(errno)
+    }
+
+    fn listen(&self, backlog: u32, _caller: &Caller) -> Result<(), Errno> {
+        host::listen(self.fd(), i32::try_from(backlog).unwrap_or(i32::MAX)).map_err(errno)?;
+        self.listening.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn accept(&self) -> Result<Arc<dyn SocketOps>, Errno> {
+        let fd = host::accept(self.fd()).map_err(errno)?;
+        let own = &self.common;
+        let common = Common::new(&own.ns, own.family, own.kind, own.protocol, own.creator);
+        HostSocket::new(common, fd, &self.watcher).map(|socket| socket as Arc<dyn SocketOps>)
+    }
+
+    fn sendmsg(self: Arc<Self>, msg: &mut SendMsg<'_>) -> Result<usize, Errno> {
+        if msg.flags & MSG_FASTOPEN != 0 {
+            return Err(Errno::EOPNOTSUPP);
+        }
+        let to = msg.dest.as_ref().map(|dest| self.address(dest)).transpose()?;
+        let flags = (msg.flags & SEND_FLAGS).cast_signed();
+        if self.is_stream() {
+            self.send_stream(msg, to.as_deref(), flags)
+        } else {
+            self.send_datagram(msg, to.as_deref(), flags)
+        }
+    }
+
+    fn recvmsg(&self, msg: &mut RecvMsg<'_>) -> Result<usize, Errno> {
+        let mut bounce = Bounce::take();
+        let wanted = msg.data.room().min(BOUNCE);
+        let room = bounce.get_mut(..wanted).unwrap_or_default();
+        // On a stream MSG_TRUNC throws data away, which costs the host nothing and us neither.
+        let got = host::receive(self.fd(), room, (msg.flags & RECEIVE_FLAGS).cast_signed()).map_err(errno)?;
+        let discards = self.is_stream() && msg.flags & MSG_TRUNC != 0;
+        let there = if discards { 0 } else { got.count.min(wanted) };
+        let put = hand_out(bounce.get(..there).unwrap_or_default(), msg.data);
+        if put.is_err() || put.is_ok_and(|put| put < there) {
+            // The bytes are gone, as with Linux's datagrams. Of a stream only memory that vanished meanwhile does this.
+            return Err(Errno::EFAULT);
+        }
+        if !got.address.is_empty() {
+            msg.addr = Some(SockAddr::parse(&got.address));
+        }
+        msg.out_flags |= got.flags.cast_unsigned() & OUT_FLAGS;
+        for message in control::messages(&got.control).flatten() {
+            if options::may_receive(message.level, message.kind) {
+                msg.control.other.push((message.level, message.kind, message.data.to_vec()));
+            }
+        }
+        msg.done |= msg.flags & (MSG_OOB | MSG_PEEK | MSG_ERRQUEUE) != 0;
+        msg.count = msg.count.saturating_add(there);
+        Ok(got.count)
+    }
+
+    fn shutdown(&self, how: u32) -> Result<(), Errno> {
+        host::shutdown(self.fd(), how.cast_signed()).map_err(errno)
+    }
+
+    fn getsockname(&self) -> Result<SockAddr, Errno> {
+        host::name(self.fd()).map(|raw| SockAddr::parse(&raw)).map_err(errno)
+    }
+
+    fn getpeername(&self) -> Result<SockAddr, Errno> {
+        host::peer_name(self.fd()).map(|raw| SockAddr::parse(&raw)).map_err(errno)
+    }
+
+    fn set_socket_option(&self, name: u32, value: &[u8]) -> Result<(), Errno> {
+        match options::for_host(name, value)? {
+            Some(value) => self.set_host_option(SOL_SOCKET, name, value),
+            None => Ok(()),
+        }
+    }
+
+    fn setsockopt(&self, level: u32, name: u32, value: &[u8], _caller: &Caller) -> Result<(), Errno> {
+        if !options::may_set(level, name) {
+            return Err(Errno::ENOPROTOOPT);
+        }
+        self.set_host_option(level, name, value)
+    }
+
+    fn getsockopt(&self, level: u32, name: u32, room: usize) -> Result<OptValue, Errno> {
+        if !options::may_get(level, name) {
+            return Err(Errno::ENOPROTOOPT);
+        }
+        let room = room.min(options::LONGEST);
+        let value = host::option(self.fd(), level.cast_signed(), name.cast_signed(), room);
+        value.map(OptValue::Value).map_err(errno)
+    }
+
+    fn ioctl(&self, cmd: u32, arg: u64, mm: &Arc<Mm>) -> Option<Result<i64, Errno>> {
+        let answer = || {
+            let value = host::number(self.fd(), cmd).map_err(errno)?;
+            mm.write(arg, &value).map(|()| 0)
+        };
+        matches!(cmd, SIOCINQ | SIOCOUTQ | SIOCATMARK).then(answer)
+    }
+
+    fn input_queued(&self) -> Result<usize, Errno> {
+        host::number(self.fd(), SIOCINQ).map(|count| usize::try_from(count).unwrap_or(0)).map_err(errno)
+    }
+
+    fn output_queued(&self) -> Result<usize, Errno> {
+        host::number(self.fd(), SIOCOUTQ).map(|count| usize::try_from(count).unwrap_or(0)).map_err(errno)
+    }
+
+    fn poll(&self, table: Option<&mut PollTable>) -> u32 {
+        if let Some(table) = table {
+            table.add(&self.queue);
+        }
+        chitin_host::epoll::ready(self.fd(), options::POLLED)
+    }
+
+    fn take_error(&self) -> Option<Errno> {
+        let value = host::option(self.fd(), SOL_SOCKET.cast_signed(), SO_ERROR.cast_signed(), 4).ok()?;
+        Errno::from_raw(i32::from_ne_bytes(*value.first_chunk()?))
+    }
+
+    fn listening(&self) -> bool {
+        self.listening.load(Ordering::Relaxed)
+    }
+
+    fn release(self: Arc<Self>) {
+        // The watch holds the descriptor, too; it is closed with the last of the two.
+        drop(self.watch.lock().take());
+    }
+}
+
+impl HostSocket {
+    fn set_host_option(&self, level: u32, name: u32, value: &[u8]) -> Result<(), Errno> {
+        host::set_option(self.fd(), level.cast_signed(), name.cast_signed(), value).map_err(errno)
+    }
+}
+
+/// What the sentry's seccomp list lets through in this mode.
+pub mod filter {
+    use super::*;
+
+    /// Arguments of socket(2), the type without its flags.
+    pub const FAMILIES: [u32; 2] = [AF_INET, AF_INET6];
+    pub const KINDS: [u32; 2] = [SOCK_STREAM, SOCK_DGRAM];
+    pub const PROTOCOLS: [u32; 4] = [IPPROTO_TCP, IPPROTO_UDP, IPPROTO_ICMP, IPPROTO_ICMPV6];
+
+    /// Level and name of options.
+    pub fn settable() -> Vec<(u32, u32)> {
+        options::settable().collect()
+    }
+
+    pub fn readable() -> Vec<(u32, u32)> {
+        options::readable().collect()
+    }
+}
