@@ -94,6 +94,9 @@ pub struct SandboxFds {
     /// that the command died: the sentry ends the sandbox at once. One byte means that the sandbox shall outlive
     /// the command: the sentry closes the pipe and no longer watches.
     pub lifeline: Option<i32>,
+    /// /dev/kvm, open for reading and writing, for the platform that uses it.
+    #[serde(default)]
+    pub kvm: Option<i32>,
 }
 
 /// Everything a sentry needs to know to boot a sandbox with its first container.

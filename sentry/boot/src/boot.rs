@@ -92,7 +92,12 @@ pub fn boot(config: BootConfig) -> Result<Sandbox, String> {
     confine::drop_capabilities()?;
     let proc_dir = proc_fd.try_clone().map_err(|error| format!("cannot keep procfs: {error}"))?;
     let proc_fds = [proc_fd.as_raw_fd(), proc_dir.as_raw_fd()];
-    let platform = make_platform(config.platform, proc_dir)?;
+    // Asked before the filter, which does not have the call.
+    let memory_bytes = chitin_host::limits::memory_bytes();
+    let (platform, rules) = match config.platform {
+        PlatformChoice::Kvm => crate::kvm::make(&config, memory_bytes)?,
+        choice => (make_platform(choice, proc_dir)?, filter::Rules::default()),
+    };
     if let Some(score) = score {
         score.lower();
     }
@@ -105,9 +110,7 @@ pub fn boot(config: BootConfig) -> Result<Sandbox, String> {
     let options = FilterOptions { proc_fds, overlay_dir: overlay_fd, network };
     chitin_host::filestore::set_proc_dir(proc_fd.into_fd());
     let reactor = Reactor::start().map_err(|error| format!("cannot start the reactor: {error}"))?;
-    // Asked before the filter, which does not have the call.
-    let memory_bytes = chitin_host::limits::memory_bytes();
-    filter::install(options, filter::Rules::default())?;
+    filter::install(options, rules)?;
     let machine = Machine { cpus: config.cpus.max(1), memory_bytes };
     let kernel = make_kernel(&config, machine, platform, reactor, logfile);
     let storage = overlay_dir.map_or(Storage::Memory, Storage::Dir);
@@ -142,7 +145,7 @@ fn make_platform(choice: PlatformChoice, proc_dir: OwnedFd) -> Result<Arc<dyn Pl
         PlatformChoice::Ptrace => {
             Err("--platform=ptrace is not supported yet; use --platform=seccomp".into())
         }
-        PlatformChoice::Kvm => Err("--platform=kvm is not supported yet; use --platform=seccomp".into()),
+        PlatformChoice::Kvm => Err("the platform kvm is made elsewhere; this is a bug".into()),
     }
 }
 

@@ -32,6 +32,7 @@ mod control;
 mod exec;
 mod factory;
 pub mod filter;
+mod kvm;
 mod lifeline;
 mod log;
 mod mounts;
@@ -44,6 +45,7 @@ mod stdio;
 mod stream;
 mod table;
 
+pub use kvm::kvm_device;
 pub use table::{SyscallRow, syscalls};
 
 use chitin_control::{BootConfig, BootReport};

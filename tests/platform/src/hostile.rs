@@ -111,6 +111,9 @@ pub fn endure(m: &Machine, g: &Guest) {
 
 /// Jumps to every byte of the stub with registers that would hurt.
 pub fn jumps_into_the_stub(m: &Machine) {
+    if !m.traits.host_side {
+        return;
+    }
     let g = m.load(entry!(g_jump));
     let (stub, window) = own(&g);
     let forged = DATA + 0x800;
@@ -142,6 +145,9 @@ pub fn jumps_into_the_stub(m: &Machine) {
 
 /// Unmapping, protecting or replacing the window through calls that the kernel would continue natively.
 pub fn window_calls(m: &Machine) {
+    if !m.traits.host_side {
+        return;
+    }
     let g = m.load(entry!(g_call6));
     let (stub, window) = own(&g);
     let t = &*g.task;

@@ -418,6 +418,12 @@ fn launch(
         }
     };
 
+    // Here, where the host's files are in sight and ours to open.
+    let kvm = match options.platform {
+        PlatformChoice::Kvm => Some(chitin_sentry::kvm_device()?),
+        _ => None,
+    };
+
     let streams = Streams { null: null.as_fd(), last_words, log: log.is_some() };
     let mut gofer = Gofer::launch(exe.as_fd(), options, creation.id, plan.roots, streams, cgroups)?;
     // Hooks may still change what it will see (see `run_creation_hooks`).
@@ -453,6 +459,7 @@ fn launch(
             control: control.as_raw_fd(),
             ready: ready_write.as_raw_fd(),
             lifeline: Some(lifeline_read.as_raw_fd()),
+            kvm: kvm.as_ref().map(AsRawFd::as_raw_fd),
         },
     };
     let boot_config = role::config_memfd(&boot)?;
@@ -472,6 +479,7 @@ fn launch(
         Some(boot.fds.control),
         Some(boot.fds.ready),
         boot.fds.lifeline,
+        boot.fds.kvm,
         boot.debug_log_fd,
         overlay_dir.as_ref().map(AsRawFd::as_raw_fd),
     ];

@@ -1,0 +1,33 @@
+//! The platform `kvm`: its device, which the runtime opens, and what it needs of the host after the filter is on.
+
+use crate::boot::take;
+use crate::filter::{Rules, all, is};
+use chitin_control::BootConfig;
+use chitin_platform::Platform;
+use chitin_platform_kvm::{Config, KvmPlatform};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+/// Opens /dev/kvm, for the runtime; an error names cause and remedy.
+pub fn kvm_device() -> Result<OwnedFd, String> {
+    chitin_platform_kvm::open().map_err(|error| error.to_string())
+}
+
+pub(crate) fn make(config: &BootConfig, memory: u64) -> Result<(Arc<dyn Platform>, Rules), String> {
+    let number = config.fds.kvm.ok_or("--platform=kvm, but the runtime passed no /dev/kvm; this is a bug")?;
+    let memory = config.memory_limit.map_or(memory, |limit| limit.min(memory));
+    // The host's CPUs that we may use; what guests see may be fewer, and then less is run at once.
+    let device = take(number, "/dev/kvm")?;
+    let config = Config { device, cpus: config.cpus, memory, shadow: None };
+    let platform = KvmPlatform::new(config).map_err(|error| error.to_string())?;
+    tracing::info!(platform = "kvm", why = "asked for", "platform chosen");
+    Ok((Arc::new(platform), rules()?))
+}
+
+/// What it asks of its descriptors while guests run; files are mapped as the sentry's own list allows.
+fn rules() -> Result<Rules, String> {
+    let bug = |error| format!("the rules of the platform kvm do not compile: {error}; this is a bug");
+    let ioctls: Result<Vec<_>, _> =
+        chitin_platform_kvm::seccomp_ioctls().iter().map(|request| all(vec![is(1, *request)?])).collect();
+    Ok(Rules::from([(libc::SYS_ioctl, ioctls.map_err(bug)?)]))
+}

@@ -1,0 +1,82 @@
+//! The platform suite, and what only this platform has. Without /dev/kvm it is skipped.
+
+use chitin_platform::*;
+use chitin_platform_kvm::{Config, KvmPlatform, open};
+use chitin_platform_tests::*;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+fn main() {
+    if let Err(why) = open() {
+        eprintln!("SKIPPED: {why}");
+        return;
+    }
+    // As on hosts with EPT or NPT, tables can also be followed by flushes where the host has shadow tables: not the other
+    // way round, so the mode is the host's own.
+    chitin_platform_tests::main(
+        &[("host", Place::Namespace), ("plain", Place::Plain)],
+        make,
+        &[("spinners_share", spinners_share), ("calls_of_the_platform", calls_of_the_platform)],
+    );
+}
+
+fn make(_: &str) -> Subject {
+    let config = Config { device: open().expect("/dev/kvm"), cpus: 2, memory: 1 << 30, shadow: None };
+    let platform = KvmPlatform::new(config).expect("platform");
+    Subject {
+        platform: Arc::new(platform),
+        traits: Traits { host_side: false, lazy_frames: false, kept_fds: 0 },
+        kill: Box::new(|| {}),
+    }
+}
+
+/// More spinning tasks than processors all make progress, and one that makes calls does, too.
+fn spinners_share(m: &Machine) {
+    let spinners: Vec<_> = (0..5).map(|_| m.load(entry!(g_spin))).collect();
+    spinners.iter().for_each(|g| g.task.resume(Resume::Frame));
+    let g = m.load(entry!(g_getppid));
+    g.task.resume(Resume::Frame);
+    for i in 0..10 {
+        m.syscall(&g, 110);
+        g.task.resume(Resume::Return(i));
+    }
+    let end = Instant::now() + Duration::from_secs(5);
+    while spinners.iter().any(|s| word(s, DATA) == 0) {
+        assert!(Instant::now() < end, "somebody starves");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert!(spinners.iter().any(|s| s.task.preemptions() > 0));
+    assert!(spinners.iter().all(|s| s.task.cpu_times().user_ns > 0));
+}
+
+/// What `Resume::Native` means here.
+fn calls_of_the_platform(m: &Machine) {
+    let g = m.load(entry!(g_call6));
+    let call = |nr: u64, args: [u64; 6]| {
+        m.arm(&g, nr, args);
+        g.task.resume(Resume::Frame);
+        assert_eq!(m.syscall(&g, nr), args);
+        g.task.resume(Resume::Native);
+        m.syscall(&g, 39);
+        word(&g, DATA) as i64
+    };
+    let membarrier = |command, flags| call(324, [command, flags, 0, 0, 0, 0]);
+    assert_eq!(call(24, [0; 6]), 0);
+    assert_eq!(call(158, [0x1002, DATA + 64, 0, 0, 0, 0]), 0);
+    assert_eq!(g.task.registers().expect("registers").fs_base, DATA + 64);
+    assert_eq!(membarrier(0, 0) & 0x18, 0x18);
+    assert_eq!(membarrier(8, 0), -i64::from(libc::EPERM));
+    assert_eq!(membarrier(16, 0), 0);
+    // While another thread of the space runs.
+    let t = m.adopt(wait(g.task.spawn(Spawn::Thread)).expect("thread"));
+    let mut r = t.task.registers().expect("registers");
+    r.rip = entry!(g_spin);
+    t.task.set_registers(&r).expect("set");
+    t.task.resume(Resume::Frame);
+    assert_eq!(membarrier(8, 0), 0);
+    assert_eq!(membarrier(8, 1), -i64::from(libc::EINVAL));
+    assert_eq!(membarrier(1 << 20, 0), -i64::from(libc::EINVAL));
+    assert_eq!(call(26, [DATA, 4096, 4, 0, 0, 0]), 0);
+    assert_eq!(call(26, [0x7000_0000, 4096, 4, 0, 0, 0]), -i64::from(libc::ENOMEM));
+    assert_eq!(call(334, [0; 6]), -i64::from(libc::ENOSYS));
+}
