@@ -346,6 +346,12 @@ impl Vcpu {
                         // On its way to our handler: nobody else may get it.
                         return matches!(exit, Exit::NoPage).then_some(exit);
                     }
+                    if now.rip == ring0::lstar() && now.eflags & IF == 0 {
+                        // Caught between the call and its page fault.
+                        (now.rip, now.eflags) = (now.rcx, now.r11);
+                        *regs = now;
+                        return Some(Exit::Syscall);
+                    }
                     *regs = now;
                     return Some(exit);
                 }

@@ -126,7 +126,8 @@ pub fn kick_in_syscall(m: &Machine) {
     g.task.resume(Resume::Native);
     m.interrupted(&g);
     let r = g.task.registers().expect("registers");
-    assert!((r.rax as i64) >= 0);
+    // Elsewhere the platform makes calls that are its own, and refuses others.
+    assert!((r.rax as i64) >= 0 || !m.traits.host_side);
     assert_eq!(r.rip, entry!(g_getppid) + 7);
     // On a trapped call.
     let b = m.load(entry!(g_brk));
