@@ -2,7 +2,8 @@
 //!
 //! On host-side platforms the host process's mm *is* the guest's address space: mapping calls whose arguments are all in
 //! registers are checked and then run by the host as the guest made them ([`Native::Host`]); what the sentry itself
-//! wants mapped goes through [`AddressSpace::apply`].
+//! wants mapped goes through [`AddressSpace::apply`]. Elsewhere the platform has the list of mappings and does the calls
+//! itself ([`Native::Done`]); its "host" is what it emulates.
 
 use crate::{BoxFuture, PlatformError, PlatformTask};
 use std::ops::Range;
@@ -18,7 +19,7 @@ pub struct CopyFault {
 /// How a mapping call that the guest made gets done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Native {
-    /// Answer the task with [`crate::Resume::Native`]; the host finishes the call.
+    /// Answer the task with [`crate::Resume::Native`], which finishes the call.
     Host,
     /// It is done already; this is the call's result.
     Done(u64),

@@ -8,7 +8,8 @@ use std::sync::Arc;
 pub enum Resume {
     /// The system call returns this raw value (a negative errno for failures). With a frame: `rax` is set to it.
     Return(i64),
-    /// The host's kernel runs the system call as the guest made it (only after [`crate::Native`], and only without a frame).
+    /// The platform makes the system call as the guest made it: on host-side platforms the host's kernel does, elsewhere it is
+    /// one of those about the thread itself or its memory (after [`crate::Native`], sched_yield, arch_prctl, membarrier, rseq).
     Native,
     /// Go on with the registers as they stand in the frame.
     Frame,
@@ -80,7 +81,7 @@ pub trait PlatformTask: Send + Sync {
     /// Ends this stopped thread alone; no event follows.
     fn exit_thread(&self);
 
-    /// Ends the whole host process of this task, running or stopped; no event follows for any of its threads.
+    /// Ends the whole process of this task, running or stopped; no event follows for any of its threads.
     fn kill_process(&self);
 
     /// CPU time used by this thread so far.
