@@ -15,7 +15,6 @@ pub fn kvm_device() -> Result<OwnedFd, String> {
 
 pub(crate) fn make(config: &BootConfig, memory: u64) -> Result<(Arc<dyn Platform>, Rules), String> {
     let number = config.fds.kvm.ok_or("--platform=kvm, but the runtime passed no /dev/kvm; this is a bug")?;
-    let memory = config.memory_limit.map_or(memory, |limit| limit.min(memory));
     // The host's CPUs that we may use; what guests see may be fewer, and then less is run at once.
     let device = take(number, "/dev/kvm")?;
     let config = Config { device, cpus: config.cpus, memory, shadow: None };

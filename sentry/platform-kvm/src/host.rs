@@ -81,8 +81,9 @@ pub fn unmap(hva: u64, len: u64) {
 pub fn read_mapping(hva: u64, buf: &mut [u8]) -> usize {
     let local = libc::iovec { iov_base: buf.as_mut_ptr().cast(), iov_len: buf.len() };
     let remote = libc::iovec { iov_base: hva as *mut libc::c_void, iov_len: buf.len() };
+    let me = std::process::id() as i32;
     // SAFETY: one iovec each; the local one is `buf`, and the kernel checks the other.
-    let n = unsafe { libc::process_vm_readv(libc::getpid(), &local, 1, &remote, 1, 0) };
+    let n = unsafe { libc::process_vm_readv(me, &local, 1, &remote, 1, 0) };
     usize::try_from(n).unwrap_or(0)
 }
 
@@ -90,8 +91,9 @@ pub fn read_mapping(hva: u64, buf: &mut [u8]) -> usize {
 pub fn write_mapping(hva: u64, data: &[u8]) -> usize {
     let local = libc::iovec { iov_base: data.as_ptr().cast_mut().cast(), iov_len: data.len() };
     let remote = libc::iovec { iov_base: hva as *mut libc::c_void, iov_len: data.len() };
+    let me = std::process::id() as i32;
     // SAFETY: one iovec each; the kernel only reads `data`, and checks the other.
-    let n = unsafe { libc::process_vm_writev(libc::getpid(), &local, 1, &remote, 1, 0) };
+    let n = unsafe { libc::process_vm_writev(me, &local, 1, &remote, 1, 0) };
     usize::try_from(n).unwrap_or(0)
 }
 
@@ -161,8 +163,9 @@ pub fn gettid() -> i32 {
 
 /// Kicks a thread of ours.
 pub fn kick(tid: i32) {
+    let (me, signal) = (std::process::id() as i32, kick_signal());
     // SAFETY: no memory is involved; a thread that has ended is ESRCH.
-    unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), tid, kick_signal()) };
+    unsafe { libc::syscall(libc::SYS_tgkill, me, tid, signal) };
 }
 
 /// The CPUs we may run on.

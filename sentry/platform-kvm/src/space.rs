@@ -186,7 +186,7 @@ impl Space {
         let rights = Leaf { gpa: 0, read: true, write: vma.prot & WRITE != 0, exec: vma.prot & EXEC != 0 };
         match leaf {
             Some(leaf) => self.upgrade(inner, va, &vma, leaf, rights, access),
-            None => self.populate(inner, va, start, &vma, rights, access, around),
+            None => self.populate(inner, va, (start, &vma), rights, access, around),
         }
     }
 
@@ -244,8 +244,7 @@ impl Space {
         &self,
         inner: &mut Inner,
         va: u64,
-        start: u64,
-        vma: &Vma,
+        (start, vma): (u64, &Vma),
         rights: Leaf,
         access: Access,
         around: bool,

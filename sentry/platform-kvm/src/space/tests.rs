@@ -63,7 +63,9 @@ impl Model {
                 Some(v) => *v = value,
                 None => return false,
             },
-            Source::Shared(o, i) => drop(c.shared.insert((o, i), value)),
+            Source::Shared(o, i) => {
+                c.shared.insert((o, i), value);
+            }
         }
         true
     }
@@ -124,7 +126,7 @@ fn step(r: &mut Random, space: &Arc<Space>, model: &mut Model, c: &mut Common, f
         }
         2 => {
             assert_eq!(space.munmap(addr, len), Ok(()));
-            (page..page + n).for_each(|p| drop(model.0.remove(&p)));
+            model.0.retain(|p, _| !(page..page + n).contains(p));
             format!("munmap {page}+{n}")
         }
         3 | 4 => {
