@@ -62,6 +62,9 @@ pub struct ProcessConfig {
     /// Host descriptors of standard input, output and error: regular files, pipes, sockets, ttys or `/dev/null`.
     /// In a [`crate::Request::Exec`] they are indices into the descriptors that came with the message.
     pub stdio: [i32; 3],
+    /// Those of descriptor 3 and on, likewise; no directories and no listening sockets.
+    #[serde(default)]
+    pub extra: Vec<i32>,
 }
 
 /// A mount inside the container, in the order of the OCI spec.

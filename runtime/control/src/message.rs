@@ -39,7 +39,8 @@ pub enum Request {
     Processes { container: String },
     /// Set the size of the container's terminal. Answer: [`Response::Ok`].
     Resize { container: String, rows: u16, cols: u16 },
-    /// Run another process. Descriptors: standard input, output, error; `process.stdio` holds indices into them.
+    /// Run another process. Descriptors: standard input, output, error and further ones; `process` holds
+    /// indices into them.
     /// The end of the connection before the process's end kills the process. Answer: [`Response::Started`].
     Exec { container: String, process: Box<ProcessConfig> },
     /// Answer, once that process has ended: [`Response::Exited`]. Asked on the connection of the `Exec`.

@@ -1,4 +1,5 @@
-//! Descriptors 0, 1 and 2 of a process that the runtime starts: the host's own files and pipes, or a terminal.
+//! Descriptors 0, 1 and 2 of a process that the runtime starts: the host's own files and pipes, or a terminal; and
+//! further ones that the runtime's caller wants it to have.
 //!
 //! Neighbours: `containers` and `exec` call it after the mounts: a terminal is one of the container's devpts, opened by
 //! its name there, so that ttyname(3) finds it. Window sizes: the terminal of the first container is the sentry's
@@ -107,6 +108,12 @@ pub fn open(
         }
         taken.push((*host, file.clone()));
         table.set(number, file, false, 3).map_err(cannot)?;
+    }
+    for (number, host) in (3i32..).zip(&process.extra) {
+        let cannot = |errno: Errno| format!("further descriptor {number}: {}", errno.message());
+        let fd = fds.take(*host, "further descriptor")?;
+        let file = HostFile::open(&kernel.reactor, Arc::new(fd)).map_err(cannot)?;
+        table.set(number, file, false, u64::from(number.unsigned_abs()).saturating_add(1)).map_err(cannot)?;
     }
     Ok(table)
 }

@@ -9,8 +9,9 @@ use std::io::Write;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
-/// The most descriptors that a request has: one for each interface, and a few more.
-const MAX_FDS: usize = 40;
+/// The most descriptors that a request has: a gofer's socket, standard streams and further ones, one for each interface;
+/// as many as one message takes along (SCM_MAX_FD).
+const MAX_FDS: usize = 253;
 const CHUNK: usize = 16 << 10;
 
 pub struct Stream {

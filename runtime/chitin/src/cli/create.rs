@@ -6,6 +6,7 @@ use clap::Args;
 use oci_spec::runtime::{Process, Spec};
 
 use crate::sandbox::console::Pty;
+use crate::sandbox::extra::Extra;
 use crate::sandbox::{Creation, Options, Sandbox, pod};
 use crate::util::{Context, Result};
 
@@ -27,8 +28,8 @@ pub struct Bundle {
     /// Accepted for compatibility: the sandbox has no use for it
     #[arg(long, hide = true)]
     pub no_new_keyring: bool,
-    /// Number of further descriptors to pass on (only 0 is supported)
-    #[arg(long, hide = true, default_value_t = 0)]
+    /// Number of further descriptors to pass on (files, pipes, connected sockets, devices)
+    #[arg(long, value_name = "N", default_value_t = 0)]
     pub preserve_fds: u32,
     /// The container's name
     pub id: String,
@@ -37,11 +38,6 @@ pub struct Bundle {
 impl Bundle {
     /// The bundle's absolute path and its configuration.
     pub fn load(&self) -> Result<(PathBuf, Spec)> {
-        if self.preserve_fds != 0 {
-            return Err(
-                "--preserve-fds is not supported: a sandbox takes standard input, output and error".into()
-            );
-        }
         let path = self.bundle.clone().unwrap_or_else(|| ".".into());
         let path = std::fs::canonicalize(&path).context(|| format!("--bundle {}", path.display()))?;
         let spec = crate::spec::load(&path)?;
@@ -100,7 +96,11 @@ pub struct Create {
 }
 
 impl Create {
-    pub fn run(self, options: &Options) -> Result<()> {
+    pub fn preserve_fds(&self) -> u32 {
+        self.bundle.preserve_fds
+    }
+
+    pub fn run(self, options: &Options, extra: Extra) -> Result<()> {
         let (path, spec) = self.bundle.load()?;
         crate::container::valid_id(&self.bundle.id)?;
         crate::container::sweep(&options.root);
@@ -114,6 +114,7 @@ impl Create {
             plain_command: false,
             terminal: pty.map(|p| p.slave),
             pid_file: self.bundle.pid_file.as_deref(),
+            extra,
         };
         create_detached(options, creation)
     }

@@ -11,6 +11,7 @@ use clap::Args;
 
 use super::Network;
 use crate::sandbox::console::{Pty, own_size};
+use crate::sandbox::extra::Extra;
 use crate::sandbox::foreground::{Signals, Whole, attend};
 use crate::sandbox::{Creation, Options, Sandbox};
 use crate::spec::AdHoc;
@@ -75,6 +76,7 @@ impl Do {
         let mut sandbox = Sandbox::create(
             &options,
             Creation {
+                extra: Extra::default(),
                 id: &id,
                 bundle: Path::new("/"),
                 spec: &spec,

@@ -11,6 +11,7 @@ use crate::container::Directory;
 use crate::sandbox::Options;
 use crate::sandbox::console::{Pty, own_size};
 use crate::sandbox::exec::{Execution, exec};
+use crate::sandbox::extra::Extra;
 use crate::sandbox::foreground::{Signals, attend};
 use crate::spec::{self, ExecFlags};
 use crate::util::Result;
@@ -59,7 +60,7 @@ pub struct Exec {
     /// A further capability
     #[arg(short, long, value_name = "CAPABILITY")]
     cap: Vec<String>,
-    /// Number of further descriptors to pass on (only 0 is supported)
+    /// Number of further descriptors to pass on (files, pipes, connected sockets, devices)
     #[arg(long, value_name = "N", default_value_t = 0)]
     preserve_fds: u32,
     /// Run it in a cgroup below the container's (only / is supported)
@@ -75,19 +76,18 @@ pub struct Exec {
 }
 
 impl Exec {
-    pub fn run(self, options: &Options) -> ExitCode {
-        self.attempt(options).unwrap_or_else(|e| {
+    pub fn preserve_fds(&self) -> u32 {
+        self.preserve_fds
+    }
+
+    pub fn run(self, options: &Options, extra: Result<Extra>) -> ExitCode {
+        extra.and_then(|extra| self.attempt(options, extra)).unwrap_or_else(|e| {
             crate::log::error(&format!("exec failed: {e}"));
             ExitCode::from(FAILURE)
         })
     }
 
-    fn attempt(self, options: &Options) -> Result<ExitCode> {
-        if self.preserve_fds != 0 {
-            return Err(
-                "--preserve-fds is not supported: a process takes standard input, output and error".into()
-            );
-        }
+    fn attempt(self, options: &Options, extra: Extra) -> Result<ExitCode> {
         let directory = Directory::find(&options.root, &self.id)?;
         let state = directory.state()?;
         match state.status() {
@@ -130,6 +130,7 @@ impl Exec {
             state: &state,
             process: spec::process_config(&process),
             terminal: slave,
+            extra,
             cgroups: directory.cgroups()?,
             pid_file: self.pid_file.as_deref(),
         })?;

@@ -31,6 +31,7 @@ use clap::{Parser, Subcommand};
 pub use self::globals::Network;
 use self::globals::{Format, Globals};
 use crate::sandbox::Options;
+use crate::sandbox::extra::Extra;
 use crate::util::{Context, Result};
 
 /// An OCI runtime whose containers run on a Linux kernel in user space.
@@ -87,6 +88,16 @@ enum Command {
 }
 
 impl Command {
+    /// What our caller wants the process to have beside its standard streams.
+    fn extra(&self) -> Result<Extra> {
+        match self {
+            Command::Create(command) => Extra::take(command.preserve_fds(), true),
+            Command::Run(command) => Extra::take(command.preserve_fds(), true),
+            Command::Exec(command) => Extra::take(command.preserve_fds(), false),
+            _ => Ok(Extra::default()),
+        }
+    }
+
     /// Where a container's writes to its root go unless --overlay says so. Engines, which `create`, copy files out of the
     /// root file system they made and commit it as an image; by hand, a directory that is given stays as it is.
     fn overlay(&self) -> OverlayMode {
@@ -104,6 +115,8 @@ pub fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(e) => return usage(&e),
     };
+    // Before this command has files of its own.
+    let extra = command.extra();
     let globals = match globals.complete(config.as_deref(), &|name| std::env::var_os(name)) {
         Ok(globals) => globals,
         Err(e) => return fail(&e),
@@ -112,7 +125,7 @@ pub fn main() -> ExitCode {
         return fail(&e);
     }
     let options = globals.options(command.overlay());
-    match dispatch(command, options) {
+    match dispatch(command, options, extra) {
         Ok(code) => code,
         Err(e) => fail(&e),
     }
@@ -158,14 +171,14 @@ fn one_line(e: &clap::Error) -> String {
     joined.join(" ").trim_start_matches("error: ").to_owned()
 }
 
-fn dispatch(command: Command, options: Options) -> Result<ExitCode> {
+fn dispatch(command: Command, options: Options, extra: Result<Extra>) -> Result<ExitCode> {
     let done = |()| ExitCode::SUCCESS;
     match command {
         Command::Do(command) => command.run(options),
-        Command::Run(command) => command.run(&options),
-        Command::Create(command) => command.run(&options).map(done),
+        Command::Run(command) => command.run(&options, extra?),
+        Command::Create(command) => command.run(&options, extra?).map(done),
         Command::Start(command) => command.run(&options).map(done),
-        Command::Exec(command) => Ok(command.run(&options)),
+        Command::Exec(command) => Ok(command.run(&options, extra)),
         Command::State(command) => command.run(&options).map(done),
         Command::Kill(command) => command.run(&options).map(done),
         Command::Delete(command) => command.run(&options).map(done),

@@ -6,6 +6,7 @@ use clap::Args;
 
 use super::create::{Bundle, check_console, console_size, create_detached, wants_terminal};
 use crate::sandbox::console::{Pty, own_size};
+use crate::sandbox::extra::Extra;
 use crate::sandbox::foreground::{Signals, Whole, attend};
 use crate::sandbox::{Creation, Options, Sandbox, pod};
 use crate::util::Result;
@@ -26,7 +27,11 @@ pub struct Run {
 }
 
 impl Run {
-    pub fn run(self, options: &Options) -> Result<ExitCode> {
+    pub fn preserve_fds(&self) -> u32 {
+        self.bundle.preserve_fds
+    }
+
+    pub fn run(self, options: &Options, extra: Extra) -> Result<ExitCode> {
         let (path, spec) = self.bundle.load()?;
         crate::container::valid_id(&self.bundle.id)?;
         crate::container::sweep(&options.root);
@@ -39,6 +44,7 @@ impl Run {
             plain_command: false,
             terminal: None,
             pid_file: self.bundle.pid_file.as_deref(),
+            extra,
         };
         if self.detach {
             creation.terminal = self.bundle.detached_console(&spec)?.map(|p| p.slave);

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use chitin_control::{ProcessConfig, Request, Response};
 
+use super::extra::Extra;
 use super::launch::Child;
 use super::link::{Link, misfit};
 use super::stand_in::StandIn;
@@ -21,13 +22,14 @@ pub struct Execution<'a> {
     pub process: ProcessConfig,
     /// The slave of its pty; without it it gets our own standard input, output and error.
     pub terminal: Option<OwnedFd>,
+    pub extra: Extra,
     pub cgroups: Cgroups,
     pub pid_file: Option<&'a Path>,
 }
 
 /// Starts it. The result is its stand-in, whose end is the process's.
 pub fn exec(execution: Execution<'_>) -> Result<Child> {
-    let Execution { directory, state, mut process, terminal, cgroups, pid_file } = execution;
+    let Execution { directory, state, mut process, terminal, extra, cgroups, pid_file } = execution;
     let mut link = Link::to(directory, state)?;
     let stand_in = StandIn::prepare(
         directory,
@@ -37,11 +39,13 @@ pub fn exec(execution: Execution<'_>) -> Result<Child> {
         terminal.as_ref(),
     )?;
     let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
-    let fds = match &terminal {
-        Some(slave) => [slave.as_fd(); 3],
-        None => [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()],
+    let mut fds = match &terminal {
+        Some(slave) => vec![slave.as_fd(); 3],
+        None => vec![stdin.as_fd(), stdout.as_fd(), stderr.as_fd()],
     };
+    fds.extend(extra.as_fds());
     process.stdio = [0, 1, 2];
+    process.extra = (3..).take(fds.len() - 3).collect();
     let request = Request::Exec { container: state.id.clone(), process: Box::new(process) };
     let pid = match link.call_with(&request, &fds)? {
         Response::Started { pid } => pid,

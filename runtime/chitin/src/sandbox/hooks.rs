@@ -7,7 +7,7 @@
 //!   below the rootfs there becomes visible in the container and nowhere else; and in the sentry's network, IPC and UTS
 //!   namespaces (not when rootless, where nobody may join both processes' namespaces).
 //! - startContainer: inside the sandbox, as root with the container's capabilities, before its process.
-//! - poststart, poststop: in the runtime's namespaces; their failures are warnings.
+//! - poststart, poststop: in the runtime's namespaces; failures of the latter are warnings.
 //!
 //! Hooks are the host administrator's and trusted, so their output is kept without bound and shown in part.
 

@@ -29,6 +29,16 @@ pub fn own_fd(fd: RawFd) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// A descriptor that our caller has left open for us, by its number.
+pub fn borrow_inherited(fd: RawFd) -> io::Result<BorrowedFd<'static>> {
+    // SAFETY: an integer; a number without a descriptor is an error.
+    if fd < 0 || unsafe { libc::fcntl(fd, libc::F_GETFD) } < 0 {
+        return Err(io::Error::from_raw_os_error(libc::EBADF));
+    }
+    // SAFETY: it is open, and nobody here owns a number that was open before this program began.
+    Ok(unsafe { BorrowedFd::borrow_raw(fd) })
+}
+
 /// What a new process shall be.
 #[derive(Debug)]
 pub struct Role<'a> {

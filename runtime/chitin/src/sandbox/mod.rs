@@ -7,6 +7,7 @@
 
 pub mod console;
 pub mod exec;
+pub mod extra;
 pub mod foreground;
 mod gofer;
 pub mod hooks;
@@ -38,6 +39,7 @@ use crate::container::{Directory, HostProcess, State};
 use crate::network::{self, Attachment};
 use crate::spec::{self, Network, Plan};
 use crate::util::{Context, Result, dev_null, duplicate, now_rfc3339, write_atomically};
+use extra::Extra;
 use gofer::{Gofer, Streams};
 use hooks::{Kind, Told};
 use launch::{Child, Role};
@@ -90,6 +92,8 @@ pub struct Creation<'a> {
     /// The slave of the container's pty; without it the container gets our own standard input, output and error.
     pub terminal: Option<OwnedFd>,
     pub pid_file: Option<&'a Path>,
+    /// Descriptors 3 and on.
+    pub extra: Extra,
 }
 
 impl Creation<'_> {
@@ -201,7 +205,7 @@ impl Sandbox {
             write_atomically(path, launched.sentry.pid().to_string().as_bytes())?;
         }
         if at_once {
-            start::started(&state, creation.spec);
+            start::started(&state, creation.spec)?;
         } else if creation.start {
             start::start(reserved.directory()?, &mut state, creation.spec)?;
         }
@@ -435,6 +439,9 @@ fn launch(
     container.plain_command = creation.plain_command;
     container.gofer_fd = gofer.socket.as_raw_fd();
     container.process.stdio = [stdio[0].as_raw_fd(), stdio[1].as_raw_fd(), stdio[2].as_raw_fd()];
+    container.process.extra = creation.extra.numbers();
+    creation.extra.announce(&mut container.process.env);
+    let extra = container.process.extra.clone();
     let oom_score_adj = container.process.oom_score_adj;
     // The machine that a sandbox shows is its first container's part of it.
     let seen = container.limits.cpus.map_or(cpus(), |count| count.min(cpus()));
@@ -492,7 +499,12 @@ fn launch(
             // Always in a user namespace of its own, so that it is nobody on the host.
             namespaces: OWN_NAMESPACES | network | libc::CLONE_NEWUSER,
             stdio: [null.as_fd(), null.as_fd(), last_words],
-            inherited: inherited.into_iter().flatten().chain(stdio.iter().map(AsRawFd::as_raw_fd)).collect(),
+            inherited: inherited
+                .into_iter()
+                .flatten()
+                .chain(stdio.iter().map(AsRawFd::as_raw_fd))
+                .chain(extra)
+                .collect(),
             terminal: creation.terminal.as_ref().map(AsFd::as_fd),
             namespace_root: true,
         },

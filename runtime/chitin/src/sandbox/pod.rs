@@ -97,12 +97,16 @@ impl Joined {
         container.plain_command = creation.plain_command;
         container.gofer_fd = 0;
         container.process.stdio = [1, 2, 3];
+        let extra = creation.extra.as_fds();
+        container.process.extra = (4..).take(extra.len()).collect();
+        creation.extra.announce(&mut container.process.env);
         let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
         let stdio = match terminal {
             Some(slave) => [slave.as_fd(); 3],
             None => [stdin.as_fd(), stdout.as_fd(), stderr.as_fd()],
         };
-        let fds = [gofer.socket.as_fd(), stdio[0], stdio[1], stdio[2]];
+        let mut fds = vec![gofer.socket.as_fd(), stdio[0], stdio[1], stdio[2]];
+        fds.extend(extra);
         match link.call_with(&Request::Create { config: Box::new(container) }, &fds) {
             Ok(Response::Ok) => {}
             Ok(other) => return Err(misfit(&other)),

@@ -15,14 +15,9 @@ use crate::util::Result;
 
 const KILL_PATIENCE: Duration = Duration::from_secs(10);
 
-/// Starts it. A startContainer hook that fails ends the container.
+/// Starts it. A startContainer or poststart hook that fails ends the container; what is left of it is for `delete`.
 pub fn start(directory: &Directory, state: &mut State, spec: &Spec) -> Result<()> {
-    if let Err(e) = hooks::run_inside(directory, state, spec) {
-        if let Err(also) = launch::kill_and_wait(state.init(), KILL_PATIENCE) {
-            crate::log::warn(&also);
-        }
-        return Err(e);
-    }
+    hooks::run_inside(directory, state, spec).inspect_err(|_| end(state))?;
     let mut link = Link::to(directory, state)?;
     let attached = match state.network {
         Attachment::None => None,
@@ -39,11 +34,17 @@ pub fn start(directory: &Directory, state: &mut State, spec: &Spec) -> Result<()
     link.order(&Request::Start { container: state.id.clone() })?;
     state.started = true;
     state.save(directory.path())?;
-    started(state, spec);
-    Ok(())
+    started(state, spec)
 }
 
 /// What follows a start that was successful.
-pub fn started(state: &State, spec: &Spec) {
-    hooks::run_leniently(Kind::Poststart, spec.hooks().as_ref(), &Told::of(state, "running"));
+pub fn started(state: &State, spec: &Spec) -> Result<()> {
+    let told = Told::of(state, "running");
+    hooks::run(Kind::Poststart, spec.hooks().as_ref(), &told, None).inspect_err(|_| end(state))
+}
+
+fn end(state: &State) {
+    if let Err(e) = launch::kill_and_wait(state.init(), KILL_PATIENCE) {
+        crate::log::warn(&e);
+    }
 }

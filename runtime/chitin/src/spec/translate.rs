@@ -184,6 +184,7 @@ pub fn process_config(process: &Process) -> ProcessConfig {
             .map(|s| ConsoleSize { rows: clamp(s.height()), cols: clamp(s.width()) })
             .filter(|s| s.rows != 0 && s.cols != 0),
         stdio: [-1; 3],
+        extra: Vec::new(),
     }
 }
 
