@@ -10,6 +10,7 @@
 //! Neighbours: `sandbox` creates and adds, `container`'s directory keeps the journal, `cli` pauses, updates and looks.
 
 mod devices;
+mod entrances;
 mod freezer;
 pub mod guest;
 mod layout;
@@ -23,12 +24,14 @@ mod systemd;
 mod v1;
 mod v2;
 
+use std::cell::OnceCell;
 use std::fmt::Write as _;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{LinuxIntelRdt, LinuxResources};
 
+pub use self::entrances::Entrances;
 use self::layout::Hierarchy;
 use self::settings::Dir;
 use crate::util::{Context, Result};
@@ -64,6 +67,14 @@ struct Leaf {
     path: PathBuf,
 }
 
+impl Leaf {
+    fn add(&self, pid: i32) -> Result<()> {
+        let file = if self.kind == Kind::Resctrl { "tasks" } else { "cgroup.procs" };
+        let written = Dir(&self.path).write(file, &pid.to_string());
+        written.context(|| format!("cannot put process {pid} into {}/{file}", self.path.display()))
+    }
+}
+
 /// The cgroups of one container. Those that were created are removed on drop, unless they are kept.
 #[derive(Debug, Default)]
 pub struct Cgroups {
@@ -73,6 +84,8 @@ pub struct Cgroups {
     /// The unit that they are, if systemd makes them.
     unit: Option<systemd::Unit>,
     owned: bool,
+    /// Opened when they are first needed.
+    entrances: OnceCell<Option<Entrances>>,
 }
 
 /// Notes lines in the container's journal.
@@ -180,7 +193,7 @@ impl Cgroups {
             Ok(Leaf { kind, path: hierarchy.place(path)? })
         };
         let leaves = found.iter().map(leaf).collect::<Result<_>>()?;
-        Ok(Self { leaves, made: Vec::new(), unit: None, owned: true })
+        Ok(Self { leaves, made: Vec::new(), unit: None, owned: true, entrances: OnceCell::new() })
     }
 
     fn add_group(&mut self, group: PathBuf, rdt: &LinuxIntelRdt, journal: Journal<'_>) -> Result<()> {
@@ -197,7 +210,7 @@ impl Cgroups {
 
     #[cfg(test)]
     fn of(leaves: Vec<Leaf>) -> Self {
-        Self { leaves, made: Vec::new(), unit: None, owned: false }
+        Self { leaves, made: Vec::new(), unit: None, owned: false, entrances: OnceCell::new() }
     }
 
     /// The cgroups that a journal tells of.
@@ -231,7 +244,7 @@ impl Cgroups {
         self.leaves.iter().all(|leaf| leaf.kind == Kind::Resctrl)
     }
 
-    /// Moves a process in.
+    /// Moves a process in. New ones of ours go by themselves where they can ([`Cgroups::entrances`]).
     pub fn add(&self, pid: i32) -> Result<()> {
         if let Some(unit) = &self.unit {
             if unit.start(pid, self.is_v2())? {
@@ -240,13 +253,7 @@ impl Cgroups {
                 return unit.attach(pid);
             }
         }
-        for leaf in &self.leaves {
-            let file = if leaf.kind == Kind::Resctrl { "tasks" } else { "cgroup.procs" };
-            Dir(&leaf.path)
-                .write(file, &pid.to_string())
-                .context(|| format!("cannot put process {pid} into {}/{file}", leaf.path.display()))?;
-        }
-        Ok(())
+        self.leaves.iter().try_for_each(|leaf| leaf.add(pid))
     }
 
     /// What systemd leaves to us of a unit that it has started.

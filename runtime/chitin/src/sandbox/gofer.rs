@@ -62,13 +62,11 @@ impl Gofer {
                 inherited: vec![gofer_socket.as_raw_fd()],
                 terminal: None,
                 namespace_root: options.rootless,
+                cgroups,
             },
         )?;
         if options.rootless {
             map_to_own(&child)?;
-        }
-        if let Some(cgroups) = cgroups {
-            cgroups.add(child.pid())?;
         }
         Ok(Self { child, socket, says })
     }

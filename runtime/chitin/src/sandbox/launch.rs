@@ -1,8 +1,8 @@
 //! Making the two processes of a sandbox: clone into fresh namespaces, then exec of this same binary in a role.
 //!
 //! This is the runtime's only module with `unsafe` code. What runs in a cloned child before exec makes system calls
-//! only: everything that allocates is prepared before. A child begins by waiting for one byte on its sync socket, by
-//! when the parent has written its id maps and moved it into its cgroup; if the parent dies instead, so does it.
+//! only: everything that allocates is prepared before. A child begins by entering its cgroups and waits then for one byte
+//! on its sync socket, by when the parent has written its id maps; if the parent dies instead, so does it.
 //! Every descriptor but the ones that a role is given is closed by exec, also those that our own caller leaked.
 #![allow(unsafe_code)]
 
@@ -18,7 +18,12 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 
+use crate::cgroup::{Cgroups, Entrances};
 use crate::util::{Context, Result};
+
+/// What a child says once it is in its cgroups; no step's number.
+const JOINED: u8 = 0xff;
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
 /// Takes over a descriptor that a call outside this module has returned for us alone.
 pub fn own_fd(fd: RawFd) -> io::Result<OwnedFd> {
@@ -58,6 +63,8 @@ pub struct Role<'a> {
     pub terminal: Option<BorrowedFd<'a>>,
     /// Become user 0 of the new user namespace, without supplementary groups if that is allowed.
     pub namespace_root: bool,
+    /// Where it is from its first instruction on.
+    pub cgroups: Option<&'a Cgroups>,
 }
 
 /// What the child needs between clone and exec, all allocated before.
@@ -66,6 +73,8 @@ struct Prepared<'a> {
     argv: [*const libc::c_char; 5],
     sync: RawFd,
     parents_sync: RawFd,
+    /// Where it enters its cgroups.
+    tasks: Vec<RawFd>,
     role: &'a Role<'a>,
 }
 
@@ -77,10 +86,12 @@ pub struct Child {
     sync: UnixStream,
     status: Option<WaitStatus>,
     released: bool,
+    joined: bool,
 }
 
 /// Steps in the child that can fail, by the number that is sent to the parent.
-const STEPS: [&str; 8] = [
+const STEPS: [&str; 9] = [
+    "entering the container's cgroup (tasks)",
     "clearing groups",
     "becoming group 0",
     "becoming user 0",
@@ -114,6 +125,7 @@ pub fn executable() -> Result<OwnedFd> {
 pub fn spawn(exe: BorrowedFd<'_>, role: &Role<'_>) -> Result<Child> {
     let what = || format!("cannot start the {}", role.name.to_string_lossy());
     let (ours, theirs) = UnixStream::pair().context(what)?;
+    let entrances = role.cgroups.and_then(Cgroups::entrances);
     let config = CString::new(format!("--config-fd={}", role.config.as_raw_fd())).context(what)?;
     let id = CString::new(role.id).context(what)?;
     let prepared = Prepared {
@@ -121,6 +133,7 @@ pub fn spawn(exe: BorrowedFd<'_>, role: &Role<'_>) -> Result<Child> {
         argv: [c"chitin".as_ptr(), role.name.as_ptr(), config.as_ptr(), id.as_ptr(), std::ptr::null()],
         sync: theirs.as_raw_fd(),
         parents_sync: ours.as_raw_fd(),
+        tasks: entrances.map(Entrances::tasks).unwrap_or_default(),
         role,
     };
 
@@ -131,18 +144,43 @@ pub fn spawn(exe: BorrowedFd<'_>, role: &Role<'_>) -> Result<Child> {
     args.flags = u64::from(flags.cast_unsigned());
     args.pidfd = (&raw mut pidfd).addr() as u64;
     args.exit_signal = u64::from(libc::SIGCHLD.cast_unsigned());
-    // SAFETY: without CLONE_VM this is a fork: the child gets a copy of this single-threaded process and only makes
-    // system calls before exec. The kernel writes to pidfd only.
-    let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw mut args, size_of::<libc::clone_args>()) };
-    if pid == 0 {
-        become_role(&prepared);
+    let into = entrances.and_then(Entrances::into_cgroup);
+    if let Some(fd) = into {
+        args.flags |= CLONE_INTO_CGROUP;
+        args.cgroup = u64::from(fd.cast_unsigned());
+    }
+    let mut pid = clone_into(&mut args, &prepared);
+    // A limit of that cgroup's, or a rule about moving to it: as a process that moves from outside it may still get in.
+    let cloned_inside = pid >= 0 || into.is_none();
+    if !cloned_inside {
+        args.flags &= !CLONE_INTO_CGROUP;
+        args.cgroup = 0;
+        pid = clone_into(&mut args, &prepared);
     }
     if pid < 0 {
         return Err(clone_error(&what(), role.namespaces, io::Error::last_os_error()));
     }
     let pid = i32::try_from(pid).context(what)?;
     let pidfd = own_fd(pidfd).context(what)?;
-    Ok(Child { pid, pidfd, sync: ours, status: None, released: false })
+    let child = Child { pid, pidfd, sync: ours, status: None, released: false, joined: false };
+    match role.cgroups {
+        Some(cgroups) if entrances.is_none() => cgroups.add(pid)?,
+        Some(cgroups) if !cloned_inside => cgroups.add_to_v2(pid)?,
+        _ => {}
+    }
+    Ok(child)
+}
+
+/// clone3(2) of a child that goes its own way.
+fn clone_into(args: &mut libc::clone_args, prepared: &Prepared<'_>) -> libc::c_long {
+    // SAFETY: without CLONE_VM this is a fork: the child gets a copy of this single-threaded process and only makes
+    // system calls before exec. The kernel writes to the pidfd's place only.
+    let pid =
+        unsafe { libc::syscall(libc::SYS_clone3, std::ptr::from_mut(args), size_of::<libc::clone_args>()) };
+    if pid == 0 {
+        become_role(prepared);
+    }
+    pid
 }
 
 fn clone_error(what: &str, namespaces: libc::c_int, e: io::Error) -> String {
@@ -177,7 +215,15 @@ fn prepare_and_exec(prepared: &Prepared<'_>) -> u8 {
     let role = prepared.role;
     // SAFETY: the child's copy; with it open we would never see the parent's end.
     unsafe { libc::close(prepared.parents_sync) };
-    let mut byte = 0u8;
+    for fd in &prepared.tasks {
+        // SAFETY: a constant byte.
+        if unsafe { libc::write(*fd, c"0".as_ptr().cast(), 1) } != 1 {
+            return 0;
+        }
+    }
+    let mut byte = JOINED;
+    // SAFETY: one byte of our own.
+    unsafe { libc::write(prepared.sync, (&raw const byte).cast(), 1) };
     // SAFETY: one byte of our own.
     while unsafe { libc::read(prepared.sync, (&raw mut byte).cast(), 1) } != 1 {
         if io::Error::last_os_error().kind() == io::ErrorKind::Interrupted {
@@ -192,21 +238,21 @@ fn prepare_and_exec(prepared: &Prepared<'_>) -> u8 {
         if unsafe { libc::syscall(libc::SYS_setgroups, 0, std::ptr::null::<libc::gid_t>()) } != 0
             && io::Error::last_os_error().raw_os_error() != Some(libc::EPERM)
         {
-            return 0;
+            return 1;
         }
         // SAFETY: integers only. The raw calls, because the C library would look for other threads.
         if unsafe { libc::syscall(libc::SYS_setresgid, 0, 0, 0) } != 0 {
-            return 1;
+            return 2;
         }
         // SAFETY: as above.
         if unsafe { libc::syscall(libc::SYS_setresuid, 0, 0, 0) } != 0 {
-            return 2;
+            return 3;
         }
     }
     // A session of its own: keys typed at our terminal signal us alone, and we pass them on once.
     // SAFETY: no arguments.
     if unsafe { libc::setsid() } < 0 {
-        return 3;
+        return 4;
     }
     if let Some(terminal) = role.terminal {
         // SAFETY: an integer argument. A failure means that it is no terminal, which the sentry finds out itself.
@@ -215,17 +261,17 @@ fn prepare_and_exec(prepared: &Prepared<'_>) -> u8 {
     for (number, fd) in (0..).zip(&role.stdio) {
         // SAFETY: replaces one of our numbers 0 to 2.
         if unsafe { libc::dup2(fd.as_raw_fd(), number) } < 0 {
-            return 4;
+            return 5;
         }
     }
     // SAFETY: integers only.
     if unsafe { libc::syscall(libc::SYS_close_range, 3u32, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) } != 0 {
-        return 5;
+        return 6;
     }
     for fd in role.inherited.iter().copied().chain([role.config.as_raw_fd()]) {
         // SAFETY: integers only.
         if unsafe { libc::fcntl(fd, libc::F_SETFD, 0) } != 0 {
-            return 6;
+            return 7;
         }
     }
     settle();
@@ -241,7 +287,7 @@ fn prepare_and_exec(prepared: &Prepared<'_>) -> u8 {
             libc::AT_EMPTY_PATH,
         )
     };
-    7
+    8
 }
 
 /// Of a process that is about to execute another program; safe after a fork.
@@ -297,6 +343,13 @@ impl Child {
         fs::write(file("uid_map"), format!("0 {uid} 1"))
     }
 
+    /// Waits until it is in its cgroups, for those who look at it there; it does not run before in any case.
+    pub fn joined(&mut self) {
+        let mut byte = [0u8];
+        // Without a byte it has died, which its end tells.
+        self.joined |= self.sync.read_exact(&mut byte).is_ok() && byte == [JOINED];
+    }
+
     /// Lets it run.
     pub fn go(&mut self) -> Result<()> {
         self.sync.write_all(&[1]).context(|| format!("process {} has died", self.pid))
@@ -305,7 +358,11 @@ impl Child {
     /// Why it never came to exec, if that is so. To be asked after its end.
     pub fn startup_failure(&mut self) -> Option<String> {
         let mut report = [0u8; 2];
-        self.sync.read_exact(&mut report).ok()?;
+        self.sync.read_exact(report.first_chunk_mut::<1>()?).ok()?;
+        if !self.joined && report.first() == Some(&JOINED) {
+            self.sync.read_exact(report.first_chunk_mut::<1>()?).ok()?;
+        }
+        self.sync.read_exact(report.last_chunk_mut::<1>()?).ok()?;
         let step = STEPS.get(usize::from(report[0]))?;
         Some(format!("{step}: {}", io::Error::from_raw_os_error(report[1].into())))
     }

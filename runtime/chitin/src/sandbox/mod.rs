@@ -189,6 +189,10 @@ impl Sandbox {
         let rootfs = plan.rootfs.clone();
         let mut launched = launch(options, &creation, plan, listener.as_fd(), (cgroups.as_ref(), at_once))?;
         let pid = launched.sentry.pid();
+        if creation.has_hooks() {
+            launched.sentry.joined();
+            launched.gofer.child.joined();
+        }
         run_creation_hooks(options, &creation, (&mut launched.gofer.child, pid, pid), &mut reserved)?;
         launched.sentry.go()?;
         drop(listener);
@@ -507,6 +511,7 @@ fn launch(
                 .collect(),
             terminal: creation.terminal.as_ref().map(AsFd::as_fd),
             namespace_root: true,
+            cgroups,
         },
     )?;
     if let Some(left) = left {
@@ -518,9 +523,6 @@ fn launch(
         // We are root of a user namespace that has no nobody.
         crate::log::debug(&format!("mapping the sentry to host user {NOBODY}: {e}; taking our own id"));
         map_to_own(&sentry)?;
-    }
-    if let Some(cgroups) = cgroups {
-        cgroups.add(sentry.pid())?;
     }
     if let Some(adj) = oom_score_adj
         && let Err(e) = std::fs::write(format!("/proc/{}/oom_score_adj", sentry.pid()), adj.to_string())

@@ -86,8 +86,13 @@ impl Joined {
         let prepared = link.call_for_fd(&Request::Prepare { container: creation.id.to_owned() })?;
         members.add(prepared_pid(prepared)?)?;
         let terminal = creation.terminal.as_ref();
-        let stand_in = StandIn::prepare(directory, (creation.id, Some(sandbox)), &link, members, terminal)?;
+        let mut stand_in =
+            StandIn::prepare(directory, (creation.id, Some(sandbox)), &link, members, terminal)?;
         let pid = stand_in.pid();
+        if creation.has_hooks() {
+            stand_in.joined();
+            gofer.child.joined();
+        }
         if !creation.has_hooks() {
             gofer.child.go()?;
         }

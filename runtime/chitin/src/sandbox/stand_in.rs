@@ -97,14 +97,19 @@ impl StandIn {
                 inherited: vec![boot.connection, boot.directory, boot.ready],
                 terminal: terminal.map(AsFd::as_fd),
                 namespace_root: false,
+                cgroups: Some(cgroups),
             },
         )?;
-        cgroups.add(child.pid())?;
         Ok(Self { child, config, boot, ready, _inherited: (connection, directory) })
     }
 
     pub fn pid(&self) -> i32 {
         self.child.pid()
+    }
+
+    /// Waits until it is in the container's cgroup.
+    pub fn joined(&mut self) {
+        self.child.joined();
     }
 
     /// Lets it stand for the guest's `pid`, or for the container. Returns once it catches signals.
