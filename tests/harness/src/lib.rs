@@ -9,6 +9,7 @@ pub mod engine;
 pub mod engines;
 pub mod expect;
 pub mod leftovers;
+pub mod limited;
 pub mod paths;
 pub mod rng;
 pub mod run;

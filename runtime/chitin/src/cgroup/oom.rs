@@ -23,7 +23,7 @@ pub struct OomEvents {
 
 #[derive(Debug)]
 enum Source {
-    /// v1: the kernel adds one per OOM; also when the cgroup is removed.
+    /// v1: the kernel adds one per OOM, before it has killed and counted; also when the cgroup is removed.
     V1(EventFd),
     /// v2: `memory.events`, on which a change is an exceptional condition.
     V2(File),
@@ -93,8 +93,10 @@ impl OomEvents {
         if !self.counter.exists() {
             return Ok(None);
         }
-        // v1 before Linux 4.13 counts none: every signal is one then.
-        let now = count(&self.counter).unwrap_or_else(|| self.seen.saturating_add(signalled));
+        if matches!(self.source, Source::V1(_)) {
+            return Ok(Some(signalled));
+        }
+        let now = count(&self.counter).unwrap_or(self.seen);
         let new = now.saturating_sub(self.seen);
         self.seen = now;
         Ok(Some(new))
