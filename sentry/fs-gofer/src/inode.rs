@@ -6,6 +6,7 @@ use crate::fds::Fds;
 use crate::file::GoferFile;
 use crate::fs::Core;
 use crate::listing::Listing;
+use crate::states::State;
 use crate::xattrs::Values;
 use chitin_abi::Errno;
 use chitin_abi::fcntl::{O_ACCMODE, O_NOATIME, O_RDONLY, O_SYNC, O_TRUNC};
@@ -42,7 +43,7 @@ pub struct GoferInode {
     pub(crate) fds: Mutex<Fds>,
     pub(crate) listing: Mutex<Option<Arc<Listing>>>,
     pub(crate) values: Mutex<Option<Box<Values>>>,
-    state: InodeState,
+    state: State,
 }
 
 impl GoferInode {
@@ -59,6 +60,7 @@ impl GoferInode {
             ino,
             kind,
             host: (attr.dev, attr.ino),
+            state: State::of(&attr, core.shared()),
             nodes: Mutex::new(vec![node]),
             cached: Mutex::new(Cached::new(attr, core.shared())),
             change: Mutex::new(()),
@@ -70,7 +72,6 @@ impl GoferInode {
             fds: Mutex::default(),
             listing: Mutex::default(),
             values: Mutex::default(),
-            state: InodeState::default(),
         })
     }
 
@@ -306,7 +307,7 @@ impl Inode for GoferInode {
     }
 
     fn state(&self) -> &InodeState {
-        &self.state
+        self.state.get()
     }
 
     fn dir(&self) -> Option<&dyn Directory> {

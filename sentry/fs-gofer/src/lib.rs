@@ -43,6 +43,7 @@ mod file;
 mod fs;
 mod inode;
 mod listing;
+mod states;
 mod xattrs;
 
 pub use file::GoferFile;
