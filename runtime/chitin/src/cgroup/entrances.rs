@@ -22,7 +22,7 @@ pub struct Entrances {
 }
 
 impl Entrances {
-    pub fn into_cgroup(&self) -> Option<RawFd> {
+    pub fn v2(&self) -> Option<RawFd> {
         self.into.as_ref().map(AsRawFd::as_raw_fd)
     }
 

@@ -144,7 +144,7 @@ pub fn spawn(exe: BorrowedFd<'_>, role: &Role<'_>) -> Result<Child> {
     args.flags = u64::from(flags.cast_unsigned());
     args.pidfd = (&raw mut pidfd).addr() as u64;
     args.exit_signal = u64::from(libc::SIGCHLD.cast_unsigned());
-    let into = entrances.and_then(Entrances::into_cgroup);
+    let into = entrances.and_then(Entrances::v2);
     if let Some(fd) = into {
         args.flags |= CLONE_INTO_CGROUP;
         args.cgroup = u64::from(fd.cast_unsigned());
