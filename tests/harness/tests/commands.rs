@@ -35,6 +35,17 @@ fn ps_lists_host_pids_and_a_table() {
             "{table}"
         );
         assert_eq!(table.lines().count(), 4, "{table}");
+        // Options are those of the host's ps, about the same processes.
+        let some = s.ok(&["ps", &s.id, "-A", "-o", "pid,comm"]).text();
+        let listed: Vec<i64> =
+            some.lines().skip(1).filter_map(|l| l.split_whitespace().next()?.parse().ok()).collect();
+        let known = pids();
+        assert!(listed.len() == 3, "{some}");
+        assert!(
+            listed.iter().all(|pid| known.as_array().expect("an array").contains(&(*pid).into())),
+            "{some}"
+        );
+        assert!(s.ok(&["ps", "--format", "json", &s.id]).text().ends_with("]\n"));
     }
 }
 
@@ -67,6 +78,65 @@ fn pause_and_resume() {
     s.ok(&["pause", &s.id]);
     s.ok(&["delete", "--force", &s.id]);
     assert_ne!(s.call(&["state", &s.id]).code, Some(0));
+}
+
+/// CPU time that the host has counted for each process in the container's cgroups.
+fn used(s: &Steps) -> Vec<(i32, u64)> {
+    let mut all = Vec::new();
+    for group in chitin_tests::leftovers::cgroups(&s.id) {
+        let procs = std::fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
+        for pid in procs.lines().filter_map(|p| p.parse::<i32>().ok()) {
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            let fields = stat.rsplit_once(')').map(|(_, rest)| rest.split_whitespace().collect::<Vec<_>>());
+            let ticks = |i: usize| fields.as_ref().and_then(|f| f.get(i)?.parse::<u64>().ok()).unwrap_or(0);
+            all.push((pid, ticks(11) + ticks(12)));
+        }
+    }
+    all.sort_unstable();
+    all.dedup();
+    all
+}
+
+#[test]
+fn nothing_goes_on_while_paused() {
+    // Loops without system calls, loops of nothing else, forks, timers.
+    let script = "awk 'BEGIN { while (1) x++ }' & yes >/dev/null & (while :; do /bin/true; done) & \
+        i=0; while :; do i=$((i+1)); echo $i > /dev/shm/n; sleep 0.01; done";
+    let s = freezable("pause-all", script);
+    s.launch();
+    let spent = |all: &[(i32, u64)]| all.iter().map(|(_, ticks)| ticks).sum::<u64>();
+    chitin_tests::leftovers::settle(std::time::Duration::from_secs(20), || match used(&s) {
+        all if all.len() >= 4 && spent(&all) > 20 => Ok(()),
+        all => Err(format!("{all:?}")),
+    })
+    .unwrap();
+    s.ok(&["pause", &s.id]);
+    // What was on its way when it returned.
+    std::thread::sleep(std::time::Duration::from_millis(100));
+    let before = used(&s);
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    let after = used(&s);
+    let pids = |all: &[(i32, u64)]| all.iter().map(|(pid, _)| *pid).collect::<Vec<_>>();
+    assert_eq!(pids(&before), pids(&after), "processes came or went");
+    // Three loops would have used 50 to 100 ticks on each CPU; what the runtime itself looks after is next to nothing.
+    assert!(spent(&after) - spent(&before) <= 2, "{before:?} then {after:?}");
+    s.ok(&["resume", &s.id]);
+    chitin_tests::leftovers::settle(std::time::Duration::from_secs(20), || match spent(&used(&s)) {
+        now if now > spent(&after) + 20 => Ok(()),
+        now => Err(format!("{now} ticks")),
+    })
+    .unwrap();
+}
+
+#[test]
+fn signal_zero_only_asks() {
+    let s = Steps::busybox("kill-zero", WAITS);
+    s.launch();
+    s.ok(&["kill", &s.id, "0"]);
+    assert_eq!(s.state()["status"], "running");
+    s.ok(&["kill", &s.id, "KILL"]);
+    s.until("stopped");
+    assert_ne!(s.call(&["kill", &s.id, "0"]).code, Some(0), "nobody is there");
 }
 
 #[test]

@@ -284,6 +284,14 @@ impl Cgroups {
         settings::apply(&self.leaves, resources)
     }
 
+    /// Other shares of the cache and of the memory's bandwidth.
+    pub fn update_rdt(&self, rdt: &LinuxIntelRdt) -> Result<()> {
+        let group = self.leaves.iter().find(|leaf| leaf.kind == Kind::Resctrl).ok_or(
+            "Intel RDT: the container has no group of resctrl's: give it one with linux.intelRdt in config.json",
+        )?;
+        resctrl::set(&group.path, rdt).map(drop)
+    }
+
     /// Hands the duty of removing them over to whoever has the journal.
     pub fn keep(mut self) {
         self.owned = false;

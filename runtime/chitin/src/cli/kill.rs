@@ -32,6 +32,8 @@ impl Kill {
             // Nothing is left to be signalled, which is what --all asks for.
             Status::Stopped if self.all => return Ok(()),
             Status::Stopped => return Err("container not running".into()),
+            // As kill(2): nothing but the question whether it is there.
+            _ if signal == 0 => return Ok(()),
             // A frozen process can be killed, but cannot go before it is thawed; nor can it read what it is told.
             Status::Paused if signal == libc::SIGKILL => {
                 let cgroups = directory.cgroups()?;

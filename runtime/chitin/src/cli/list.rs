@@ -37,7 +37,7 @@ impl List {
         match self.format {
             Format::Json => {
                 let text = serde_json::to_string(&shown).context(|| "cannot encode the list".into())?;
-                print(&text)
+                print(&format!("{text}\n"))
             }
             Format::Table => print(&table(&shown)),
         }

@@ -1,11 +1,13 @@
 //! `chitin ps`: the processes of a container.
 //!
 //! As JSON an array of *host* pids, which engines look up on the host; as a table what the guest knows, in the columns
-//! of `ps -ef`.
+//! of `ps -ef`. With other options the host's ps(1) is asked about the host's processes, as runc does it: their names are
+//! those of the processes that run the guest's code.
 
 use std::collections::HashMap;
 use std::fmt::Write;
 use std::fs;
+use std::process::Command;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use chitin_control::{ProcessInfo, Request, Response, Status};
@@ -16,6 +18,8 @@ use crate::container::Directory;
 use crate::sandbox::Options;
 use crate::sandbox::link::{Link, misfit};
 use crate::util::{Context, Result, rfc3339};
+
+const HEAD: &str = "UID          PID    PPID  C STIME TTY          TIME CMD\n";
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Format {
@@ -30,7 +34,7 @@ pub struct Ps {
     format: Format,
     /// The container's name
     id: String,
-    /// For ps(1): only its -e and -f, which are the default, are known
+    /// For ps(1), which then shows the host's processes [default: -ef, which shows the container's own]
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "OPTIONS")]
     options: Vec<String>,
 }
@@ -39,35 +43,73 @@ impl Ps {
     pub fn run(self, options: &Options) -> Result<()> {
         let known =
             |o: &String| o.starts_with('-') && o.len() > 1 && o.chars().skip(1).all(|c| c == 'e' || c == 'f');
-        if let Some(unknown) = self.options.iter().find(|o| !known(o)) {
-            return Err(format!("ps: the option {unknown:?} is not supported (only -e and -f are)"));
-        }
+        let of_host = !self.options.iter().all(known);
         let directory = Directory::find(&options.root, &self.id)?;
         let state = directory.state()?;
         match state.status() {
-            Status::Stopped => return Err("container not running".into()),
+            Status::Stopped => {
+                return match self.format {
+                    Format::Json => print_json(&[]),
+                    Format::Table => print(HEAD),
+                };
+            }
             // Its sentry may be frozen; the host knows the processes nonetheless.
-            Status::Paused if matches!(self.format, Format::Table) => {
+            Status::Paused if matches!(self.format, Format::Table) && !of_host => {
                 return Err("the container is paused: `resume` it, or use --format json".into());
             }
-            Status::Paused => return print_json(&directory.cgroups()?.processes()?),
+            Status::Paused => return self.show_host(&directory.cgroups()?.processes()?),
             _ => {}
         }
         let mut processes =
-            match Link::to(&directory, &state)?.call(&Request::Processes { container: self.id })? {
+            match Link::to(&directory, &state)?.call(&Request::Processes { container: self.id.clone() })? {
                 Response::Processes { processes } => processes,
                 other => return Err(misfit(&other)),
             };
         processes.sort_by_key(|p| p.pid);
         match self.format {
-            Format::Json => print_json(&host_pids(state.sentry.pid, &processes)),
-            Format::Table => print(&table(&processes, SystemTime::now())),
+            Format::Table if !of_host => print(&table(&processes, SystemTime::now())),
+            _ => self.show_host(&host_pids(state.sentry.pid, &processes)),
+        }
+    }
+
+    /// What the host knows of these processes.
+    fn show_host(&self, pids: &[i32]) -> Result<()> {
+        match self.format {
+            Format::Json => print_json(pids),
+            Format::Table => {
+                let failed = || format!("ps {}", self.options.join(" "));
+                let output = Command::new("ps").args(&self.options).output().context(failed)?;
+                if !output.status.success() {
+                    return Err(format!("{}: {}", failed(), String::from_utf8_lossy(&output.stderr).trim()));
+                }
+                print(&only(&String::from_utf8_lossy(&output.stdout), pids)?)
+            }
         }
     }
 }
 
+/// The lines of ps(1) about some processes, with its head.
+fn only(text: &str, pids: &[i32]) -> Result<String> {
+    let head = text.lines().next().unwrap_or_default();
+    let column = head.split_whitespace().position(|name| name == "PID");
+    let column = column.ok_or("couldn't find PID field in ps output: leave its column in")?;
+    let about = |line: &&str| {
+        line.split_whitespace()
+            .nth(column)
+            .and_then(|pid| pid.parse().ok())
+            .is_some_and(|pid| pids.contains(&pid))
+    };
+    Ok(text
+        .lines()
+        .take(1)
+        .chain(text.lines().skip(1).filter(about))
+        .map(|line| format!("{line}\n"))
+        .collect())
+}
+
 fn print_json(pids: &[i32]) -> Result<()> {
-    print(&serde_json::to_string(pids).context(|| "cannot encode the pids".into())?)
+    let text = serde_json::to_string(pids).context(|| "cannot encode the pids".into())?;
+    print(&format!("{text}\n"))
 }
 
 /// The host's pids of the stubs.
@@ -102,7 +144,7 @@ fn innermost(status: &str) -> Option<i32> {
 
 /// The columns of `ps -ef`.
 fn table(processes: &[ProcessInfo], now: SystemTime) -> String {
-    let mut text = String::from("UID          PID    PPID  C STIME TTY          TIME CMD\n");
+    let mut text = String::from(HEAD);
     let now = now.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
     for p in processes {
         let cpu = p.cpu_ms / 1000;

@@ -6,7 +6,7 @@ use std::io::Read;
 
 use chitin_control::{Limits, Request, Status};
 use clap::Args;
-use oci_spec::runtime::LinuxResources;
+use oci_spec::runtime::{LinuxIntelRdt, LinuxResources};
 use serde_json::{Value, json};
 
 use crate::cgroup::guest;
@@ -69,9 +69,11 @@ pub struct Update {
     /// Number of processes; -1 is unlimited
     #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true)]
     pids_limit: i64,
-    #[arg(long, value_name = "SCHEMA", hide = true)]
+    /// Share of the L3 cache, as a line of resctrl's schemata
+    #[arg(long, value_name = "SCHEMA")]
     l3_cache_schema: Option<String>,
-    #[arg(long, value_name = "SCHEMA", hide = true)]
+    /// Share of the memory's bandwidth, likewise
+    #[arg(long, value_name = "SCHEMA")]
     mem_bw_schema: Option<String>,
     /// The container's name
     id: String,
@@ -88,7 +90,13 @@ impl Update {
             Some(from) => from_json(&read(from)?)?,
             None => parse(self.flags()?)?,
         };
-        directory.cgroups()?.update(&resources)?;
+        let cgroups = directory.cgroups()?;
+        if resources != LinuxResources::default() || self.resources.is_some() {
+            cgroups.update(&resources)?;
+        }
+        if let Some(rdt) = self.rdt()? {
+            cgroups.update_rdt(&rdt)?;
+        }
         let limits = guest::limits(&resources);
         if limits == Limits::default() {
             return Ok(());
@@ -102,14 +110,19 @@ impl Update {
         }
     }
 
-    fn flags(&self) -> Result<Value> {
-        for (flag, given) in
-            [("--l3-cache-schema", &self.l3_cache_schema), ("--mem-bw-schema", &self.mem_bw_schema)]
-        {
-            if given.as_ref().is_some_and(|s| !s.is_empty()) {
-                return Err(format!("{flag}: Intel RDT is not supported"));
-            }
+    /// What `linux.intelRdt` would say.
+    fn rdt(&self) -> Result<Option<LinuxIntelRdt>> {
+        let given = |schema: &Option<String>| schema.clone().filter(|s| !s.is_empty());
+        let (cache, bandwidth) = (given(&self.l3_cache_schema), given(&self.mem_bw_schema));
+        if cache.is_none() && bandwidth.is_none() {
+            return Ok(None);
         }
+        let mut rdt = LinuxIntelRdt::default();
+        rdt.set_l3_cache_schema(cache).set_mem_bw_schema(bandwidth);
+        Ok(Some(rdt))
+    }
+
+    fn flags(&self) -> Result<Value> {
         Ok(json!({
             "blockIO": {"weight": self.blkio_weight},
             "cpu": {

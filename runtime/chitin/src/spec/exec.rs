@@ -110,7 +110,7 @@ fn finish(mut process: Value) -> Result<Process> {
         _ => {}
     }
     if process["args"].as_array().is_none_or(Vec::is_empty) {
-        return Err("args must not be empty".into());
+        return Err("process args cannot be empty".into());
     }
     // The last one counts, as for a shell's assignments; a process that gets both would see the first.
     let env = process["env"].as_array().cloned().unwrap_or_default();
@@ -194,7 +194,7 @@ mod tests {
         assert!(wrong(ExecFlags { cap: vec!["CAP_FLY".into()], ..flags() }).contains("process.capabilities"));
         assert!(wrong(ExecFlags { cwd: Some("tmp".into()), ..flags() }).contains("absolute"));
         assert!(wrong(ExecFlags { env: vec!["A".into()], ..flags() }).contains("NAME=value"));
-        assert_eq!(wrong(ExecFlags::default()), "args must not be empty");
+        assert_eq!(wrong(ExecFlags::default()), "process args cannot be empty");
     }
 
     #[test]
