@@ -8,7 +8,7 @@ use chitin_platform::*;
 use chitin_platform_seccomp::{Config, Options, SeccompPlatform};
 use chitin_platform_tests::*;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const STUB: u64 = 0x7000_0000_0000;
 
@@ -64,7 +64,10 @@ fn parking_many(m: &Machine) {
         m.syscall(&c, 110);
         kids.push(c);
     }
-    std::thread::sleep(Duration::from_millis(50));
+    let end = Instant::now() + Duration::from_secs(5);
+    while outstanding() > 60 && Instant::now() < end {
+        std::thread::sleep(Duration::from_millis(5));
+    }
     assert!(outstanding() <= 60, "{} outstanding", outstanding());
     m.no_event(5);
     for (i, k) in kids.iter().enumerate() {
