@@ -43,6 +43,12 @@ impl Task {
         poll_fn(|cx| {
             let mut st = self.st.lock();
             match (st.phase, st.frame) {
+                (Phase::Stopped, Some(_)) if st.newborn => {
+                    st.phase = Phase::Bell;
+                    st.waker = Some(cx.waker().clone());
+                    self.let_in(&mut st, 0);
+                    return Poll::Pending;
+                }
                 (Phase::Stopped, Some(_)) => {}
                 (Phase::Bell | Phase::Parked, _) => {
                     if st.phase == Phase::Parked {

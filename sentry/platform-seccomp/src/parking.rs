@@ -68,7 +68,7 @@ impl Task {
         if st.phase != Phase::Stopped || !st.counted || st.since >= before || st.native_fd.is_some() {
             return;
         }
-        if st.interrupt {
+        if st.interrupt || st.newborn {
             return;
         }
         self.uncount(&mut st);

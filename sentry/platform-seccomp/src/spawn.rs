@@ -8,7 +8,7 @@
 
 use crate::frame;
 use crate::process::Process;
-use crate::restart::{Made, Reply};
+use crate::restart::Made;
 use crate::sandbox::Sandbox;
 use crate::space::{NewWindow, Space};
 use crate::stub::{ARENA_FD, DOORBELL, ctl};
@@ -120,31 +120,23 @@ impl Pending {
                 p
             }
         };
-        let boot = self.map.is_some();
-        let (phase, frame, token) = match boot {
-            true => (Phase::Boot, None, self.token),
-            false => (Phase::Stopped, Some(self.uc), 0),
-        };
+        let newborn = self.map.is_some();
         let made = Some(Made::of(n));
         let birth = Birth {
             tid,
             index: self.index,
             win,
-            phase,
+            phase: Phase::Stopped,
             id: n.id,
-            frame,
+            frame: Some(self.uc),
             fs: self.fs,
             gs: self.gs,
-            token,
+            newborn,
             made,
         };
         let task = Task::new(sb, &proc, birth);
-        if boot {
-            task.reply(&mut task.st.lock(), Reply::Native);
-        } else {
-            sb.pending.lock().remove(&self.token);
-            self.complete(Ok(task));
-        }
+        sb.pending.lock().remove(&self.token);
+        self.complete(Ok(task));
         true
     }
 }

@@ -225,6 +225,15 @@ chitin_stub_handler:
     and r12, [rax + 16]
     lea rsp, [rbp - 512]
     mov ebp, {c_child}
+    test r14, r14
+    jz 2b
+    // A forked child has been announced by its mapping: what it is to do now is in its window already.
+    xor eax, eax
+    xchg [r12 + 8], rax
+    cmp rax, 1
+    je 5b
+    cmp rax, 2
+    je 4b
     jmp 2b
 
     // Park: the one wait that needs no consent.

@@ -22,8 +22,6 @@ use std::task::Waker;
 /// Where a task stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// A forked child on its way to its first doorbell.
-    Boot,
     /// Guest code (or a signal about to be reported).
     Running,
     /// Reported, or about to be; a notification waits for our answer.
@@ -32,7 +30,7 @@ pub enum Phase {
     Calls,
     /// Kicked out of a system call; the handler's doorbell is due.
     AwaitFrame,
-    /// The zygote was asked to ring, to wake a worker.
+    /// Asked to ring: the zygote, to wake a worker; others, so that the stub takes orders.
     Bell,
     /// Waiting off the list; the notification of its system call has been answered.
     Parked,
@@ -71,7 +69,8 @@ pub struct St {
     pub gs: u64,
     /// The bases differ from the thread's.
     pub bases_dirty: bool,
-    pub token: u64,
+    /// A forked child that still waits to map its window, where its frame is already; it cannot take orders yet.
+    pub newborn: bool,
     /// The system call that stopped it (without a frame).
     pub nr: u64,
     pub args: [u64; 6],
@@ -112,7 +111,7 @@ pub struct Birth {
     pub frame: Option<usize>,
     pub fs: u64,
     pub gs: u64,
-    pub token: u64,
+    pub newborn: bool,
     /// The call whose notification it waits in.
     pub made: Option<Made>,
 }
@@ -137,7 +136,7 @@ impl Task {
                 fs: b.fs,
                 gs: b.gs,
                 bases_dirty: false,
-                token: b.token,
+                newborn: b.newborn,
                 nr: 0,
                 args: [0; 6],
                 native_fd: None,
@@ -260,7 +259,7 @@ impl Task {
                 st.frame = Some(uc);
                 self.event(&mut st, EventKind::Interrupted)
             }
-            (Phase::Running, code::AGAIN) if st.interrupt => {
+            (Phase::Running, code::AGAIN | code::CHILD) if st.interrupt => {
                 st.interrupt = false;
                 st.frame = Some(uc);
                 self.event(&mut st, EventKind::Interrupted)
@@ -290,20 +289,11 @@ impl Task {
                 wake(st);
                 None
             }
-            (Phase::Boot, code::CHILD) if st.token == n.args[2] && st.token != 0 => {
-                st.frame = Some(uc);
-                st.phase = Phase::Stopped;
-                let token = std::mem::take(&mut st.token);
-                drop(st);
-                let pending = self.sb.pending.lock().remove(&token);
-                if let Some(p) = pending {
-                    p.complete(Ok(self.clone()));
-                } else {
-                    self.proc.kill(true);
-                }
+            (Phase::Bell, code::CHILD) if st.frame != Some(uc) => {
+                self.corrupt("a child that rings for another");
                 None
             }
-            (Phase::Bell, code::WOKEN) => {
+            (Phase::Bell, code::WOKEN | code::CHILD) => {
                 st.phase = Phase::Stopped;
                 wake(st);
                 None
@@ -376,7 +366,10 @@ impl Task {
     pub fn finish(self: &Arc<Self>, mut st: MutexGuard<'_, St>) {
         st.phase = Phase::Running;
         if st.interrupt && !st.kicked {
-            return self.command(&mut st, cmd::AGAIN);
+            return match st.newborn {
+                true => self.let_in(&mut st, 0),
+                false => self.command(&mut st, cmd::AGAIN),
+            };
         }
         let mut how = cmd::RETURN;
         if st.bases_dirty {
@@ -386,7 +379,18 @@ impl Task {
             how = cmd::BASES;
         }
         st.frame = None;
-        self.command(&mut st, how);
+        match st.newborn {
+            // The wake-up words are these commands and one.
+            true => self.let_in(&mut st, how as u64 + 1),
+            false => self.command(&mut st, how),
+        }
+    }
+
+    /// Lets a forked child map its window, where it finds whether to go on at once, or (0) to ring.
+    pub fn let_in(&self, st: &mut St, wake: u64) {
+        st.newborn = false;
+        st.win.put(ctl::WAKE, wake);
+        self.reply(st, Reply::Native);
     }
 
     /// Has the zygote ring, so that some worker looks at the queue of events. It does anyway while it is busy.

@@ -346,7 +346,7 @@ fn boot(sb: &Arc<Sandbox>, pid: i32) -> Result<(), SetupError> {
         frame: Some(uc),
         fs,
         gs,
-        token: 0,
+        newborn: false,
         made: None,
     };
     let _ = sb.zygote.set(Task::new(sb, &proc, birth));
