@@ -9,7 +9,7 @@ use crate::frame;
 use crate::restart::{Reply, wound_back};
 use crate::stub::{DOORBELL, PRIVATE_FD, cmd, ctl};
 use crate::sys::Notif;
-use crate::task::{After, Phase, St, Task, wake};
+use crate::task::{After, Phase, St, Task, wake, wake_word};
 use chitin_platform::PlatformError;
 use chitin_platform_host::calls::{Call, Results, failed};
 use parking_lot::MutexGuard;
@@ -43,12 +43,6 @@ impl Task {
         poll_fn(|cx| {
             let mut st = self.st.lock();
             match (st.phase, st.frame) {
-                (Phase::Stopped, Some(_)) if st.newborn => {
-                    st.phase = Phase::Bell;
-                    st.waker = Some(cx.waker().clone());
-                    self.let_in(&mut st, 0);
-                    return Poll::Pending;
-                }
                 (Phase::Stopped, Some(_)) => {}
                 (Phase::Bell | Phase::Parked, _) => {
                     if st.phase == Phase::Parked {
@@ -77,7 +71,10 @@ impl Task {
             self.uncount(&mut st);
             st.list = Some(Box::new(List { calls: calls.to_vec(), pos: 0 }));
             st.phase = Phase::Calls;
-            self.command(&mut st, cmd::LIST);
+            match st.newborn {
+                true => self.let_in(&mut st, wake_word(cmd::LIST)),
+                false => self.command(&mut st, cmd::LIST),
+            }
             Poll::Ready(Ok(()))
         })
         .await

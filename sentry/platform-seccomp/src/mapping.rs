@@ -2,7 +2,6 @@
 //!
 //! Neighbours: `platform-host` (guest memory, /proc, checks of calls), `calls` (host calls in the stub).
 
-use crate::calls::close_call;
 use crate::restart::wound_back;
 use crate::space::Space;
 use crate::stub::{PRIVATE_FD, STUB_BASE, STUB_HI};
@@ -14,6 +13,7 @@ use chitin_platform::{
 use chitin_platform_host::calls::{Call, check, failed, host_call};
 use chitin_platform_host::layout::{USER_LO, USER_TOP};
 use std::ops::Range;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 impl Space {
@@ -23,17 +23,57 @@ impl Space {
     }
 }
 
-/// Puts the descriptors into the calls; numbers taken so far are returned also on failure.
+/// Operations that go into one list, and no more files at once than the stub has private numbers for.
+const PART: usize = 32;
+const FILES: usize = 8;
+
+fn file_of(op: &HostOp) -> Option<&Arc<OwnedFd>> {
+    match op {
+        HostOp::Mmap { file: Some((file, _)), .. } => Some(file),
+        _ => None,
+    }
+}
+
+/// How many of the operations make the next list.
+fn part_of(ops: &[HostOp]) -> usize {
+    let mut files: Vec<&Arc<OwnedFd>> = Vec::new();
+    for (i, op) in ops.iter().enumerate().take(PART) {
+        if let Some(file) = file_of(op).filter(|file| !files.iter().any(|f| Arc::ptr_eq(f, file))) {
+            if files.len() == FILES {
+                return i;
+            }
+            files.push(file);
+        }
+    }
+    ops.len().min(PART)
+}
+
+/// Puts the descriptors into the calls, each file's once; numbers taken so far are returned also on failure.
 fn add_files(space: &Space, ops: &[HostOp], calls: &mut [Call]) -> (Vec<u32>, Result<(), (usize, i32)>) {
-    let mut taken = Vec::new();
+    let (mut taken, mut files) = (Vec::new(), Vec::new());
     for (i, (op, call)) in ops.iter().zip(calls).enumerate() {
-        let HostOp::Mmap { file: Some((fd, _)), .. } = op else { continue };
-        let Some(at) = space.take_fd() else { return (taken, Err((i, libc::EMFILE))) };
-        taken.push(at);
+        let Some(file) = file_of(op) else { continue };
+        let known = files.iter().find(|(f, _)| Arc::ptr_eq(f, file)).map(|(_, at)| *at);
+        let Some(at) = known.or_else(|| space.take_fd()) else { return (taken, Err((i, libc::EMFILE))) };
         call.args[4] = at.into();
-        call.file = Some((fd.clone(), at));
+        if known.is_none() {
+            taken.push(at);
+            files.push((file.clone(), at));
+            call.file = Some((file.clone(), at));
+        }
     }
     (taken, Ok(()))
+}
+
+/// Closes private descriptors of the stub, neighbours by one call.
+fn close_calls(taken: &[u32]) -> Vec<Call> {
+    let mut sorted = taken.to_vec();
+    sorted.sort_unstable();
+    sorted
+        .chunk_by(|a, b| b - a == 1)
+        .filter_map(|run| Some((*run.first()?, *run.last()?)))
+        .map(|(from, to)| Call::new(libc::SYS_close_range, [from.into(), to.into(), 0, 0, 0, 0]))
+        .collect()
 }
 
 async fn run_ops(task: Arc<Task>, ops: &[HostOp]) -> Result<Vec<u64>, (usize, PlatformError)> {
@@ -47,7 +87,7 @@ async fn run_ops(task: Arc<Task>, ops: &[HostOp]) -> Result<Vec<u64>, (usize, Pl
     let r = match files {
         Err((i, e)) => Err((i, host(e))),
         Ok(()) => {
-            calls.extend(taken.iter().map(|at| close_call(*at)));
+            calls.extend(close_calls(&taken));
             task.run(calls).await.map_err(|e| (0, e))
         }
     };
@@ -60,7 +100,7 @@ async fn run_ops(task: Arc<Task>, ops: &[HostOp]) -> Result<Vec<u64>, (usize, Pl
                 None => Ok(results.iter().take(n).map(|r| *r as u64).collect()),
                 Some(i) => {
                     // The list stopped before its closes.
-                    let _ = task.run(taken.iter().map(|at| close_call(*at)).collect()).await;
+                    let _ = task.run(close_calls(&taken)).await;
                     Err((i, host(results.get(i).and_then(|r| failed(*r)).unwrap_or(libc::EIO))))
                 }
             }
@@ -125,9 +165,13 @@ impl AddressSpace for Space {
         Box::pin(async move {
             let task = found.ok_or((0, PlatformError::Gone))?;
             task.frame_up().await.map_err(|e| (0, e))?;
-            // No more descriptors at once than the stub has private numbers for.
             let mut out = Vec::with_capacity(ops.len());
-            for part in ops.chunks(8) {
+            while let Some((part, _)) =
+                ops.get(out.len()..).and_then(|rest| rest.split_at_checked(part_of(rest)))
+            {
+                if part.is_empty() {
+                    break;
+                }
                 match run_ops(task.clone(), part).await {
                     Ok(r) => out.extend(r),
                     Err((i, e)) => {

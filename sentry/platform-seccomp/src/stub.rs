@@ -234,6 +234,8 @@ chitin_stub_handler:
     je 5b
     cmp rax, 2
     je 4b
+    cmp rax, 4
+    je 6b
     jmp 2b
 
     // Park: the one wait that needs no consent.

@@ -289,11 +289,7 @@ impl Task {
                 wake(st);
                 None
             }
-            (Phase::Bell, code::CHILD) if st.frame != Some(uc) => {
-                self.corrupt("a child that rings for another");
-                None
-            }
-            (Phase::Bell, code::WOKEN | code::CHILD) => {
+            (Phase::Bell, code::WOKEN) => {
                 st.phase = Phase::Stopped;
                 wake(st);
                 None
@@ -380,13 +376,12 @@ impl Task {
         }
         st.frame = None;
         match st.newborn {
-            // The wake-up words are these commands and one.
-            true => self.let_in(&mut st, how as u64 + 1),
+            true => self.let_in(&mut st, wake_word(how)),
             false => self.command(&mut st, how),
         }
     }
 
-    /// Lets a forked child map its window, where it finds whether to go on at once, or (0) to ring.
+    /// Lets a forked child map its window, where it finds what to do ([`wake_word`]), or (0) that it shall ring.
     pub fn let_in(&self, st: &mut St, wake: u64) {
         st.newborn = false;
         st.win.put(ctl::WAKE, wake);
@@ -432,6 +427,11 @@ impl Task {
             _ => Err(PlatformError::Corrupt("the task has no frame now")),
         }
     }
+}
+
+/// What stands in a window for a command that a thread takes without ringing: a forked child, or one that was parked.
+pub fn wake_word(cmd: i64) -> u64 {
+    cmd as u64 + 1
 }
 
 fn is_fault(s: u64) -> bool {
