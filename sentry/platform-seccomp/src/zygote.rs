@@ -10,6 +10,7 @@ use crate::arena::Arena;
 use crate::filter;
 use crate::frame;
 use crate::process::Process;
+use crate::restart::Made;
 use crate::sandbox::{Features, Sandbox};
 use crate::space::Space;
 use crate::stub::{ARENA_FD, DOORBELL, KICK, SIGACTION, STUB_BASE, STUB_HI, build_image, cmd, code, ctl};
@@ -347,7 +348,7 @@ fn boot(sb: &Arc<Sandbox>, pid: i32) -> Result<(), SetupError> {
         fs,
         gs,
         newborn: false,
-        made: None,
+        made: Some(Made::of(&n)),
     };
     let _ = sb.zygote.set(Task::new(sb, &proc, birth));
     Ok(())
