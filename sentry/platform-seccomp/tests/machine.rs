@@ -26,6 +26,7 @@ fn main() {
             ("stop_answered", stops::answered),
             ("stop_storm", stops::storm),
             ("stop_file_maps", stops::file_maps),
+            ("stop_zygote", stops::zygote),
         ],
     );
 }

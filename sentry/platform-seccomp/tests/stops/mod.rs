@@ -16,7 +16,10 @@ struct Storm {
 
 impl Storm {
     fn upon(g: &Guest) -> Storm {
-        let pid = g.task.debug_id() as i32;
+        Storm::upon_process(g.task.debug_id() as i32)
+    }
+
+    fn upon_process(pid: i32) -> Storm {
         let over = Arc::new(AtomicBool::new(false));
         let seen = over.clone();
         let thread = std::thread::spawn(move || {
@@ -146,6 +149,21 @@ fn thread(m: &Machine, g: &Guest, n: i64) {
     assert_eq!(word(&t, DATA) as i64, -n);
     t.task.exit_thread();
     g.space.write(DATA, &(n + 99).to_le_bytes()).expect("write");
+}
+
+/// The process that all others are forked from.
+pub fn zygote(m: &Machine) {
+    let _storm = Storm::upon_process(crate::platform().process_group());
+    let end = Instant::now() + Duration::from_millis(1000);
+    let mut made = 0;
+    while Instant::now() < end {
+        let g = m.load(entry!(g_getppid));
+        g.task.resume(Resume::Frame);
+        m.syscall(&g, 110);
+        g.task.kill_process();
+        made += 1;
+    }
+    assert!(made > 3, "{made} made");
 }
 
 /// A descriptor that is being installed when the call is wound back.
