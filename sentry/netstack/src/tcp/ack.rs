@@ -52,6 +52,7 @@ impl Tcb {
         }
         self.repair_after(cx, segment, advanced, before, &news);
         if advanced {
+            self.limited = self.limited.filter(|until| ack.lt(*until));
             self.backoff = 0;
             self.stalled = 0;
             if self.tail.is_some_and(|end| end.le(ack)) {
@@ -170,7 +171,8 @@ impl Tcb {
         let acked = self.una.from(before);
         match self.repair {
             Repair::Open | Repair::Loss(_) => {
-                if acked > 0 && (self.cwnd_limited || self.window.slow_start() && self.repair != Repair::Open)
+                if acked > 0
+                    && (self.limited.is_some() || self.window.slow_start() && self.repair != Repair::Open)
                 {
                     self.window.grow(len32(acked), self.rtt.srtt, cx.now);
                 }

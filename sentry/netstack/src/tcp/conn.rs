@@ -8,6 +8,7 @@ use super::seq::Seq;
 use super::table::Entry;
 use super::tcb::{Cx, Repair, State, Tcb};
 use super::time_wait::TimeWait;
+use crate::env::Nanos;
 use crate::sockets::TcpEvents;
 use crate::stack::{Batch, Stack};
 use crate::timer::{Due, Key};
@@ -117,8 +118,8 @@ impl TcpConn {
         Some(result)
     }
 
-    pub(super) fn kick(&self, stack: &Stack) {
-        let cx = Cx { stack, tuple: &self.tuple, now: stack.now() };
+    pub(super) fn kick(&self, stack: &Stack, now: Nanos) {
+        let cx = Cx { stack, tuple: &self.tuple, now };
         let mut tcb = self.tcb.lock();
         tcb.touched = false;
         self.settle(&cx, tcb);
@@ -140,7 +141,7 @@ impl TcpConn {
     }
 
     pub(crate) fn on_timer(&self, stack: &Stack, batch: &mut Batch, key: Key) {
-        let cx = Cx { stack, tuple: &self.tuple, now: stack.now() };
+        let cx = Cx { stack, tuple: &self.tuple, now: batch.now };
         let mut tcb = self.tcb.lock();
         if tcb.on_timer(&cx, key) {
             self.touch(batch, &mut tcb);
@@ -442,8 +443,8 @@ impl Tcb {
         while done < max {
             let len = self.out.len();
             let want = limit.saturating_sub(len).min(max - done);
-            // A large write does not go in bit by bit, but in pieces of what the ring has grown to.
-            if want == 0 || !self.out.reserve(len + want) {
+            let want = if want == 0 { 0 } else { want.min(self.out.grow(len + want) - len) };
+            if want == 0 {
                 self.want_write = true;
                 break;
             }

@@ -29,6 +29,10 @@ impl Tcb {
             _ => {}
         }
         self.keep_probes = 0;
+        // Both have called: the peer's SYN comes once more, with its acknowledgement.
+        let crossed = self.state == State::SynRecv && segment.has(SYN) && segment.seq == self.irs;
+        let again = Segment { seq: segment.seq.plus(1), flags: segment.flags & !SYN, ..*segment };
+        let segment = if crossed { &again } else { segment };
         if !self.acceptable(cx, segment) {
             return Verdict::Fine;
         }
@@ -37,11 +41,8 @@ impl Tcb {
             return Verdict::Fine;
         }
         if segment.has(SYN) {
-            // In a simultaneous opening, the peer's SYN with its answer is welcome.
-            if self.state != State::SynRecv || segment.seq != self.irs {
-                self.challenge(cx);
-                return Verdict::Fine;
-            }
+            self.challenge(cx);
+            return Verdict::Fine;
         }
         if !segment.has(ACK) {
             return Verdict::Fine;

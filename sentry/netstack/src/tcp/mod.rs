@@ -26,6 +26,8 @@ mod segment;
 mod seq;
 mod table;
 mod tcb;
+#[cfg(test)]
+mod tests;
 mod time_wait;
 mod timers;
 
@@ -135,7 +137,7 @@ impl Stack {
         if !self.tcp.insert(tuple, Entry::Conn(conn.clone()), may_go) {
             return Err(Errno::EADDRNOTAVAIL);
         }
-        conn.kick(self);
+        conn.kick(self, now);
         self.drain();
         Ok(conn)
     }
@@ -232,7 +234,7 @@ impl Stack {
     /// All frames of a batch are in: connections send and tell.
     pub(crate) fn finish(&self, batch: Batch) {
         for conn in batch.touched {
-            conn.kick(self);
+            conn.kick(self, batch.now);
         }
     }
 }

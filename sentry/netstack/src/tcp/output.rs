@@ -159,15 +159,12 @@ impl Tcb {
         let cwnd = self.window.cwnd as usize;
         let room = cwnd.saturating_sub(pipe);
         if room < self.mss.min(waiting.max(1)) && pipe > 0 {
-            self.cwnd_limited = true;
+            self.limited = Some(self.nxt);
             return None;
         }
         let room = if pipe == 0 { room.max(self.mss) } else { room };
         let mut data = waiting.min(room).min(wnd).min(most);
         let whole = data == waiting;
-        if data < waiting && room <= wnd.min(most) {
-            self.cwnd_limited = true;
-        }
         if !whole && data >= self.mss {
             data = data / self.mss * self.mss;
         }
@@ -199,7 +196,9 @@ impl Tcb {
         self.fin_sent |= with_fin;
         self.force &= data < waiting;
         self.prr_out += data;
-        self.cwnd_limited |= pipe + data + self.mss > cwnd;
+        if pipe + data + self.mss > cwnd {
+            self.limited = Some(end);
+        }
         self.stats.bytes_sent += u64::from(len32(data));
         Some(plan)
     }

@@ -50,7 +50,9 @@ impl Tcb {
         let edge = self.rcv_adv.max(self.rcv_nxt);
         data = data.get(..edge.from(seq)).unwrap_or(data);
         let off = self.rcv.len() + seq.from(self.rcv_nxt);
-        if data.is_empty() || !self.rcv.reserve(off + data.len()) {
+        let room = self.rcv.grow(off + data.len()).saturating_sub(off);
+        data = data.get(..room).unwrap_or(data);
+        if data.is_empty() {
             self.ack_now = true;
             return;
         }

@@ -77,6 +77,14 @@ impl Ring {
         true
     }
 
+    /// Makes room for `total` bytes, or for what one may have in any case; the room there is.
+    pub fn grow(&mut self, total: usize) -> usize {
+        if !self.reserve(total) {
+            self.reserve(ALWAYS);
+        }
+        self.buf.len()
+    }
+
     /// Bytes from `off` on, in up to two pieces.
     pub fn slices(&self, off: usize, len: usize) -> [&[u8]; 2] {
         let off = off.min(self.len);

@@ -133,7 +133,8 @@ pub(crate) struct Tcb {
     pub undo: Option<Undo>,
     pub rtt: Rtt,
     pub backoff: u32,
-    pub cwnd_limited: bool,
+    /// The window was what limited, until this has been acknowledged.
+    pub limited: Option<Seq>,
     pub reordering: bool,
     pub reo_steps: u64,
     pub dsack_round: Seq,
@@ -237,12 +238,7 @@ impl Tcb {
         let now = stack.now();
         let memory = stack.tcp.memory.clone();
         let sysctls = &stack.sysctls;
-        let limit = match opts.rcvbuf {
-            0 => sysctls.tcp_rmem_default.size() / 2,
-            set => set as usize / 2,
-        };
-        let limit =
-            limit.max(1024).min(if opts.window_clamp == 0 { usize::MAX } else { opts.window_clamp as usize });
+        let limit = super::first_window(sysctls, &opts);
         let mss = 536;
         let rcv_scale = super::scale_for(if opts.rcvbuf == 0 { sysctls.tcp_rmem_max.size() } else { limit });
         Tcb {
@@ -275,7 +271,7 @@ impl Tcb {
             undo: None,
             rtt: Rtt::default(),
             backoff: 0,
-            cwnd_limited: false,
+            limited: None,
             reordering: false,
             reo_steps: 1,
             dsack_round: iss,

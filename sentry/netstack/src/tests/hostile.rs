@@ -80,3 +80,76 @@ fn neighbours_are_bounded() {
     assert!((100..=1024).contains(&known.len()), "{}", known.len());
     assert!(known.iter().any(|n| n.hw_addr == Some([2, 1, 1, 0, 0x4e, 0x1f])), "the last one is there");
 }
+
+/// Frames of live TCP connections, changed at random and thrown at both ends, while a transfer goes on beside.
+#[test]
+fn mutated_segments_do_no_harm() {
+    let mut thrown = 0;
+    for (seed, offload) in [(81, false), (82, true)] {
+        let pair = Pair::new(World::with(seed, Faults { loss: 2.0, ..Faults::default() }, offload, 1500));
+        let (a, b) = pair.connect(false, TcpOptions::default());
+        let mut flow = Flow::new(&a, &b, 30_000_000);
+        let mut rng = Rng::new(seed);
+        let mut done = false;
+        for round in 0..120 {
+            *pair.world.wire.record.lock() = Some(Vec::new());
+            let victims: Vec<_> = (0..3).map(|n| pair.connect(n == 0, TcpOptions::default())).collect();
+            for (x, y) in &victims {
+                let _ = x.send(&[5; 20_000], SendFlags::default());
+                let _ = y.send(&[5; 3_000], SendFlags { oob: round % 3 == 0, more: false });
+            }
+            pair.world.idle(0.003);
+            if round % 4 == 0 {
+                victims[0].0.close();
+            }
+            let mut seeds = pair.world.wire.record.lock().take().unwrap();
+            // The transfer beside it is left in peace, so that it must go through unharmed.
+            seeds.retain(|f| {
+                f.len() >= 60 && !f.windows(2).take(50).any(|w| w == a.local().port().to_be_bytes())
+            });
+            for n in 0..600 {
+                let mut frame = seeds[rng.below(seeds.len() as u64) as usize].clone();
+                let to_b = frame[5] == 2;
+                for _ in 0..1 + rng.below(4) {
+                    // Addresses stay, so that it reaches a connection; ports mostly do.
+                    let at = 12 + rng.below(90.min(frame.len() as u64 - 12)) as usize;
+                    if (26..36).contains(&at) || at < 14 {
+                        continue;
+                    }
+                    frame[at] = if rng.chance(50.0) { rng.next() as u8 } else { frame[at].wrapping_add(1) };
+                }
+                if rng.chance(10.0) {
+                    frame.truncate(rng.below(frame.len() as u64) as usize);
+                }
+                // What a mutation makes of the ports must not be the transfer's.
+                let own = a.local().port().to_be_bytes();
+                if frame.windows(2).take(60).any(|w| w == own) {
+                    continue;
+                }
+                let end = if to_b { &pair.world.b } else { &pair.world.a };
+                let gso_size = if rng.chance(10.0) { rng.next() as u16 } else { 0 };
+                end.receive(ETH0, &[RxFrame { data: &frame, csum_ok: true, gso_size }]);
+                thrown += 1;
+                if n % 100 == 0 {
+                    pair.world.idle(0.001);
+                    done = done || flow.turn();
+                }
+            }
+            for (x, y) in &victims {
+                let mut buf = vec![0; 50_000];
+                let _ = (x.recv(&mut buf), y.recv(&mut buf), y.recv_oob(false), x.info(), y.readiness());
+                x.close();
+                y.abort();
+            }
+            pair.listener.accepted.lock().drain(..).for_each(|conn| conn.abort());
+            let memory = pair.world.a.tcp_memory() + pair.world.b.tcp_memory();
+            assert!(memory < 40 << 20, "{memory}");
+        }
+        pair.world.run(100.0, || done || flow.turn());
+        pair.world.idle(1300.0);
+        let left = pair.world.b.tcp_list();
+        assert!(left.len() < 5, "{left:?}");
+        assert!(pair.world.b.timers.len() + pair.world.a.timers.len() < 20);
+    }
+    assert!(thrown > 100_000, "{thrown}");
+}

@@ -2,4 +2,5 @@
 
 mod datagrams;
 mod hostile;
+mod speed;
 mod tcp;
