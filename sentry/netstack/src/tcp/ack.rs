@@ -134,6 +134,7 @@ impl Tcb {
         };
         if let Some(rtt) = measured.or_else(echoed) {
             self.rtt.sample(rtt, cx.now);
+            self.board.min_rtt = self.rtt.min;
         }
     }
 

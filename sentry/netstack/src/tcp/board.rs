@@ -58,6 +58,8 @@ pub(crate) struct Board {
     /// Nothing before it waits to be sent again.
     hint: Seq,
     pub rack: Rack,
+    /// The least round trip time there was.
+    pub min_rtt: Nanos,
     /// The highest that is known to have arrived.
     fack: Seq,
 }
@@ -142,7 +144,7 @@ impl Board {
         self.fack = self.fack.max(sent.end);
         let rtt = now.saturating_sub(sent.at);
         // What comes back faster than anything can was the original's answer.
-        if sent.retransmitted && rtt < self.rack.rtt / 4 {
+        if sent.retransmitted && rtt < self.min_rtt {
             return;
         }
         let later = (sent.at, sent.end.since(self.rack.end)) > (self.rack.at, 0);

@@ -72,6 +72,35 @@ fn losses_reordering_doubles_delays() {
     }
 }
 
+/// Losses on a fast wire with little delay: timeouts, of 200 ms at least, would cost most of the throughput.
+#[test]
+fn losses_are_mended_without_timeouts() {
+    let (mut rtos, mut again, mut time) = (0, 0, 0.0);
+    for seed in 0..20 {
+        let faults = Faults {
+            loss: 2.0,
+            reorder: 1.0,
+            delay: 30_000,
+            rate: 500_000_000,
+            queue: 20_000_000,
+            ..Faults::default()
+        };
+        let pair = Pair::new(World::new(500 + seed, faults));
+        let (a, b) = pair.connect(false, TcpOptions::default());
+        let mut flow = Flow::new(&a, &b, 5_000_000);
+        let start = pair.world.now();
+        pair.world.run(60.0, || flow.turn());
+        let info = a.info();
+        let took = (pair.world.now() - start) as f64 / 1e9;
+        println!("{took:.2} s, {} sent again, {} timeouts", info.tcpi_total_retrans, info.tcpi_total_rto);
+        rtos += info.tcpi_total_rto;
+        again += info.tcpi_total_retrans;
+        time += took;
+    }
+    println!("{rtos} timeouts, {again} sent again, {time:.2} s for 100 MB");
+    assert!(rtos <= 8, "{rtos}");
+}
+
 #[test]
 fn peers_without_options() {
     for (sack, ts, scale) in [(0, 0, 0), (1, 0, 1), (0, 1, 1), (1, 1, 0)] {
