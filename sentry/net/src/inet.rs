@@ -42,12 +42,14 @@ use udp::UdpSock;
 pub(crate) struct Tables {
     pub tcp_ports: Ports,
     pub udp_ports: Ports,
+    pub lite_ports: Ports,
     pub connections: Connections,
     listeners: Mutex<HashMap<u16, Vec<Weak<TcpSock>>>>,
     /// All TCP sockets in the order they were made.
     pub tcp: Mutex<BTreeMap<u64, Weak<TcpSock>>>,
-    /// UDP sockets by their port, in the order they were bound.
+    /// UDP and UDP-Lite sockets by their port, in the order they were bound.
     pub udp: Mutex<HashMap<u16, Vec<Weak<UdpSock>>>>,
+    pub lite: Mutex<HashMap<u16, Vec<Weak<UdpSock>>>>,
     /// Raw and ping sockets in the order they were made.
     pub raw: Mutex<BTreeMap<u64, Weak<RawSock>>>,
 }
@@ -57,10 +59,12 @@ impl Tables {
         Tables {
             tcp_ports: Ports::new(Proto::Tcp),
             udp_ports: Ports::new(Proto::Udp),
+            lite_ports: Ports::new(Proto::UdpLite),
             connections: Connections::default(),
             listeners: Mutex::default(),
             tcp: Mutex::default(),
             udp: Mutex::default(),
+            lite: Mutex::default(),
             raw: Mutex::default(),
         }
     }
@@ -69,6 +73,7 @@ impl Tables {
         match proto {
             Proto::Tcp => &self.tcp_ports,
             Proto::Udp => &self.udp_ports,
+            Proto::UdpLite => &self.lite_ports,
         }
     }
 
@@ -180,7 +185,8 @@ impl Family for InetFamily {
             // IPPROTO_MAX
             (_, 263..) => Err(Errno::EINVAL),
             (SOCK_STREAM, 0 | IPPROTO_TCP) => Ok(TcpSock::new(ns, self.v6, caller)?),
-            (SOCK_DGRAM, 0 | IPPROTO_UDP) => Ok(UdpSock::new(ns, self.v6, caller)?),
+            (SOCK_DGRAM, 0 | IPPROTO_UDP) => Ok(UdpSock::new(ns, self.v6, false, caller)?),
+            (SOCK_DGRAM, IPPROTO_UDPLITE) => Ok(UdpSock::new(ns, self.v6, true, caller)?),
             (SOCK_DGRAM, IPPROTO_ICMP) if !self.v6 => self.raw(ns, true, protocol, caller),
             (SOCK_DGRAM, IPPROTO_ICMPV6) if self.v6 => self.raw(ns, true, protocol, caller),
             (SOCK_RAW, 0) => Err(Errno::EPROTONOSUPPORT),

@@ -4,6 +4,7 @@
 //! first. Neighbours: `../guest` (C programs), `../rootfs` (root file systems), `../apps` (application scripts),
 //! `../expect` (known gaps). Invariant: only processes started here are ever killed, by process group.
 
+pub mod apps;
 pub mod bundle;
 pub mod engine;
 pub mod engines;

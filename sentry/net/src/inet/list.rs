@@ -45,9 +45,10 @@ pub fn tcp(ns: &NetNs) -> Vec<Entry> {
     all
 }
 
-/// All UDP sockets that have a port.
-pub fn udp(ns: &NetNs) -> Vec<Entry> {
-    let socks: Vec<_> = ns.inet.udp.lock().values().flatten().filter_map(Weak::upgrade).collect();
+/// All UDP (or UDP-Lite) sockets that have a port.
+pub fn udp(ns: &NetNs, lite: bool) -> Vec<Entry> {
+    let table = if lite { &ns.inet.lite } else { &ns.inet.udp };
+    let socks: Vec<_> = table.lock().values().flatten().filter_map(Weak::upgrade).collect();
     socks.iter().filter_map(|sock| sock.entry()).collect()
 }
 

@@ -21,6 +21,7 @@ use std::sync::{Arc, Weak};
 pub enum Proto {
     Tcp,
     Udp,
+    UdpLite,
 }
 
 /// Bits of [`Claim::reuse`].
@@ -147,7 +148,7 @@ impl Proto {
                 let group = both & REUSE_PORT != 0 && (past || same_user);
                 strict == Strict::Chosen || !group
             }
-            Proto::Udp => {
+            Proto::Udp | Proto::UdpLite => {
                 if both & REUSE_ADDR != 0 {
                     return false;
                 }

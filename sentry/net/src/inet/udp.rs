@@ -1,4 +1,4 @@
-//! UDP sockets (udp(7)).
+//! UDP sockets (udp(7)), and those of UDP-Lite (udplite(7)), which do not reach beyond the namespace.
 //!
 //! A datagram to this namespace goes straight into the queues of the sockets it is for; one that is for nobody comes back
 //! as an error, as its ICMP message would. Modules: [`send`].
@@ -27,9 +27,14 @@ use chitin_vfs::bounds::{INET_SOCKETS, Share};
 use chitin_vfs::walk::Caller;
 use chitin_vfs::{Context, PollTable};
 use parking_lot::Mutex;
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 use std::sync::{Arc, Weak};
+
+/// Options of UDP-Lite: how much of a datagram its checksum covers.
+const UDPLITE_SEND_CSCOV: u32 = 10;
+const UDPLITE_RECV_CSCOV: u32 = 11;
 
 /// Bits of `shutdown`.
 const RCV: u32 = 1;
@@ -45,6 +50,8 @@ pub struct UdpSock {
     /// UDP_SEGMENT, UDP_GRO.
     segment: AtomicU16,
     gro: AtomicBool,
+    /// UDPLITE_SEND_CSCOV, UDPLITE_RECV_CSCOV.
+    coverage: [AtomicU16; 2],
     core: Mutex<Core>,
     _counted: Share,
 }
@@ -62,17 +69,24 @@ struct Core {
 }
 
 impl UdpSock {
-    pub fn new(ns: &Arc<NetNs>, v6: bool, creator: &Caller) -> Result<Arc<UdpSock>, Errno> {
+    pub fn new(ns: &Arc<NetNs>, v6: bool, lite: bool, creator: &Caller) -> Result<Arc<UdpSock>, Errno> {
         let counted = INET_SOCKETS.share(1).ok_or(Errno::ENFILE)?;
         let family = if v6 { AF_INET6 } else { AF_INET };
         Ok(Arc::new_cyclic(|me| UdpSock {
-            common: Common::new(ns, family, SOCK_DGRAM, IPPROTO_UDP, sender_cred(creator)),
+            common: Common::new(
+                ns,
+                family,
+                SOCK_DGRAM,
+                if lite { IPPROTO_UDPLITE } else { IPPROTO_UDP },
+                sender_cred(creator),
+            ),
             v6,
             ip: IpOptions::new(v6),
             me: me.clone(),
             inbox: Inbox::new(),
             segment: AtomicU16::new(0),
             gro: AtomicBool::new(false),
+            coverage: Default::default(),
             core: Mutex::new(Core {
                 local: Endpoint::any(v6),
                 remote: None,
@@ -87,21 +101,36 @@ impl UdpSock {
         }))
     }
 
+    fn lite(&self) -> bool {
+        self.common.protocol == IPPROTO_UDPLITE
+    }
+    fn proto(&self) -> Proto {
+        if self.lite() { Proto::UdpLite } else { Proto::Udp }
+    }
+    fn coverage(&self, name: u32) -> Option<&AtomicU16> {
+        let [send, receive] = &self.coverage;
+        match name {
+            UDPLITE_SEND_CSCOV if self.lite() => Some(send),
+            UDPLITE_RECV_CSCOV if self.lite() => Some(receive),
+            _ => None,
+        }
+    }
+
     /// Takes a port and enters the table of those that receive.
     fn take_port(&self, core: &mut Core, at: Endpoint) -> Result<(), Errno> {
         let (common, v6) = (&self.common, self.v6);
         let wish =
-            Wish { proto: Proto::Udp, common, v6, v6only: self.ip.v6only(), uid: common.creator.uid, at };
-        let claim = common.ns.inet.udp_ports.bind(&wish, self.ip.port_range(&common.ns))?;
+            Wish { proto: self.proto(), common, v6, v6only: self.ip.v6only(), uid: common.creator.uid, at };
+        let claim = common.ns.inet.ports(self.proto()).bind(&wish, self.ip.port_range(&common.ns))?;
         core.local = Endpoint { port: claim.port, ..at };
-        common.ns.inet.udp.lock().entry(claim.port).or_default().push(self.me.clone());
+        table(&common.ns, self.lite()).lock().entry(claim.port).or_default().push(self.me.clone());
         core.claim = Some(claim);
         Ok(())
     }
 
     fn leave_port(&self, core: &mut Core) -> Option<Arc<Claim>> {
         let claim = core.claim.take()?;
-        let mut table = self.common.ns.inet.udp.lock();
+        let mut table = table(&self.common.ns, self.lite()).lock();
         if let Some(list) = table.get_mut(&claim.port) {
             list.retain(|sock| !Weak::ptr_eq(sock, &self.me));
             if list.is_empty() {
@@ -152,7 +181,7 @@ impl UdpSock {
         core.claim.as_ref()?;
         Some(Entry {
             v6: self.v6,
-            protocol: IPPROTO_UDP,
+            protocol: self.common.protocol,
             state: if core.remote.is_some() { TCP_ESTABLISHED } else { TCP_CLOSE },
             local: core.local,
             remote: core.remote.unwrap_or(Endpoint::any(self.v6)),
@@ -175,6 +204,12 @@ impl UdpSock {
     }
 }
 
+type Table = Mutex<HashMap<u16, Vec<Weak<UdpSock>>>>;
+
+fn table(ns: &NetNs, lite: bool) -> &Table {
+    if lite { &ns.inet.lite } else { &ns.inet.udp }
+}
+
 /// An error about a datagram that was sent from `from`.
 pub(super) fn failed(ns: &NetNs, from: &Endpoint, failure: Failure, fatal: bool) {
     let candidates = ns.inet.udp.lock().get(&from.port).cloned().unwrap_or_default();
@@ -188,8 +223,8 @@ pub(super) fn failed(ns: &NetNs, from: &Endpoint, failure: Failure, fatal: bool)
 }
 
 /// Gives a datagram to those it is for; false: there is nobody.
-pub(super) fn deliver(ns: &NetNs, datagram: Datagram) -> bool {
-    let candidates = ns.inet.udp.lock().get(&datagram.to.port).cloned().unwrap_or_default();
+pub(super) fn deliver(ns: &NetNs, lite: bool, datagram: Datagram) -> bool {
+    let candidates = table(ns, lite).lock().get(&datagram.to.port).cloned().unwrap_or_default();
     let (from, to) = (datagram.from, datagram.to);
     let many = to.ip.is_multicast()
         || matches!(to.ip, IpAddr::V4(ip) if ip.is_broadcast() || ip.octets()[3] == 255 && ip.is_loopback());
@@ -293,6 +328,15 @@ impl SocketOps for UdpSock {
     }
 
     fn setsockopt(&self, level: u32, name: u32, value: &[u8], caller: &Caller) -> Result<(), Errno> {
+        if level == SOL_UDPLITE
+            && let Some(place) = self.coverage(name)
+        {
+            // Less than a header is all of one; 0 is all there is.
+            let number = value.first_chunk().map(|raw| i32::from_ne_bytes(*raw)).ok_or(Errno::EINVAL)?;
+            let number = if number == 0 { 0 } else { number.clamp(8, 0xffff) };
+            place.store(u16::try_from(number).unwrap_or(0), Ordering::Relaxed);
+            return Ok(());
+        }
         if level != SOL_UDP {
             return self.ip.set(self, level, name, value, caller);
         }
@@ -317,6 +361,12 @@ impl SocketOps for UdpSock {
         }
     }
     fn getsockopt(&self, level: u32, name: u32, room: usize) -> Result<OptValue, Errno> {
+        if level == SOL_UDPLITE
+            && let Some(place) = self.coverage(name)
+        {
+            let number = i32::from(place.load(Ordering::Relaxed));
+            return Ok(OptValue::Value(number.to_ne_bytes().into_iter().take(room).collect()));
+        }
         if level != SOL_UDP {
             return self.ip.get(self, level, name, room);
         }

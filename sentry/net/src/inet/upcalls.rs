@@ -66,11 +66,11 @@ impl Sockets for Upcalls {
             at: 0,
         };
         match usize::from(datagram.gso_size) {
-            0 => udp::deliver(&ns, piece(datagram.payload)),
+            0 => udp::deliver(&ns, false, piece(datagram.payload)),
             size => {
                 let mut taken = false;
                 for data in datagram.payload.chunks(size) {
-                    taken |= udp::deliver(&ns, piece(data));
+                    taken |= udp::deliver(&ns, false, piece(data));
                 }
                 taken
             }

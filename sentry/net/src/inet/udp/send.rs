@@ -184,6 +184,9 @@ impl UdpSock {
         segment: u16,
         told: &Ancillary,
     ) -> Result<(), Errno> {
+        if self.lite() {
+            return Err(Errno::EHOSTUNREACH);
+        }
         let v6 = dest.ip.is_ipv6();
         let opts = SendOpts {
             ttl: Some(told.ttl.unwrap_or(self.ip.ttl_for(dest.ip))),
@@ -205,7 +208,7 @@ impl UdpSock {
         let v6 = dest.ip.is_ipv6();
         let wants = if v6 { self.ip.on6(IPV6_RECVERR) } else { self.ip.on(IP_RECVERR) };
         let kept = wants.then(|| datagram.data.clone());
-        if deliver(&self.common.ns, datagram) {
+        if deliver(&self.common.ns, self.lite(), datagram) {
             return;
         }
         if let Some(data) = kept {
