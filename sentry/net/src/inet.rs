@@ -1,6 +1,6 @@
 //! AF_INET and AF_INET6: the sockets of the TCP/IP stack.
 //!
-//! [`tcp`], [`udp`] and [`icmp`] are the protocols; [`ports`] says who may have which port, [`ip`] has the options of
+//! [`tcp`], [`udp`], [`raw`] and [`packet`] are the protocols; [`ports`] says who may have which port, [`ip`] has the options of
 //! IP, [`route`] says where packets go, [`addr`] what endpoints are, [`list`] shows all sockets to procfs and netlink.
 //! What stays within the namespace takes the direct path from socket to socket, without packets.
 //!
@@ -11,6 +11,7 @@ mod ancillary;
 mod datagram;
 pub(crate) mod ip;
 pub mod list;
+pub(crate) mod packet;
 pub(crate) mod ports;
 pub(crate) mod raw;
 pub(crate) mod route;
@@ -28,6 +29,7 @@ use chitin_abi::socket::*;
 use chitin_vfs::Context;
 use chitin_vfs::walk::Caller;
 use ip::IpOptions;
+use packet::PacketSock;
 use parking_lot::Mutex;
 use ports::{Ports, Proto};
 use raw::RawSock;
@@ -52,6 +54,7 @@ pub(crate) struct Tables {
     pub lite: Mutex<HashMap<u16, Vec<Weak<UdpSock>>>>,
     /// Raw and ping sockets in the order they were made.
     pub raw: Mutex<BTreeMap<u64, Weak<RawSock>>>,
+    pub packet: Mutex<BTreeMap<u64, Weak<PacketSock>>>,
 }
 
 impl Tables {
@@ -66,6 +69,7 @@ impl Tables {
             udp: Mutex::default(),
             lite: Mutex::default(),
             raw: Mutex::default(),
+            packet: Mutex::default(),
         }
     }
 

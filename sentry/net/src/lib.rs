@@ -1,8 +1,8 @@
 //! Sockets of the sentry's kernel.
 //!
 //! [`socket`] has what is common: how sockets are made, the open file around one, and the trait the families implement.
-//! [`unix`] is AF_UNIX, [`inet`] AF_INET and AF_INET6, [`netlink`] as much of AF_NETLINK as the C library needs. [`host`]
-//! takes the place of [`inet`] with `--network=host`.
+//! [`unix`] is AF_UNIX, [`inet`] AF_INET, AF_INET6 and AF_PACKET, [`netlink`] as much of AF_NETLINK as the C library needs.
+//! [`host`] takes the place of TCP/IP with `--network=host`.
 //!
 //! Neighbours: `vfs` below (open files, wait queues, path walking for names of AF_UNIX); `syscalls` above, which builds
 //! blocking, timeouts and signals around operations that never wait, and copies messages from and to guests.

@@ -152,6 +152,7 @@ fn family_of(
         AF_NETLINK => Arc::new(netlink::NetlinkFamily),
         AF_INET => Arc::new(inet::InetFamily { v6: false }),
         AF_INET6 => Arc::new(inet::InetFamily { v6: true }),
+        AF_PACKET => Arc::new(inet::packet::PacketFamily),
         // Others are registered with `NetNs::add_family`.
         _ => return Err(Errno::EAFNOSUPPORT),
     };

@@ -271,3 +271,34 @@ fn echoes() {
     assert_eq!((reply.len(), &reply[12..20]), (28, &[10, 0, 0, 2, 10, 0, 0, 1][..]));
     assert_eq!((reply[20], &reply[24..]), (0, &request[4..]));
 }
+
+#[test]
+fn frames() {
+    let world = World::new();
+    // ETH_P_ALL, in network order.
+    let all = create(&world.hosts[1].ns, 17, 3 | 0o4000, 0x0300, &world.ctx.caller).unwrap();
+    let arp = create(&world.hosts[1].ns, 17, 2 | 0o4000, 0x0608, &world.ctx.caller).unwrap();
+    let client = world.socket(0, DGRAM, 0);
+    world.connect(&client, v4([10, 0, 0, 2], 9)).unwrap();
+    send(&client, b"hello").unwrap();
+    world.settle();
+    // The question, the answer, the datagram, and the complaint.
+    let seen: Vec<_> = std::iter::from_fn(|| recv(&all, 2000).ok()).collect();
+    let kinds: Vec<u16> = seen.iter().map(|frame| u16::from_be_bytes([frame[12], frame[13]])).collect();
+    assert_eq!(kinds, [0x0806, 0x0806, 0x0800, 0x0800]);
+    assert!(seen[2].ends_with(b"hello"));
+    // Only what came in, without its Ethernet header.
+    let question = recv(&arp, 2000).unwrap();
+    assert_eq!((question.len() >= 28, &question[..8]), (true, &[0, 1, 8, 0, 6, 4, 0, 1][..]));
+    assert_eq!(recv(&arp, 2000), Err(Errno::EAGAIN));
+    // A frame of one's own.
+    let own = create(&world.hosts[0].ns, 17, 3 | 0o4000, 0x0300, &world.ctx.caller).unwrap();
+    let mut name = vec![17, 0, 3, 0];
+    name.extend(world.hosts[0].link.to_ne_bytes());
+    name.extend([0; 12]);
+    of(&own).bind(&world.ctx, &SockAddr::parse(&name)).unwrap();
+    let frame = [&[2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 0x88, 0xb5][..], b"experiment"].concat();
+    assert_eq!(send(&own, &frame), Ok(frame.len()));
+    world.settle();
+    assert_eq!(recv(&all, 2000).unwrap(), frame);
+}

@@ -2,7 +2,7 @@
 
 use super::addr::Endpoint;
 use super::datagram::{Failure, ORIGIN_ICMP, ORIGIN_ICMP6};
-use super::{datagram, raw, udp};
+use super::{datagram, packet, raw, udp};
 use crate::NetNs;
 use chitin_abi::inet::{IPPROTO_ICMP, IPPROTO_ICMPV6, IPPROTO_UDP};
 use chitin_host::clock::now_ns;
@@ -101,7 +101,11 @@ impl Sockets for Upcalls {
         }
     }
 
-    fn packet(&self, _frame: &FrameIn<'_>) {}
+    fn packet(&self, frame: &FrameIn<'_>) {
+        if let Some(ns) = self.0.upgrade() {
+            packet::deliver(&ns, frame);
+        }
+    }
 }
 
 /// The interface, for addresses that mean nothing without.
