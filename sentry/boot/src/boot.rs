@@ -87,6 +87,7 @@ pub fn boot(config: BootConfig) -> Result<Sandbox, String> {
     };
     chitin_host::limits::raise_nofile();
     let score = oom::Score::raise();
+    let shadow = crate::kvm::has_shadow_tables();
     let proc_fd = confine::enter_empty_root()?;
     confine::no_new_privs()?;
     confine::drop_capabilities()?;
@@ -95,7 +96,12 @@ pub fn boot(config: BootConfig) -> Result<Sandbox, String> {
     // Asked before the filter, which does not have the call.
     let memory_bytes = chitin_host::limits::memory_bytes();
     let (platform, rules) = match config.platform {
-        PlatformChoice::Kvm => crate::kvm::make(&config, memory_bytes)?,
+        PlatformChoice::Kvm => {
+            // We are the first process of our namespace.
+            let maps =
+                proc_fd.open("1/maps").map_err(|error| format!("cannot read our own mappings: {error}"))?;
+            crate::kvm::make(&config, memory_bytes, shadow, maps)?
+        }
         choice => (make_platform(choice, proc_dir)?, filter::Rules::default()),
     };
     if let Some(score) = score {

@@ -5,6 +5,7 @@ use crate::filter::{Rules, all, is};
 use chitin_control::BootConfig;
 use chitin_platform::Platform;
 use chitin_platform_kvm::{Config, KvmPlatform};
+use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
@@ -13,11 +14,21 @@ pub fn kvm_device() -> Result<OwnedFd, String> {
     chitin_platform_kvm::open().map_err(|error| error.to_string())
 }
 
-pub(crate) fn make(config: &BootConfig, memory: u64) -> Result<(Arc<dyn Platform>, Rules), String> {
+/// Asked while the host's /sys is in sight.
+pub(crate) fn has_shadow_tables() -> bool {
+    chitin_platform_kvm::has_shadow_tables()
+}
+
+pub(crate) fn make(
+    config: &BootConfig,
+    memory: u64,
+    shadow: bool,
+    maps: File,
+) -> Result<(Arc<dyn Platform>, Rules), String> {
     let number = config.fds.kvm.ok_or("--platform=kvm, but the runtime passed no /dev/kvm; this is a bug")?;
     // The host's CPUs that we may use; what guests see may be fewer, and then less is run at once.
     let device = take(number, "/dev/kvm")?;
-    let config = Config { device, cpus: config.cpus, memory, shadow: None };
+    let config = Config { device, cpus: config.cpus, memory, shadow: Some(shadow), maps: Some(maps) };
     let platform = KvmPlatform::new(config).map_err(|error| error.to_string())?;
     tracing::info!(platform = "kvm", why = "asked for", "platform chosen");
     Ok((Arc::new(platform), rules()?))

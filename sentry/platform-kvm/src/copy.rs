@@ -21,8 +21,12 @@ impl Space {
             return Some(Place::Own(off));
         }
         let (_, vma) = inner.vmas.find(va)?;
-        let Back::File(file, _) = &vma.back else { return None };
-        file.hva_of(leaf.gpa).map(Place::Mapping)
+        let hva = match &vma.back {
+            Back::File(file, _) => file.hva_of(leaf.gpa),
+            Back::Clock(_) => self.world.clock.and_then(|clock| clock.hva_of(leaf.gpa)),
+            _ => None,
+        };
+        hva.map(Place::Mapping)
     }
 
     pub fn read_at(&self, addr: u64, buf: &mut [u8]) -> Result<(), CopyFault> {

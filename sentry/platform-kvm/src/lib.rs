@@ -12,7 +12,7 @@
 //! - Ring 0 of the VM does nothing but enter and leave; a guest's call or exception always leaves the VM.
 //! - A right that is taken away is gone from every processor before its page goes elsewhere (`space`).
 //!
-//! There is no vDSO: its data pages are the host kernel's own. Nor are there restartable sequences (rseq answers ENOSYS).
+//! The vDSO is the host's (`clock`). There are no restartable sequences (rseq answers ENOSYS).
 //!
 //! Lock order: `Proc::tasks` → `Task::st` → `Task::fpu`; `Space::inner` → `Shared`, `FileMap`, `Files` → `Phys`; the
 //! scheduler's queue is a leaf. No lock is held while the guest runs.
@@ -33,6 +33,7 @@
     )
 )]
 
+mod clock;
 mod copy;
 mod cpuid;
 mod fpu;
@@ -54,7 +55,7 @@ mod vma;
 mod window;
 
 pub use host::SetupError;
-pub use setup::{Config, open, seccomp_ioctls};
+pub use setup::{Config, has_shadow_tables, open, seccomp_ioctls};
 
 use chitin_platform::{BoxFuture, Event, OnLost, Platform, PlatformError, SpaceGroup, Spawned};
 use std::future::ready;
@@ -83,6 +84,7 @@ impl KvmPlatform {
 fn new_space(machine: &Arc<machine::Machine>) -> Result<Spawned, PlatformError> {
     let random = chitin_host::random::number().unwrap_or(0);
     let space = space::Space::new(&machine.world, random)?;
+    space.map_clock();
     Ok(task::spawned(task::Task::first(machine, space)))
 }
 

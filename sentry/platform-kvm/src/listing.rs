@@ -37,11 +37,14 @@ impl Space {
     }
 }
 
-fn describe(start: u64, vma: &Vma) -> HostVma {
+fn describe(space: &Space, start: u64, vma: &Vma) -> HostVma {
+    let image = space.world.clock.map_or(0, |clock| clock.image);
     let (dev, ino, offset, kind) = match &vma.back {
         Back::Anonymous => (0, 0, 0, HostVmaKind::Anonymous),
         Back::Shared(memory, off) => (SHARED_DEV, memory.id, *off, HostVmaKind::File),
         Back::File(file, off) => (file.dev, file.ino, *off, HostVmaKind::File),
+        Back::Clock(off) if *off >= image => (0, 0, 0, HostVmaKind::Vdso),
+        Back::Clock(_) => (0, 0, 0, HostVmaKind::Vvar),
     };
     HostVma { range: start..vma.end, prot: vma.prot, shared: vma.shared, offset, dev, ino, kind, rss_kb: 0 }
 }
@@ -112,7 +115,8 @@ impl AddressSpace for Space {
 
     fn mappings(&self, rss: bool) -> Result<Vec<HostVma>, PlatformError> {
         let mut inner = self.locked().map_err(host)?;
-        let mut list: Vec<HostVma> = inner.vmas.iter().map(|(start, vma)| describe(start, vma)).collect();
+        let mut list: Vec<HostVma> =
+            inner.vmas.iter().map(|(start, vma)| describe(self, start, vma)).collect();
         for vma in list.iter_mut().filter(|_| rss) {
             let mut pages = 0;
             inner.table.edit(self.phys(), vma.range.clone(), |_, leaf| {
@@ -126,7 +130,7 @@ impl AddressSpace for Space {
 
     fn mapping_at(&self, addr: u64) -> Result<Option<HostVma>, PlatformError> {
         let inner = self.locked().map_err(host)?;
-        Ok(inner.vmas.find(addr).map(|(start, vma)| describe(start, vma)))
+        Ok(inner.vmas.find(addr).map(|(start, vma)| describe(self, start, vma)))
     }
 
     fn usage(&self) -> SpaceUsage {
@@ -161,6 +165,6 @@ impl AddressSpace for Space {
     }
 
     fn vdso(&self) -> Option<u64> {
-        None
+        self.image()
     }
 }

@@ -360,9 +360,9 @@ impl Phys {
         self.frames.lock().used
     }
 
-    /// Shows `len` bytes at `hva` (a mapping of a file, a multiple of 2 MiB) to the VM: the address there and the slot.
+    /// Shows `len` bytes at `hva` (a mapping of a file, say) to the VM: the address there and the slot.
     pub fn show_window(&self, hva: u64, len: u64, read_only: bool) -> Result<(u64, u32), i32> {
-        let units = (len >> 21) as u32;
+        let units = len.div_ceil(1 << 21) as u32;
         let at = self.windows.lock().take_all(units).ok_or(libc::ENOMEM)?;
         let gpa = u64::from(at) << 21;
         let slot = self.free_slots.lock().pop().or_else(|| {
@@ -389,7 +389,7 @@ impl Phys {
             return;
         }
         self.free_slots.lock().push(slot);
-        self.windows.lock().add((gpa >> 21) as u32, (len >> 21) as u32);
+        self.windows.lock().add((gpa >> 21) as u32, len.div_ceil(1 << 21) as u32);
     }
 
     /// Makes every processor forget its translations to these ranges of our own memory. The page tables have been changed

@@ -47,7 +47,12 @@ impl Space {
                 if shared && !write && prot & WRITE != 0 {
                     return Err(libc::EACCES);
                 }
-                Back::File(self.world.files.map(&self.world.phys, fd, write)?, off)
+                let file = self.world.files.map(&self.world.phys, fd, write)?;
+                if write {
+                    // At once, so that the host knows of it (F_SEAL_WRITE, ETXTBSY).
+                    file.page(off, file.size())?;
+                }
+                Back::File(file, off)
             }
             None if shared => Back::Shared(Shared::new(&self.world.phys, len / PAGE), 0),
             None => Back::Anonymous,
@@ -57,6 +62,7 @@ impl Space {
         if inner.vmas.len() >= MAX_VMAS {
             return Err(libc::ENOMEM);
         }
+        unsealed(&inner, at..at + len)?;
         let old = self.take_out(&mut inner, at..at + len);
         let vma = Vma {
             end: at + len,
@@ -95,6 +101,7 @@ impl Space {
         if inner.vmas.len() >= MAX_VMAS {
             return Err(libc::ENOMEM);
         }
+        unsealed(&inner, range.clone())?;
         let old = self.take_out(&mut inner, range);
         self.settle(&mut inner);
         drop(inner);
@@ -129,6 +136,7 @@ impl Space {
         if prot & (libc::PROT_GROWSDOWN | libc::PROT_GROWSUP) as u32 != 0 {
             return Err(libc::EINVAL);
         }
+        unsealed(&inner, range.clone())?;
         let phys = self.phys();
         let r = self.change(&mut inner, range, |inner, start, vma| {
             if let Back::File(file, _) = &vma.back {
@@ -181,6 +189,10 @@ impl Space {
         if inner.vmas.len() + 3 >= MAX_VMAS {
             return Err(libc::ENOMEM);
         }
+        unsealed(inner, old..old_end.max(old + 1))?;
+        if flags & MREMAP_FIXED != 0 {
+            unsealed(inner, new..new + new_len)?;
+        }
         let mut trash = Vec::new();
         if flags & (MREMAP_FIXED | DONTUNMAP) == 0 {
             if new_len <= old_len {
@@ -196,7 +208,7 @@ impl Space {
             if old_len != 0 && old_end == vma.end && more.end <= USER.end && inner.vmas.is_free(more.clone())
             {
                 let mut v = vma.clone();
-                v.back = advance(&vma, more.start - start);
+                v.back = vma.back.advance(more.start - start);
                 v.end = more.end;
                 inner.vmas.insert(more.start, v);
                 return Ok(old);
@@ -216,7 +228,7 @@ impl Space {
             trash.extend(self.take_out(inner, old + moved..old_end));
         }
         let mut v = vma.clone();
-        v.back = advance(&vma, old - start);
+        v.back = vma.back.advance(old - start);
         v.end = to + new_len;
         let mut pages = Vec::new();
         inner.table.edit(self.phys(), old..old + moved, |va, leaf| {
@@ -271,7 +283,7 @@ impl Space {
                             r = r.and(crate::host::punch_file(file.fd.as_fd(), off, to - from));
                         }
                         Back::File(..) => r = Err(libc::EACCES),
-                        Back::Anonymous => r = Err(libc::EINVAL),
+                        Back::Anonymous | Back::Clock(_) => r = Err(libc::EINVAL),
                     }
                 }
                 r
@@ -335,12 +347,10 @@ impl Space {
     }
 }
 
-fn advance(vma: &Vma, by: u64) -> Back {
-    match &vma.back {
-        Back::Anonymous => Back::Anonymous,
-        Back::Shared(s, off) => Back::Shared(s.clone(), off + by),
-        Back::File(f, off) => Back::File(f.clone(), off + by),
-    }
+/// The vDSO stays where it is, as on hosts that seal system mappings (Linux 6.16): translations to it cannot be revoked.
+fn unsealed(inner: &Inner, range: Range<u64>) -> Result<(), i32> {
+    let sealed = inner.vmas.within(range).any(|(_, vma)| matches!(vma.back, Back::Clock(_)));
+    if sealed { Err(libc::EPERM) } else { Ok(()) }
 }
 
 /// Where a mapping goes.

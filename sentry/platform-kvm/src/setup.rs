@@ -1,5 +1,6 @@
 //! Making the VM: what the host must have, and what guests get of it.
 
+use crate::clock::{self, Clock};
 use crate::cpuid;
 use crate::host::{self, SetupError};
 use crate::machine::Machine;
@@ -8,6 +9,7 @@ use crate::ring0;
 use crate::space::World;
 use crate::vcpu::{self, Vcpu};
 use kvm_ioctls::Kvm;
+use std::fs::File;
 use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
 use std::sync::Arc;
 
@@ -21,6 +23,8 @@ pub struct Config {
     pub memory: u64,
     /// The host keeps shadow page tables; found out if unset.
     pub shadow: Option<bool>,
+    /// /proc/self/maps, if it cannot be opened by path; for the vDSO.
+    pub maps: Option<File>,
 }
 
 /// Opens /dev/kvm.
@@ -53,7 +57,7 @@ pub fn seccomp_ioctls() -> &'static [u32] {
 }
 
 /// Whether the host's KVM translates guest addresses by shadow page tables. Yes where nothing says no.
-fn has_shadow_tables() -> bool {
+pub fn has_shadow_tables() -> bool {
     let on = |path: &str| std::fs::read_to_string(path).is_ok_and(|s| matches!(s.trim(), "Y" | "1"));
     !(on("/sys/module/kvm_intel/parameters/ept") || on("/sys/module/kvm_amd/parameters/npt"))
 }
@@ -80,6 +84,9 @@ pub fn machine(config: Config) -> Result<Arc<Machine>, SetupError> {
     let mask = mask.and_then(|area| area.region.get(7).copied()).unwrap_or(0);
     let shadow = config.shadow.unwrap_or_else(has_shadow_tables);
     tracing::info!(processors = count, shadow, ?features, "virtual machine made");
-    let world = World::new(phys, ring0::root_entry(), shadow);
+    let maps = config.maps.map_or_else(clock::own_maps, Ok).map_err(|e| format!("/proc/self/maps: {e}"));
+    let clock = maps.and_then(|maps| Clock::new(&phys, &vcpus, maps));
+    let clock = clock.inspect_err(|why| tracing::warn!(why, "guests get no vDSO")).ok();
+    let world = World::new(phys, ring0::root_entry(), clock, shadow);
     Ok(Machine::new(world, features, mask, vcpus))
 }

@@ -8,6 +8,7 @@
 //!
 //! Locks: `inner` → `Shared`, `FileMap`, `Files` → `Phys`.
 
+use crate::clock::Clock;
 use crate::phys::{Frame, PAGE, Phys};
 use crate::table::{Leaf, NoTable, PageTable};
 use crate::vma::{Back, EXEC, READ, STACK_GAP, Vma, Vmas, WRITE};
@@ -55,14 +56,22 @@ pub struct World {
     pub files: Files,
     /// The roots' entry for the ring-0 half.
     pub kernel: u64,
+    pub clock: Option<Clock>,
     /// The host has shadow page tables: stale translations go by revocation alone, never by a flush.
     pub shadow: bool,
     next_space: AtomicU64,
 }
 
 impl World {
-    pub fn new(phys: Arc<Phys>, kernel: u64, shadow: bool) -> Arc<World> {
-        Arc::new(World { phys, files: Files::default(), kernel, shadow, next_space: AtomicU64::new(1) })
+    pub fn new(phys: Arc<Phys>, kernel: u64, clock: Option<Clock>, shadow: bool) -> Arc<World> {
+        Arc::new(World {
+            phys,
+            files: Files::default(),
+            kernel,
+            clock,
+            shadow,
+            next_space: AtomicU64::new(1),
+        })
     }
 }
 
@@ -122,6 +131,35 @@ impl Space {
             generation: AtomicU64::new(0),
             barriers: AtomicU32::new(0),
         }))
+    }
+
+    /// Maps the vDSO for a new program.
+    pub fn map_clock(&self) {
+        let Some(clock) = self.world.clock else { return };
+        let mut inner = self.inner.lock();
+        let Some(at) = inner.vmas.find_gap(clock.len, USER.start, inner.top) else { return };
+        let parts = [(0, clock.image, READ), (clock.image, clock.len, READ | EXEC)];
+        for (from, to, prot) in parts {
+            let back = Back::Clock(from);
+            let vma = Vma {
+                end: at + to,
+                prot,
+                shared: false,
+                grows: false,
+                dont_fork: false,
+                wipe_on_fork: false,
+                back,
+            };
+            inner.vmas.insert(at + from, vma);
+        }
+    }
+
+    /// Where the vDSO's image is.
+    pub fn image(&self) -> Option<u64> {
+        let clock = self.world.clock?;
+        let inner = self.inner.lock();
+        let found = inner.vmas.iter().find(|(_, v)| matches!(v.back, Back::Clock(off) if off == clock.image));
+        found.map(|(start, _)| start)
     }
 
     pub fn phys(&self) -> &Phys {
@@ -281,6 +319,13 @@ impl Space {
                 let leaf = Leaf { gpa: Phys::gpa(frame), ..rights };
                 inner.table.set(phys, va, leaf).inspect_err(|_| phys.release(vec![frame]))?;
                 inner.anon += 1;
+                Ok(leaf)
+            }
+            Back::Clock(_) => {
+                let page = self.world.clock.and_then(|clock| clock.page(vma.offset(start, va)));
+                let leaf = Leaf { gpa: page.ok_or(Fault::Bus)?, write: false, ..rights };
+                inner.table.set(phys, va, leaf)?;
+                inner.file += 1;
                 Ok(leaf)
             }
             Back::File(file, _) => {

@@ -13,7 +13,9 @@ use crate::phys::Phys;
 use crate::ring0::{self, Part};
 use crate::space::Space;
 use chitin_platform::Registers;
-use kvm_bindings::{CpuId, Msrs, kvm_msr_entry, kvm_segment, kvm_sregs, kvm_xcrs, kvm_xsave};
+use kvm_bindings::{
+    CpuId, Msrs, kvm_device_attr, kvm_msr_entry, kvm_segment, kvm_sregs, kvm_xcrs, kvm_xsave,
+};
 use kvm_ioctls::{Kvm, SyncReg, VcpuExit, VcpuFd, VmFd};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::Arc;
@@ -33,6 +35,8 @@ pub const RESERVED_FLAGS: u64 = 0x202;
 // KVM_GET_XSAVE and KVM_SET_XSAVE.
 const GET_XSAVE: u64 = 0x9000_aea4;
 const SET_XSAVE: u64 = 0x5000_aea5;
+/// KVM_SET_DEVICE_ATTR, with which a processor's time stamp counter is set.
+const SET_DEVICE_ATTR: u64 = 0x4018_aee1;
 
 /// Why a processor came out.
 #[derive(Clone, Debug)]
@@ -120,6 +124,16 @@ impl Handle {
         // SAFETY: the kernel fills the 4096 bytes of the structure.
         let r = unsafe { libc::ioctl(self.fd.as_raw_fd(), GET_XSAVE as _, &raw mut *area) };
         if r == 0 { Ok(area) } else { Err(host::errno()) }
+    }
+
+    /// No offset to the host's time stamp counter.
+    pub fn use_host_tsc(&self) -> Result<(), i32> {
+        let offset = 0u64;
+        // KVM_VCPU_TSC_CTRL (0), KVM_VCPU_TSC_OFFSET (0).
+        let attr = kvm_device_attr { addr: &raw const offset as u64, ..Default::default() };
+        // SAFETY: the kernel reads the structure and, for this attribute, eight bytes at `addr`.
+        let r = unsafe { libc::ioctl(self.fd.as_raw_fd(), SET_DEVICE_ATTR as _, &raw const attr) };
+        if r == 0 { Ok(()) } else { Err(host::errno()) }
     }
 
     pub fn set_xsave(&self, area: &kvm_xsave) -> Result<(), i32> {

@@ -68,14 +68,17 @@ pub enum Back {
     /// Memory and the offset in it of the mapping's start.
     Shared(Arc<Shared>, u64),
     File(Arc<FileMap>, u64),
+    /// The vDSO and its data.
+    Clock(u64),
 }
 
 impl Back {
-    fn advance(&self, by: u64) -> Back {
+    pub fn advance(&self, by: u64) -> Back {
         match self {
             Back::Anonymous => Back::Anonymous,
             Back::Shared(s, off) => Back::Shared(s.clone(), off + by),
             Back::File(f, off) => Back::File(f.clone(), off + by),
+            Back::Clock(off) => Back::Clock(off + by),
         }
     }
 
@@ -114,7 +117,7 @@ impl Vma {
     pub fn offset(&self, start: u64, va: u64) -> u64 {
         match &self.back {
             Back::Anonymous => 0,
-            Back::Shared(_, off) | Back::File(_, off) => off + (va - start),
+            Back::Shared(_, off) | Back::File(_, off) | Back::Clock(off) => off + (va - start),
         }
     }
 }

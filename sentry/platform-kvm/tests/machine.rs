@@ -16,12 +16,17 @@ fn main() {
     chitin_platform_tests::main(
         &[("host", Place::Namespace), ("plain", Place::Plain)],
         make,
-        &[("spinners_share", spinners_share), ("calls_of_the_platform", calls_of_the_platform)],
+        &[
+            ("spinners_share", spinners_share),
+            ("calls_of_the_platform", calls_of_the_platform),
+            ("the_vdso_stays", the_vdso_stays),
+        ],
     );
 }
 
 fn make(_: &str) -> Subject {
-    let config = Config { device: open().expect("/dev/kvm"), cpus: 2, memory: 1 << 30, shadow: None };
+    let config =
+        Config { device: open().expect("/dev/kvm"), cpus: 2, memory: 1 << 30, shadow: None, maps: None };
     let platform = KvmPlatform::new(config).expect("platform");
     Subject {
         platform: Arc::new(platform),
@@ -67,16 +72,36 @@ fn calls_of_the_platform(m: &Machine) {
     assert_eq!(membarrier(0, 0) & 0x18, 0x18);
     assert_eq!(membarrier(8, 0), -i64::from(libc::EPERM));
     assert_eq!(membarrier(16, 0), 0);
-    // While another thread of the space runs.
+    assert_eq!(membarrier(8, 0), 0);
+    assert_eq!(membarrier(8, 1), -i64::from(libc::EINVAL));
+    assert_eq!(membarrier(1 << 20, 0), -i64::from(libc::EINVAL));
+    // While another thread of the space runs, which writes to where the result goes.
     let t = m.adopt(wait(g.task.spawn(Spawn::Thread)).expect("thread"));
     let mut r = t.task.registers().expect("registers");
     r.rip = entry!(g_spin);
     t.task.set_registers(&r).expect("set");
     t.task.resume(Resume::Frame);
-    assert_eq!(membarrier(8, 0), 0);
-    assert_eq!(membarrier(8, 1), -i64::from(libc::EINVAL));
-    assert_eq!(membarrier(1 << 20, 0), -i64::from(libc::EINVAL));
+    membarrier(8, 0);
+    t.task.interrupt();
+    m.interrupted(&t);
+    t.task.exit_thread();
     assert_eq!(call(26, [DATA, 4096, 4, 0, 0, 0]), 0);
     assert_eq!(call(26, [0x7000_0000, 4096, 4, 0, 0, 0]), -i64::from(libc::ENOMEM));
     assert_eq!(call(334, [0; 6]), -i64::from(libc::ENOSYS));
+}
+
+/// The vDSO can be read, is the host's, and is sealed.
+fn the_vdso_stays(m: &Machine) {
+    let g = m.load(entry!(g_call6));
+    let Some(at) = g.space.vdso() else {
+        eprintln!("SKIPPED: no vDSO here");
+        return;
+    };
+    let mut image = [0; 4];
+    g.space.read(at, &mut image).expect("read");
+    assert_eq!(&image, b"\x7fELF");
+    assert!(g.space.write(at, &image).is_err());
+    assert_eq!(g.space.map_call(&*g.task, &MapCall::Munmap { addr: at, len: 4096 }), Err(libc::EPERM));
+    let fork = m.adopt(wait(g.task.spawn(Spawn::Fork)).expect("fork"));
+    assert_eq!(fork.space.vdso(), Some(at));
 }

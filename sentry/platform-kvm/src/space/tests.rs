@@ -73,7 +73,7 @@ impl Model {
 
 fn world() -> Arc<World> {
     let phys = Phys::new(None, 256 << 20, 46, 509).expect("memory");
-    World::new(Arc::new(phys), 0, true)
+    World::new(Arc::new(phys), 0, None, true)
 }
 
 fn file() -> Arc<OwnedFd> {
