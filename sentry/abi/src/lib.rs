@@ -47,6 +47,7 @@ pub mod limits;
 pub mod mman;
 pub mod mount;
 pub mod netdevice;
+pub mod netlink;
 pub mod nr;
 pub mod num;
 pub mod personality;

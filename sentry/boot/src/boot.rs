@@ -5,7 +5,7 @@ use crate::control::Control;
 use crate::factory::{TmpfsMemfds, Types};
 use crate::filter::FilterOptions;
 use crate::net::Network;
-use crate::{confine, filter, lifeline, log, oom};
+use crate::{confine, filter, lifeline, log, netview, oom};
 use chitin_abi::num::low8;
 use chitin_control::{BootConfig, Medium, NetworkMode, OverlayMode, PlatformChoice};
 use chitin_fs_tmpfs::Storage;
@@ -183,6 +183,7 @@ fn make_kernel(
     if config.network == NetworkMode::Host {
         crate::net::use_host_sockets(&net, &kernel.reactor);
     }
+    netview::connect(&kernel, &net);
     kernel.extend(net);
     chitin_fs_dev::register_drivers(&kernel);
     kernel.platform.on_lost(Box::new(|signal| {

@@ -37,6 +37,7 @@ mod lifeline;
 mod log;
 mod mounts;
 mod net;
+mod netview;
 mod oom;
 mod process;
 mod processes;

@@ -236,29 +236,53 @@ tunables! {
     } + &[];
     IPV4: "net.ipv4" {
         "icmp_echo_ignore_all" = "0" in 0, 1;
+        "icmp_echo_ignore_broadcasts" = "1" in 0, 1;
+        "icmp_msgs_burst" = "50" in 0, INT_MAX;
+        "icmp_msgs_per_sec" = "1000" in 0, INT_MAX;
+        "icmp_ratelimit" = "1000" in 0, INT_MAX;
+        "igmp_max_memberships" = "20" in 0, INT_MAX;
         "ip_default_ttl" = "64" in 1, 255;
         "ip_forward" = "0" in 0, 1;
         "ip_local_port_range" = "32768\t60999" in 1, 65535;
+        "ip_no_pmtu_disc" = "0" in 0, 3;
         "ip_nonlocal_bind" = "0" in 0, 1;
         "ip_unprivileged_port_start" = "1024" in 0, 65535;
+        "ipfrag_high_thresh" = "4194304" in 0, INT_MAX;
+        "ipfrag_time" = "30" in 0, INT_MAX;
         "ping_group_range" = "1\t0" in 0, INT_MAX;
+        "tcp_abort_on_overflow" = "0" in 0, 1;
+        "tcp_challenge_ack_limit" = "2147483647" in 0, INT_MAX;
+        "tcp_dsack" = "1" in 0, 1;
+        "tcp_ecn" = "2" in 0, 2;
+        "tcp_fastopen" = "1" in 0, INT_MAX;
         "tcp_fin_timeout" = "60" in 0, INT_MAX;
-        "tcp_keepalive_intvl" = "75" in 0, INT_MAX;
-        "tcp_keepalive_probes" = "9" in 0, 127;
-        "tcp_keepalive_time" = "7200" in 0, INT_MAX;
-        "tcp_max_syn_backlog" = "512" in 0, INT_MAX;
+        "tcp_invalid_ratelimit" = "500" in 0, INT_MAX;
+        "tcp_keepalive_intvl" = "75" in 1, 32767;
+        "tcp_keepalive_probes" = "9" in 1, 127;
+        "tcp_keepalive_time" = "7200" in 1, 32767;
+        "tcp_max_orphans" = "65536" in 0, INT_MAX;
+        "tcp_max_syn_backlog" = "1024" in 0, INT_MAX;
+        "tcp_max_tw_buckets" = "65536" in 0, INT_MAX;
+        "tcp_moderate_rcvbuf" = "1" in 0, 1;
+        "tcp_notsent_lowat" = "4294967295" in 0, 4294967295;
+        "tcp_orphan_retries" = "0" in 0, 255;
+        "tcp_retries1" = "3" in 0, 255;
+        "tcp_retries2" = "15" in 0, 255;
+        "tcp_rfc1337" = "0" in 0, 1;
         "tcp_rmem" = "4096\t131072\t6291456" in 1, INT_MAX;
         "tcp_sack" = "1" in 0, 1;
+        "tcp_slow_start_after_idle" = "1" in 0, 1;
         "tcp_syn_retries" = "6" in 1, 127;
+        "tcp_synack_retries" = "5" in 0, 255;
         "tcp_syncookies" = "1" in 0, 2;
         "tcp_timestamps" = "1" in 0, 2;
         "tcp_tw_reuse" = "2" in 0, 2;
         "tcp_window_scaling" = "1" in 0, 1;
         "tcp_wmem" = "4096\t16384\t4194304" in 1, INT_MAX;
     } + &[
-        fixed!("tcp_allowed_congestion_control", "reno"),
-        fixed!("tcp_available_congestion_control", "reno"),
-        fixed!("tcp_congestion_control", "reno"),
+        fixed!("tcp_allowed_congestion_control", "reno cubic"),
+        fixed!("tcp_available_congestion_control", "reno cubic"),
+        fixed!("tcp_congestion_control", "cubic"),
         dir("conf", CONFS4),
     ];
     CONF4: "net.ipv4.conf.all" {
@@ -278,6 +302,8 @@ tunables! {
     } + &[];
     IPV6: "net.ipv6" {
         "bindv6only" = "0" in 0, 1;
+        "ip6frag_high_thresh" = "4194304" in 0, INT_MAX;
+        "ip6frag_time" = "60" in 0, INT_MAX;
     } + &[dir("conf", CONFS6)];
     CONF6: "net.ipv6.conf.all" {
         "disable_ipv6" = "0" in 0, 1;

@@ -14,11 +14,11 @@ use std::sync::Arc;
 #[derive(Default)]
 pub struct Sysctls {
     values: RwLock<BTreeMap<&'static str, Vec<u8>>>,
-    watchers: RwLock<Vec<(&'static str, Watcher)>>,
+    watchers: RwLock<Vec<(String, Watcher)>>,
 }
 
-/// Hears the new number; takes no kernel locks.
-pub type Watcher = Box<dyn Fn(i64) + Send + Sync>;
+/// Hears the new text; takes no kernel locks.
+pub type Watcher = Box<dyn Fn(&str) + Send + Sync>;
 
 impl Sysctls {
     /// The sandbox's, made on first use.
@@ -45,15 +45,16 @@ impl Sysctls {
 
     /// Stores a checked value.
     pub fn set(&self, name: &'static str, value: Vec<u8>) {
+        let text = String::from_utf8_lossy(&value).into_owned();
         self.values.write().insert(name, value);
         let watchers = self.watchers.read();
         for (_, watcher) in watchers.iter().filter(|(watched, _)| *watched == name) {
-            watcher(self.number(name, 0));
+            watcher(&text);
         }
     }
 
     /// Has `watcher` called with each new value of a name, for objects that keep a copy.
-    pub fn watch(&self, name: &'static str, watcher: Watcher) {
+    pub fn watch(&self, name: String, watcher: Watcher) {
         self.watchers.write().push((name, watcher));
     }
 }

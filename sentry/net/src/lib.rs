@@ -1,7 +1,7 @@
 //! Sockets of the sentry's kernel.
 //!
 //! [`socket`] has what is common: how sockets are made, the open file around one, and the trait the families implement.
-//! [`unix`] is AF_UNIX, [`inet`] AF_INET, AF_INET6 and AF_PACKET, [`netlink`] as much of AF_NETLINK as the C library needs.
+//! [`unix`] is AF_UNIX, [`inet`] AF_INET, AF_INET6 and AF_PACKET, [`netlink`] AF_NETLINK; [`proc`] has the texts of /proc/net.
 //! [`host`] takes the place of TCP/IP with `--network=host`.
 //!
 //! Neighbours: `vfs` below (open files, wait queues, path walking for names of AF_UNIX); `syscalls` above, which builds
@@ -37,6 +37,7 @@ pub mod msg;
 pub mod netlink;
 pub mod ns;
 pub mod options;
+pub mod proc;
 pub mod socket;
 pub mod trash;
 pub mod unix;

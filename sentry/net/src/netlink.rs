@@ -1,12 +1,17 @@
-//! AF_NETLINK (netlink(7)): NETLINK_ROUTE, as far as reading interfaces and addresses goes. That is what the C library's
-//! getaddrinfo(3), getifaddrs(3) and if_nameindex(3) ask for; [`rt`] answers.
+//! AF_NETLINK (netlink(7)): NETLINK_ROUTE ([`rt`]), NETLINK_SOCK_DIAG ([`diag`]), NETLINK_KOBJECT_UEVENT (which has nothing
+//! to tell: devices do not come and go) and NETLINK_USERSOCK.
 //!
-//! Requests are answered while they are sent, into the queue of the socket that sent them. There are no events: the
-//! interfaces of a running sandbox do not change.
+//! Requests are answered while they are sent, into the queue of the socket that sent them. A dump is made at once but
+//! handed out packet by packet, beside the socket's receive buffer; one at a time, as on Linux. Events go to sockets that
+//! have joined their group.
 //!
 //! Locks: `NetlinkSock::state` is a leaf but for the wait queue and the tables of [`NetNs`].
 
+mod diag;
+mod message;
 mod rt;
+#[cfg(test)]
+mod tests;
 
 use crate::msg::{RecvMsg, SendMsg, WaitOn};
 use crate::options::{Common, OptValue};
@@ -14,23 +19,43 @@ use crate::socket::{Family, SocketFile, SocketOps, sender_cred};
 use crate::{NetNs, SockAddr};
 use chitin_abi::Errno;
 use chitin_abi::capability::CAP_NET_ADMIN;
+use chitin_abi::netlink::*;
 use chitin_abi::num::{low16, low32};
 use chitin_abi::poll::*;
 use chitin_abi::socket::*;
+use chitin_netstack::Change;
 use chitin_vfs::walk::Caller;
 use chitin_vfs::{Context, File, PollTable, WaitQueue};
+use message::{HEAD, Message, align};
 use parking_lot::Mutex;
 use std::any::Any;
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
+use zerocopy::FromBytes;
 
 /// The longest request taken.
 const REQUEST_MAX: usize = 1 << 16;
-/// Groups of NETLINK_ROUTE (RTNLGRP_MAX).
-const GROUPS: u32 = 40;
+/// A dump's packets are about as long as this.
+const PACKET: usize = 16384;
+
+/// Who asks.
+pub(crate) struct Asker {
+    port: u32,
+    /// CAP_NET_ADMIN.
+    admin: bool,
+    /// Switches of SOL_NETLINK.
+    options: u32,
+}
+
+/// What a request is answered with, beside an acknowledgement.
+pub(crate) enum Reply {
+    Nothing,
+    One(Vec<u8>),
+    Dump(Vec<Vec<u8>>),
+}
 
 /// A netlink socket.
-struct NetlinkSock {
+pub(crate) struct NetlinkSock {
     common: Common,
     queue: WaitQueue,
     state: Mutex<State>,
@@ -45,6 +70,8 @@ struct State {
     dest: (u32, u32),
     answers: VecDeque<Vec<u8>>,
     queued: usize,
+    /// Packets of a dump, to be received before what came later.
+    dump: VecDeque<Vec<u8>>,
     error: Option<Errno>,
     /// Switches of SOL_NETLINK, bits by option.
     options: u32,
@@ -69,19 +96,115 @@ impl NetlinkSock {
         Ok(port)
     }
 
-    fn answer(&self, packets: Vec<Vec<u8>>) {
+    fn push(&self, packet: Vec<u8>) {
         {
             let mut state = self.state.lock();
-            for packet in packets {
-                if state.queued.saturating_add(packet.len()) > self.common.rcvbuf() {
+            if state.queued.saturating_add(packet.len()) > self.common.rcvbuf() {
+                // NETLINK_NO_ENOBUFS: the loss is not told.
+                if state.options & 1 << NETLINK_NO_ENOBUFS == 0 {
                     state.error = Some(Errno::ENOBUFS);
-                    break;
                 }
-                state.queued += packet.len();
+            } else {
+                state.queued = state.queued.saturating_add(packet.len());
                 state.answers.push_back(packet);
             }
         }
         self.queue.wake(POLLIN | POLLRDNORM);
+    }
+
+    /// Starts a dump: EBUSY while another one is being received.
+    fn dump(&self, head: &NlMsgHdr, asker: &Asker, messages: Vec<Vec<u8>>) -> Result<(), Errno> {
+        {
+            let mut state = self.state.lock();
+            if !state.dump.is_empty() {
+                return Err(Errno::EBUSY);
+            }
+            let mut packet = Vec::new();
+            for message in messages {
+                if !packet.is_empty() && packet.len().saturating_add(message.len()) > PACKET {
+                    state.dump.push_back(std::mem::take(&mut packet));
+                }
+                packet.extend(message);
+            }
+            if !packet.is_empty() {
+                state.dump.push_back(packet);
+            }
+            let done = Message::new(NLMSG_DONE, NLM_F_MULTI, head.nlmsg_seq, asker.port);
+            state.dump.push_back(done.bytes(&0i32.to_ne_bytes()).finish());
+        }
+        self.queue.wake(POLLIN | POLLRDNORM);
+        Ok(())
+    }
+
+    /// Works off the requests in a buffer.
+    fn handle(&self, mut raw: &[u8], asker: &Asker) {
+        // What is cut short is passed over, as netlink_rcv_skb() does.
+        while let Ok((head, _)) = NlMsgHdr::read_from_prefix(raw) {
+            let len = usize::try_from(head.nlmsg_len).unwrap_or(usize::MAX);
+            let Some(request) = raw.get(..len).filter(|_| len >= HEAD) else { break };
+            let mut acknowledge = head.nlmsg_flags & NLM_F_ACK != 0;
+            let mut result = Ok(());
+            if head.nlmsg_flags & NLM_F_REQUEST != 0 && head.nlmsg_type >= NLMSG_MIN_TYPE {
+                let body = request.get(HEAD..).unwrap_or_default();
+                let request = rt::Request { ns: &self.common.ns, head, body, asker };
+                let reply = match self.common.protocol {
+                    NETLINK_ROUTE => rt::answer(&request),
+                    NETLINK_SOCK_DIAG => diag::answer(&request),
+                    _ => Ok(Reply::Nothing),
+                };
+                result = reply.and_then(|reply| match reply {
+                    Reply::Nothing => Ok(()),
+                    Reply::One(packet) => {
+                        self.push(packet);
+                        Ok(())
+                    }
+                    Reply::Dump(messages) => {
+                        // Its end is its acknowledgement.
+                        acknowledge = false;
+                        self.dump(&head, asker, messages)
+                    }
+                });
+            }
+            if result.is_err() || acknowledge {
+                self.push(error(&head, request, result, asker));
+            }
+            raw = raw.get(align(len)..).unwrap_or_default();
+        }
+    }
+
+    /// Whether it has joined a group.
+    fn hears(&self, group: u32) -> bool {
+        self.state.lock().groups & group_bit(group) != 0
+    }
+}
+
+fn group_bit(group: u32) -> u64 {
+    group.checked_sub(1).and_then(|shift| 1u64.checked_shl(shift)).unwrap_or(0)
+}
+
+/// NLMSG_ERROR, also as an acknowledgement.
+fn error(head: &NlMsgHdr, request: &[u8], result: Result<(), Errno>, asker: &Asker) -> Vec<u8> {
+    let code = result.map_or_else(|error| -error.raw(), |()| 0);
+    let capped = asker.options & 1 << NETLINK_CAP_ACK != 0 || code == 0;
+    let flags = if capped { NLM_F_CAPPED } else { 0 };
+    let quoted = if capped { request.get(..HEAD) } else { Some(request) };
+    let message = Message::new(NLMSG_ERROR, flags, head.nlmsg_seq, asker.port);
+    message.bytes(&code.to_ne_bytes()).bytes(quoted.unwrap_or_default()).finish()
+}
+
+/// Tells a change of the stack's configuration to the sockets of its group.
+pub(crate) fn tell(ns: &NetNs, change: &Change) {
+    let sockets: Vec<_> = {
+        let mut all = ns.netlink.lock();
+        all.retain(|socket| socket.strong_count() > 0);
+        all.iter().filter_map(Weak::upgrade).filter(|s| s.common.protocol == NETLINK_ROUTE).collect()
+    };
+    if sockets.is_empty() {
+        return;
+    }
+    let (group, packet) = rt::event(change);
+    for socket in sockets.iter().filter(|socket| socket.hears(group)) {
+        socket.push(packet.clone());
     }
 }
 
@@ -89,7 +212,7 @@ impl NetlinkSock {
 pub fn deliver(file: &File, packet: &[u8]) -> Result<(), Errno> {
     let ops: Arc<dyn Any + Send + Sync> = SocketFile::of(file).map_err(|_| Errno::EINVAL)?.ops().clone();
     let socket = ops.downcast::<NetlinkSock>().map_err(|_| Errno::EINVAL)?;
-    socket.answer(vec![packet.to_vec()]);
+    socket.push(packet.to_vec());
     Ok(())
 }
 
@@ -177,8 +300,7 @@ impl SocketOps for NetlinkSock {
             }
         }
         let admin = msg.ctx.is_some_and(|ctx| ctx.creds().capable(CAP_NET_ADMIN));
-        let from = rt::Asker { port, admin, options };
-        self.answer(rt::handle(&self.common.ns, &request, &from));
+        self.handle(&request, &Asker { port, admin, options });
         Ok(len)
     }
 
@@ -191,9 +313,11 @@ impl SocketOps for NetlinkSock {
             if let Some(error) = state.error.take() {
                 return Err(error);
             }
+            let dumping = !state.dump.is_empty();
+            let queue = if dumping { &mut state.dump } else { &mut state.answers };
             let next = match msg.flags & MSG_PEEK {
-                0 => state.answers.pop_front(),
-                _ => state.answers.front().cloned(),
+                0 => queue.pop_front(),
+                _ => queue.front().cloned(),
             };
             let Some(packet) = next else {
                 if state.shutdown && msg.flags & MSG_DONTWAIT == 0 {
@@ -202,7 +326,7 @@ impl SocketOps for NetlinkSock {
                 }
                 return Err(Errno::EAGAIN);
             };
-            if msg.flags & MSG_PEEK == 0 {
+            if msg.flags & MSG_PEEK == 0 && !dumping {
                 state.queued = state.queued.saturating_sub(packet.len());
             }
             packet
@@ -255,10 +379,10 @@ impl SocketOps for NetlinkSock {
         let mut state = self.state.lock();
         match name {
             NETLINK_ADD_MEMBERSHIP | NETLINK_DROP_MEMBERSHIP => {
-                if !(1..=GROUPS).contains(&number) {
+                if !(1..=RTNLGRP_MAX).contains(&number) {
                     return Err(Errno::EINVAL);
                 }
-                let bit = 1u64 << (number - 1);
+                let bit = group_bit(number);
                 state.groups =
                     if name == NETLINK_ADD_MEMBERSHIP { state.groups | bit } else { state.groups & !bit };
                 Ok(())
@@ -303,7 +427,7 @@ impl SocketOps for NetlinkSock {
         }
         let state = self.state.lock();
         let mut mask = POLLOUT | POLLWRNORM | POLLWRBAND;
-        if !state.answers.is_empty() {
+        if !state.answers.is_empty() || !state.dump.is_empty() {
             mask |= POLLIN | POLLRDNORM;
         }
         if state.error.is_some() {
@@ -320,6 +444,7 @@ impl SocketOps for NetlinkSock {
         let mut state = self.state.lock();
         state.shutdown = true;
         state.answers.clear();
+        state.dump.clear();
         self.common.ns.netlink_ports.lock().remove(&(self.common.protocol, state.port));
     }
 }
@@ -338,10 +463,15 @@ impl Family for NetlinkFamily {
         if kind != SOCK_RAW && kind != SOCK_DGRAM {
             return Err(Errno::ESOCKTNOSUPPORT);
         }
-        if protocol != NETLINK_ROUTE {
+        let known = [NETLINK_ROUTE, NETLINK_USERSOCK, NETLINK_SOCK_DIAG, NETLINK_KOBJECT_UEVENT];
+        if !known.contains(&protocol) {
             return Err(Errno::EPROTONOSUPPORT);
         }
         let common = Common::new(ns, AF_NETLINK, kind, protocol, sender_cred(caller));
-        Ok(Arc::new(NetlinkSock { common, queue: WaitQueue::new(), state: Mutex::default() }))
+        let socket = Arc::new(NetlinkSock { common, queue: WaitQueue::new(), state: Mutex::default() });
+        let mut all = ns.netlink.lock();
+        all.retain(|socket| socket.strong_count() > 0);
+        all.push(Arc::downgrade(&socket));
+        Ok(socket)
     }
 }

@@ -5,6 +5,7 @@
 use crate::iface::{IfaceAddr, Interface};
 use crate::inet::route::LOOPBACK;
 use crate::inet::upcalls::{Arm, Upcalls, World};
+use crate::netlink::NetlinkSock;
 use crate::socket::Family;
 use crate::unix::UnixSock;
 use chitin_abi::netdevice::IFF_UP;
@@ -30,6 +31,8 @@ pub struct NetNs {
     pub(crate) families: RwLock<HashMap<u32, Arc<dyn Family>>>,
     /// Ports of netlink sockets, by protocol.
     pub(crate) netlink_ports: Mutex<HashSet<(u32, u32)>>,
+    /// Netlink sockets, for what is told to groups of them.
+    pub(crate) netlink: Mutex<Vec<Weak<NetlinkSock>>>,
     pid_of: OnceLock<PidOf>,
     /// Interfaces that are not the stack's (`--network=host`).
     foreign: RwLock<Option<Vec<Interface>>>,
@@ -76,6 +79,7 @@ impl NetNs {
             families: RwLock::default(),
             pid_of: OnceLock::new(),
             netlink_ports: Mutex::default(),
+            netlink: Mutex::default(),
             foreign: RwLock::default(),
             stack: stack.clone(),
             world,
@@ -84,6 +88,12 @@ impl NetNs {
             somaxconn: AtomicU32::new(chitin_abi::socket::SOMAXCONN),
         });
         stack.install(Arc::new(Upcalls(Arc::downgrade(&ns))));
+        let weak = Arc::downgrade(&ns);
+        stack.config.listen(move |change| {
+            if let Some(ns) = weak.upgrade() {
+                crate::netlink::tell(&ns, change);
+            }
+        });
         ns
     }
 

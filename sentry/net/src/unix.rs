@@ -12,7 +12,7 @@
 
 mod gc;
 mod link;
-mod list;
+pub(crate) mod list;
 mod message;
 mod name;
 mod recv;

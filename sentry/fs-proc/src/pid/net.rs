@@ -52,6 +52,8 @@ entries! {
     "dev" => DEV;
     "dev_mcast" => "";
     "if_inet6" => "00000000000000000000000000000001 01 80 10 80       lo\n";
+    "icmp" => UDP;
+    "icmp6" => UDP6;
     "igmp" => "Idx\tDevice    : Count Querier\tGroup    Users Timer\tReporter\n";
     "ipv6_route" => "";
     "netlink" => "sk               Eth Pid        Groups   Rmem     Wmem     Dump  Locks    Drops    Inode\n";

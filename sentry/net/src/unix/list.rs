@@ -1,12 +1,55 @@
-//! /proc/net/unix.
+//! /proc/net/unix, and what sock_diag(7) tells of these sockets.
 
 use super::{Phase, UnixSock};
 use crate::{NetNs, UnixAddr};
+use chitin_abi::inet::{TCP_CLOSE, TCP_ESTABLISHED, TCP_LISTEN};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 /// SO_ACCEPTCON in the flags' column.
 const ACCEPTS: u32 = 1 << 16;
+
+/// A socket as sock_diag(7) tells of it.
+pub(crate) struct Entry {
+    pub kind: u32,
+    /// TCP_ESTABLISHED, TCP_LISTEN or TCP_CLOSE.
+    pub state: u32,
+    pub ino: u64,
+    pub cookie: u64,
+    pub name: Option<UnixAddr>,
+    pub peer: Option<u64>,
+    /// Messages to receive, or connections to accept; of a listener, its backlog.
+    pub queued: usize,
+    pub backlog: usize,
+}
+
+/// All that somebody has open.
+pub(crate) fn entries(ns: &NetNs) -> Vec<Entry> {
+    let sockets: Vec<Arc<UnixSock>> = ns.unix.lock().values().filter_map(|sock| sock.upgrade()).collect();
+    let shown = sockets.iter().filter_map(|sock| {
+        let state = sock.state.lock();
+        let ino = sock.common.ino.load(Ordering::Relaxed);
+        if state.dead || ino == 0 {
+            return None;
+        }
+        let listens = state.phase == Phase::Listening;
+        Some(Entry {
+            kind: sock.kind(),
+            state: match state.phase {
+                Phase::Connected => TCP_ESTABLISHED,
+                Phase::Listening => TCP_LISTEN,
+                _ => TCP_CLOSE,
+            },
+            ino,
+            cookie: sock.common.cookie(),
+            name: sock.addr().filter(|name| **name != UnixAddr::Unnamed).cloned(),
+            peer: state.peer.as_ref().map(|peer| peer.common.ino.load(Ordering::Relaxed)),
+            queued: if listens { state.pending.len() } else { state.queue.len() },
+            backlog: if listens { state.backlog } else { 0 },
+        })
+    });
+    shown.collect()
+}
 
 /// The text of /proc/net/unix for a namespace.
 pub fn proc_net_unix(ns: &NetNs) -> Vec<u8> {
