@@ -5,9 +5,10 @@
 
 use chitin_platform::BoxFuture;
 use parking_lot::Mutex;
+use std::future::{Future, poll_fn};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::task::{Context, Wake, Waker};
+use std::task::{Context, Poll, Wake, Waker};
 
 const IDLE: u8 = 0;
 const POLLING: u8 = 1;
@@ -48,4 +49,63 @@ impl Wake for Detached {
 /// Runs `fut` to its end on whatever threads wake it.
 pub fn detach(fut: BoxFuture<()>) {
     Arc::new(Detached { fut: Mutex::new(Some(fut)), state: AtomicU8::new(IDLE) }).wake();
+}
+
+/// Runs `fut` to its end even if who waits for it ends first; what it makes then goes to `unwanted`.
+pub async fn to_the_end<T: Send + 'static>(
+    fut: impl Future<Output = T> + Send + 'static,
+    unwanted: fn(T),
+) -> T {
+    let order =
+        Order { slot: Arc::new(Mutex::new(Slot { made: None, waker: None, cancelled: false })), unwanted };
+    let slot = order.slot.clone();
+    detach(Box::pin(async move {
+        let made = fut.await;
+        let mut slot = slot.lock();
+        if slot.cancelled {
+            drop(slot);
+            return unwanted(made);
+        }
+        slot.made = Some(made);
+        let waker = slot.waker.take();
+        drop(slot);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }));
+    poll_fn(|cx| {
+        let mut slot = order.slot.lock();
+        match slot.made.take() {
+            Some(made) => Poll::Ready(made),
+            None => {
+                slot.waker = Some(cx.waker().clone());
+                Poll::Pending
+            }
+        }
+    })
+    .await
+}
+
+struct Slot<T> {
+    made: Option<T>,
+    waker: Option<Waker>,
+    cancelled: bool,
+}
+
+/// Whoever waits for it.
+struct Order<T> {
+    slot: Arc<Mutex<Slot<T>>>,
+    unwanted: fn(T),
+}
+
+impl<T> Drop for Order<T> {
+    fn drop(&mut self) {
+        let mut slot = self.slot.lock();
+        slot.cancelled = true;
+        let made = slot.made.take();
+        drop(slot);
+        if let Some(made) = made {
+            (self.unwanted)(made);
+        }
+    }
 }

@@ -218,3 +218,13 @@ pub fn preemptions(dir: BorrowedFd<'_>, pid: i32, tid: i32) -> u64 {
     let line = status.lines().find_map(|line| line.strip_prefix("nonvoluntary_ctxt_switches:"));
     line.and_then(|count| count.trim().parse().ok()).unwrap_or(0)
 }
+
+/// The numbers of a process's open descriptors.
+pub fn descriptors(dir: BorrowedFd<'_>, pid: i32) -> Result<Vec<u64>, i32> {
+    // As many as a stub may have open.
+    let is_open = |fd: &u64| {
+        let link = CString::new(format!("{pid}/fd/{fd}")).ok();
+        link.is_some_and(|link| sys::open_at(Some(dir), &link, libc::O_PATH | libc::O_NOFOLLOW).is_ok())
+    };
+    Ok((0..1024).filter(is_open).collect())
+}

@@ -8,6 +8,7 @@
 use crate::arena::Window;
 use crate::stub::ctl;
 use chitin_platform::{PlatformError, Registers};
+use chitin_platform_host::fpstate::Form;
 
 /// `struct ucontext` in bytes; siginfo follows it.
 const UCONTEXT: usize = 304;
@@ -198,29 +199,12 @@ pub fn write_fp(w: &Window, uc: usize, layout: &Layout, image: &[u8]) -> Result<
         reset_fp(w, fp, layout);
         return Ok(());
     }
-    let word = |o: usize| {
-        let b = image.get(o..o + 8).and_then(|b| b.try_into().ok());
-        b.map_or(0, u64::from_le_bytes)
-    };
-    let mxcsr = word(24) as u32;
-    let mask = if layout.mxcsr_mask == 0 { 0xffbf } else { layout.mxcsr_mask };
-    let ok = image.len() == layout.fp_len
-        && word(464) == w_sw(layout)
-        && word(472) & !layout.xfeatures == 0
-        && mxcsr & !mask == 0
-        && word(512) & !layout.xfeatures == 0
-        && image.ends_with(&0x4650_5845u32.to_le_bytes())
-        && (520..576).step_by(8).all(|o| word(o) == 0);
-    if !ok {
+    let form = Form { len: layout.fp_len, xfeatures: layout.xfeatures, mxcsr_mask: layout.mxcsr_mask };
+    if !form.accepts(image) {
         return Err(PlatformError::Corrupt("malformed FPU state"));
     }
     w.copy_in(fp, image);
     // The kernel's own words again, whatever the image says.
     w.put(fp + 472, layout.xfeatures);
     Ok(())
-}
-
-/// The first of the kernel's software words: magic and length.
-fn w_sw(layout: &Layout) -> u64 {
-    0x4650_5853 | ((layout.fp_len as u64) << 32)
 }

@@ -16,7 +16,7 @@ use crate::sys::{self, Notif};
 use crate::task::{Birth, Phase, Task};
 use chitin_platform::{PlatformError, PlatformTask, Spawn, Spawned};
 use chitin_platform_host::calls::{Call, failed};
-use chitin_platform_host::detach::detach;
+use chitin_platform_host::detach::to_the_end;
 use parking_lot::Mutex;
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -285,56 +285,7 @@ impl Drop for Unfinished {
 /// [`make_space`] to its end, even if who wanted it ends first: the zygote must not be left in the middle of a clone, where
 /// the next one would find it.
 pub async fn new_space(zygote: Arc<Task>) -> Result<Spawned, PlatformError> {
-    let order = Order(Arc::new(Mutex::new(Ordered::default())));
-    let slot = order.0.clone();
-    detach(Box::pin(async move {
-        let made = make_space(zygote).await;
-        let mut slot = slot.lock();
-        if slot.cancelled {
-            drop(slot);
-            kill(made);
-            return;
-        }
-        slot.made = Some(made);
-        let waker = slot.waker.take();
-        drop(slot);
-        if let Some(waker) = waker {
-            waker.wake();
-        }
-    }));
-    poll_fn(|cx| {
-        let mut slot = order.0.lock();
-        match slot.made.take() {
-            Some(made) => Poll::Ready(made),
-            None => {
-                slot.waker = Some(cx.waker().clone());
-                Poll::Pending
-            }
-        }
-    })
-    .await
-}
-
-#[derive(Default)]
-struct Ordered {
-    made: Option<Result<Spawned, PlatformError>>,
-    waker: Option<Waker>,
-    cancelled: bool,
-}
-
-/// Whoever waits for a new space.
-struct Order(Arc<Mutex<Ordered>>);
-
-impl Drop for Order {
-    fn drop(&mut self) {
-        let mut slot = self.0.lock();
-        slot.cancelled = true;
-        let made = slot.made.take();
-        drop(slot);
-        if let Some(made) = made {
-            kill(made);
-        }
-    }
+    to_the_end(make_space(zygote), kill).await
 }
 
 fn kill(made: Result<Spawned, PlatformError>) {
