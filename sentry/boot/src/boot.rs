@@ -5,6 +5,7 @@ use crate::control::Control;
 use crate::factory::{TmpfsMemfds, Types};
 use crate::filter::FilterOptions;
 use crate::net::Network;
+use crate::platforms::{self, Chosen};
 use crate::{confine, filter, lifeline, log, netview, oom};
 use chitin_abi::num::low8;
 use chitin_control::{BootConfig, Medium, NetworkMode, OverlayMode, PlatformChoice};
@@ -14,7 +15,6 @@ use chitin_kernel::reactor::Reactor;
 use chitin_kernel::time::{Deadline, Timer};
 use chitin_kernel::{ExitStatus, Kernel, Process, ProcessHandle, run};
 use chitin_platform::Platform;
-use chitin_platform_seccomp::{Config, Options, SeccompPlatform};
 use chitin_syscalls::{Strace, Table};
 use chitin_vfs::factory::{FileSystems, Memfds};
 use nix::sys::signal::{SigSet, Signal};
@@ -92,18 +92,20 @@ pub fn boot(config: BootConfig) -> Result<Sandbox, String> {
     confine::no_new_privs()?;
     confine::drop_capabilities()?;
     let proc_dir = proc_fd.try_clone().map_err(|error| format!("cannot keep procfs: {error}"))?;
-    let proc_fds = [proc_fd.as_raw_fd(), proc_dir.as_raw_fd()];
     // Asked before the filter, which does not have the call.
     let memory_bytes = chitin_host::limits::memory_bytes();
-    let (platform, rules) = match config.platform {
+    let outer_filters = platforms::filtered(&proc_fd.read("thread-self/status")?);
+    let Chosen { platform, rules, proc_fd: platform_fd, .. } = match config.platform {
         PlatformChoice::Kvm => {
             // We are the first process of our namespace.
             let maps =
                 proc_fd.open("1/maps").map_err(|error| format!("cannot read our own mappings: {error}"))?;
             crate::kvm::make(&config, memory_bytes, shadow, maps)?
         }
-        choice => (make_platform(choice, proc_dir)?, filter::Rules::default()),
+        choice => platforms::start(choice, outer_filters, &proc_dir)?,
     };
+    drop(proc_dir);
+    let proc_fds = [proc_fd.as_raw_fd(), platform_fd.unwrap_or(proc_fd.as_raw_fd())];
     if let Some(score) = score {
         score.lower();
     }
@@ -135,24 +137,6 @@ pub fn boot(config: BootConfig) -> Result<Sandbox, String> {
         containers.start(&first)?;
     }
     Ok(Sandbox { init: first.process(None)?, containers, first })
-}
-
-/// Chooses and starts the platform, and says in the log which and why.
-fn make_platform(choice: PlatformChoice, proc_dir: OwnedFd) -> Result<Arc<dyn Platform>, String> {
-    match choice {
-        PlatformChoice::Auto | PlatformChoice::Seccomp => {
-            let config = Config { proc_dir: Some(proc_dir), options: Options::default() };
-            let platform = SeccompPlatform::new(config).map_err(|error| error.to_string())?;
-            let why =
-                if choice == PlatformChoice::Auto { "the default, and the host has it" } else { "asked for" };
-            tracing::info!(platform = "seccomp", why, features = ?platform.features(), "platform chosen");
-            Ok(Arc::new(platform))
-        }
-        PlatformChoice::Ptrace => {
-            Err("--platform=ptrace is not supported yet; use --platform=seccomp".into())
-        }
-        PlatformChoice::Kvm => Err("the platform kvm is made elsewhere; this is a bug".into()),
-    }
 }
 
 fn make_kernel(

@@ -13,7 +13,7 @@
 //! end the sandbox on them.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use chitin_host::{caps, mountfd};
@@ -44,6 +44,13 @@ impl ProcFd {
         let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
         let fd = openat(&self.0, relative, flags, Mode::empty())?;
         Ok(File::from(fd))
+    }
+
+    /// What `relative` holds.
+    pub fn read(&self, relative: &str) -> Result<String, String> {
+        let mut text = String::new();
+        let read = self.open(relative).and_then(|mut file| file.read_to_string(&mut text));
+        read.map(|_| text).map_err(|e| format!("cannot read {relative} in the sentry's procfs: {e}"))
     }
 }
 
@@ -128,7 +135,6 @@ pub fn drop_capabilities() -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::io::Read;
     use std::process::Command;
 
     #[test]

@@ -54,8 +54,6 @@ pub fn install(options: FilterOptions, extra: Rules) -> Result<(), String> {
 }
 
 fn programs(options: FilterOptions, extra: Rules) -> Result<[BpfProgram; 2], String> {
-    let bug =
-        |e: seccompiler::Error| format!("the sentry's seccomp rules do not compile: {e}; this is a bug");
     let enosys = SeccompAction::Errno(libc::ENOSYS.unsigned_abs());
     let refused = refused().map_err(bug)?;
     let mut rules = allowed(options).map_err(bug)?;
@@ -120,6 +118,26 @@ fn one_of(arg: u8, values: &[u32]) -> Built<Vec<SeccompRule>> {
     values.iter().map(|v| all(vec![is(arg, *v)?])).collect()
 }
 
+/// What platform `seccomp` does with its listener: receive, answer, check, put a descriptor into a stub.
+pub fn notification_rules() -> Result<Rules, String> {
+    let ioctls = [
+        0xc050_2100, // SECCOMP_IOCTL_NOTIF_RECV
+        0xc018_2101, // SECCOMP_IOCTL_NOTIF_SEND
+        0x4008_2102, // SECCOMP_IOCTL_NOTIF_ID_VALID
+        0x4018_2103, // SECCOMP_IOCTL_NOTIF_ADDFD
+    ];
+    Ok(Rules::from([(libc::SYS_ioctl, one_of(1, &ioctls).map_err(bug)?)]))
+}
+
+/// What platform `ptrace` asks of its stubs, which are the only processes there are to trace.
+pub fn ptrace_rules(requests: &[u32]) -> Result<Rules, String> {
+    Ok(Rules::from([(libc::SYS_ptrace, one_of(0, requests).map_err(bug)?)]))
+}
+
+fn bug(error: seccompiler::Error) -> String {
+    format!("the sentry's seccomp rules do not compile: {error}; this is a bug")
+}
+
 /// Calls that are answered with ENOSYS.
 fn refused() -> Built<Rules> {
     let mut rules = Rules::new();
@@ -158,7 +176,7 @@ const UNCONDITIONAL: &[c_long] = &[
     libc::SYS_munmap,
     libc::SYS_mremap,
     libc::SYS_brk,
-    // Guest memory (`platform-seccomp::copy`): the stubs are the only other processes in our pid namespace.
+    // Guest memory (`platform-host::copy`): the stubs are the only other processes in our pid namespace.
     libc::SYS_process_vm_readv,
     libc::SYS_process_vm_writev,
     // Waiting and waking: locks, the reactor's epoll, its doorbell and timers, looks at one descriptor
@@ -215,12 +233,7 @@ const UNCONDITIONAL: &[c_long] = &[
 
 /// ioctl requests.
 const IOCTLS: &[u32] = &[
-    // seccomp user notification (`platform-seccomp::sys`): receive, answer, check, put a descriptor into a stub.
-    0xc050_2100, // SECCOMP_IOCTL_NOTIF_RECV
-    0xc018_2101, // SECCOMP_IOCTL_NOTIF_SEND
-    0x4008_2102, // SECCOMP_IOCTL_NOTIF_ID_VALID
-    0x4018_2103, // SECCOMP_IOCTL_NOTIF_ADDFD
-    0xc068_6611, // PROCMAP_QUERY: which mapping holds an address of a stub (`platform-seccomp::maps`)
+    0xc068_6611, // PROCMAP_QUERY: which mapping holds an address of a stub (`platform-host::maps`)
     // The host tty behind the container's terminal (`host::stdio`): mode and size. Never TIOCSTI or TIOCSCTTY.
     0x802c_542a, // TCGETS2
     0x402c_542b, // TCSETS2
@@ -462,6 +475,15 @@ mod tests {
         std::process::exit(0);
     }
 
+    #[test]
+    fn platforms_get_what_they_name_and_no_more() {
+        let rules = ptrace_rules(&[7]).unwrap();
+        assert_eq!(rules.keys().collect::<Vec<_>>(), [&libc::SYS_ptrace]);
+        assert!(rules.values().all(|alternatives| alternatives.len() == 1));
+        let ioctl = notification_rules().unwrap();
+        assert_eq!(ioctl.keys().collect::<Vec<_>>(), [&libc::SYS_ioctl]);
+    }
+
     macro_rules! deadly {
         ($($test:ident $child:ident $body:expr;)*) => {$(
             #[test]
@@ -493,6 +515,7 @@ mod tests {
         no_open_elsewhere child_open |_, other| open(other, "etc", nix::fcntl::OFlag::O_RDONLY);
         no_open_to_write child_write |proc, _| open(proc, "self/comm", nix::fcntl::OFlag::O_WRONLY);
         no_process child_process |_, _| std::process::Command::new("/bin/true").spawn().map(drop);
+        no_tracing child_trace |_, _| nix::sys::ptrace::traceme().map(drop);
         no_mount child_mount |_, _| nix::mount::umount("/").map(drop);
         no_namespace child_unshare |_, _| nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWUSER).map(drop);
         no_terminal_input child_ioctl |_, other: &std::fs::File| {

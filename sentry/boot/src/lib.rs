@@ -39,6 +39,7 @@ mod mounts;
 mod net;
 mod netview;
 mod oom;
+mod platforms;
 mod process;
 mod processes;
 mod profile;
