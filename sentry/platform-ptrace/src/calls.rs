@@ -19,6 +19,16 @@ use std::task::Poll;
 pub struct List {
     calls: Vec<Call>,
     results: Results,
+    then: Then,
+}
+
+/// What happens at a list's end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Then {
+    /// Somebody waits.
+    Wake,
+    /// The system call that the task stopped at is reported.
+    Report,
 }
 
 impl List {
@@ -30,7 +40,7 @@ impl List {
 
 /// Puts one last call in the place of whatever the task would do next.
 pub fn close_over(st: &mut St, call: Call) {
-    st.list = Some(Box::new(List { calls: vec![call], results: Vec::new() }));
+    st.list = Some(Box::new(List { calls: vec![call], results: Vec::new(), then: Then::Wake }));
     st.phase = Phase::Calls(sys::CONT);
 }
 
@@ -70,8 +80,23 @@ impl Task {
         self.next_call(st)
     }
 
+    /// Before a thread's end is known to anybody: has the host forget its restartable-sequences area, which others may
+    /// then unmap while the thread itself is still on its way out. Returns whether there is one.
+    pub(crate) fn forget_rseq(&self, st: &mut St) -> bool {
+        const UNREGISTER: u64 = 1;
+        let Some(area) = sys::rseq(self.tid) else { return false };
+        let args = [area.pointer, area.size.into(), UNREGISTER, area.signature.into(), 0, 0];
+        let calls = vec![Call::new(libc::SYS_rseq, args)];
+        st.list = Some(Box::new(List { calls, results: Vec::new(), then: Then::Report }));
+        true
+    }
+
     fn list_done(&self, st: &mut St) {
-        st.results = st.list.take().map_or_else(Vec::new, |list| list.results);
+        let list = st.list.take();
+        if list.as_ref().is_some_and(|list| list.then == Then::Report) {
+            return self.report_call(st);
+        }
+        st.results = list.map_or_else(Vec::new, |list| list.results);
         st.phase = Phase::Stopped;
         self.wake(st);
     }
@@ -81,7 +106,7 @@ impl Task {
         {
             let mut st = self.st.lock();
             Task::stopped(&st)?;
-            st.list = Some(Box::new(List { calls, results: Vec::new() }));
+            st.list = Some(Box::new(List { calls, results: Vec::new(), then: Then::Wake }));
             st.phase = Phase::Calls(sys::CONT);
         }
         self.post(Command::Calls);

@@ -57,6 +57,7 @@ const SETREGSET: u32 = 0x4205;
 const SEIZE: u32 = 0x4206;
 const INTERRUPT: u32 = 0x4207;
 const GET_SYSCALL_INFO: u32 = 0x420e;
+const GET_RSEQ: u32 = 0x420f;
 const NT_X86_XSTATE: usize = 0x202;
 
 /// TRACESYSGOOD, TRACEEXEC (only the zygote executes), TRACESECCOMP, EXITKILL.
@@ -129,6 +130,24 @@ pub fn syscall_arch(tid: i32) -> Result<u32, i32> {
     ptrace(GET_SYSCALL_INFO, tid, size_of_val(&info), info.as_mut_ptr() as usize)?;
     // op, three bytes of padding, arch.
     Ok(info.first().map_or(0, |first| (first >> 32) as u32))
+}
+
+/// `struct ptrace_rseq_configuration`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Rseq {
+    pub pointer: u64,
+    pub size: u32,
+    pub signature: u32,
+    flags: u32,
+    pad: u32,
+}
+
+/// The restartable-sequences area that a tracee has registered (Linux 5.13).
+pub fn rseq(tid: i32) -> Option<Rseq> {
+    let mut r = Rseq::default();
+    ptrace(GET_RSEQ, tid, size_of::<Rseq>(), &raw mut r as usize).ok()?;
+    (r.pointer != 0).then_some(r)
 }
 
 /// Reaps a tracee or child of ours that is dead.
@@ -244,7 +263,7 @@ pub fn poll_child(pid: i32) -> Option<Child> {
 }
 
 /// Every request that this crate makes.
-pub const REQUESTS: [u32; 12] = [
+pub const REQUESTS: [u32; 13] = [
     CONT,
     SINGLESTEP,
     SYSCALL,
@@ -257,4 +276,5 @@ pub const REQUESTS: [u32; 12] = [
     SEIZE,
     INTERRUPT,
     GET_SYSCALL_INFO,
+    GET_RSEQ,
 ];

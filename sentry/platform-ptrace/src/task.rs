@@ -269,9 +269,16 @@ impl Task {
         if FRAMED.contains(&st.call.nr) {
             self.fetch(&mut st);
         }
-        let SysCall { arch, nr, args, ip } = st.call;
-        self.event(&mut st, EventKind::Syscall { arch, nr, args, ip });
+        if st.call.nr == libc::SYS_exit as u64 && self.forget_rseq(&mut st) {
+            return self.next_call(&mut st);
+        }
+        self.report_call(&mut st);
         false
+    }
+
+    pub fn report_call(&self, st: &mut St) {
+        let SysCall { arch, nr, args, ip } = st.call;
+        self.event(st, EventKind::Syscall { arch, nr, args, ip });
     }
 
     fn decode(&self, regs: &UserRegs) -> SysCall {
