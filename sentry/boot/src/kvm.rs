@@ -2,8 +2,8 @@
 
 use crate::boot::take;
 use crate::filter::{Rules, all, is};
+use crate::platforms::Chosen;
 use chitin_control::BootConfig;
-use chitin_platform::Platform;
 use chitin_platform_kvm::{Config, KvmPlatform};
 use std::fs::File;
 use std::os::fd::OwnedFd;
@@ -19,19 +19,20 @@ pub(crate) fn has_shadow_tables() -> bool {
     chitin_platform_kvm::has_shadow_tables()
 }
 
-pub(crate) fn make(
-    config: &BootConfig,
-    memory: u64,
-    shadow: bool,
-    maps: File,
-) -> Result<(Arc<dyn Platform>, Rules), String> {
+/// Starts it for a moment, for the doctor.
+pub(crate) fn start_alone() -> Result<(), String> {
+    let config = Config { device: kvm_device()?, cpus: 1, memory: 256 << 20, shadow: None, maps: None };
+    KvmPlatform::new(config).map(drop).map_err(|error| error.to_string())
+}
+
+pub(crate) fn make(config: &BootConfig, memory: u64, shadow: bool, maps: File) -> Result<Chosen, String> {
     let number = config.fds.kvm.ok_or("--platform=kvm, but the runtime passed no /dev/kvm; this is a bug")?;
     // The host's CPUs that we may use; what guests see may be fewer, and then less is run at once.
     let device = take(number, "/dev/kvm")?;
     let config = Config { device, cpus: config.cpus, memory, shadow: Some(shadow), maps: Some(maps) };
     let platform = KvmPlatform::new(config).map_err(|error| error.to_string())?;
     tracing::info!(platform = "kvm", why = "asked for", "platform chosen");
-    Ok((Arc::new(platform), rules()?))
+    Ok(Chosen { platform: Arc::new(platform), rules: rules()?, features: "/dev/kvm".into(), proc_fd: None })
 }
 
 /// What it asks of its descriptors while guests run; files are mapped as the sentry's own list allows.

@@ -29,6 +29,7 @@ mod boot;
 pub mod confine;
 mod containers;
 mod control;
+pub mod doctor;
 mod exec;
 mod factory;
 pub mod filter;

@@ -32,6 +32,14 @@ struct MapQuery {
 }
 const PROCMAP_QUERY: u64 = 0xc068_6611;
 
+/// Whether the host answers a query on this maps file (Linux 6.11).
+pub fn has_query(maps: &OwnedFd) -> bool {
+    let mut q = MapQuery { size: size_of::<MapQuery>() as u64, ..MapQuery::default() };
+    // SAFETY: the kernel reads and fills one `struct procmap_query` of the size given in it.
+    let r = unsafe { libc::ioctl(maps.as_raw_fd(), PROCMAP_QUERY as _, &raw mut q) };
+    r == 0 || sys::errno() == libc::ENOENT
+}
+
 fn open(dir: BorrowedFd<'_>, path: &str) -> Result<OwnedFd, i32> {
     let path = CString::new(path).map_err(|_| libc::EINVAL)?;
     sys::open_at(Some(dir), &path, libc::O_RDONLY)

@@ -35,11 +35,19 @@ impl Gaps {
         Ok(Gaps(gaps))
     }
 
-    /// The gaps of one engine in one file; a missing file is an empty list.
+    /// The gaps of one engine in one file, and those of the platform under test in the file beside it that has the
+    /// platform's name (`guest.ptrace.toml`); a missing file is an empty list.
     pub fn load(file: &str, engine: &str) -> Gaps {
-        let path = crate::paths::repo().join("tests/expect").join(file);
-        let text = std::fs::read_to_string(&path).unwrap_or_default();
-        Gaps::parse(&text, engine).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+        let read = |file: &str| {
+            let path = crate::paths::repo().join("tests/expect").join(file);
+            let text = std::fs::read_to_string(&path).unwrap_or_default();
+            Gaps::parse(&text, engine).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+        };
+        let mut gaps = read(file);
+        if let Ok(platform) = std::env::var("CHITIN_TEST_PLATFORM") {
+            gaps.0.extend(read(&file.replace(".toml", &format!(".{platform}.toml"))).0);
+        }
+        gaps
     }
 
     pub fn reason(&self, test: &str) -> Option<&str> {

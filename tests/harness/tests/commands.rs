@@ -256,3 +256,34 @@ fn the_bundle_is_not_needed_after_create() {
     s.ok(&["kill", "--all", &s.id, "KILL"]);
     s.until("stopped");
 }
+
+#[test]
+fn doctor_says_what_works() {
+    if Engine::under_test() != Engine::Chitin {
+        return;
+    }
+    let root = std::env::temp_dir();
+    let doctor = |args: &[&str]| {
+        let out = Engine::Chitin.command(&root, None, args).output().expect("chitin runs");
+        (out.status.success(), String::from_utf8_lossy(&out.stdout).into_owned())
+    };
+    let (works, text) = doctor(&["doctor", "--json"]);
+    let report = json(&text);
+    let checks = report["checks"].as_array().expect("checks");
+    let find =
+        |name: &str| checks.iter().find(|c| c["name"] == name).unwrap_or_else(|| panic!("no {name}: {text}"));
+    for name in
+        ["seccomp", "ptrace", "/dev/kvm", "pidfd", "openat2", "PROCMAP_QUERY", "user namespaces", "cgroups"]
+    {
+        find(name);
+    }
+    for check in checks.iter().filter(|c| c["status"] == "fails") {
+        assert!(check["remedy"].as_str().is_some_and(|r| !r.is_empty()), "{check}");
+    }
+    // Where the tests run at all, some platform works, and that is what it names.
+    assert!(works, "{text}");
+    let auto = report["platform"].as_str().expect("a platform");
+    assert_ne!(find(auto)["status"], "fails");
+    let (_, shown) = doctor(&["doctor"]);
+    assert!(shown.contains(&format!("--platform=auto is {auto}")), "{shown}");
+}

@@ -8,6 +8,7 @@ mod checkpoint;
 mod create;
 mod delete;
 mod r#do;
+mod doctor;
 mod events;
 mod exec;
 mod features;
@@ -83,6 +84,8 @@ enum Command {
     List(list::List),
     /// Write a config.json to start from
     Spec(spec::Template),
+    /// Look at this host: what will work, what will not, and what to do about it
+    Doctor(doctor::Doctor),
     /// Describe what this runtime supports, as JSON
     Features(features::Features),
 }
@@ -191,6 +194,7 @@ fn dispatch(command: Command, options: Options, extra: Result<Extra>) -> Result<
         Command::Restore(command) => command.run().map(done),
         Command::List(command) => command.run(&options).map(done),
         Command::Spec(command) => command.run(options.rootless).map(done),
+        Command::Doctor(command) => command.run(),
         Command::Features(command) => command.run().map(done),
     }
 }
