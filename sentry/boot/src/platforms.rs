@@ -74,10 +74,7 @@ pub fn start(choice: PlatformChoice, outer_filters: bool, proc_dir: &OwnedFd) ->
     };
     if choice != PlatformChoice::Auto {
         let Some(kind) = KINDS.iter().find(|kind| kind.choice == choice) else {
-            return Err(format!(
-                "--platform={} is made elsewhere; this is a bug",
-                name(choice)
-            ));
+            return Err(format!("--platform={} is made elsewhere; this is a bug", name(choice)));
         };
         let chosen = started(kind)?;
         if outer_filters && choice == PlatformChoice::Seccomp {

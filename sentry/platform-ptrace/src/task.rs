@@ -180,18 +180,17 @@ impl Task {
         sys::go(how, self.tid, signal).is_ok()
     }
 
-    /// Starts to trace it; `false`: it is dead.
+    /// Starts to trace it; `false`: it is dead. One that has been killed meanwhile is traced, too, so that somebody reaps it.
     pub fn adopt(&self) -> bool {
+        let traced = sys::seize(self.tid);
         let mut st = self.st.lock();
-        if st.phase == Phase::Born && sys::seize(self.tid).and_then(|()| sys::interrupt(self.tid)).is_ok() {
+        if traced.is_ok() && (st.phase != Phase::Born || sys::interrupt(self.tid).is_ok()) {
             return true;
         }
-        if st.phase == Phase::Born {
-            self.proc.kill(true);
-        }
+        self.proc.kill(true);
         self.bury(&mut st);
+        drop(st);
         if self.tid == self.proc.pid {
-            drop(st);
             self.end_process(libc::SIGKILL);
         }
         false
