@@ -15,6 +15,7 @@ pub mod paths;
 pub mod rng;
 pub mod run;
 pub mod steps;
+pub mod stuck;
 pub mod tap;
 
 use std::io::Write;

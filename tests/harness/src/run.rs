@@ -70,10 +70,13 @@ pub fn run(mut cmd: Command, stdin: &[u8], dir: &Path, limit: Duration) -> Outco
     let mut child = cmd.spawn().unwrap_or_else(|err| panic!("{:?}: {err}", cmd.get_program()));
     let code = wait_for(&mut child, limit);
     let elapsed = start.elapsed();
+    let mut stuck = String::new();
     if code.is_none() {
+        stuck = crate::stuck::report(child.id());
+        eprintln!("{stuck}");
         kill_tree(&mut child);
     }
-    let stderr = String::from_utf8_lossy(&std::fs::read(&e).unwrap_or_default()).into_owned();
+    let stderr = String::from_utf8_lossy(&std::fs::read(&e).unwrap_or_default()).into_owned() + &stuck;
     Outcome { code, stdout: std::fs::read(&o).unwrap_or_default(), stderr, elapsed }
 }
 
