@@ -42,14 +42,20 @@ fn gofer(user: bool, dir: &Path) {
         fs::write("/proc/self/uid_map", "0 0 1").unwrap();
         fs::write("/proc/self/gid_map", "0 0 1").unwrap();
     }
-    let root = |path: PathBuf, readonly, recursive| RootConfig { path, readonly, recursive, noexec: false };
+    let root = |path: PathBuf, readonly, recursive| RootConfig {
+        path,
+        readonly,
+        recursive,
+        noexec: false,
+        id_mapped: None,
+    };
     let roots = vec![
         root(dir.join("tree"), false, false),
         root(dir.join("tree"), true, true),
         root(dir.join("tree/hosts"), false, false),
     ];
     let socket = std::io::stdin().as_fd().try_clone_to_owned().unwrap();
-    if let Err(error) = run(GoferConfig { roots, socket, limits: Limits::default() }) {
+    if let Err(error) = run(GoferConfig { roots, socket, limits: Limits::default(), user_ns: None }) {
         eprintln!("{error}");
         std::process::exit(1);
     }

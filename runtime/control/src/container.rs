@@ -130,6 +130,38 @@ pub enum Namespace {
     Container(String),
 }
 
+/// `size` ids from `container` on are, on the host, those from `host` on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IdMapping {
+    pub container: u32,
+    pub host: u32,
+    pub size: u32,
+}
+
+impl IdMapping {
+    /// Whether an id of the container is in it.
+    pub fn contains(&self, id: u32) -> bool {
+        id.checked_sub(self.container).is_some_and(|at| at < self.size)
+    }
+}
+
+/// The ids of a user namespace. The gofer lives in a host namespace with the same.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IdMappings {
+    pub uids: Vec<IdMapping>,
+    pub gids: Vec<IdMapping>,
+}
+
+/// What clocks are ahead of the host's by: seconds, and nanoseconds on top.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TimeOffsets {
+    pub monotonic: (i64, u32),
+    pub boottime: (i64, u32),
+}
+
 /// The namespaces of a container that are not its own in any case; networks are one for the whole sandbox.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -137,6 +169,8 @@ pub struct Namespaces {
     pub pid: Namespace,
     pub ipc: Namespace,
     pub uts: Namespace,
+    /// `New`: one with the container's mappings, or none if it has none.
+    pub user: Namespace,
 }
 
 /// A container of the sandbox.
@@ -171,4 +205,12 @@ pub struct ContainerConfig {
     /// What its guest sees of its limits.
     #[serde(default)]
     pub limits: crate::Limits,
+    /// Without them ids are those of the host, or all that there are.
+    #[serde(default)]
+    pub id_mappings: Option<IdMappings>,
+    /// setgroups(2) is not to be had in its user namespace, since the host denies it.
+    #[serde(default)]
+    pub no_setgroups: bool,
+    #[serde(default)]
+    pub time_offsets: TimeOffsets,
 }

@@ -19,8 +19,8 @@ pub use boot::{
     PlatformChoice, SandboxFds,
 };
 pub use container::{
-    Capabilities, ConsoleSize, ContainerConfig, DeviceConfig, DeviceKind, MountConfig, Namespace, Namespaces,
-    ProcessConfig, Rlimit, SeccompConfig, SeccompOp,
+    Capabilities, ConsoleSize, ContainerConfig, DeviceConfig, DeviceKind, IdMapping, IdMappings, MountConfig,
+    Namespace, Namespaces, ProcessConfig, Rlimit, SeccompConfig, SeccompOp, TimeOffsets,
 };
 pub use frame::{Client, Decoder, FrameError, MAX_MESSAGE, Server, encode};
 pub use message::{ExitStatus, Limits, ProcessInfo, Request, Response, Status};

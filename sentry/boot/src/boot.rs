@@ -11,6 +11,7 @@ use chitin_abi::num::low8;
 use chitin_control::{BootConfig, Medium, NetworkMode, OverlayMode, PlatformChoice};
 use chitin_fs_tmpfs::Storage;
 use chitin_kernel::kernel::Machine;
+use chitin_kernel::ns::NetMaker;
 use chitin_kernel::reactor::Reactor;
 use chitin_kernel::time::{Deadline, Timer};
 use chitin_kernel::{ExitStatus, Kernel, Process, ProcessHandle, run};
@@ -157,18 +158,19 @@ fn make_kernel(
     kernel.set_dispatch(Box::new(Table::new(strace)));
     kernel.extend(Arc::new(Memfds(Box::new(TmpfsMemfds))));
     kernel.extend(Arc::new(FileSystems(Box::new(Types::new(&kernel, Storage::Memory, None)))));
-    let net = chitin_net::NetNs::new(true);
     let weak = Arc::downgrade(&kernel);
-    // Programs expect a netlink socket's port to be their pid.
-    net.name_ports(Box::new(move |kid| {
-        weak.upgrade().and_then(|kernel| kernel.process_by_kid(kid)).map_or(0, |process| process.pid())
-    }));
-    lend_timer(&net, &kernel.reactor);
+    let net = network(&kernel, true);
     if config.network == NetworkMode::Host {
         crate::net::use_host_sockets(&net, &kernel.reactor);
     }
     netview::connect(&kernel, &net);
     kernel.extend(net);
+    kernel.extend(Arc::new(NetMaker(Box::new(move |owner| {
+        let Some(kernel) = weak.upgrade() else { return Arc::new(()) };
+        let net = network(&kernel, false);
+        net.set_owner(owner);
+        net
+    }))));
     chitin_fs_dev::register_drivers(&kernel);
     kernel.platform.on_lost(Box::new(|signal| {
         tracing::error!(signal, "the sandbox's zygote died");
@@ -178,6 +180,18 @@ fn make_kernel(
         std::process::exit(137);
     }));
     kernel
+}
+
+/// A network namespace that the reactor drives; `lo_up`: as container runtimes leave it, rather than the bare kernel.
+fn network(kernel: &Arc<Kernel>, lo_up: bool) -> Arc<chitin_net::NetNs> {
+    let net = chitin_net::NetNs::new(lo_up);
+    let weak = Arc::downgrade(kernel);
+    // Programs expect a netlink socket's port to be their pid.
+    net.name_ports(Box::new(move |kid| {
+        weak.upgrade().and_then(|kernel| kernel.process_by_kid(kid)).map_or(0, |process| process.pid())
+    }));
+    lend_timer(&net, &kernel.reactor);
+    net
 }
 
 /// Lets the reactor drive the network stack.

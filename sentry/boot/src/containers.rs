@@ -18,18 +18,22 @@ use crate::stdio::{self, Descriptors};
 use chitin_abi::Errno;
 use chitin_abi::poll::{POLLERR, POLLHUP};
 use chitin_abi::signal::SIGKILL;
-use chitin_control::{ContainerConfig, Limits, Namespace, ProcessConfig, Status};
+use chitin_abi::time::Timespec;
+use chitin_control::{ContainerConfig, IdMapping, Limits, Namespace, ProcessConfig, Status};
 use chitin_fs_proc::ProcFs;
 use chitin_gofer_protocol::Client;
 use chitin_kernel::clone::start_init;
 use chitin_kernel::container::{Container, Spaces};
 use chitin_kernel::kernel::{Machine, Uts};
 use chitin_kernel::reactor::HostFdWatch;
+use chitin_kernel::time::Base;
+use chitin_kernel::time::ns::{Offsets, checked};
 use chitin_kernel::tty::Tty;
 use chitin_kernel::wait::{block_on, block_until};
 use chitin_kernel::{CgroupNs, ExitStatus, Kernel, NsProxy, Process, Task, run};
 use chitin_platform::SpaceGroup;
-use chitin_vfs::{MountNs, WaitQueue};
+use chitin_vfs::userns::{Extent, IdMap};
+use chitin_vfs::{MountNs, UserNs, WaitQueue};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
@@ -50,6 +54,7 @@ pub struct Record {
     /// Set when it is made.
     profile: OnceLock<Profile>,
     namespaces: OnceLock<NsProxy>,
+    user_ns: OnceLock<Arc<UserNs>>,
     inner: Mutex<Inner>,
     /// Woken at its end.
     pub ended: WaitQueue,
@@ -87,6 +92,7 @@ impl Record {
             container,
             profile: OnceLock::new(),
             namespaces: OnceLock::new(),
+            user_ns: OnceLock::new(),
             inner: Mutex::default(),
             ended: WaitQueue::new(),
         })
@@ -100,6 +106,11 @@ impl Record {
     /// Where its processes live, once it is made.
     pub fn namespaces(&self) -> Result<NsProxy, String> {
         self.namespaces.get().cloned().ok_or_else(|| format!("container {} has not been created", self.id))
+    }
+
+    /// Where its processes' ids are numbers.
+    pub fn user_ns(&self) -> &Arc<UserNs> {
+        self.user_ns.get_or_init(|| UserNs::initial().clone())
     }
 
     pub fn exit(&self) -> Option<ExitStatus> {
@@ -256,7 +267,15 @@ impl Containers {
         let gofer = fds.take(config.gofer_fd, "gofer socket")?;
         let watch = self.watch_gofer(record, &gofer)?;
         let storage = self.settings.storage.clone();
-        let made = self.namespaces(record, config)?;
+        let ids = self.ids(record, config)?;
+        let user_ns = record.user_ns.get_or_init(|| ids).clone();
+        if record.first {
+            let net =
+                kernel.extension::<chitin_net::NetNs>().ok_or("the kernel has no network; this is a bug")?;
+            net.set_owner(&user_ns);
+            kernel.set_net(net, &user_ns);
+        }
+        let made = self.namespaces(record, config, &user_ns)?;
         let namespaces = record.namespaces.get_or_init(|| made).clone();
         let types = Types::new(kernel, storage.clone(), Some((namespaces.clone(), record.container.clone())));
         let mounter = Mounter {
@@ -266,6 +285,7 @@ impl Containers {
             client: Arc::new(Client::new(gofer)),
             storage,
             types: &types,
+            user_ns: &user_ns,
         };
         let ns = mounter.build()?;
         set_sysctls(kernel, &namespaces, &config.sysctl)?;
@@ -281,23 +301,48 @@ impl Containers {
         Ok(())
     }
 
+    /// The container whose namespace is meant; `None`: its own.
+    fn other(&self, record: &Record, which: &Namespace) -> Result<Option<Arc<Record>>, String> {
+        Ok(match which {
+            Namespace::New => None,
+            Namespace::Sandbox if record.first => None,
+            Namespace::Sandbox => {
+                let first = self.table.lock().values().find(|known| known.first).cloned();
+                Some(first.ok_or("the sandbox has no first container")?)
+            }
+            Namespace::Container(id) => Some(self.find(id)?),
+        })
+    }
+
+    /// Its user namespace: one with its mappings, another container's, or none of its own.
+    fn ids(&self, record: &Record, config: &ContainerConfig) -> Result<Arc<UserNs>, String> {
+        if let Some(other) = self.other(record, &config.namespaces.user)? {
+            return Ok(other.user_ns().clone());
+        }
+        let Some(maps) = &config.id_mappings else { return Ok(UserNs::initial().clone()) };
+        let map = |name, ranges: &[IdMapping]| {
+            let extent = |r: &IdMapping| Extent { first: r.container, lower: r.host, count: r.size };
+            IdMap::new(ranges.iter().map(extent).collect())
+                .map_err(|_| format!("linux.{name}: makes no sense"))
+        };
+        let (uids, gids) = (map("uidMappings", &maps.uids)?, map("gidMappings", &maps.gids)?);
+        Ok(UserNs::of_container(uids, gids, !config.no_setgroups))
+    }
+
     /// New namespaces, and those of other containers that the configuration names.
-    fn namespaces(&self, record: &Record, config: &ContainerConfig) -> Result<NsProxy, String> {
+    fn namespaces(
+        &self,
+        record: &Record,
+        config: &ContainerConfig,
+        user_ns: &Arc<UserNs>,
+    ) -> Result<NsProxy, String> {
         let bytes = |text: &str| text.to_owned().into_bytes();
         let hostname = bytes(config.hostname.as_ref().unwrap_or(&self.settings.hostname));
         let domainname = bytes(config.domainname.as_ref().unwrap_or(&self.settings.domainname));
-        let mut own = self.kernel.new_namespaces(Uts { hostname, domainname });
+        let mut own = self.kernel.new_namespaces(Uts { hostname, domainname }, user_ns, offsets(config)?);
         own.pid_for_children.plain_init.store(config.plain_command, Ordering::Relaxed);
-        let other = |which: &Namespace| match which {
-            Namespace::New => Ok(None),
-            Namespace::Sandbox if record.first => Ok(None),
-            Namespace::Sandbox => {
-                let first = self.table.lock().values().find(|known| known.first).cloned();
-                first.ok_or("the sandbox has no first container")?.namespaces().map(Some)
-            }
-            Namespace::Container(id) => self.find(id)?.namespaces().map(Some),
-        };
-        own.cgroup = CgroupNs::new(record.container.cgroup.clone());
+        let other = |which| self.other(record, which)?.map(|other| other.namespaces()).transpose();
+        own.cgroup = CgroupNs::new(record.container.cgroup.clone(), user_ns);
         if let Some(other) = other(&config.namespaces.pid)? {
             own.pid_for_children = other.pid_for_children;
         }
@@ -519,6 +564,19 @@ impl Containers {
 pub fn kill(process: &Arc<Process>) {
     chitin_kernel::exit::group_exit(process, ExitStatus::Signaled { signal: SIGKILL, core: false });
     run::drain();
+}
+
+/// What its clocks are ahead by: as far as clocks go.
+fn offsets(config: &ContainerConfig) -> Result<Offsets, String> {
+    let of = |name, base, (tv_sec, nanos): (i64, u32)| {
+        let offset = Timespec { tv_sec, tv_nsec: i64::from(nanos) };
+        checked(base, &offset)
+            .map_err(|_| format!("linux.timeOffsets.{name}: the clock cannot show such a time"))
+    };
+    Ok(Offsets {
+        monotonic: of("monotonic", Base::Monotonic, config.time_offsets.monotonic)?,
+        boottime: of("boottime", Base::Boottime, config.time_offsets.boottime)?,
+    })
 }
 
 /// The tunables of the configuration.

@@ -64,7 +64,7 @@ pub fn make(
     })?;
     let fs = FsState::new(ns.clone(), settings.umask.unwrap_or(0o022));
     fs.set_cwd(cwd.clone());
-    let creds = process::creds(settings);
+    let creds = process::creds(settings, record.user_ns())?;
     let name = settings.args.first().cloned().unwrap_or_default();
     let ctx = Context { cwd, ..context(kernel, ns, creds.clone()) };
     find_program(&ctx, &name, &settings.env)?;

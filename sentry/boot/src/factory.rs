@@ -8,7 +8,7 @@ use chitin_fs_sys::SysFs;
 use chitin_fs_tmpfs::{Storage, TmpFs};
 use chitin_kernel::{Container, Kernel, NsProxy};
 use chitin_vfs::factory::{FsFactory, MemfdMaker};
-use chitin_vfs::{Context, File, FileSystem};
+use chitin_vfs::{Context, Creds, File, FileSystem};
 use std::sync::{Arc, Weak};
 
 /// memfd_create(2).
@@ -71,7 +71,29 @@ impl FsFactory for Types {
                 let asker = Some(((*task.namespaces()).clone(), task.process.container.clone()));
                 Types { asker, kernel: self.kernel.clone(), storage: self.storage.clone() }.make(fstype, data)
             }
-            fstype => self.make(fstype, data),
+            fstype => self.make(fstype, &with_kernel_ids(fstype, data, ctx.creds())?),
         }
     }
+}
+
+/// Options with kernel ids instead of the mounter's: EINVAL for those that there are not. A tmpfs is its mounter's.
+fn with_kernel_ids(fstype: &str, data: &[u8], creds: &Creds) -> Result<Vec<u8>, Errno> {
+    let own = matches!(fstype, "tmpfs" | "ramfs") && (creds.fsuid, creds.fsgid) != (0, 0);
+    if !matches!(fstype, "tmpfs" | "ramfs" | "devpts") || !own && creds.user_ns.is_initial() {
+        return Ok(data.to_vec());
+    }
+    let text = str::from_utf8(data).map_err(|_| Errno::EINVAL)?;
+    let id = |text: &str| text.parse::<u32>().map_err(|_| Errno::EINVAL);
+    let mut options = Vec::new();
+    if own {
+        options.extend([format!("uid={}", creds.fsuid), format!("gid={}", creds.fsgid)]);
+    }
+    for option in text.split(',').filter(|option| !option.is_empty()) {
+        options.push(match option.split_once('=') {
+            Some(("uid", uid)) => format!("uid={}", creds.user_ns.kuid(id(uid)?).ok_or(Errno::EINVAL)?),
+            Some(("gid", gid)) => format!("gid={}", creds.user_ns.kgid(id(gid)?).ok_or(Errno::EINVAL)?),
+            _ => option.to_owned(),
+        });
+    }
+    Ok(options.join(",").into_bytes())
 }

@@ -13,7 +13,7 @@ use chitin_gofer_protocol::Client;
 use chitin_kernel::Kernel;
 use chitin_vfs::walk::Walk;
 use chitin_vfs::{
-    Caller, Context, Creds, FileKind, FileSystem, Inode, Mount, MountNs, NewKind, Path, Propagation,
+    Caller, Context, Creds, FileKind, FileSystem, Inode, Mount, MountNs, NewKind, Path, Propagation, UserNs,
 };
 use std::sync::Arc;
 
@@ -25,6 +25,8 @@ pub struct Mounter<'a> {
     pub client: Arc<Client>,
     pub storage: Storage,
     pub types: &'a Types,
+    /// Who has power over the mounts.
+    pub user_ns: &'a Arc<UserNs>,
 }
 
 /// A mount option's effect on per-mount flags: set, or clear.
@@ -70,7 +72,9 @@ fn propagation(option: &str) -> Option<(Propagation, bool)> {
 }
 
 /// Options that say how, not what, and never reach a file system.
-const HOW: [&str; 22] = [
+const HOW: [&str; 24] = [
+    "idmap",
+    "ridmap",
     "bind",
     "rbind",
     "private",
@@ -110,13 +114,22 @@ fn split(options: &[String]) -> (u64, Vec<u8>) {
     (flags, data.join(",").into_bytes())
 }
 
+/// Access times are kept as Linux keeps them where nothing is said (do_mount()).
+fn with_atime(flags: u64) -> u64 {
+    match flags {
+        _ if flags & MS_STRICTATIME != 0 => flags & !(MS_RELATIME | MS_NOATIME),
+        _ if flags & MS_NOATIME == 0 => flags | MS_RELATIME,
+        _ => flags,
+    }
+}
+
 impl Mounter<'_> {
     /// Builds the namespace.
     pub fn build(&self) -> Result<Arc<MountNs>, String> {
         let root = self.root_fs()?;
         // Read-only only once everything is in place.
         let mount = Mount::new(root, b"overlay", low32(MS_RELATIME));
-        let ns = MountNs::new(mount.clone());
+        let ns = MountNs::new_in(mount.clone(), self.user_ns);
         let ctx = self.context(&ns);
         for config in &self.container.mounts {
             self.mount(&ctx, config)
@@ -195,7 +208,7 @@ impl Mounter<'_> {
         if is_dev(&config.destination) && config.gofer_root.is_none() {
             self.populate(&fs.root()).map_err(|errno| format!("linux.devices: {}", errno.message()))?;
         }
-        let mount = Mount::new(fs, config.source.as_bytes(), low32(flags));
+        let mount = Mount::new(fs, config.source.as_bytes(), low32(with_atime(flags)));
         let top = Path { dentry: mount.root().clone(), mount: mount.clone() };
         ctx.ns.attach(mount, point).map_err(|errno| errno.message().to_string())?;
         for (kind, recursive) in config.options.iter().filter_map(|option| propagation(option)) {

@@ -3,7 +3,8 @@
 use chitin_abi::capability::CAP_LAST_CAP;
 use chitin_abi::resource::*;
 use chitin_control::{Capabilities, ProcessConfig};
-use chitin_vfs::{Caps, Creds};
+use chitin_vfs::{Caps, Creds, UserNs};
+use std::sync::Arc;
 
 /// `CAP_CHOWN` → its number.
 fn capability(name: &str) -> Option<u32> {
@@ -60,12 +61,18 @@ fn caps(names: &[String]) -> Caps {
 }
 
 /// The credentials a configured process has just before its program is executed, as runc sets them.
-pub fn creds(config: &ProcessConfig) -> Creds {
+pub fn creds(config: &ProcessConfig, user_ns: &Arc<UserNs>) -> Result<Creds, String> {
     let Capabilities { bounding, effective, inheritable, permitted, ambient } = &config.capabilities;
     let (uid, gid) = (config.uid, config.gid);
     let mut groups = config.additional_gids.clone();
     groups.sort_unstable();
-    Creds {
+    // A container's own ids are kernel ids, if there are such.
+    let unknown = |what, id: u32| format!("{what} {id} is not mapped in the container's user namespace");
+    user_ns.kuid(uid).ok_or_else(|| unknown("user", uid))?;
+    for gid in groups.iter().chain([&gid]) {
+        user_ns.kgid(*gid).ok_or_else(|| unknown("group", *gid))?;
+    }
+    Ok(Creds {
         uid,
         euid: uid,
         suid: uid,
@@ -82,7 +89,8 @@ pub fn creds(config: &ProcessConfig) -> Creds {
         ambient: caps(ambient),
         securebits: 0,
         no_new_privs: config.no_new_privileges,
-    }
+        user_ns: user_ns.clone(),
+    })
 }
 
 fn limit_number(name: &str) -> Option<u32> {

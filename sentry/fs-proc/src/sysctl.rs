@@ -211,16 +211,16 @@ tunables! {
     ];
     USER: "user" {
     } + &[
-        fixed!("max_cgroup_namespaces", 0),
+        fixed!("max_cgroup_namespaces", FILES.limit()),
         fixed!("max_inotify_instances", 128),
         fixed!("max_inotify_watches", WATCHES.limit()),
-        fixed!("max_ipc_namespaces", 0),
+        fixed!("max_ipc_namespaces", FILES.limit()),
         fixed!("max_mnt_namespaces", 10_000),
-        fixed!("max_net_namespaces", 0),
-        fixed!("max_pid_namespaces", 0),
-        fixed!("max_time_namespaces", 0),
-        fixed!("max_user_namespaces", 0),
-        fixed!("max_uts_namespaces", 0),
+        fixed!("max_net_namespaces", chitin_kernel::ns::NET_NAMESPACES.limit()),
+        fixed!("max_pid_namespaces", FILES.limit()),
+        fixed!("max_time_namespaces", chitin_kernel::time::ns::TIME_NAMESPACES.limit()),
+        fixed!("max_user_namespaces", chitin_vfs::userns::USER_NAMESPACES.limit()),
+        fixed!("max_uts_namespaces", FILES.limit()),
     ];
     CORE: "net.core" {
         "netdev_max_backlog" = "1000" in 0, INT_MAX;

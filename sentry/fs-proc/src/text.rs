@@ -122,7 +122,11 @@ impl<T: Text> FileOps for TextFile<T> {
             }
         }
         data.truncate(done);
-        self.text.write(&self.opener, &data)?;
+        if let Err(errno) = self.text.write(&self.opener, &data) {
+            // Or it would count as written.
+            src.untake(done);
+            return Err(errno);
+        }
         let start = if let WriteAt::At(pos) = at { pos } else { 0 };
         Ok(Written { count: done, end: start.saturating_add(done as u64) })
     }

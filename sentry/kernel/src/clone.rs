@@ -15,7 +15,7 @@ use chitin_abi::sched::*;
 use chitin_abi::signal::*;
 use chitin_mm::Mm;
 use chitin_platform::{PlatformTask, Spawn};
-use chitin_vfs::{Creds, WaitQueue};
+use chitin_vfs::{Creds, UserNs, WaitQueue};
 use parking_lot::{Mutex, RwLock};
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
@@ -35,16 +35,10 @@ pub struct CloneRequest {
     pub pidfd: u64,
 }
 
-/// What asks for privilege over the namespaces.
-const CLONE_NEW: u64 =
-    CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP | CLONE_NEWTIME;
-/// As a kernel built without these namespaces.
-const CLONE_UNKNOWN: u64 = CLONE_NEWUSER | CLONE_NEWNET | CLONE_NEWTIME;
-
 fn check(task: &Task, request: &CloneRequest) -> Result<(), Errno> {
     let flags = request.flags;
     let has = |flag| flags & flag != 0;
-    if (has(CLONE_NEWNS) && has(CLONE_FS))
+    if ((has(CLONE_NEWNS) || has(CLONE_NEWUSER)) && has(CLONE_FS))
         || (has(CLONE_THREAD) && !has(CLONE_SIGHAND))
         || (has(CLONE_SIGHAND) && !has(CLONE_VM))
         || (has(CLONE_PIDFD) && has(CLONE_PARENT_SETTID) && request.pidfd == request.parent_tid)
@@ -58,16 +52,27 @@ fn check(task: &Task, request: &CloneRequest) -> Result<(), Errno> {
     }
     // Threads live in the namespace of their process.
     let elsewhere = || !Arc::ptr_eq(task.pid_ns(), &task.namespaces().pid_for_children);
-    if has(CLONE_THREAD) && (has(CLONE_NEWPID) || elsewhere()) {
+    if has(CLONE_THREAD) && (has(CLONE_NEWPID | CLONE_NEWUSER) || elsewhere()) {
         return Err(Errno::EINVAL);
     }
-    if flags & CLONE_NEW != 0 && !has(CLONE_NEWUSER) && !task.creds().capable(CAP_SYS_ADMIN) {
+    let needs_power = flags & (ns::CLONE_OURS | CLONE_NEWNS) != 0 && !has(CLONE_NEWUSER);
+    if needs_power && !task.creds().capable_here(CAP_SYS_ADMIN) {
         return Err(Errno::EPERM);
     }
-    if flags & CLONE_UNKNOWN != 0 || (has(CLONE_NEWIPC) && has(CLONE_SYSVSEM)) {
+    if has(CLONE_NEWIPC) && has(CLONE_SYSVSEM) {
         return Err(Errno::EINVAL);
     }
     Ok(())
+}
+
+/// Credentials in a new user namespace, for clone and unshare: EPERM under chroot, and for who is nobody where it is.
+pub fn creds_in_new_user_ns(task: &Task) -> Result<Arc<Creds>, Errno> {
+    let (ns, root, ..) = task.fs().snapshot();
+    if !root.is(&ns.root()) {
+        return Err(Errno::EPERM);
+    }
+    let old = task.creds();
+    Ok(Arc::new(Creds::in_new_ns(&old, UserNs::new_child(&old)?)))
 }
 
 /// Whether the sandbox has too many tasks, or the user as many as RLIMIT_NPROC lets it have (not root, and not whoever
@@ -164,9 +169,10 @@ fn make_child(
     platform.set_registers(&regs).map_err(broken)?;
     let kernel = task.kernel.clone();
     let files = if flags & CLONE_FILES != 0 { task.files() } else { task.files().copy()? };
+    let creds = if flags & CLONE_NEWUSER != 0 { creds_in_new_user_ns(task)? } else { task.creds() };
     let namespaces = match flags & ns::CLONE_OURS {
         0 => task.namespaces(),
-        _ => Arc::new(ns::changed(task, flags)?),
+        _ => Arc::new(ns::changed(task, flags, &creds)?),
     };
     let id = Reserved::new(&kernel, &namespaces.pid_for_children)?;
     let process = if flags & CLONE_THREAD != 0 {
@@ -177,24 +183,19 @@ fn make_child(
     let fs = match (flags & CLONE_FS != 0, flags & CLONE_NEWNS != 0) {
         (true, _) => task.fs(),
         (false, false) => task.fs().copy(),
-        (false, true) => task.fs().with_new_namespace(),
+        (false, true) => task.fs().with_new_namespace(&creds.user_ns),
     };
     let (mask, altstack) = {
         let signals = task.signals.lock();
         let keeps_stack = flags & CLONE_VM == 0 || flags & CLONE_VFORK != 0;
         (signals.mask, if keeps_stack { signals.altstack } else { disabled_stack() })
     };
-    let child = Task::build(
-        &kernel,
-        id.pid.clone(),
-        namespaces,
-        process.clone(),
-        platform,
-        mm,
-        files,
-        fs,
-        task.creds(),
-    );
+    let child =
+        Task::build(&kernel, id.pid.clone(), namespaces, process.clone(), platform, mm, files, fs, creds);
+    // Who shares memory shares its view of time.
+    if flags & CLONE_VM == 0 {
+        child.enter_time_ns();
+    }
     {
         let mut signals = child.signals.lock();
         signals.mask = mask;

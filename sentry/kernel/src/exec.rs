@@ -6,6 +6,7 @@ use crate::clone::InitRequest;
 use crate::loader::{self, LoadRequest, Loaded, Program};
 use crate::result::Outcome;
 use crate::run::{WORK_EXIT, WORK_STOP};
+use crate::time::ns::{Offsets, TimeNs};
 use crate::{Kernel, Process, Task, exit, futex};
 use chitin_abi::Errno;
 use chitin_abi::resource::RLIMIT_STACK;
@@ -27,14 +28,15 @@ pub struct ExecRequest {
     pub inaccessible: bool,
 }
 
-fn load_request(process: &Process, creds: &Creds, secure: bool) -> LoadRequest {
+fn load_request(process: &Process, time: &TimeNs, creds: &Creds, secure: bool) -> LoadRequest {
     LoadRequest {
         stack_limit: process.rlimit(RLIMIT_STACK).rlim_cur,
         no_randomize: process.personality.load(Ordering::Relaxed) & 0x0040_0000 != 0,
-        uid: creds.uid,
-        euid: creds.euid,
-        gid: creds.gid,
-        egid: creds.egid,
+        uid: creds.user_ns.show_uid(creds.uid),
+        euid: creds.user_ns.show_uid(creds.euid),
+        gid: creds.user_ns.show_gid(creds.gid),
+        egid: creds.user_ns.show_gid(creds.egid),
+        own_time: time.offsets() != Offsets::default(),
         secure,
     }
 }
@@ -56,7 +58,7 @@ pub(crate) async fn load_first(
     // What the runtime set up is in force before the program is executed, as with runc.
     let program = loader::resolve(&ctx, program)?;
     let after = after_exec(&request.creds, &program.file)?;
-    let options = load_request(process, &after.creds, after.secure);
+    let options = load_request(process, &request.namespaces.time, &after.creds, after.secure);
     let loaded = loader::load(ctx, request.container.new_space(kernel), program, options).await?;
     Ok((loaded, after.creds))
 }
@@ -83,7 +85,7 @@ async fn replace(task: &Arc<Task>, request: ExecRequest) -> Result<(), Errno> {
         return Err(Errno::ENOENT);
     }
     let ExecCreds { creds, secure, changed } = after_exec(&task.creds(), &program.file)?;
-    let options = load_request(&process, &creds, secure);
+    let options = load_request(&process, &task.namespaces().time_for_children, &creds, secure);
     let loaded = loader::load(ctx, process.container.new_space(&task.kernel), program, options).await?;
     if Arc::strong_count(&task.files()) > 2 {
         // Shared: there must be room for one of its own.
@@ -97,6 +99,7 @@ async fn replace(task: &Arc<Task>, request: ExecRequest) -> Result<(), Errno> {
     futex::exit_robust_list(task);
     futex::mm_release(task);
     take_leadership(task);
+    task.enter_time_ns();
     loaded.task.set_owner(task.clone());
     let left = task.mm();
     let old = task.replace_memory(loaded.mm, loaded.task);

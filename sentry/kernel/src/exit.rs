@@ -245,7 +245,7 @@ fn tell_parent(kernel: &Arc<Kernel>, process: &Arc<Process>, parent: &Arc<Proces
     let unwanted =
         signal == SIGCHLD && (handler.sa_handler == SIG_IGN || handler.sa_flags & SA_NOCLDWAIT != 0);
     if signal != 0 {
-        let uid = process.epitaph().map_or(0, |epitaph| epitaph.creds.uid);
+        let uid = parent.shows_uid(process.user());
         let (code, value) = match status {
             ExitStatus::Exited(code) => (CLD_EXITED, i32::from(code)),
             ExitStatus::Signaled { signal, core } => {

@@ -1,6 +1,6 @@
 //! Root directory, working directory and umask (`fs_struct`); shared by CLONE_FS.
 
-use chitin_vfs::{MountNs, Path};
+use chitin_vfs::{MountNs, Path, UserNs};
 use parking_lot::RwLock;
 use std::sync::Arc;
 
@@ -26,10 +26,11 @@ impl FsState {
     pub fn copy(&self) -> Arc<FsState> {
         Arc::new(FsState { inner: RwLock::new(self.inner.read().clone()) })
     }
-    /// For CLONE_NEWNS: a copy of the mount namespace, with root and working directory in it.
-    pub fn with_new_namespace(&self) -> Arc<FsState> {
+    /// For CLONE_NEWNS: a copy of the mount namespace, with root and working directory in it, for `user_ns` to have power
+    /// over.
+    pub fn with_new_namespace(&self, user_ns: &Arc<UserNs>) -> Arc<FsState> {
         let inner = self.inner.read();
-        let (ns, copies) = inner.ns.copy();
+        let (ns, copies) = inner.ns.copy(user_ns);
         let translate = |path: &Path| match copies.get(&path.mount.id()) {
             Some(mount) => Path { mount: mount.clone(), dentry: path.dentry.clone() },
             None => ns.root(),

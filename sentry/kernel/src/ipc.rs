@@ -18,11 +18,13 @@ pub use ids::{Perm, PermChange};
 
 use crate::{Kernel, Task};
 use chitin_mm::Mm;
+use chitin_vfs::UserNs;
 use std::sync::Arc;
 
 /// An IPC namespace. Objects remember processes by kernel id.
 pub struct Ipc {
     pub inum: u64,
+    pub user_ns: Arc<UserNs>,
     pub shm: shm::Table,
     pub sem: sem::Table,
     pub msg: msg::Table,
@@ -31,9 +33,15 @@ pub struct Ipc {
 
 impl Default for Ipc {
     fn default() -> Ipc {
-        let inum = crate::ns::new_inum();
+        Ipc::new(UserNs::initial())
+    }
+}
+
+impl Ipc {
+    pub fn new(user_ns: &Arc<UserNs>) -> Ipc {
         Ipc {
-            inum,
+            inum: crate::ns::new_inum(),
+            user_ns: user_ns.clone(),
             shm: Default::default(),
             sem: Default::default(),
             msg: Default::default(),

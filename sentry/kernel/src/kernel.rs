@@ -3,17 +3,18 @@
 use crate::container::{Container, Spaces};
 use crate::futex::FutexTable;
 use crate::ipc::Ipc;
-use crate::ns::{CgroupNs, NsProxy, UtsNs};
+use crate::ns::{CgroupNs, NetNs, NsProxy, Stack, UtsNs};
 use crate::pid::PidNs;
 use crate::process::Process;
 use crate::reactor::Reactor;
 use crate::result::{ExitStatus, Outcome};
 use crate::seccomp::{self, enter::Then};
+use crate::time::ns::{Offsets, TimeNs};
 use crate::tree::Tree;
 use crate::{Task, time};
 use chitin_abi::seccomp::AUDIT_ARCH_X86_64;
 use chitin_platform::Platform;
-use chitin_vfs::Vfs;
+use chitin_vfs::{UserNs, Vfs};
 use parking_lot::{Mutex, RwLock};
 use std::any::Any;
 use std::sync::atomic::Ordering;
@@ -71,6 +72,8 @@ pub struct Kernel {
     /// Where kernel ids are numbers; no guest is in it.
     pub(crate) root_pid_ns: Arc<PidNs>,
     ipc_namespaces: Mutex<Vec<std::sync::Weak<Ipc>>>,
+    /// The network that all containers share.
+    net: OnceLock<Arc<NetNs>>,
 }
 
 impl Kernel {
@@ -84,6 +87,7 @@ impl Kernel {
             tree: Mutex::new(Tree::new(root_pid_ns.clone())),
             root_pid_ns,
             ipc_namespaces: Mutex::default(),
+            net: OnceLock::new(),
             machine,
             container: Container::new("", Spaces::Common, machine.cpus, machine.memory_bytes),
             boot_ns: time::monotonic(),
@@ -198,15 +202,21 @@ impl Kernel {
             .all(|member| member.parent().is_none_or(|parent| parent.pgid() == pgid || parent.sid() != sid))
     }
 
+    /// Says what the sandbox's network is, which the first container's `user_ns` has power over; once.
+    pub fn set_net(&self, stack: Stack, user_ns: &Arc<UserNs>) {
+        let first = self.net.set(NetNs::new(stack, user_ns, None)).is_ok();
+        debug_assert!(first, "there is one network");
+    }
+
     /// A PID namespace for a container. Its first process becomes its init.
-    pub fn new_pid_ns(&self) -> Arc<PidNs> {
+    pub fn new_pid_ns(&self, user_ns: &Arc<UserNs>) -> Arc<PidNs> {
         // The root's level is far from the deepest.
-        self.root_pid_ns.new_child().unwrap_or_else(|_| self.root_pid_ns.clone())
+        self.root_pid_ns.new_child(user_ns).unwrap_or_else(|_| self.root_pid_ns.clone())
     }
 
     /// A System V IPC namespace.
-    pub fn new_ipc_ns(&self) -> Arc<Ipc> {
-        let ipc = Arc::new(Ipc::default());
+    pub fn new_ipc_ns(&self, user_ns: &Arc<UserNs>) -> Arc<Ipc> {
+        let ipc = Arc::new(Ipc::new(user_ns));
         let mut all = self.ipc_namespaces.lock();
         all.retain(|known| known.strong_count() > 0);
         all.push(Arc::downgrade(&ipc));
@@ -226,13 +236,17 @@ impl Kernel {
         self.each_ipc(|ipc| ipc.left(self, mm, kid));
     }
 
-    /// The namespaces of a container with a PID and an IPC namespace of its own and these names.
-    pub fn new_namespaces(&self, names: Uts) -> NsProxy {
+    /// The namespaces of a container with a PID and an IPC namespace of its own and these names, under `user_ns`.
+    pub fn new_namespaces(&self, names: Uts, user_ns: &Arc<UserNs>, offsets: Offsets) -> NsProxy {
+        let time = TimeNs::new(offsets, user_ns);
         NsProxy {
-            pid_for_children: self.new_pid_ns(),
-            uts: UtsNs::new(names),
-            ipc: self.new_ipc_ns(),
-            cgroup: CgroupNs::new(self.container.cgroup.clone()),
+            pid_for_children: self.new_pid_ns(user_ns),
+            uts: UtsNs::new(names, user_ns),
+            ipc: self.new_ipc_ns(user_ns),
+            cgroup: CgroupNs::new(self.container.cgroup.clone(), user_ns),
+            net: self.net.get_or_init(|| NetNs::new(Arc::new(()), user_ns, None)).clone(),
+            time_for_children: time.clone(),
+            time,
         }
     }
 }

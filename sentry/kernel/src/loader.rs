@@ -46,6 +46,8 @@ pub struct LoadRequest {
     pub euid: u32,
     pub gid: u32,
     pub egid: u32,
+    /// Its clocks are not the host's, which the vDSO would show.
+    pub own_time: bool,
     /// AT_SECURE.
     pub secure: bool,
 }

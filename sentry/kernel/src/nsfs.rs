@@ -3,18 +3,20 @@
 //! Each is the only file of a file system of its own, so that it can be opened and mounted like any other.
 
 use crate::ipc::Ipc;
+use crate::ns::NetNs;
 use crate::pid::PidNs;
+use crate::time::ns::TimeNs;
 use crate::{CgroupNs, Task, UtsNs};
 use chitin_abi::Errno;
 use chitin_abi::sched::*;
 use chitin_abi::stat::{NSFS_MAGIC, Statfs};
 use chitin_vfs::{
-    Attr, File, FileKind, FileOps, FileSystem, Inode, InodeState, Mount, MountNs, Path, SetAttr,
+    Attr, File, FileKind, FileOps, FileSystem, Inode, InodeState, Mount, MountNs, Path, SetAttr, UserNs,
 };
 use std::any::Any;
 use std::sync::{Arc, OnceLock};
 
-/// A namespace of any kind. Of the last three there is one each.
+/// A namespace of any kind.
 #[derive(Clone)]
 pub enum Namespace {
     Pid(Arc<PidNs>),
@@ -22,9 +24,9 @@ pub enum Namespace {
     Ipc(Arc<Ipc>),
     Cgroup(Arc<CgroupNs>),
     Mnt(Arc<MountNs>),
-    User,
-    Net,
-    Time,
+    User(Arc<UserNs>),
+    Net(Arc<NetNs>),
+    Time(Arc<TimeNs>),
 }
 
 impl Namespace {
@@ -39,9 +41,10 @@ impl Namespace {
             "ipc" => Namespace::Ipc(own.ipc.clone()),
             "cgroup" => Namespace::Cgroup(own.cgroup.clone()),
             "mnt" => Namespace::Mnt(task.fs().ns()),
-            "user" => Namespace::User,
-            "net" => Namespace::Net,
-            "time" | "time_for_children" => Namespace::Time,
+            "user" => Namespace::User(task.creds().user_ns.clone()),
+            "net" => Namespace::Net(own.net.clone()),
+            "time" => Namespace::Time(own.time.clone()),
+            "time_for_children" => Namespace::Time(own.time_for_children.clone()),
             _ => return None,
         })
     }
@@ -61,10 +64,24 @@ impl Namespace {
             Namespace::Ipc(_) => CLONE_NEWIPC,
             Namespace::Cgroup(_) => CLONE_NEWCGROUP,
             Namespace::Mnt(_) => CLONE_NEWNS,
-            Namespace::User => CLONE_NEWUSER,
-            Namespace::Net => CLONE_NEWNET,
-            Namespace::Time => CLONE_NEWTIME,
+            Namespace::User(_) => CLONE_NEWUSER,
+            Namespace::Net(_) => CLONE_NEWNET,
+            Namespace::Time(_) => CLONE_NEWTIME,
         }
+    }
+
+    /// Who has power over it; for a user namespace where it was made, `None` for the initial one.
+    pub fn owner(&self) -> Option<Arc<UserNs>> {
+        Some(match self {
+            Namespace::Pid(ns) => ns.user_ns.clone(),
+            Namespace::Uts(ns) => ns.user_ns.clone(),
+            Namespace::Ipc(ns) => ns.user_ns.clone(),
+            Namespace::Cgroup(ns) => ns.user_ns.clone(),
+            Namespace::Mnt(ns) => ns.user_ns.clone(),
+            Namespace::User(ns) => return ns.parent().cloned(),
+            Namespace::Net(ns) => ns.user_ns.clone(),
+            Namespace::Time(ns) => ns.user_ns.clone(),
+        })
     }
 
     fn inum(&self) -> u64 {
@@ -74,10 +91,9 @@ impl Namespace {
             Namespace::Ipc(ns) => ns.inum,
             Namespace::Cgroup(ns) => ns.inum,
             Namespace::Mnt(ns) => ns.id(),
-            // The numbers that Linux gives to the first ones (PROC_*_INIT_INO).
-            Namespace::User => 0xefff_fffd,
-            Namespace::Time => 0xefff_fffa,
-            Namespace::Net => 0xefff_fff9,
+            Namespace::User(ns) => ns.inum,
+            Namespace::Time(ns) => ns.inum,
+            Namespace::Net(ns) => ns.inum,
         }
     }
 
@@ -89,9 +105,9 @@ impl Namespace {
             Namespace::Ipc(_) => "ipc",
             Namespace::Cgroup(_) => "cgroup",
             Namespace::Mnt(_) => "mnt",
-            Namespace::User => "user",
-            Namespace::Net => "net",
-            Namespace::Time => "time",
+            Namespace::User(_) => "user",
+            Namespace::Net(_) => "net",
+            Namespace::Time(_) => "time",
         };
         format!("{name}:[{}]", self.inum())
     }

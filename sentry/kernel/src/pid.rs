@@ -11,7 +11,7 @@
 use crate::result::ExitStatus;
 use crate::{Process, ns};
 use chitin_abi::Errno;
-use chitin_vfs::WaitQueue;
+use chitin_vfs::{UserNs, WaitQueue};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
@@ -75,6 +75,7 @@ impl Pid {
 /// A PID namespace.
 pub struct PidNs {
     pub inum: u64,
+    pub user_ns: Arc<UserNs>,
     pub(crate) level: usize,
     parent: Option<Arc<PidNs>>,
     /// Its init is a command like any other: it has no protection from signals without a handler.
@@ -105,13 +106,14 @@ struct State {
 impl PidNs {
     /// The kernel's own.
     pub(crate) fn root() -> Arc<PidNs> {
-        PidNs::with_parent(None)
+        PidNs::with_parent(None, UserNs::initial())
     }
 
-    fn with_parent(parent: Option<Arc<PidNs>>) -> Arc<PidNs> {
+    fn with_parent(parent: Option<Arc<PidNs>>, user_ns: &Arc<UserNs>) -> Arc<PidNs> {
         let level = parent.as_ref().map_or(0, |parent| parent.level.saturating_add(1));
         Arc::new(PidNs {
             inum: ns::new_inum(),
+            user_ns: user_ns.clone(),
             level,
             parent,
             plain_init: AtomicBool::new(false),
@@ -122,8 +124,11 @@ impl PidNs {
     }
 
     /// A namespace below this one, whose first process becomes its init: ENOSPC when nested too deep.
-    pub fn new_child(self: &Arc<PidNs>) -> Result<Arc<PidNs>, Errno> {
-        if self.level >= MAX_LEVEL { Err(Errno::ENOSPC) } else { Ok(PidNs::with_parent(Some(self.clone()))) }
+    pub fn new_child(self: &Arc<PidNs>, user_ns: &Arc<UserNs>) -> Result<Arc<PidNs>, Errno> {
+        if self.level >= MAX_LEVEL {
+            return Err(Errno::ENOSPC);
+        }
+        Ok(PidNs::with_parent(Some(self.clone()), user_ns))
     }
 
     /// The namespace it was made in; `None` if guests see none above.
@@ -322,9 +327,9 @@ mod tests {
     #[test]
     fn numbers_per_level() {
         let root = PidNs::root();
-        let one = root.new_child().unwrap();
-        let two = one.new_child().unwrap();
-        let other = root.new_child().unwrap();
+        let one = root.new_child(UserNs::initial()).unwrap();
+        let two = one.new_child(UserNs::initial()).unwrap();
+        let other = root.new_child(UserNs::initial()).unwrap();
         let init = allocate(&root, &one).unwrap();
         let nested = allocate(&root, &two).unwrap();
         assert_eq!((init.nr(), init.nr_in(&one), init.nr_in(&two), init.nr_in(&other)), (1, 1, 0, 0));
@@ -340,7 +345,7 @@ mod tests {
     #[test]
     fn numbers_are_free_when_the_last_user_goes() {
         let root = PidNs::root();
-        let ns = root.new_child().unwrap();
+        let ns = root.new_child(UserNs::initial()).unwrap();
         ns.pid_max.store(4, Ordering::Relaxed);
         let pids: Vec<_> = (0..3).map(|_| allocate(&root, &ns).unwrap()).collect();
         assert_eq!(allocate(&root, &ns).err(), Some(Errno::EAGAIN));
@@ -362,8 +367,8 @@ mod tests {
     fn nesting_is_bounded() {
         let mut ns = PidNs::root();
         for _ in 0..MAX_LEVEL {
-            ns = ns.new_child().unwrap();
+            ns = ns.new_child(UserNs::initial()).unwrap();
         }
-        assert_eq!(ns.new_child().err(), Some(Errno::ENOSPC));
+        assert_eq!(ns.new_child(UserNs::initial()).err(), Some(Errno::ENOSPC));
     }
 }

@@ -117,6 +117,15 @@ impl Process {
     pub fn is_ns_init(&self) -> bool {
         self.pid_ns().is_init(self.kid())
     }
+    /// Its user, by kernel id; also after its end.
+    pub fn user(&self) -> u32 {
+        let dead = || self.epitaph().map_or(0, |epitaph| epitaph.creds.uid);
+        self.leader().map_or_else(dead, |leader| leader.creds().uid)
+    }
+    /// A user's number where its own user is at home.
+    pub fn shows_uid(&self, kuid: u32) -> u32 {
+        self.leader().map_or(kuid, |leader| leader.creds().user_ns.show_uid(kuid))
+    }
     /// Its group.
     pub fn pgrp(&self) -> Arc<Pid> {
         self.links.lock().pgrp.clone()

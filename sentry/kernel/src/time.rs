@@ -1,11 +1,13 @@
 //! Clocks, sleeps and timers.
 //!
 //! Neighbours: the [`crate::reactor`] drives [`Timers`]; `timerfd`, `futex` and everything with a timeout builds on
-//! [`Timers::sleep_until`], [`with_timeout`] or [`Timer`]. The guest's clocks are the host's.
+//! [`Timers::sleep_until`], [`with_timeout`] or [`Timer`]. The guest's clocks are the host's, but for the offsets of its
+//! time namespace.
 //!
 //! - [`timers`]: one ordered set of deadlines for the whole sandbox;
 //! - [`alarm`]: a repeating timer on any clock, CPU clocks included;
 //! - [`itimer`], [`posix`]: setitimer(2), timer_create(2);
+//! - [`ns`]: offsets of time namespaces;
 //! - [`clock`]: clock ids; [`cpu`]: CPU time used; [`sleep`]: nanosleep(2).
 //!
 //! Locks: those of this module are leaves; none is held while a callback, a waker or a signal is on its way.
@@ -14,6 +16,7 @@ pub mod alarm;
 pub mod clock;
 pub mod cpu;
 pub mod itimer;
+pub mod ns;
 pub mod posix;
 pub mod sleep;
 pub mod timers;

@@ -6,6 +6,7 @@
 
 use crate::Task;
 use crate::time::clock::{from_timespec, to_timespec};
+use crate::time::ns::shifted;
 use crate::time::{Base, Deadline, Expire, Timer, Timers};
 use chitin_abi::Errno;
 use chitin_abi::fcntl::{O_NONBLOCK, O_RDWR};
@@ -64,8 +65,12 @@ impl TimerFd {
         Ok(File::anon(ops, "[timerfd]", O_RDWR | (flags & O_NONBLOCK)))
     }
 
-    /// timerfd_settime(2): the setting before.
-    pub fn settime(&self, flags: u32, new: &Itimerspec) -> Result<Itimerspec, Errno> {
+    pub fn base(&self) -> Base {
+        self.base
+    }
+
+    /// timerfd_settime(2): the setting before. `offset`: of the caller's clock to the host's.
+    pub fn settime(&self, flags: u32, new: &Itimerspec, offset: i64) -> Result<Itimerspec, Errno> {
         if flags & !(TFD_TIMER_ABSTIME | TFD_TIMER_CANCEL_ON_SET) != 0 {
             return Err(Errno::EINVAL);
         }
@@ -76,7 +81,7 @@ impl TimerFd {
         // A relative timer does not follow steps of the real-time clock.
         let deadline = match (value, self.base) {
             (0, _) => None,
-            (_, base) if absolute => Some(Deadline { base, ns: value }),
+            (_, base) if absolute => Some(Deadline { base, ns: shifted(value, offset.saturating_neg()) }),
             (_, Base::Realtime) => Some(Deadline::after(value)),
             (_, base) => Some(Deadline { base, ns: base.now().saturating_add(value) }),
         };
@@ -216,7 +221,7 @@ mod tests {
     fn once() {
         let (timers, file) = new(CLOCK_MONOTONIC);
         assert_eq!(read(&file), Err(Errno::EAGAIN));
-        assert_eq!(file.settime(0, &spec(1_000_000, 0)), Ok(Itimerspec::default()));
+        assert_eq!(file.settime(0, &spec(1_000_000, 0), 0), Ok(Itimerspec::default()));
         assert_eq!((file.poll(None), timers.pending()), (0, 1));
         std::thread::sleep(std::time::Duration::from_millis(2));
         assert_eq!(file.poll(None), POLLIN);
@@ -230,14 +235,14 @@ mod tests {
     fn periods_are_counted_at_the_read() {
         let (timers, file) = new(CLOCK_REALTIME);
         let start = Base::Realtime.now() - 10_500_000_000;
-        file.settime(TFD_TIMER_ABSTIME, &spec(start, 1_000_000_000)).unwrap();
+        file.settime(TFD_TIMER_ABSTIME, &spec(start, 1_000_000_000), 0).unwrap();
         timers.expire();
         assert_eq!(timers.pending(), 0);
         let left = from_timespec(&file.gettime().it_value).unwrap();
         assert!(left > 0 && left <= 1_000_000_000);
         assert_eq!(read(&file), Ok(11));
         assert_eq!((read(&file), timers.pending()), (Err(Errno::EAGAIN), 1));
-        let old = file.settime(0, &spec(0, 5)).unwrap();
+        let old = file.settime(0, &spec(0, 5), 0).unwrap();
         assert_eq!(old.it_interval.tv_sec, 1);
         assert_eq!(timers.pending(), 0);
     }
@@ -246,13 +251,13 @@ mod tests {
     fn cancelled_when_the_clock_is_set() {
         let (timers, file) = new(CLOCK_REALTIME);
         let far = spec(Base::Realtime.now() + (1 << 50), 0);
-        file.settime(TFD_TIMER_ABSTIME | TFD_TIMER_CANCEL_ON_SET, &far).unwrap();
+        file.settime(TFD_TIMER_ABSTIME | TFD_TIMER_CANCEL_ON_SET, &far, 0).unwrap();
         assert_eq!(file.poll(None), 0);
         timers.clock_was_set();
         assert_eq!(file.poll(None), POLLIN);
         assert_eq!(read(&file), Err(Errno::ECANCELED));
         assert_eq!((read(&file), file.poll(None)), (Err(Errno::EAGAIN), 0));
-        file.settime(TFD_TIMER_ABSTIME, &far).unwrap();
+        file.settime(TFD_TIMER_ABSTIME, &far, 0).unwrap();
         timers.clock_was_set();
         assert_eq!(read(&file), Err(Errno::EAGAIN));
     }
@@ -261,15 +266,15 @@ mod tests {
     fn arguments() {
         let (timers, file) = new(CLOCK_BOOTTIME);
         assert!(TimerFd::new(&timers, CLOCK_TAI).is_err());
-        assert_eq!(file.settime(4, &spec(1, 1)), Err(Errno::EINVAL));
+        assert_eq!(file.settime(4, &spec(1, 1), 0), Err(Errno::EINVAL));
         let bad = Itimerspec { it_value: Timespec { tv_sec: 0, tv_nsec: -1 }, ..Itimerspec::default() };
-        assert_eq!(file.settime(0, &bad), Err(Errno::EINVAL));
+        assert_eq!(file.settime(0, &bad, 0), Err(Errno::EINVAL));
         let mut short = [0; 7];
         assert_eq!(file.read(0, &mut short.as_mut_slice()), Err(Errno::EINVAL));
         // Periods without end do not overflow.
-        file.settime(TFD_TIMER_ABSTIME, &spec(1, 1)).unwrap();
+        file.settime(TFD_TIMER_ABSTIME, &spec(1, 1), 0).unwrap();
         assert!(read(&file).unwrap() > 1);
-        file.settime(0, &spec(u64::MAX, u64::MAX)).unwrap();
+        file.settime(0, &spec(u64::MAX, u64::MAX), 0).unwrap();
         assert_eq!(read(&file), Err(Errno::EAGAIN));
     }
 }

@@ -80,7 +80,7 @@ fn try_wait(task: &Arc<Task>, which: Which, options: u32) -> Result<Option<Child
 
 fn event_of(task: &Arc<Task>, child: &Arc<Process>, options: u32) -> Option<ChildEvent> {
     let keep = options & WNOWAIT != 0;
-    let uid = child.leader().map_or(0, |leader| leader.creds().uid);
+    let uid = task.creds().user_ns.show_uid(child.user());
     let event = |state| ChildEvent {
         pid: child.pid_in(task.pid_ns()),
         uid,

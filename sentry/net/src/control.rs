@@ -50,11 +50,8 @@ pub fn messages(raw: &[u8]) -> impl Iterator<Item = Result<Cmsg<'_>, Errno>> {
 fn check_creds(creds: &Ucred, caller: &Caller) -> Result<(), Errno> {
     let own = &caller.creds;
     let pid = creds.pid == caller.tgid || own.capable(CAP_SYS_ADMIN);
-    let uid = [own.uid, own.euid, own.suid].contains(&creds.uid) || own.capable(CAP_SETUID);
-    let gid = [own.gid, own.egid, own.sgid].contains(&creds.gid) || own.capable(CAP_SETGID);
-    if creds.uid == u32::MAX || creds.gid == u32::MAX {
-        return Err(Errno::EINVAL);
-    }
+    let uid = [own.uid, own.euid, own.suid].contains(&creds.uid) || own.capable_here(CAP_SETUID);
+    let gid = [own.gid, own.egid, own.sgid].contains(&creds.gid) || own.capable_here(CAP_SETGID);
     if pid && uid && gid { Ok(()) } else { Err(Errno::EPERM) }
 }
 
@@ -101,7 +98,10 @@ impl Control {
                     }
                     let creds = Ucred::read_from_bytes(message.data).map_err(|_| Errno::EINVAL)?;
                     let pid = process(creds.pid);
-                    let creds = Ucred { pid: pid.unwrap_or(0), ..creds };
+                    let ns = &caller.creds.user_ns;
+                    let uid = ns.kuid(creds.uid).ok_or(Errno::EINVAL)?;
+                    let creds =
+                        Ucred { pid: pid.unwrap_or(0), uid, gid: ns.kgid(creds.gid).ok_or(Errno::EINVAL)? };
                     check_creds(&creds, caller)?;
                     pid.ok_or(Errno::ESRCH)?;
                     control.creds = Some(creds);

@@ -253,7 +253,7 @@ impl SocketOps for NetlinkSock {
             SockAddr::Unspec => (0, 0),
             SockAddr::Netlink(addr) => {
                 let foreign = addr.nl_pid != 0 || addr.nl_groups != 0;
-                if foreign && !ctx.creds().capable(CAP_NET_ADMIN) {
+                if foreign && !self.common.ns.allows(ctx.creds(), CAP_NET_ADMIN) {
                     return Err(Errno::EPERM);
                 }
                 self.autobind(self.common.ns.port_for(ctx.caller.tgid))?;
@@ -276,7 +276,7 @@ impl SocketOps for NetlinkSock {
                 Some(SockAddr::Netlink(addr)) => (addr.nl_pid, addr.nl_groups),
                 Some(_) => return Err(Errno::EINVAL),
             };
-            if dest.1 != 0 && !msg.ctx.is_some_and(|ctx| ctx.creds().capable(CAP_NET_ADMIN)) {
+            if dest.1 != 0 && !msg.ctx.is_some_and(|ctx| self.common.ns.allows(ctx.creds(), CAP_NET_ADMIN)) {
                 return Err(Errno::EPERM);
             }
             if dest.0 != 0 {
@@ -299,7 +299,7 @@ impl SocketOps for NetlinkSock {
                 count => done += count,
             }
         }
-        let admin = msg.ctx.is_some_and(|ctx| ctx.creds().capable(CAP_NET_ADMIN));
+        let admin = msg.ctx.is_some_and(|ctx| self.common.ns.allows(ctx.creds(), CAP_NET_ADMIN));
         self.handle(&request, &Asker { port, admin, options });
         Ok(len)
     }

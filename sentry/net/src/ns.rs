@@ -11,6 +11,7 @@ use crate::unix::UnixSock;
 use chitin_abi::netdevice::IFF_UP;
 use chitin_netstack::config::LinkChange;
 use chitin_netstack::{Link, Stack};
+use chitin_vfs::{Cap, Creds, UserNs};
 use parking_lot::{Mutex, RwLock};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -34,6 +35,7 @@ pub struct NetNs {
     /// Netlink sockets, for what is told to groups of them.
     pub(crate) netlink: Mutex<Vec<Weak<NetlinkSock>>>,
     pid_of: OnceLock<PidOf>,
+    owner: OnceLock<Arc<UserNs>>,
     /// Interfaces that are not the stack's (`--network=host`).
     foreign: RwLock<Option<Vec<Interface>>>,
     pub(crate) stack: Arc<Stack>,
@@ -50,6 +52,15 @@ pub struct NetNs {
 pub type PidOf = Box<dyn Fn(i32) -> i32 + Send + Sync>;
 
 impl NetNs {
+    /// Says which user namespace has power over it; once.
+    pub fn set_owner(&self, owner: &Arc<UserNs>) {
+        let first = self.owner.set(owner.clone()).is_ok();
+        debug_assert!(first, "a namespace has one owner");
+    }
+    /// Whether credentials give this power over it.
+    pub(crate) fn allows(&self, creds: &Creds, cap: Cap) -> bool {
+        creds.capable_in(self.owner.get().unwrap_or(UserNs::initial()), cap)
+    }
     /// Says how processes number themselves, for the ports of their netlink sockets; once.
     pub fn name_ports(&self, pid_of: PidOf) {
         let first = self.pid_of.set(pid_of).is_ok();
@@ -78,6 +89,7 @@ impl NetNs {
             autobind: AtomicU32::new(0),
             families: RwLock::default(),
             pid_of: OnceLock::new(),
+            owner: OnceLock::new(),
             netlink_ports: Mutex::default(),
             netlink: Mutex::default(),
             foreign: RwLock::default(),

@@ -235,9 +235,9 @@ fn timeout(value: &[u8]) -> Result<Option<Duration>, Errno> {
 pub(crate) fn set(ops: &dyn SocketOps, name: u32, value: &[u8], caller: &Caller) -> Result<(), Errno> {
     let common = ops.common();
     let creds = &caller.creds;
-    let admin = creds.capable(CAP_NET_ADMIN);
+    let admin = common.ns.allows(creds, CAP_NET_ADMIN);
     if name == SO_BINDTODEVICE {
-        if !creds.capable(CAP_NET_RAW) {
+        if !common.ns.allows(creds, CAP_NET_RAW) {
             return Err(Errno::EPERM);
         }
         let device: Vec<u8> = value.iter().copied().take(15).take_while(|&b| b != 0).collect();
@@ -298,14 +298,14 @@ pub(crate) fn set(ops: &dyn SocketOps, name: u32, value: &[u8], caller: &Caller)
             Ok(())
         }
         SO_PRIORITY => {
-            if !(0..=6).contains(&number) && !admin && !creds.capable(CAP_NET_RAW) {
+            if !(0..=6).contains(&number) && !admin && !common.ns.allows(creds, CAP_NET_RAW) {
                 return Err(Errno::EPERM);
             }
             common.options.lock().priority = number;
             Ok(())
         }
         SO_MARK => {
-            if !admin && !creds.capable(CAP_NET_RAW) {
+            if !admin && !common.ns.allows(creds, CAP_NET_RAW) {
                 return Err(Errno::EPERM);
             }
             common.options.lock().mark = number.cast_unsigned();

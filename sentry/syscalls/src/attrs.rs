@@ -54,9 +54,17 @@ fn id(value: u32) -> Option<u32> {
     (value != u32::MAX).then_some(value)
 }
 
+/// Changes owners that the caller has named in its own terms: EINVAL for ids that there are not.
+fn change_owner_of(ctx: &Context, target: &Target, owner: (u32, u32)) -> Result<(), Errno> {
+    let ns = &ctx.creds().user_ns;
+    let uid = id(owner.0).map(|uid| ns.kuid(uid).ok_or(Errno::EINVAL)).transpose()?;
+    let gid = id(owner.1).map(|gid| ns.kgid(gid).ok_or(Errno::EINVAL)).transpose()?;
+    ctx.chown(target, uid, gid)
+}
+
 fn change_owner(task: &Task, dirfd: i32, path: u64, owner: (u32, u32), flags: u32) -> Result<(), Errno> {
     let ctx = task.context();
-    ctx.chown(&target(task, &ctx, dirfd, path, flags)?, id(owner.0), id(owner.1))
+    change_owner_of(&ctx, &target(task, &ctx, dirfd, path, flags)?, owner)
 }
 
 pub(crate) fn chown(task: &Arc<Task>, args: Args) -> Outcome {
@@ -69,8 +77,9 @@ pub(crate) fn lchown(task: &Arc<Task>, args: Args) -> Outcome {
 
 pub(crate) fn fchown(task: &Arc<Task>, args: Args) -> Outcome {
     unit(
-        fd_file(task, args.i32(0))
-            .and_then(|file| task.context().chown(&file_target(&file), id(args.u32(1)), id(args.u32(2)))),
+        fd_file(task, args.i32(0)).and_then(|file| {
+            change_owner_of(&task.context(), &file_target(&file), (args.u32(1), args.u32(2)))
+        }),
     )
 }
 

@@ -9,22 +9,41 @@ use chitin_kernel::{Outcome, Task};
 use chitin_vfs::{Caps, Creds};
 use std::sync::Arc;
 
-pub(crate) fn getuid(task: &Arc<Task>, _args: Args) -> Outcome {
-    Outcome::value(task.creds().uid.into())
+fn shown_user(task: &Task, which: impl Fn(&Creds) -> u32) -> Outcome {
+    let creds = task.creds();
+    Outcome::value(creds.user_ns.show_uid(which(&creds)).into())
 }
-pub(crate) fn geteuid(task: &Arc<Task>, _args: Args) -> Outcome {
-    Outcome::value(task.creds().euid.into())
-}
-pub(crate) fn getgid(task: &Arc<Task>, _args: Args) -> Outcome {
-    Outcome::value(task.creds().gid.into())
-}
-pub(crate) fn getegid(task: &Arc<Task>, _args: Args) -> Outcome {
-    Outcome::value(task.creds().egid.into())
+fn shown_group(task: &Task, which: impl Fn(&Creds) -> u32) -> Outcome {
+    let creds = task.creds();
+    Outcome::value(creds.user_ns.show_gid(which(&creds)).into())
 }
 
-/// -1 leaves an id alone.
-fn id(value: u32) -> Option<u32> {
-    (value != u32::MAX).then_some(value)
+pub(crate) fn getuid(task: &Arc<Task>, _args: Args) -> Outcome {
+    shown_user(task, |creds| creds.uid)
+}
+pub(crate) fn geteuid(task: &Arc<Task>, _args: Args) -> Outcome {
+    shown_user(task, |creds| creds.euid)
+}
+pub(crate) fn getgid(task: &Arc<Task>, _args: Args) -> Outcome {
+    shown_group(task, |creds| creds.gid)
+}
+pub(crate) fn getegid(task: &Arc<Task>, _args: Args) -> Outcome {
+    shown_group(task, |creds| creds.egid)
+}
+
+/// The kernel id behind an id of the caller's: EINVAL if there is none.
+fn user(task: &Task, uid: u32) -> Result<u32, Errno> {
+    task.creds().user_ns.kuid(uid).ok_or(Errno::EINVAL)
+}
+fn group(task: &Task, gid: u32) -> Result<u32, Errno> {
+    task.creds().user_ns.kgid(gid).ok_or(Errno::EINVAL)
+}
+/// The same where -1 leaves an id alone.
+fn user_or_none(task: &Task, uid: u32) -> Result<Option<u32>, Errno> {
+    if uid == u32::MAX { Ok(None) } else { user(task, uid).map(Some) }
+}
+fn group_or_none(task: &Task, gid: u32) -> Result<Option<u32>, Errno> {
+    if gid == u32::MAX { Ok(None) } else { group(task, gid).map(Some) }
 }
 
 /// What changed ids do to capabilities (cap_emulate_setxuid()).
@@ -32,8 +51,9 @@ fn adjust_caps(old: &Creds, new: &mut Creds) {
     if old.securebits & SECBIT_NO_SETUID_FIXUP != 0 {
         return;
     }
-    let had_root = old.uid == 0 || old.euid == 0 || old.suid == 0;
-    let has_root = new.uid == 0 || new.euid == 0 || new.suid == 0;
+    let root = old.user_ns.root_uid();
+    let had_root = old.uid == root || old.euid == root || old.suid == root;
+    let has_root = new.uid == root || new.euid == root || new.suid == root;
     if had_root && !has_root {
         if old.securebits & SECBIT_KEEP_CAPS == 0 {
             new.permitted = Caps::EMPTY;
@@ -41,10 +61,10 @@ fn adjust_caps(old: &Creds, new: &mut Creds) {
         }
         new.ambient = Caps::EMPTY;
     }
-    if old.euid == 0 && new.euid != 0 {
+    if old.euid == root && new.euid != root {
         new.effective = Caps::EMPTY;
     }
-    if old.euid != 0 && new.euid == 0 {
+    if old.euid != root && new.euid == root {
         new.effective = new.permitted;
     }
 }
@@ -75,9 +95,9 @@ fn change(task: &Arc<Task>, edit: impl FnOnce(&Creds, &mut Creds) -> Result<(), 
 }
 
 pub(crate) fn setuid(task: &Arc<Task>, args: Args) -> Outcome {
-    let Some(uid) = id(args.u32(0)) else { return Outcome::error(Errno::EINVAL) };
     change(task, |old, new| {
-        if old.capable(CAP_SETUID) {
+        let uid = user(task, args.u32(0))?;
+        if old.capable_here(CAP_SETUID) {
             new.uid = uid;
             new.suid = uid;
         } else if uid != old.uid && uid != old.suid {
@@ -90,9 +110,9 @@ pub(crate) fn setuid(task: &Arc<Task>, args: Args) -> Outcome {
 }
 
 pub(crate) fn setgid(task: &Arc<Task>, args: Args) -> Outcome {
-    let Some(gid) = id(args.u32(0)) else { return Outcome::error(Errno::EINVAL) };
     change(task, |old, new| {
-        if old.capable(CAP_SETGID) {
+        let gid = group(task, args.u32(0))?;
+        if old.capable_here(CAP_SETGID) {
             new.gid = gid;
             new.sgid = gid;
         } else if gid != old.gid && gid != old.sgid {
@@ -105,9 +125,10 @@ pub(crate) fn setgid(task: &Arc<Task>, args: Args) -> Outcome {
 }
 
 pub(crate) fn setreuid(task: &Arc<Task>, args: Args) -> Outcome {
-    let (ruid, euid) = (id(args.u32(0)), id(args.u32(1)));
     change(task, |old, new| {
-        let privileged = old.capable(CAP_SETUID);
+        let ruid = user_or_none(task, args.u32(0))?;
+        let euid = user_or_none(task, args.u32(1))?;
+        let privileged = old.capable_here(CAP_SETUID);
         if let Some(ruid) = ruid {
             if !privileged && ruid != old.uid && ruid != old.euid {
                 return Err(Errno::EPERM);
@@ -129,9 +150,10 @@ pub(crate) fn setreuid(task: &Arc<Task>, args: Args) -> Outcome {
 }
 
 pub(crate) fn setregid(task: &Arc<Task>, args: Args) -> Outcome {
-    let (rgid, egid) = (id(args.u32(0)), id(args.u32(1)));
     change(task, |old, new| {
-        let privileged = old.capable(CAP_SETGID);
+        let rgid = group_or_none(task, args.u32(0))?;
+        let egid = group_or_none(task, args.u32(1))?;
+        let privileged = old.capable_here(CAP_SETGID);
         if let Some(rgid) = rgid {
             if !privileged && rgid != old.gid && rgid != old.egid {
                 return Err(Errno::EPERM);
@@ -153,10 +175,12 @@ pub(crate) fn setregid(task: &Arc<Task>, args: Args) -> Outcome {
 }
 
 pub(crate) fn setresuid(task: &Arc<Task>, args: Args) -> Outcome {
-    let (ruid, euid, suid) = (id(args.u32(0)), id(args.u32(1)), id(args.u32(2)));
     change(task, |old, new| {
+        let ruid = user_or_none(task, args.u32(0))?;
+        let euid = user_or_none(task, args.u32(1))?;
+        let suid = user_or_none(task, args.u32(2))?;
         let known = |value: &u32| *value == old.uid || *value == old.euid || *value == old.suid;
-        if !old.capable(CAP_SETUID) && ![ruid, euid, suid].iter().flatten().all(known) {
+        if !old.capable_here(CAP_SETUID) && ![ruid, euid, suid].iter().flatten().all(known) {
             return Err(Errno::EPERM);
         }
         new.uid = ruid.unwrap_or(old.uid);
@@ -168,10 +192,12 @@ pub(crate) fn setresuid(task: &Arc<Task>, args: Args) -> Outcome {
 }
 
 pub(crate) fn setresgid(task: &Arc<Task>, args: Args) -> Outcome {
-    let (rgid, egid, sgid) = (id(args.u32(0)), id(args.u32(1)), id(args.u32(2)));
     change(task, |old, new| {
+        let rgid = group_or_none(task, args.u32(0))?;
+        let egid = group_or_none(task, args.u32(1))?;
+        let sgid = group_or_none(task, args.u32(2))?;
         let known = |value: &u32| *value == old.gid || *value == old.egid || *value == old.sgid;
-        if !old.capable(CAP_SETGID) && ![rgid, egid, sgid].iter().flatten().all(known) {
+        if !old.capable_here(CAP_SETGID) && ![rgid, egid, sgid].iter().flatten().all(known) {
             return Err(Errno::EPERM);
         }
         new.gid = rgid.unwrap_or(old.gid);
@@ -194,46 +220,49 @@ fn write_three(task: &Task, args: Args, values: [u32; 3]) -> Outcome {
 
 pub(crate) fn getresuid(task: &Arc<Task>, args: Args) -> Outcome {
     let creds = task.creds();
-    write_three(task, args, [creds.uid, creds.euid, creds.suid])
+    write_three(task, args, [creds.uid, creds.euid, creds.suid].map(|uid| creds.user_ns.show_uid(uid)))
 }
 
 pub(crate) fn getresgid(task: &Arc<Task>, args: Args) -> Outcome {
     let creds = task.creds();
-    write_three(task, args, [creds.gid, creds.egid, creds.sgid])
+    write_three(task, args, [creds.gid, creds.egid, creds.sgid].map(|gid| creds.user_ns.show_gid(gid)))
 }
 
 /// Answers the old id, whether or not it could be changed.
 pub(crate) fn setfsuid(task: &Arc<Task>, args: Args) -> Outcome {
     let old = task.creds();
-    let uid = args.u32(0);
-    let allowed = [old.uid, old.euid, old.suid, old.fsuid].contains(&uid) || old.capable(CAP_SETUID);
-    if uid != u32::MAX && allowed {
+    let shown = Outcome::value(old.user_ns.show_uid(old.fsuid).into());
+    let Ok(uid) = user(task, args.u32(0)) else { return shown };
+    let allowed = [old.uid, old.euid, old.suid, old.fsuid].contains(&uid) || old.capable_here(CAP_SETUID);
+    if allowed {
+        let root = old.user_ns.root_uid();
         let mut new = (*old).clone();
         new.fsuid = uid;
         if old.securebits & SECBIT_NO_SETUID_FIXUP == 0 {
             for cap in CAP_FS {
-                if old.fsuid == 0 && uid != 0 {
+                if old.fsuid == root && uid != root {
                     new.effective = new.effective.without(cap);
-                } else if old.fsuid != 0 && uid == 0 && new.permitted.has(cap) {
+                } else if old.fsuid != root && uid == root && new.permitted.has(cap) {
                     new.effective = new.effective.with(cap);
                 }
             }
         }
         task.set_creds(new);
     }
-    Outcome::value(old.fsuid.into())
+    shown
 }
 
 pub(crate) fn setfsgid(task: &Arc<Task>, args: Args) -> Outcome {
     let old = task.creds();
-    let gid = args.u32(0);
-    let allowed = [old.gid, old.egid, old.sgid, old.fsgid].contains(&gid) || old.capable(CAP_SETGID);
-    if gid != u32::MAX && allowed {
+    let shown = Outcome::value(old.user_ns.show_gid(old.fsgid).into());
+    let Ok(gid) = group(task, args.u32(0)) else { return shown };
+    let allowed = [old.gid, old.egid, old.sgid, old.fsgid].contains(&gid) || old.capable_here(CAP_SETGID);
+    if allowed {
         let mut new = (*old).clone();
         new.fsgid = gid;
         task.set_creds(new);
     }
-    Outcome::value(old.fsgid.into())
+    shown
 }
 
 pub(crate) fn getgroups(task: &Arc<Task>, args: Args) -> Outcome {
@@ -244,7 +273,8 @@ pub(crate) fn getgroups(task: &Arc<Task>, args: Args) -> Outcome {
             if size < creds.groups.len() {
                 return Err(Errno::EINVAL);
             }
-            task.mm().write_array(args.u64(1), &creds.groups)?;
+            let shown: Vec<u32> = creds.groups.iter().map(|gid| creds.user_ns.show_gid(*gid)).collect();
+            task.mm().write_array(args.u64(1), &shown)?;
         }
         Ok(creds.groups.len() as u64)
     };
@@ -254,17 +284,16 @@ pub(crate) fn getgroups(task: &Arc<Task>, args: Args) -> Outcome {
 pub(crate) fn setgroups(task: &Arc<Task>, args: Args) -> Outcome {
     let work = || {
         let mut creds = (*task.creds()).clone();
-        if !creds.capable(CAP_SETGID) {
+        if !creds.capable_here(CAP_SETGID) || !creds.user_ns.may_setgroups() {
             return Err(Errno::EPERM);
         }
         let count = usize::try_from(args.u32(0)).map_err(|_| Errno::EINVAL)?;
         if count > NGROUPS_MAX {
             return Err(Errno::EINVAL);
         }
-        let mut groups: Vec<u32> = task.mm().read_array(args.u64(1), count)?;
-        if groups.contains(&u32::MAX) {
-            return Err(Errno::EINVAL);
-        }
+        let groups: Vec<u32> = task.mm().read_array(args.u64(1), count)?;
+        let known = groups.iter().map(|gid| creds.user_ns.kgid(*gid).ok_or(Errno::EINVAL));
+        let mut groups = known.collect::<Result<Vec<_>, _>>()?;
         groups.sort_unstable();
         creds.groups = groups;
         task.set_creds(creds);
@@ -336,7 +365,7 @@ pub(crate) fn capset(task: &Arc<Task>, args: Args) -> Outcome {
         let (effective, permitted, inheritable) =
             (Caps(effective) & all, Caps(permitted) & all, Caps(inheritable) & all);
         let mut creds = (*task.creds()).clone();
-        let inherit_limit = if creds.capable(CAP_SETPCAP) {
+        let inherit_limit = if creds.capable_here(CAP_SETPCAP) {
             creds.inheritable | creds.bounding
         } else {
             creds.inheritable | creds.permitted

@@ -87,7 +87,10 @@ pub(crate) fn timerfd_settime(task: &Arc<Task>, args: Args) -> Outcome {
             return Err(Errno::EINVAL);
         }
         let file = task.files().get_io(args.i32(0))?;
-        let old = timerfd::of_file(&file)?.settime(args.u32(1), &new)?;
+        let old = {
+            let timer = timerfd::of_file(&file)?;
+            timer.settime(args.u32(1), &new, task.time_offset(timer.base()))?
+        };
         match args.opt::<Itimerspec>(3) {
             Some(addr) => mm.write(addr, &old),
             None => Ok(()),

@@ -16,7 +16,7 @@ use chitin_abi::capability::CAP_FSETID;
 use chitin_abi::fcntl::*;
 use chitin_abi::inotify::{IN_ACCESS, IN_MODIFY};
 use chitin_abi::resource::{RLIM_INFINITY, RLIMIT_FSIZE};
-use chitin_abi::signal::{SI_USER, SIGPIPE, SIGXFSZ, SigInfo};
+use chitin_abi::signal::{SIGPIPE, SIGXFSZ};
 use chitin_abi::stat::{S_ISGID, S_ISUID};
 use chitin_kernel::lane::STEP;
 use chitin_kernel::signalfd::SignalFd;
@@ -80,7 +80,7 @@ fn check_terminal(task: &Arc<Task>, file: &File, write: bool) -> Result<(), SysE
 
 /// The signal that a failed transfer raises in its thread, as send_sig(…, 0) makes it.
 pub(crate) fn raise(task: &Arc<Task>, signal: u32) {
-    let info = SigInfo::kill(signal, SI_USER, task.pid(), task.creds().uid);
+    let info = crate::signals::kill_info(task, signal);
     chitin_kernel::signal::send_to_task(task, info);
 }
 

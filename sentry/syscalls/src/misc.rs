@@ -39,7 +39,7 @@ pub(crate) fn uname(task: &Arc<Task>, args: Args) -> Outcome {
 }
 
 fn new_name(task: &Task, args: Args) -> Result<Vec<u8>, Errno> {
-    if !task.creds().capable(CAP_SYS_ADMIN) {
+    if !task.creds().capable_in(&task.uts().user_ns, CAP_SYS_ADMIN) {
         return Err(Errno::EPERM);
     }
     let len = usize::try_from(args.i32(1)).ok().filter(|&len| len <= 64).ok_or(Errno::EINVAL)?;
@@ -57,8 +57,10 @@ pub(crate) fn setdomainname(task: &Arc<Task>, args: Args) -> Outcome {
 pub(crate) fn sysinfo(task: &Arc<Task>, args: Args) -> Outcome {
     let kernel = &task.kernel;
     let total = task.process.container.memory();
+    let up = time::monotonic().saturating_sub(kernel.boot_ns);
+    let up = time::ns::shifted(up, task.time_offset(time::Base::Boottime));
     let info = Sysinfo {
-        uptime: (time::monotonic().saturating_sub(kernel.boot_ns) / 1_000_000_000).cast_signed(),
+        uptime: (up / 1_000_000_000).cast_signed(),
         totalram: total,
         freeram: total.saturating_sub(kernel.memory_used()),
         procs: u16::try_from(kernel.thread_count()).unwrap_or(u16::MAX),
@@ -154,12 +156,13 @@ pub(crate) fn may_access(task: &Arc<Task>, other: &Arc<Task>) -> Result<(), Errn
         return Ok(());
     }
     let (own, target) = (task.creds(), other.creds());
-    if own.capable(CAP_SYS_PTRACE) {
+    if own.capable_in(&target.user_ns, CAP_SYS_PTRACE) {
         return Ok(());
     }
     let uids = [target.uid, target.euid, target.suid].iter().all(|&uid| uid == own.fsuid);
     let gids = [target.gid, target.egid, target.sgid].iter().all(|&gid| gid == own.fsgid);
-    if uids && gids && other.process.dumpable() == 1 { Ok(()) } else { Err(Errno::EPERM) }
+    let less = target.user_ns == own.user_ns && target.permitted.subset_of(own.permitted);
+    if uids && gids && less && other.process.dumpable() == 1 { Ok(()) } else { Err(Errno::EPERM) }
 }
 
 pub(crate) fn process_vm_readv(task: &Arc<Task>, args: Args) -> Outcome {

@@ -11,7 +11,7 @@ use chitin_mm::Mm;
 use chitin_vfs::creds::MAY_EXEC;
 use chitin_vfs::factory::FileSystems;
 use chitin_vfs::walk::Walk;
-use chitin_vfs::{Context, FileKind, Mount, Path, Propagation};
+use chitin_vfs::{Context, Creds, FileKind, Mount, Path, Propagation};
 use std::sync::Arc;
 
 pub(crate) fn getcwd(task: &Arc<Task>, args: Args) -> Outcome {
@@ -70,7 +70,7 @@ pub(crate) fn chroot(task: &Arc<Task>, args: Args) -> Outcome {
     unit((|| {
         let ctx = task.context();
         let found = directory(task, &ctx, args.u64(0))?;
-        if !ctx.creds().capable(CAP_SYS_CHROOT) {
+        if !ctx.creds().capable_here(CAP_SYS_CHROOT) {
             return Err(Errno::EPERM);
         }
         task.fs().set_root(found);
@@ -160,6 +160,20 @@ fn matches(root_is_dir: bool, point: &Path) -> Result<(), Errno> {
     if root_is_dir == is_dir(point) { Ok(()) } else { Err(Errno::ENOTDIR) }
 }
 
+/// mount_capable(): who may make a file system of a type. Most are about the machine, some about a namespace.
+fn may_make(task: &Task, creds: &Creds, fstype: &str) -> Result<(), Errno> {
+    let own = task.namespaces();
+    let able = match fstype {
+        "tmpfs" | "ramfs" | "devpts" | "overlay" => creds.capable_here(CAP_SYS_ADMIN),
+        "proc" => creds.capable_in(&own.pid_for_children.user_ns, CAP_SYS_ADMIN),
+        "sysfs" => creds.capable_in(&own.net.user_ns, CAP_SYS_ADMIN),
+        "mqueue" => creds.capable_in(&own.ipc.user_ns, CAP_SYS_ADMIN),
+        "cgroup2" => creds.capable_in(&own.cgroup.user_ns, CAP_SYS_ADMIN),
+        _ => creds.capable(CAP_SYS_ADMIN),
+    };
+    if able { Ok(()) } else { Err(Errno::EPERM) }
+}
+
 fn new_mount(
     task: &Task,
     ctx: &Context,
@@ -172,9 +186,11 @@ fn new_mount(
     let fstype = fstype.ok_or(Errno::EINVAL)?;
     let fstype = str::from_utf8(&fstype).map_err(|_| Errno::ENODEV)?;
     let factory = task.kernel.extension::<FileSystems>().ok_or(Errno::ENODEV)?;
+    may_make(task, ctx.creds(), fstype)?;
     let source = source.unwrap_or_else(|| b"none".to_vec());
     let fs = factory.0.mount(fstype, &source, flags, data, ctx)?;
-    let mount = Mount::new(fs, &source, mount_flags(flags, None));
+    let mount = Mount::new_in(fs, &source, mount_flags(flags, None), &ctx.creds().user_ns);
+    ctx.ns.may_reveal(fstype, &mount)?;
     matches(mount.root().inode().kind() == FileKind::Directory, &point)?;
     ctx.ns.attach(mount, point)
 }
@@ -195,7 +211,7 @@ pub(crate) fn mount(task: &Arc<Task>, args: Args) -> Outcome {
         if flags & MS_NOUSER != 0 {
             return Err(Errno::EINVAL);
         }
-        if !ctx.creds().capable(CAP_SYS_ADMIN) {
+        if !ctx.ns.may_mount(ctx.creds()) {
             return Err(Errno::EPERM);
         }
         if flags & MS_REMOUNT != 0 {
@@ -203,10 +219,16 @@ pub(crate) fn mount(task: &Arc<Task>, args: Args) -> Outcome {
                 return Err(Errno::EINVAL);
             }
             let mount = &point.mount;
+            let new = mount_flags(flags, Some(mount.flags()));
+            mount.may_change_flags(new)?;
             if flags & MS_BIND == 0 {
+                // The file system's own options are for who has mounted it.
+                if !ctx.creds().capable_in(mount.user_ns(), CAP_SYS_ADMIN) {
+                    return Err(Errno::EPERM);
+                }
                 mount.fs().remount(&data)?;
             }
-            mount.set_flags(mount_flags(flags, Some(mount.flags())));
+            mount.set_flags(new);
             return Ok(());
         }
         if flags & MS_BIND != 0 {
@@ -242,7 +264,7 @@ pub(crate) fn umount2(task: &Arc<Task>, args: Args) -> Outcome {
         let path = task.mm().read_path(args.u64(0))?;
         let ctx = task.context();
         let found = ctx.walk(&ctx.cwd, &path, Walk::following(flags & UMOUNT_NOFOLLOW == 0))?;
-        if !ctx.creds().capable(CAP_SYS_ADMIN) {
+        if !ctx.ns.may_mount(ctx.creds()) {
             return Err(Errno::EPERM);
         }
         if !found.is_mount_root() {
@@ -259,7 +281,7 @@ pub(crate) fn umount2(task: &Arc<Task>, args: Args) -> Outcome {
 pub(crate) fn pivot_root(task: &Arc<Task>, args: Args) -> Outcome {
     unit((|| {
         let ctx = task.context();
-        if !ctx.creds().capable(CAP_SYS_ADMIN) {
+        if !ctx.ns.may_mount(ctx.creds()) {
             return Err(Errno::EPERM);
         }
         let new_root = directory(task, &ctx, args.u64(0))?;

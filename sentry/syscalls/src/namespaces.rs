@@ -7,11 +7,13 @@ use chitin_abi::fcntl::O_RDONLY;
 use chitin_abi::ioctl::*;
 use chitin_abi::num::{low32, sign_extend};
 use chitin_abi::sched::*;
+use chitin_kernel::ns::CLONE_OURS;
 use chitin_kernel::pidfd::PidFd;
-use chitin_kernel::{FsState, Namespace, Outcome, Task, ns};
-use chitin_vfs::File;
+use chitin_kernel::{FsState, Namespace, Outcome, Task, clone, ns};
 use chitin_vfs::ops::Opened;
+use chitin_vfs::{Creds, File, UserNs};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 /// All flags that Linux knows.
 const UNSHARE: u64 = CLONE_THREAD
@@ -21,12 +23,8 @@ const UNSHARE: u64 = CLONE_THREAD
     | CLONE_VM
     | CLONE_FILES
     | CLONE_SYSVSEM
-    | NAMESPACES
-    | CLONE_NEWUSER
-    | CLONE_NEWNET
-    | CLONE_NEWTIME;
-/// Those whose namespaces there are.
-const NAMESPACES: u64 = CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWPID | CLONE_NEWCGROUP;
+    | CLONE_OURS
+    | CLONE_NEWUSER;
 
 pub(crate) fn unshare(task: &Arc<Task>, args: Args) -> Outcome {
     unit(unshare_flags(task, args.u64(0)))
@@ -37,37 +35,56 @@ fn unshare_flags(task: &Arc<Task>, flags: u64) -> Result<(), Errno> {
     if flags & !UNSHARE != 0 {
         return Err(Errno::EINVAL);
     }
-    if has(CLONE_THREAD | CLONE_SIGHAND | CLONE_VM) && task.process.threads().len() > 1 {
+    if has(CLONE_THREAD | CLONE_SIGHAND | CLONE_VM | CLONE_NEWUSER) && task.process.threads().len() > 1 {
         return Err(Errno::EINVAL);
     }
-    // As a kernel built without user namespaces.
-    if has(CLONE_NEWUSER) {
-        return Err(Errno::EINVAL);
-    }
-    let privileged = task.creds().capable(CAP_SYS_ADMIN);
-    if has(CLONE_NEWNS | NAMESPACES | CLONE_NEWNET | CLONE_NEWTIME) && !privileged {
+    let creds = if has(CLONE_NEWUSER) { clone::creds_in_new_user_ns(task)? } else { task.creds() };
+    if has(CLONE_NEWNS | CLONE_OURS) && !creds.capable_here(CAP_SYS_ADMIN) {
         return Err(Errno::EPERM);
     }
-    // And without these.
-    if has(CLONE_NEWNET | CLONE_NEWTIME) {
-        return Err(Errno::EINVAL);
+    // Whatever can fail comes before the first change.
+    let namespaces = if has(CLONE_OURS) { Some(ns::changed(task, flags, &creds)?) } else { None };
+    let files = if has(CLONE_FILES) { Some(task.files().copy()?) } else { None };
+    let fs = if has(CLONE_NEWNS) {
+        Some(task.fs().with_new_namespace(&creds.user_ns))
+    } else {
+        has(CLONE_FS | CLONE_NEWUSER).then(|| task.fs().copy())
+    };
+    if let Some(namespaces) = namespaces {
+        ns::switch(task, namespaces);
     }
-    if has(NAMESPACES) {
-        ns::unshare(task, flags)?;
+    if let Some(fs) = fs {
+        task.set_fs(fs);
     }
-    if has(CLONE_NEWNS) {
-        task.set_fs(task.fs().with_new_namespace());
-    } else if has(CLONE_FS) {
-        task.set_fs(task.fs().copy());
+    if let Some(files) = files {
+        task.set_files(files);
     }
-    if has(CLONE_FILES) {
-        task.set_files(task.files().copy()?);
+    if has(CLONE_NEWUSER) {
+        enter_user_ns(task, (*creds).clone());
     }
     Ok(())
 }
 
+/// commit_creds(): power beyond what the task had over the namespace already is not for its like to look into.
+fn enter_user_ns(task: &Task, creds: Creds) {
+    let old = task.creds();
+    let mut at = Some(&creds.user_ns);
+    let owned = loop {
+        let Some((ns, parent)) = at.and_then(|ns| Some((ns, ns.parent()?))) else { break false };
+        if *parent == old.user_ns && ns.owner() == old.euid {
+            break true;
+        }
+        at = Some(parent);
+    };
+    if !owned {
+        task.process.set_dumpable(0);
+        task.parent_death_signal.store(0, Ordering::Relaxed);
+    }
+    task.set_creds(creds);
+}
+
 /// What setns(2) may change by a pidfd.
-const SETNS: u64 = CLONE_NEWNS | NAMESPACES | CLONE_NEWNET | CLONE_NEWUSER | CLONE_NEWTIME;
+const SETNS: u64 = CLONE_NEWNS | CLONE_OURS | CLONE_NEWUSER;
 
 pub(crate) fn setns(task: &Arc<Task>, args: Args) -> Outcome {
     unit(set_namespaces(task, args.i32(0), u64::from(args.u32(1))))
@@ -93,33 +110,47 @@ fn set_namespaces(task: &Arc<Task>, fd: i32, flags: u64) -> Result<(), Errno> {
     enter(task, &chosen)
 }
 
-/// All of them or none.
+/// All of them or none. A user namespace comes first: it gives the power to enter the others.
 fn enter(task: &Arc<Task>, namespaces: &[Namespace]) -> Result<(), Errno> {
-    let creds = task.creds();
+    let mut creds = task.creds();
     let mut new = (*task.namespaces()).clone();
-    let mut mounts = None;
+    let (mut mounts, mut user) = (None, false);
+    let alone = || task.process.threads().len() <= 1;
     for namespace in namespaces {
-        // One's own user namespace cannot be entered again.
-        if let Namespace::User = namespace {
-            return Err(Errno::EINVAL);
+        let owner = match namespace {
+            Namespace::User(ns) => ns.clone(),
+            other => other.owner().unwrap_or_else(|| UserNs::initial().clone()),
+        };
+        if let Namespace::User(ns) = namespace {
+            // One's own cannot be entered again, which would bring back capabilities.
+            if *ns == creds.user_ns || !alone() || is_shared(&task.fs()) {
+                return Err(Errno::EINVAL);
+            }
         }
-        if !creds.capable(CAP_SYS_ADMIN) {
+        let admin = creds.capable_in(&owner, CAP_SYS_ADMIN);
+        if !admin || !(matches!(namespace, Namespace::User(_)) || creds.capable_here(CAP_SYS_ADMIN)) {
             return Err(Errno::EPERM);
         }
         match namespace.clone() {
             Namespace::Uts(uts) => new.uts = uts,
             Namespace::Ipc(ipc) => new.ipc = ipc,
             Namespace::Cgroup(cgroup) => new.cgroup = cgroup,
+            Namespace::Net(net) => new.net = net,
             // Down is allowed, up and sideways is not.
             Namespace::Pid(pid) if !pid.is_within(task.pid_ns()) => return Err(Errno::EINVAL),
             Namespace::Pid(pid) => new.pid_for_children = pid,
-            Namespace::Mnt(_) if !creds.capable(CAP_SYS_CHROOT) => return Err(Errno::EPERM),
-            // Others that share root and working directory would be moved along: the task's own and ours.
-            Namespace::Mnt(_) if Arc::strong_count(&task.fs()) > 2 => return Err(Errno::EINVAL),
+            Namespace::Mnt(_) if !creds.capable_here(CAP_SYS_CHROOT) => return Err(Errno::EPERM),
+            Namespace::Mnt(_) if is_shared(&task.fs()) => return Err(Errno::EINVAL),
             Namespace::Mnt(mnt) => mounts = Some(mnt),
-            Namespace::Time if task.process.threads().len() > 1 => return Err(Errno::EUSERS),
-            // There is no other.
-            Namespace::Net | Namespace::Time | Namespace::User => {}
+            Namespace::Time(_) if !alone() => return Err(Errno::EUSERS),
+            Namespace::Time(time) => {
+                time.enter();
+                (new.time, new.time_for_children) = (time.clone(), time);
+            }
+            Namespace::User(ns) => {
+                creds = Arc::new(Creds::in_new_ns(&creds, ns));
+                user = true;
+            }
         }
     }
     ns::switch(task, new);
@@ -127,7 +158,15 @@ fn enter(task: &Arc<Task>, namespaces: &[Namespace]) -> Result<(), Errno> {
         let umask = task.fs().umask();
         task.set_fs(FsState::new(mounts, umask));
     }
+    if user {
+        enter_user_ns(task, (*creds).clone());
+    }
     Ok(())
+}
+
+/// Others that share root and working directory would be moved along: the task's own reference and ours.
+fn is_shared(fs: &Arc<FsState>) -> bool {
+    Arc::strong_count(fs) > 2
 }
 
 /// ioctls of namespace files (ns_ioctl()); `None`: another file.
@@ -139,16 +178,20 @@ pub(crate) fn ioctl(task: &Task, file: &File, cmd: u32, arg: u64) -> Option<Resu
         };
         Ok(sign_extend(task.files().add(opened, true, 0, task.process.nofile())?))
     };
+    // What lies above the caller's own is not for it to see (ns_get_owner()).
+    let seen = |ns: &Arc<UserNs>| ns.is_within(&task.creds().user_ns);
+    let owner = || match namespace.owner().filter(&seen) {
+        Some(owner) => open(Namespace::User(owner)),
+        None => Err(Errno::EPERM),
+    };
     let Namespace::Pid(pid_ns) = &namespace else {
-        return Some(match cmd {
-            NS_GET_USERNS if !matches!(namespace, Namespace::User) => open(Namespace::User),
-            NS_GET_NSTYPE => Ok(namespace.kind()),
-            // The first one's parent is beyond what anybody here may see.
-            NS_GET_USERNS | NS_GET_PARENT if matches!(namespace, Namespace::User) => Err(Errno::EPERM),
-            NS_GET_OWNER_UID if matches!(namespace, Namespace::User) => {
-                task.mm().write(arg, &0u32).map(|()| 0)
+        return Some(match (cmd, &namespace) {
+            (NS_GET_USERNS, _) | (NS_GET_PARENT, Namespace::User(_)) => owner(),
+            (NS_GET_NSTYPE, _) => Ok(namespace.kind()),
+            (NS_GET_OWNER_UID, Namespace::User(ns)) => {
+                task.mm().write(arg, &task.creds().user_ns.show_uid(ns.owner())).map(|()| 0)
             }
-            NS_GET_PARENT | NS_GET_OWNER_UID => Err(Errno::EINVAL),
+            (NS_GET_PARENT | NS_GET_OWNER_UID, _) => Err(Errno::EINVAL),
             _ => Err(Errno::ENOTTY),
         });
     };
@@ -164,7 +207,7 @@ pub(crate) fn ioctl(task: &Task, file: &File, cmd: u32, arg: u64) -> Option<Resu
         nr(if thread { other.tid_in(pid_ns) } else { other.process.pid_in(pid_ns) })
     };
     Some(match cmd {
-        NS_GET_USERNS => open(Namespace::User),
+        NS_GET_USERNS => owner(),
         NS_GET_NSTYPE => Ok(namespace.kind()),
         NS_GET_PARENT => match pid_ns.parent() {
             Some(parent) if parent.is_within(task.pid_ns()) => open(Namespace::Pid(parent.clone())),

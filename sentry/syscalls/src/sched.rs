@@ -64,7 +64,8 @@ pub(crate) fn sched_setaffinity(task: &Arc<Task>, args: Args) -> Outcome {
         let mask = task.mm().read_vec(args.u64(2), len)?;
         let other = task_of(task, args.i32(0))?;
         let (own, target) = (task.creds(), other.creds());
-        if own.euid != target.uid && own.euid != target.euid && !own.capable(CAP_SYS_NICE) {
+        if own.euid != target.uid && own.euid != target.euid && !own.capable_in(&target.user_ns, CAP_SYS_NICE)
+        {
             return Err(Errno::EPERM);
         }
         let mut wanted = all_cpus(task);
@@ -216,7 +217,11 @@ fn prioritized(task: &Arc<Task>, which: i32, who: i32) -> Result<Vec<Arc<Task>>,
             who => task.kid_of(who).ok_or(Errno::ESRCH)?,
         })),
         PRIO_USER => {
-            let uid = if who == 0 { task.creds().uid } else { who.cast_unsigned() };
+            let creds = task.creds();
+            let uid = match who {
+                0 => creds.uid,
+                who => creds.user_ns.kuid(who.cast_unsigned()).ok_or(Errno::ESRCH)?,
+            };
             let mut all = of(kernel.processes());
             let seen = |other: &Task| other.tid_in(task.pid_ns()) != 0;
             all.retain(|other| other.creds().uid == uid && seen(other));
@@ -242,7 +247,10 @@ pub(crate) fn setpriority(task: &Arc<Task>, args: Args) -> Outcome {
         let mut answer = Ok(());
         for other in prioritized(task, args.i32(0), args.i32(1))? {
             let (own, target) = (task.creds(), other.creds());
-            if own.euid != target.uid && own.euid != target.euid && !own.capable(CAP_SYS_NICE) {
+            if own.euid != target.uid
+                && own.euid != target.euid
+                && !own.capable_in(&target.user_ns, CAP_SYS_NICE)
+            {
                 answer = Err(Errno::EPERM);
                 continue;
             }
@@ -332,7 +340,7 @@ pub(crate) fn prlimit64(task: &Arc<Task>, args: Args) -> Outcome {
             let other = process.leader().ok_or(Errno::ESRCH)?.creds();
             let own = task.creds();
             let same = [other.uid, other.euid, other.suid].iter().all(|&uid| uid == own.uid);
-            if !same && !own.capable(CAP_SYS_RESOURCE) {
+            if !same && !own.capable_in(&other.user_ns, CAP_SYS_RESOURCE) {
                 return Err(Errno::EPERM);
             }
         }

@@ -10,6 +10,7 @@ use chitin_kernel::result::{Restart, SysError};
 use chitin_kernel::signal::{NSIG, send_to_process, send_to_task, sigreturn};
 use chitin_kernel::{Outcome, Process, Task, time};
 use chitin_mm::UserPtr;
+use chitin_vfs::userns::OVERFLOW_ID;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -18,9 +19,15 @@ pub(crate) fn signal_number(signal: i32) -> Result<u32, Errno> {
     u32::try_from(signal).ok().filter(|&signal| signal <= NSIG).ok_or(Errno::EINVAL)
 }
 
+/// The caller's user as it knows it itself.
+fn own_uid(task: &Task) -> u32 {
+    let creds = task.creds();
+    creds.user_ns.show_uid(creds.uid)
+}
+
 /// What kill(2) sends.
 pub(crate) fn kill_info(task: &Task, signal: u32) -> SigInfo {
-    SigInfo::kill(signal, SI_USER, task.pid(), task.creds().uid)
+    SigInfo::kill(signal, SI_USER, task.pid(), own_uid(task))
 }
 
 /// Reads the siginfo of rt_sigqueueinfo; codes that pretend to come from the kernel are only allowed to oneself.
@@ -40,8 +47,16 @@ pub(crate) fn user_info(
     Ok(info)
 }
 
-/// What the receiver learns of a sender that its namespace does not show: nothing, and init cannot ignore it.
+/// What the receiver learns of a sender: the user as it knows it; of a process that its namespace does not show nothing,
+/// and init cannot ignore it.
 fn as_seen(task: &Task, target: &Process, mut info: SigInfo) -> SigInfo {
+    let own = task.creds().user_ns.clone();
+    if let Some(other) = target.leader().map(|leader| leader.creds().user_ns.clone())
+        && own != other
+    {
+        let uid = own.kuid(info.uid()).map_or(OVERFLOW_ID, |kuid| other.show_uid(kuid));
+        info.set_pid_uid(info.pid(), uid);
+    }
     if task.process.pid_in(target.pid_ns()) == 0 {
         info.set_pid_uid(0, info.uid());
     }
@@ -57,7 +72,10 @@ pub(crate) fn may_kill(task: &Task, target: &Arc<Process>, signal: u32) -> Resul
     let (own, other) = (task.creds(), other.creds());
     let same =
         own.euid == other.suid || own.euid == other.uid || own.uid == other.suid || own.uid == other.uid;
-    if same || own.capable(CAP_KILL) || (signal == SIGCONT && task.process.sid() == target.sid()) {
+    if same
+        || own.capable_in(&other.user_ns, CAP_KILL)
+        || (signal == SIGCONT && task.process.sid() == target.sid())
+    {
         return Ok(());
     }
     Err(Errno::EPERM)
@@ -153,7 +171,7 @@ fn kill_thread(
     let signal = signal_number(signal)?;
     let mut given = match info {
         Some(at) => task.mm().read(at)?,
-        None => SigInfo::kill(signal, SI_TKILL, task.pid(), task.creds().uid),
+        None => SigInfo::kill(signal, SI_TKILL, task.pid(), own_uid(task)),
     };
     given.set_signo(signal);
     let pretends = info.is_some() && (given.si_code >= 0 || given.si_code == SI_TKILL);

@@ -19,8 +19,10 @@ use chitin_kernel::{Outcome, Task};
 use chitin_mm::{Mm, Source, UserIo};
 use chitin_net::{NetNs, OptValue, SockAddr, SocketFile};
 use chitin_vfs::File;
+use chitin_vfs::userns::INVALID_ID;
 use std::sync::Arc;
 use wait::Patience;
+use zerocopy::FromBytes;
 
 /// `struct sockaddr_storage`.
 const MAX_ADDR: usize = 128;
@@ -40,7 +42,7 @@ fn lookup(task: &Task, fd: i32) -> Result<Arc<File>, Errno> {
 }
 
 fn net(task: &Task) -> Result<Arc<NetNs>, Errno> {
-    task.kernel.extension::<NetNs>().ok_or(Errno::EAFNOSUPPORT)
+    task.net().stack.clone().downcast().map_err(|_| Errno::EAFNOSUPPORT)
 }
 
 /// move_addr_to_kernel()
@@ -222,10 +224,22 @@ pub(crate) fn setsockopt(task: &Arc<Task>, args: Args) -> Outcome {
     unit(work())
 }
 
-/// The peer's pid as the caller sees it.
+/// The peer's pid and ids as the caller sees them.
 fn show_peer(task: &Task, cred: &mut [u8]) {
-    if let Some(pid) = cred.first_chunk_mut::<4>() {
-        *pid = task.nr_of(i32::from_ne_bytes(*pid)).to_ne_bytes();
+    let Ok((cred, _)) = Ucred::mut_from_prefix(cred) else { return };
+    cred.pid = task.nr_of(cred.pid);
+    // Nobody is nobody everywhere.
+    if cred.uid != INVALID_ID {
+        let ns = task.creds().user_ns.clone();
+        (cred.uid, cred.gid) = (ns.show_uid(cred.uid), ns.show_gid(cred.gid));
+    }
+}
+
+/// Groups as the caller sees them.
+fn show_groups(task: &Task, groups: &mut [u8]) {
+    let ns = task.creds().user_ns.clone();
+    for gid in groups.as_chunks_mut::<4>().0 {
+        *gid = ns.show_gid(u32::from_ne_bytes(*gid)).to_ne_bytes();
     }
 }
 
@@ -241,6 +255,9 @@ pub(crate) fn getsockopt(task: &Arc<Task>, args: Args) -> Outcome {
             OptValue::Value(mut value) => {
                 if (level, name) == (SOL_SOCKET, SO_PEERCRED) {
                     show_peer(task, &mut value);
+                }
+                if (level, name) == (SOL_SOCKET, SO_PEERGROUPS) {
+                    show_groups(task, &mut value);
                 }
                 mm.write_bytes(value_at, &value)?;
                 mm.write(len_at, &len(value.len()))

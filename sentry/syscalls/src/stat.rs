@@ -16,7 +16,7 @@ use chitin_abi::time::Timespec;
 use chitin_kernel::{Outcome, Task};
 use chitin_mm::Mm;
 use chitin_vfs::walk::Target;
-use chitin_vfs::{Attr, Caps, Context, Creds, Inode};
+use chitin_vfs::{Attr, Caps, Context, Creds, Inode, UserNs};
 use std::sync::Arc;
 
 /// SECBIT_NO_SETUID_FIXUP
@@ -31,15 +31,24 @@ fn mode(inode: &dyn Inode, attr: &Attr) -> u32 {
     if inode.is_untyped() { attr.perm } else { attr.mode() }
 }
 
+/// Attributes as who is in `ns` sees them.
+fn seen(inode: &dyn Inode, ns: &UserNs) -> Result<Attr, Errno> {
+    let mut attr = inode.attr()?;
+    if !ns.is_initial() {
+        (attr.uid, attr.gid) = (ns.show_uid(attr.uid), ns.show_gid(attr.gid));
+    }
+    Ok(attr)
+}
+
 /// struct stat of an inode.
-fn stat_of(inode: &dyn Inode) -> Result<Stat, Errno> {
-    let attr = inode.attr()?;
+fn stat_of(inode: &dyn Inode, ns: &UserNs) -> Result<Stat, Errno> {
+    let attr = seen(inode, ns)?;
     Ok(Stat { st_mode: mode(inode, &attr), ..stat_from(&attr) })
 }
 
 /// struct statx of an inode, without what belongs to the mount.
-fn statx_of(inode: &dyn Inode) -> Result<Statx, Errno> {
-    let attr = inode.attr()?;
+fn statx_of(inode: &dyn Inode, ns: &UserNs) -> Result<Statx, Errno> {
+    let attr = seen(inode, ns)?;
     Ok(Statx { stx_mode: low16(mode(inode, &attr)), ..statx_from(&attr) })
 }
 
@@ -99,7 +108,7 @@ pub(crate) fn fstat(task: &Arc<Task>, args: Args) -> Outcome {
     unit(
         task.files()
             .get(args.i32(0))
-            .and_then(|file| task.mm().write(args.u64(1), &stat_of(&**file.inode())?)),
+            .and_then(|file| task.mm().write(args.u64(1), &stat_of(&**file.inode(), &task.creds().user_ns)?)),
     )
 }
 
@@ -108,7 +117,7 @@ fn stat_path(task: &Task, dirfd: i32, path: u64, out: u64, follow: bool) -> Resu
     let path = mm.read_path(path)?;
     let ctx = task.context();
     let target = at_target(task, &ctx, dirfd, &path, follow, false)?;
-    mm.write(out, &stat_of(&**target.inode())?)
+    mm.write(out, &stat_of(&**target.inode(), &ctx.creds().user_ns)?)
 }
 
 pub(crate) fn stat(task: &Arc<Task>, args: Args) -> Outcome {
@@ -146,10 +155,10 @@ pub(crate) fn newfstatat(task: &Arc<Task>, args: Args) -> Outcome {
         // fstat in the C library's disguise: no walk, no context.
         if flags == AT_EMPTY_PATH && dirfd >= 0 && is_empty(&mm, path)? {
             let file = task.files().get(dirfd)?;
-            return mm.write(args.u64(2), &stat_of(&**file.inode())?);
+            return mm.write(args.u64(2), &stat_of(&**file.inode(), &task.creds().user_ns)?);
         }
         let target = stat_target(task, dirfd, path, flags)?;
-        mm.write(args.u64(2), &stat_of(&**target.inode())?)
+        mm.write(args.u64(2), &stat_of(&**target.inode(), &task.creds().user_ns)?)
     })())
 }
 
@@ -160,7 +169,7 @@ pub(crate) fn statx(task: &Arc<Task>, args: Args) -> Outcome {
             return Err(Errno::EINVAL);
         }
         let target = stat_target(task, args.i32(0), args.u64(1), flags)?;
-        let mut out = statx_of(&**target.inode())?;
+        let mut out = statx_of(&**target.inode(), &task.creds().user_ns)?;
         if let Target::Path(path) = &target {
             out.stx_mnt_id = path.mount.id();
             out.stx_mask |= if mask & STATX_MNT_ID_UNIQUE != 0 { STATX_MNT_ID_UNIQUE } else { STATX_MNT_ID };
@@ -178,7 +187,7 @@ fn real_creds(creds: &Creds) -> Creds {
     real.fsuid = creds.uid;
     real.fsgid = creds.gid;
     if creds.securebits & NO_SETUID_FIXUP == 0 {
-        real.effective = if creds.uid == 0 { creds.permitted } else { Caps::EMPTY };
+        real.effective = if creds.uid == creds.user_ns.root_uid() { creds.permitted } else { Caps::EMPTY };
     }
     real
 }

@@ -143,7 +143,7 @@ pub(crate) fn timer_settime(task: &Arc<Task>, args: Args) -> Outcome {
             .mm()
             .read(args.u64(2))
             .map_err(|errno| if args.u64(2) == 0 { Errno::EINVAL } else { errno })?;
-        let old = posix::settime(&task.process, args.i32(0), args.u32(1), &new)?;
+        let old = posix::settime(task, args.i32(0), args.u32(1), &new)?;
         match args.opt::<Itimerspec>(3) {
             Some(at) => task.mm().write(at, &old),
             None => Ok(()),

@@ -1,9 +1,11 @@
 //! Credentials and the permission checks that depend on them (credentials(7), capabilities(7)).
 
+use crate::userns::{self, UserNs};
 use crate::{Attr, FileKind};
 use chitin_abi::Errno;
 use chitin_abi::capability::*;
 use chitin_abi::stat::{S_ISGID, S_ISVTX};
+use std::sync::Arc;
 
 /// A capability number (CAP_*).
 pub type Cap = u32;
@@ -46,7 +48,7 @@ impl std::ops::BitOr for Caps {
     }
 }
 
-/// A thread's credentials; immutable once shared, replaced as a whole (`Arc<Creds>`).
+/// A thread's credentials; immutable once shared, replaced as a whole (`Arc<Creds>`). Ids are kernel ids.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Creds {
     pub uid: u32,
@@ -65,6 +67,8 @@ pub struct Creds {
     pub ambient: Caps,
     pub securebits: u32,
     pub no_new_privs: bool,
+    /// What the ids are numbers of for their owner, and what the capabilities are about.
+    pub user_ns: Arc<UserNs>,
 }
 
 /// Access mask bits, as in access(2).
@@ -92,11 +96,42 @@ impl Creds {
             ambient: Caps::EMPTY,
             securebits: 0,
             no_new_privs: false,
+            user_ns: UserNs::initial().clone(),
         }
     }
 
+    /// All power in a namespace that has just been made or entered (set_cred_user_ns()).
+    pub fn in_new_ns(old: &Creds, user_ns: Arc<UserNs>) -> Creds {
+        Creds {
+            permitted: Caps::ALL,
+            effective: Caps::ALL,
+            inheritable: Caps::EMPTY,
+            bounding: Caps::ALL,
+            ambient: Caps::EMPTY,
+            securebits: 0,
+            user_ns,
+            ..old.clone()
+        }
+    }
+
+    /// Power over the machine: a capability in the initial user namespace.
     pub fn capable(&self, cap: Cap) -> bool {
+        self.effective.has(cap) && self.user_ns.is_initial()
+    }
+
+    /// Power over what the thread's own user namespace owns.
+    pub fn capable_here(&self, cap: Cap) -> bool {
         self.effective.has(cap)
+    }
+
+    /// Power over what a user namespace owns (ns_capable()).
+    pub fn capable_in(&self, ns: &UserNs, cap: Cap) -> bool {
+        userns::capable_in(self, ns, cap)
+    }
+
+    /// Power over a file whose owners are known in the thread's user namespace (capable_wrt_inode_uidgid()).
+    pub fn capable_over(&self, attr: &Attr, cap: Cap) -> bool {
+        self.effective.has(cap) && self.user_ns.knows(attr.uid, attr.gid)
     }
 
     pub fn in_group(&self, gid: u32) -> bool {
@@ -116,24 +151,25 @@ impl Creds {
             return Ok(());
         }
         if attr.kind == FileKind::Directory {
-            if self.capable(CAP_DAC_OVERRIDE) || (mask & MAY_WRITE == 0 && self.capable(CAP_DAC_READ_SEARCH))
+            if self.capable_over(attr, CAP_DAC_OVERRIDE)
+                || (mask & MAY_WRITE == 0 && self.capable_over(attr, CAP_DAC_READ_SEARCH))
             {
                 return Ok(());
             }
         } else {
-            if mask == MAY_READ && self.capable(CAP_DAC_READ_SEARCH) {
+            if mask == MAY_READ && self.capable_over(attr, CAP_DAC_READ_SEARCH) {
                 return Ok(());
             }
-            if (mask & MAY_EXEC == 0 || attr.perm & 0o111 != 0) && self.capable(CAP_DAC_OVERRIDE) {
+            if (mask & MAY_EXEC == 0 || attr.perm & 0o111 != 0) && self.capable_over(attr, CAP_DAC_OVERRIDE) {
                 return Ok(());
             }
         }
         Err(Errno::EACCES)
     }
 
-    /// Owner of the file, or CAP_FOWNER.
+    /// Owner of the file, or CAP_FOWNER where the owner is known (inode_owner_or_capable()).
     pub fn owns(&self, attr: &Attr) -> bool {
-        self.fsuid == attr.uid || self.capable(CAP_FOWNER)
+        self.fsuid == attr.uid || self.effective.has(CAP_FOWNER) && self.user_ns.uid(attr.uid).is_some()
     }
 
     /// Whether a sticky directory keeps these credentials from removing the victim.
@@ -141,7 +177,7 @@ impl Creds {
         dir.perm & S_ISVTX != 0
             && self.fsuid != victim.uid
             && self.fsuid != dir.uid
-            && !self.capable(CAP_FOWNER)
+            && !self.capable_over(victim, CAP_FOWNER)
     }
 
     /// Group and mode of a file created in `dir`: setgid directories pass on their group (inode_init_owner()).
@@ -154,7 +190,7 @@ impl Creds {
         } else if perm & S_ISGID != 0
             && perm & 0o010 != 0
             && !self.in_group(dir.gid)
-            && !self.capable(CAP_FSETID)
+            && !self.capable_over(dir, CAP_FSETID)
         {
             perm & !S_ISGID
         } else {

@@ -51,6 +51,7 @@ pub mod poll;
 #[cfg(test)]
 mod testing;
 pub mod turn;
+pub mod userns;
 pub mod wait;
 pub mod walk;
 
@@ -64,5 +65,6 @@ pub use inode::{
     Xattrs,
 };
 pub use mount::{Mount, MountNs, Propagation};
+pub use userns::UserNs;
 pub use wait::{PollTable, WaitQueue};
 pub use walk::{Caller, Context, Vfs};

@@ -31,6 +31,12 @@ impl Context {
         creds.check(&inode.attr()?, mask)
     }
 
+    /// Whether the file system knows who would own a new file (fsuidgid_has_mapping()): EOVERFLOW.
+    fn may_own(&self, dir: &Path) -> Result<(), Errno> {
+        let creds = self.creds();
+        if dir.mount.user_ns().knows(creds.fsuid, creds.fsgid) { Ok(()) } else { Err(Errno::EOVERFLOW) }
+    }
+
     /// Write and search permission on a directory whose names are to change, on a writable mount.
     fn may_change(&self, dir: &Path) -> Result<(), Errno> {
         dir.mount.writable()?;

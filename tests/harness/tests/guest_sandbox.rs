@@ -18,7 +18,12 @@ fn check(program: &str) {
     let b = Bundle::new(program, &paths::rootfs(root), &[&path])
         .bind(&paths::guests(), "/guest", &["ro"])
         .tmpfs("/tmp");
-    let b = if matches!(program, "mounts" | "ns" | "seccomp") { b.capability("CAP_SYS_ADMIN") } else { b };
+    let b = if matches!(program, "mounts" | "ns" | "userns" | "timens" | "seccomp") {
+        b.capability("CAP_SYS_ADMIN")
+    } else {
+        b
+    };
+    let b = if program == "timens" { b.capability("CAP_SYS_TIME") } else { b };
     // Natively and under crun the hostile program spares what would hurt the host; our own kernel gets everything.
     let b = if engine == Engine::Chitin { b.env("T_ALL=1") } else { b };
     let out = engine.run(&b, b"", Duration::from_secs(150));

@@ -74,9 +74,12 @@ impl Home {
 
     /// A bundle with a user namespace of one id, as `spec --rootless` makes it.
     fn bundle(&self, script: &str, host: u32) -> String {
+        self.bundle_with(script, json!([{ "containerID": 0, "hostID": host, "size": 1 }]))
+    }
+
+    fn bundle_with(&self, script: &str, map: Value) -> String {
         let mut b = Bundle::new("rootless", Path::new(&self.path("rootfs")), &["/bin/sh", "-c", script]);
         b.config["linux"]["namespaces"].as_array_mut().expect("namespaces").push(json!({ "type": "user" }));
-        let map = json!([{ "containerID": 0, "hostID": host, "size": 1 }]);
         b = b.set("/linux/uidMappings", map.clone()).set("/linux/gidMappings", map);
         for m in b.config["mounts"].as_array_mut().expect("mounts") {
             if let Some(o) = m["options"].as_array_mut() {
@@ -91,6 +94,40 @@ impl Home {
         assert!(own.is_ok_and(|s| s.success()), "chown");
         dir.to_string_lossy().into_owned()
     }
+}
+
+impl Home {
+    /// Called by the user in a mount namespace where /etc grants it subordinate ids.
+    fn granted(&self, args: &[&str], ids: &str) -> Outcome {
+        let file = |name: &str, text: String| std::fs::write(self.0.join(name), text).expect("own directory");
+        file("subid", format!("sub:{ids}\n"));
+        file(
+            "passwd",
+            format!("root:x:0:0::/root:/bin/sh\nsub:x:{USER}:{USER}::{}:/bin/sh\n", self.0.display()),
+        );
+        file("group", format!("root:x:0:\nsub:x:{USER}:\n"));
+        let script = "for f in passwd group; do mount --bind $f /etc/$f || exit 77; done; \
+                      for f in subuid subgid; do touch /etc/$f; mount --bind subid /etc/$f || exit 77; done; exec \"$@\"";
+        let mut c = Command::new("unshare");
+        c.args(["--mount", "--propagation=private", "sh", "-c", script, "sh", "setpriv"])
+            .args([
+                &format!("--reuid={USER}"),
+                &format!("--regid={USER}"),
+                "--clear-groups",
+                "--inh-caps=-all",
+            ])
+            .arg(self.path("runtime"))
+            .arg("--root")
+            .arg(self.path("state"))
+            .args(args);
+        c.env("HOME", &self.0).env("XDG_RUNTIME_DIR", &self.0).current_dir(&self.0);
+        run::quick(c, LIMIT)
+    }
+}
+
+/// Own id as root, then a range of the granted.
+fn ranges() -> Value {
+    json!([{ "containerID": 0, "hostID": 1000, "size": 1 }, { "containerID": 1, "hostID": 200_000, "size": 1000 }])
 }
 
 impl Drop for Home {
@@ -114,6 +151,49 @@ fn run_as_a_user() {
         &unique_id(),
     ]);
     assert_eq!((o.code, o.text().as_str()), (Some(7), "0\nx\n"), "{}", o.brief());
+}
+
+#[test]
+fn only_ones_own_id() {
+    let Some(h) = Home::new("rootless single id") else { return };
+    let script = "echo $(cat /proc/self/uid_map); cat /proc/self/setgroups; touch /tmp/f; chown 5 /tmp/f 2>/dev/null || echo no such id";
+    let o = h.call(&["run", "--bundle", &h.bundle(script, 1000), &unique_id()]);
+    assert_eq!(o.text(), "0 1000 1\ndeny\nno such id\n", "{}", o.brief());
+    // Another's id is not the user's to give.
+    let o = h.call(&["run", "--bundle", &h.bundle("echo ran", 0), &unique_id()]);
+    assert!(o.code != Some(0) && o.stdout.is_empty() && !o.stderr.trim().is_empty(), "{}", o.brief());
+}
+
+#[test]
+fn a_range_of_subordinate_ids() {
+    let Some(h) = Home::new("rootless with subordinate ids") else { return };
+    if chitin_tests::engines::which("newuidmap").is_none() {
+        return skip("a_range_of_subordinate_ids", "newuidmap is not installed (Debian: uidmap)");
+    }
+    let script = "echo $(cat /proc/self/uid_map); cat /proc/self/setgroups; touch /data/f; chown 5:6 /data/f; stat -c %u:%g /data/f";
+    let dir = h.bundle_with(script, ranges());
+    let data = h.path("data");
+    std::fs::create_dir(&data).expect("own directory");
+    std::os::unix::fs::chown(&data, Some(1000), Some(1000)).expect("root");
+    let file = Path::new(&dir).join("config.json");
+    let mut config: Value = serde_json::from_slice(&std::fs::read(&file).expect("config")).expect("JSON");
+    let mount = json!({ "destination": "/data", "type": "bind", "source": data, "options": ["rbind"] });
+    config["mounts"].as_array_mut().expect("mounts").push(mount);
+    std::fs::write(&file, config.to_string()).expect("own directory");
+    let o = h.granted(&["run", "--bundle", &dir, &unique_id()], "200000:1000");
+    if o.code == Some(77) {
+        return skip("a_range_of_subordinate_ids", "no private mounts here");
+    }
+    assert_eq!(o.text(), "0 1000 1 1 200000 1000\nallow\n5:6\n", "{}", o.brief());
+    use std::os::unix::fs::MetadataExt;
+    let made = std::fs::metadata(Path::new(&data).join("f")).expect("made inside");
+    assert_eq!((made.uid(), made.gid()), (200_004, 200_005));
+    // What nobody has granted.
+    let o = h.granted(&["run", "--bundle", &dir, &unique_id()], "300000:1000");
+    assert!(o.code != Some(0) && o.stdout.is_empty(), "{}", o.brief());
+    if Engine::under_test() == Engine::Chitin {
+        assert!(o.stderr.contains("subgid") || o.stderr.contains("subuid"), "{}", o.brief());
+    }
 }
 
 #[test]

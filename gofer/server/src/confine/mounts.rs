@@ -1,4 +1,5 @@
-//! The gofer's own root: a read-only tmpfs with `/roots/N` for each donated tree and `/fd`.
+//! The gofer's own root: a read-only tmpfs with `/roots/N` for each donated tree and `/fd`. It can be searched by whoever
+//! the gofer is in the container's user namespace.
 //!
 //! `/fd` is a bind mount of `/proc/self/fd`. It lets the gofer reopen exactly the file an `O_PATH`
 //! descriptor names, which no path could do safely; and because it is a mount of that one directory,
@@ -51,7 +52,7 @@ pub fn enter(configs: &[RootConfig]) -> Result<Vec<Root>, Error> {
         )
     })?;
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-    mount(Some("chitin-gofer"), *stage, Some("tmpfs"), flags, Some("mode=0700,size=1m"))
+    mount(Some("chitin-gofer"), *stage, Some("tmpfs"), flags, Some("mode=0711,size=1m"))
         .map_err(|e| Error::host("mount a tmpfs on", stage, e))?;
 
     let own_fds = format!("{stage}{OWN_FDS}");
@@ -91,6 +92,10 @@ fn bind(config: &RootConfig, source: OwnedFd, target: &str) -> Result<(), Error>
         let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_WRONLY | OFlag::O_CLOEXEC;
         open(target, flags, Mode::S_IRUSR).map_err(failed)?;
     }
+    if let Some((ids, all)) = &config.id_mapped {
+        id_mapped(config, &source, target, ids, *all)?;
+        return restrict_root(config, target);
+    }
     let from = format!("/proc/self/fd/{}", source.as_raw_fd());
     let bind =
         |extra| mount(Some(from.as_str()), target, None::<&str>, MsFlags::MS_BIND | extra, None::<&str>);
@@ -104,6 +109,29 @@ fn bind(config: &RootConfig, source: OwnedFd, target: &str) -> Result<(), Error>
         }
     };
     outcome.map_err(failed)?;
+    restrict_root(config, target)
+}
+
+/// The same with other ids (mount_setattr(2)), which only a tree that is nowhere attached yet can be given.
+fn id_mapped(
+    config: &RootConfig,
+    source: &OwnedFd,
+    target: &str,
+    ids: &OwnedFd,
+    all: bool,
+) -> Result<(), Error> {
+    let shown = config.path.display().to_string();
+    let tree = host::open_tree(source.as_fd(), config.recursive)
+        .map_err(|e| Error::host("clone the mount of (open_tree)", &shown, e))?;
+    host::map_mount_ids(tree.as_fd(), ids.as_fd(), all).map_err(|e| {
+        let remedy = "use a file system that can be id-mapped (ext4, xfs, btrfs, tmpfs), or remove the mount's mappings";
+        Error::new("id-map (mount_setattr) the mount of", format!("{shown}: {}", e.desc()), remedy)
+    })?;
+    let c_target = CString::new(target).unwrap_or_default();
+    host::move_mount(tree.as_fd(), &c_target).map_err(|e| Error::host("attach (move_mount)", &shown, e))
+}
+
+fn restrict_root(config: &RootConfig, target: &str) -> Result<(), Error> {
     let mut attrs = MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV;
     if config.readonly {
         attrs |= MOUNT_ATTR_RDONLY;

@@ -10,7 +10,7 @@ mod xattr;
 
 pub use fs::{DirentIter, getdents, statx};
 pub use process::{
-    clear_ambient_capabilities, drop_bounding_capability, mount_setattr, permitted_capabilities,
-    set_capabilities,
+    clear_ambient_capabilities, drop_bounding_capability, map_mount_ids, mount_setattr, move_mount,
+    open_tree, permitted_capabilities, set_capabilities,
 };
 pub use xattr::{getxattr, listxattr, removexattr, setxattr};

@@ -1,7 +1,7 @@
 //! Capabilities and mount attributes.
 
 use std::ffi::CStr;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
 
@@ -71,7 +71,18 @@ struct MountAttr {
 /// Sets `MOUNT_ATTR_*` on the mount at `path`, and on all below it when `recursive`.
 pub fn mount_setattr(dir: BorrowedFd<'_>, path: &CStr, set: u64, recursive: bool) -> nix::Result<()> {
     let attr = MountAttr { set, clear: 0, propagation: 0, userns_fd: 0 };
-    let flags = if recursive { libc::AT_RECURSIVE } else { 0 } | libc::AT_SYMLINK_NOFOLLOW;
+    set_attr(dir, path, &attr, libc::AT_SYMLINK_NOFOLLOW | if recursive { libc::AT_RECURSIVE } else { 0 })
+}
+
+/// Translates ids in a tree of [`open_tree`] by a user namespace's maps; below its top, too, for `all`.
+pub fn map_mount_ids(tree: BorrowedFd<'_>, user_ns: BorrowedFd<'_>, all: bool) -> nix::Result<()> {
+    const MOUNT_ATTR_IDMAP: u64 = 0x0010_0000;
+    let userns_fd = u64::try_from(user_ns.as_raw_fd()).map_err(|_| Errno::EBADF)?;
+    let attr = MountAttr { set: MOUNT_ATTR_IDMAP, clear: 0, propagation: 0, userns_fd };
+    set_attr(tree, c"", &attr, libc::AT_EMPTY_PATH | if all { libc::AT_RECURSIVE } else { 0 })
+}
+
+fn set_attr(dir: BorrowedFd<'_>, path: &CStr, attr: &MountAttr, flags: i32) -> nix::Result<()> {
     // SAFETY: the path ends in NUL; the struct is the first version of mount_attr, of the size given.
     let done = unsafe {
         libc::syscall(
@@ -79,8 +90,36 @@ pub fn mount_setattr(dir: BorrowedFd<'_>, path: &CStr, set: u64, recursive: bool
             dir.as_raw_fd(),
             path.as_ptr(),
             flags,
-            &raw const attr,
+            std::ptr::from_ref(attr),
             size_of::<MountAttr>(),
+        )
+    };
+    Errno::result(done).map(drop)
+}
+
+/// A copy of the mount that a descriptor is in, from there on, attached nowhere.
+pub fn open_tree(at: BorrowedFd<'_>, recursive: bool) -> nix::Result<OwnedFd> {
+    let flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC;
+    let at_flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
+    let flags = flags | at_flags.cast_unsigned();
+    // SAFETY: the path is constant and ends in NUL.
+    let fd = unsafe { libc::syscall(libc::SYS_open_tree, at.as_raw_fd(), c"".as_ptr(), flags) };
+    let fd = RawFd::try_from(Errno::result(fd)?).map_err(|_| Errno::EBADF)?;
+    // SAFETY: the kernel has just returned it to us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Attaches a tree of [`open_tree`].
+pub fn move_mount(tree: BorrowedFd<'_>, target: &CStr) -> nix::Result<()> {
+    // SAFETY: both paths end in NUL.
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_move_mount,
+            tree.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_FDCWD,
+            target.as_ptr(),
+            libc::MOVE_MOUNT_F_EMPTY_PATH,
         )
     };
     Errno::result(done).map(drop)

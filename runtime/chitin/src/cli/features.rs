@@ -60,7 +60,7 @@ impl Features {
             "hooks": ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"],
             "mountOptions": MOUNT_OPTIONS,
             "linux": {
-                "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "user", "uts"],
+                "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"],
                 "capabilities": crate::spec::ALL_CAPABILITIES,
                 "cgroup": {"v1": true, "v2": true, "systemd": true, "systemdUser": true, "rdma": true},
                 "seccomp": {
@@ -75,7 +75,7 @@ impl Features {
                 "apparmor": {"enabled": false},
                 "selinux": {"enabled": false},
                 "intelRdt": {"enabled": true},
-                "mountExtensions": {"idmap": {"enabled": false}},
+                "mountExtensions": {"idmap": {"enabled": true}},
             },
             "annotations": {"chitin.version": env!("CARGO_PKG_VERSION"), "chitin.checkpoint.enabled": "false"},
             "potentiallyUnsafeConfigAnnotations": [],

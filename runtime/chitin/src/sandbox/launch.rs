@@ -333,14 +333,19 @@ impl Child {
         self.pidfd.as_fd()
     }
 
-    /// Maps id 0 of its user namespace to `uid` and `gid` of ours, the only ids there are.
-    pub fn map_ids(&self, uid: u32, gid: u32, deny_setgroups: bool) -> io::Result<()> {
+    /// Sets the maps of its user namespace, in lines of `/proc/PID/uid_map`.
+    pub fn write_maps(&self, uids: &str, gids: &str, deny_setgroups: bool) -> io::Result<()> {
         let file = |name: &str| format!("/proc/{}/{name}", self.pid);
         if deny_setgroups {
             fs::write(file("setgroups"), "deny")?;
         }
-        fs::write(file("gid_map"), format!("0 {gid} 1"))?;
-        fs::write(file("uid_map"), format!("0 {uid} 1"))
+        fs::write(file("gid_map"), gids)?;
+        fs::write(file("uid_map"), uids)
+    }
+
+    /// Its user namespace.
+    pub fn user_namespace(&self) -> io::Result<OwnedFd> {
+        File::open(format!("/proc/{}/ns/user", self.pid)).map(OwnedFd::from)
     }
 
     /// Waits until it is in its cgroups, for those who look at it there; it does not run before in any case.

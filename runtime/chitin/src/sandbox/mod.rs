@@ -11,6 +11,7 @@ pub mod extra;
 pub mod foreground;
 mod gofer;
 pub mod hooks;
+mod ids;
 pub mod launch;
 pub mod link;
 pub mod pod;
@@ -433,7 +434,8 @@ fn launch(
     };
 
     let streams = Streams { null: null.as_fd(), last_words, log: log.is_some() };
-    let mut gofer = Gofer::launch(exe.as_fd(), options, creation.id, plan.roots, streams, cgroups)?;
+    let ids = plan.container.id_mappings.as_ref();
+    let mut gofer = Gofer::launch(exe.as_fd(), options, creation.id, (plan.roots, ids), streams, cgroups)?;
     // Hooks may still change what it will see (see `run_creation_hooks`).
     if !creation.has_hooks() {
         gofer.child.go()?;
@@ -441,6 +443,7 @@ fn launch(
 
     let mut container = plan.container;
     container.plain_command = creation.plain_command;
+    container.no_setgroups = container.id_mappings.as_ref().is_some_and(ids::denies_setgroups);
     container.gofer_fd = gofer.socket.as_raw_fd();
     container.process.stdio = [stdio[0].as_raw_fd(), stdio[1].as_raw_fd(), stdio[2].as_raw_fd()];
     container.process.extra = creation.extra.numbers();
@@ -517,12 +520,13 @@ fn launch(
     if let Some(left) = left {
         left.leave()?;
     }
+    let nobody = format!("0 {NOBODY} 1");
     if !nix::unistd::geteuid().is_root() {
-        map_to_own(&sentry)?;
-    } else if let Err(e) = sentry.map_ids(NOBODY, NOBODY, false) {
+        ids::map(&sentry, &ids::own())?;
+    } else if let Err(e) = sentry.write_maps(&nobody, &nobody, false) {
         // We are root of a user namespace that has no nobody.
         crate::log::debug(&format!("mapping the sentry to host user {NOBODY}: {e}; taking our own id"));
-        map_to_own(&sentry)?;
+        ids::map(&sentry, &ids::own())?;
     }
     if let Some(adj) = oom_score_adj
         && let Err(e) = std::fs::write(format!("/proc/{}/oom_score_adj", sentry.pid()), adj.to_string())
@@ -530,11 +534,6 @@ fn launch(
         crate::log::warn(&format!("process.oomScoreAdj: cannot set {adj}: {e}"));
     }
     Ok(Launched { sentry, gofer, lifeline: lifeline_write, ready: Some(ready_read) })
-}
-
-fn map_to_own(child: &Child) -> Result<()> {
-    let (uid, gid) = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
-    child.map_ids(uid, gid, true).context(|| "cannot map ids into the sandbox's user namespace".into())
 }
 
 /// What the start has to do about the network.

@@ -8,7 +8,7 @@
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::Duration;
 
-use chitin_control::{Request, Response, Status};
+use chitin_control::{Namespace, Request, Response, Status};
 use oci_spec::runtime::Spec;
 
 use super::gofer::{Gofer, Streams};
@@ -16,7 +16,7 @@ use super::launch::{self, Child};
 use super::link::{Link, misfit};
 use super::stand_in::StandIn;
 use super::{
-    Creation, KILL_PATIENCE, Options, Reserved, make_cgroups, open_debug_log, run_creation_hooks, start,
+    Creation, KILL_PATIENCE, Options, Reserved, ids, make_cgroups, open_debug_log, run_creation_hooks, start,
 };
 use crate::cgroup::Cgroups;
 use crate::container::{Directory, HostProcess, NOT_FOUND, State};
@@ -79,8 +79,15 @@ impl Joined {
         let log = open_debug_log(options, creation.id)?;
         let last_words = log.as_ref().map_or(null.as_fd(), |log| log.as_fd());
         let streams = Streams { null: null.as_fd(), last_words, log: log.is_some() };
-        let mut gofer =
-            Gofer::launch(exe.as_fd(), options, creation.id, plan.roots, streams, cgroups.as_ref())?;
+        let mut plan = plan;
+        if plan.container.namespaces.user == Namespace::Sandbox {
+            // Its ids are the pod's.
+            let first = Directory::find(&options.root, sandbox)?;
+            let first = spec::load(first.path())?;
+            plan.container.id_mappings = spec::id_mappings(&first);
+        }
+        let roots = (plan.roots, plan.container.id_mappings.as_ref());
+        let mut gofer = Gofer::launch(exe.as_fd(), options, creation.id, roots, streams, cgroups.as_ref())?;
         let directory = reserved.directory()?;
         let mut link = Link::connect(directory.file().as_raw_fd(), Some(sandbox))?;
         let prepared = link.call_for_fd(&Request::Prepare { container: creation.id.to_owned() })?;
@@ -100,6 +107,7 @@ impl Joined {
 
         let mut container = plan.container;
         container.plain_command = creation.plain_command;
+        container.no_setgroups = container.id_mappings.as_ref().is_some_and(ids::denies_setgroups);
         container.gofer_fd = 0;
         container.process.stdio = [1, 2, 3];
         let extra = creation.extra.as_fds();

@@ -22,7 +22,10 @@ use crate::util::{Context, Result};
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct GoferBoot {
     pub socket: RawFd,
-    pub roots: Vec<GoferRoot>,
+    /// With the user namespaces of those that are id-mapped.
+    pub roots: Vec<(GoferRoot, Option<RawFd>)>,
+    /// Where it goes once its mounts are made.
+    pub user_ns: Option<RawFd>,
     /// Standard error is a log file.
     pub log: bool,
     pub log_format: LogFormat,
@@ -88,16 +91,19 @@ fn gofer(boot: GoferBoot) -> Result<()> {
         }
     }
     let socket = own_fd(boot.socket).context(|| "gofer socket".into())?;
-    let roots = boot
-        .roots
-        .into_iter()
-        .map(|root| chitin_gofer::RootConfig {
+    let namespace = |fd: Option<RawFd>| fd.map(own_fd).transpose().context(|| "user namespace".into());
+    let mut roots = Vec::new();
+    for (root, ids) in boot.roots {
+        roots.push(chitin_gofer::RootConfig {
             path: root.path,
             readonly: !root.writable,
             recursive: root.recursive,
             noexec: root.noexec,
-        })
-        .collect();
-    let config = chitin_gofer::GoferConfig { roots, socket, limits: chitin_gofer::Limits::default() };
+            id_mapped: namespace(ids)?.zip(root.id_mapped.map(|(_, recursive)| recursive)),
+        });
+    }
+    let user_ns = namespace(boot.user_ns)?;
+    let config =
+        chitin_gofer::GoferConfig { roots, socket, limits: chitin_gofer::Limits::default(), user_ns };
     chitin_gofer::run(config).map_err(|e| e.to_string())
 }

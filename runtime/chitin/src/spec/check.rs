@@ -8,6 +8,7 @@ use oci_spec::runtime::{
     Hooks, Linux, LinuxNamespaceType, LinuxSchedulerPolicy, Mount, Process, Scheduler, Spec,
 };
 
+use super::mappings;
 use crate::util::Result;
 
 /// File systems that the sentry implements.
@@ -81,7 +82,9 @@ pub fn check_in(spec: &Spec, bundle: &Path, pod: Option<i32>) -> Result<Vec<Stri
         }
     }
     for (index, mount) in spec.mounts().iter().flatten().enumerate() {
-        check_mount(&format!("mounts[{index}]"), mount, bundle, f);
+        let path = format!("mounts[{index}]");
+        check_mount(&path, mount, bundle, f);
+        mappings::check_mount(&path, mount, spec.linux().as_ref(), mount_type(mount) == "bind", f);
     }
     if let Some(hooks) = spec.hooks() {
         check_hooks(hooks, f);
@@ -89,6 +92,7 @@ pub fn check_in(spec: &Spec, bundle: &Path, pod: Option<i32>) -> Result<Vec<Stri
     if let Some(linux) = spec.linux() {
         check_linux(linux, pod, f);
     }
+    mappings::check(spec, f);
     f.unsupported("solaris", spec.solaris().is_some());
     f.unsupported("windows", spec.windows().is_some());
     f.unsupported("vm", spec.vm().is_some());
@@ -249,9 +253,6 @@ fn check_mount(path: &str, mount: &Mount, bundle: &Path, f: &mut Findings) {
             format!("{typ:?} is not supported (there are {})", FILE_SYSTEMS.join(", ")),
         ),
     }
-    let mapped = |m: &Option<Vec<_>>| m.as_ref().is_some_and(|m| !m.is_empty());
-    f.unsupported(&format!("{path}.uidMappings"), mapped(mount.uid_mappings()));
-    f.unsupported(&format!("{path}.gidMappings"), mapped(mount.gid_mappings()));
 }
 
 fn check_hooks(hooks: &Hooks, f: &mut Findings) {
@@ -353,9 +354,6 @@ fn check_linux(linux: &Linux, pod: Option<i32>, f: &mut Findings) {
         if !seen.insert(typ) {
             f.error(format!("{path}.type"), format!("{typ} is given twice"));
         }
-        if typ == LinuxNamespaceType::Time {
-            f.error(format!("{path}.type"), "time namespaces are not supported");
-        }
         let Some(file) = namespace.path().as_deref().filter(|p| !p.as_os_str().is_empty()) else { continue };
         match typ {
             // What a pod shares is the sandbox's, by whatever name.
@@ -370,20 +368,6 @@ fn check_linux(linux: &Linux, pod: Option<i32>, f: &mut Findings) {
                 format!("{path}.path"),
                 format!("joining an existing {typ} namespace is not supported, only a network namespace can be given"),
             ),
-        }
-    }
-    for (name, mappings) in [("uidMappings", linux.uid_mappings()), ("gidMappings", linux.gid_mappings())] {
-        for (index, mapping) in mappings.iter().flatten().enumerate() {
-            let own = match name {
-                "uidMappings" => nix::unistd::geteuid().as_raw(),
-                _ => nix::unistd::getegid().as_raw(),
-            };
-            // What a rootless sandbox does anyhow, or what changes nothing.
-            let harmless = mapping.host_id() == mapping.container_id()
-                || (mapping.container_id() == 0 && mapping.host_id() == own && mapping.size() == 1);
-            if !harmless {
-                f.error(format!("linux.{name}[{index}]"), "mapping ids to other host ids is not supported");
-            }
         }
     }
     if let Some(seccomp) = linux.seccomp()
@@ -424,12 +408,6 @@ fn check_linux(linux: &Linux, pod: Option<i32>, f: &mut Findings) {
         f.warn("linux.personality.flags", "ignored, as by runc: there are none yet");
     }
     f.unsupported("linux.netDevices", linux.net_devices().as_ref().is_some_and(|d| !d.is_empty()));
-    if linux.time_offsets().as_ref().is_some_and(|o| !o.is_empty()) {
-        f.error(
-            "linux.timeOffsets",
-            "not supported: guests read the host's clocks without a system call (vDSO); remove it",
-        );
-    }
     if linux.mount_label().as_ref().is_some_and(|l| !l.is_empty()) {
         f.warn("linux.mountLabel", "ignored: the sandbox's file systems have no labels");
     }
@@ -504,7 +482,12 @@ mod tests {
         complains("/linux/namespaces", plain, "linux.namespaces[0].path");
         complains("/linux/sysctl", json!({"kernel.panic": "1"}), "linux.sysctl[\"kernel.panic\"]");
         let shifted = json!([{"containerID": 0, "hostID": 100000, "size": 65536}]);
-        complains("/linux/uidMappings", shifted, "linux.uidMappings[0]");
+        complains("/linux/uidMappings", shifted, "linux.gidMappings");
+        let mapped = json!([{"containerID": 0, "hostID": 1, "size": 0}]);
+        let mount =
+            json!([{"destination": "/m", "type": "tmpfs", "uidMappings": mapped, "gidMappings": mapped}]);
+        complains("/mounts", mount.clone(), "mounts[0].uidMappings[0].size");
+        complains("/mounts", mount, "mounts[0].options");
         complains("/linux/cgroupsPath", json!("/a/../../b"), "linux.cgroupsPath");
         complains("/hooks", json!({"prestart": [{"path": "bin/true"}]}), "hooks.prestart[0].path");
         let eternal = json!({"poststop": [{"path": "/bin/true"}, {"path": "/bin/true", "timeout": 0}]});

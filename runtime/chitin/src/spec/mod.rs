@@ -6,6 +6,7 @@
 mod build;
 mod check;
 mod exec;
+mod mappings;
 mod resources;
 mod seccomp;
 mod translate;
@@ -14,6 +15,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
+use chitin_control::IdMappings;
 use oci_spec::runtime::Spec;
 
 pub use build::{ALL_CAPABILITIES, AdHoc, template};
@@ -44,6 +46,11 @@ pub fn load(bundle: &Path) -> Result<Spec> {
         return Err(format!("{} is larger than {MAX_SIZE} bytes", path.display()));
     }
     parse(&text)
+}
+
+/// The ids of a configuration's user namespace.
+pub fn id_mappings(spec: &Spec) -> Option<IdMappings> {
+    spec.linux().as_ref().and_then(mappings::of_container)
 }
 
 /// Keeps a container's configuration in its state directory, where [`load`] finds it: the bundle may change or go.

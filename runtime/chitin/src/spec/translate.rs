@@ -4,8 +4,8 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use chitin_control::{
-    Capabilities, ConsoleSize, ContainerConfig, DeviceConfig, DeviceKind, MountConfig, Namespace, Namespaces,
-    OverlayMode, ProcessConfig, Rlimit,
+    Capabilities, ConsoleSize, ContainerConfig, DeviceConfig, DeviceKind, IdMappings, MountConfig, Namespace,
+    Namespaces, OverlayMode, ProcessConfig, Rlimit,
 };
 use oci_spec::runtime::{
     Capability, LinuxDeviceType, LinuxNamespace, LinuxNamespaceType, LinuxPersonality,
@@ -15,6 +15,7 @@ use oci_spec::runtime::{
 use serde::{Deserialize, Serialize};
 
 use super::check::{mount_source, mount_type};
+use super::mappings;
 use crate::cgroup::guest;
 use crate::util::{Context, Result};
 
@@ -27,6 +28,8 @@ pub struct GoferRoot {
     /// What is mounted below belongs to it.
     pub recursive: bool,
     pub noexec: bool,
+    /// Ids of its files are translated on the host, those of what is mounted below, too, if the flag says so.
+    pub id_mapped: Option<(IdMappings, bool)>,
 }
 
 /// Which network namespace a container is in.
@@ -61,6 +64,7 @@ pub fn translate(id: &str, spec: &Spec, bundle: &Path, overlay: OverlayMode) -> 
         writable: !root_readonly && overlay == OverlayMode::None,
         recursive: true,
         noexec: false,
+        id_mapped: None,
     }];
 
     let mut mounts = Vec::new();
@@ -80,6 +84,7 @@ pub fn translate(id: &str, spec: &Spec, bundle: &Path, overlay: OverlayMode) -> 
                 writable: !readonly && overlay != OverlayMode::All,
                 recursive: options.iter().any(|o| o == "rbind"),
                 noexec: options.iter().any(|o| o == "noexec"),
+                id_mapped: mappings::of_mount(mount, spec.linux().as_ref()),
             });
         }
         mounts.push(MountConfig {
@@ -122,6 +127,9 @@ pub fn translate(id: &str, spec: &Spec, bundle: &Path, overlay: OverlayMode) -> 
             .map_err(|_| "config.json: linux.seccomp: was not checked".to_owned())?,
         personality: linux.and_then(|l| l.personality().as_ref()).map(personality),
         limits: linux.and_then(|l| l.resources().as_ref()).map(guest::limits).unwrap_or_default(),
+        id_mappings: linux.and_then(mappings::of_container),
+        no_setgroups: false,
+        time_offsets: linux.map(mappings::time_offsets).unwrap_or_default(),
     };
     let cgroup = linux.and_then(|l| l.cgroups_path().clone()).filter(|p| !p.as_os_str().is_empty());
     Ok(Plan { container, roots, rootfs, network: network(spec), cgroup })
@@ -151,6 +159,10 @@ fn namespaces(spec: &Spec) -> Namespaces {
         pid: of(LinuxNamespaceType::Pid),
         ipc: of(LinuxNamespaceType::Ipc),
         uts: of(LinuxNamespaceType::Uts),
+        user: match all.is_some_and(|all| all.iter().any(|n| n.typ() == LinuxNamespaceType::User)) {
+            true => of(LinuxNamespaceType::User),
+            false => Namespace::New,
+        },
     }
 }
 

@@ -18,13 +18,16 @@ pub(super) enum Access {
 
 /// Whether `caller` may look into the subject's process.
 pub(super) fn may_inspect(caller: &Caller, subject: &Subject) -> bool {
-    if caller.tgid == subject.process.kid() || caller.creds.capable(CAP_SYS_PTRACE) {
+    let (own, target) = (&caller.creds, subject.creds());
+    if caller.tgid == subject.process.kid() || own.capable_in(&target.user_ns, CAP_SYS_PTRACE) {
         return true;
     }
-    let (own, target) = (&caller.creds, subject.creds());
     let uids = [target.uid, target.euid, target.suid].iter().all(|&uid| uid == own.fsuid);
     let gids = [target.gid, target.egid, target.sgid].iter().all(|&gid| gid == own.fsgid);
-    uids && gids && subject.process.dumpable() == 1 && target.permitted.subset_of(own.permitted)
+    uids && gids
+        && subject.process.dumpable() == 1
+        && target.user_ns == own.user_ns
+        && target.permitted.subset_of(own.permitted)
 }
 
 pub(super) fn check(caller: &Caller, subject: &Subject, access: Access) -> Result<(), Errno> {

@@ -250,30 +250,6 @@ pub(super) fn timerslack(subject: &Subject, _opener: &Caller, out: &mut Vec<u8>)
     Ok(())
 }
 
-/// The initial user namespace's map: every id is itself.
-pub(super) fn id_map(_subject: &Subject, _opener: &Caller, out: &mut Vec<u8>) -> Shown {
-    put!(out, "{:10} {:10} {:10}\n", 0, 0, u32::MAX);
-    Ok(())
-}
-
-pub(super) fn set_id_map(_subject: &Subject, _opener: &Caller, _data: &[u8]) -> Shown {
-    Err(Errno::EPERM)
-}
-
-pub(super) fn setgroups(_subject: &Subject, _opener: &Caller, out: &mut Vec<u8>) -> Shown {
-    put!(out, "allow\n");
-    Ok(())
-}
-
-/// "allow" is what it is; with a map in place it can no longer be denied.
-pub(super) fn set_setgroups(_subject: &Subject, _opener: &Caller, data: &[u8]) -> Shown {
-    match trimmed(data)? {
-        "allow" => Ok(()),
-        "deny" => Err(Errno::EPERM),
-        _ => Err(Errno::EINVAL),
-    }
-}
-
 /// children: of the whole process, shown with its leader.
 pub(super) fn children(subject: &Subject, _opener: &Caller, out: &mut Vec<u8>) -> Shown {
     if subject.id == subject.pid() {

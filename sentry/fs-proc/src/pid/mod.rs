@@ -6,6 +6,7 @@
 mod access;
 mod dirs;
 mod fds;
+mod ids;
 mod links;
 mod maps;
 mod memory;

@@ -119,6 +119,9 @@ impl Inode for PidInode {
         if subject.process.dumpable() == 1 || matches!(self.node, PidNode::Root) {
             let creds = subject.creds();
             (attr.uid, attr.gid) = (creds.euid, creds.egid);
+        } else if let Some(own) = subject.task.as_ref().map(|task| task.creds().user_ns.clone()) {
+            // The root of where it lives, if there is one.
+            (attr.uid, attr.gid) = (own.kuid(0).unwrap_or(0), own.kgid(0).unwrap_or(0));
         }
         match self.node {
             PidNode::Root => attr.nlink = 9,

@@ -10,7 +10,8 @@ use chitin_abi::signal::{SIG_DFL, SIG_IGN, SigSet};
 use chitin_kernel::inspect::RunState;
 use chitin_kernel::result::ExitStatus;
 use chitin_kernel::signal::NSIG;
-use chitin_kernel::time;
+use chitin_kernel::time::ns::shifted;
+use chitin_kernel::time::{self, Base};
 use chitin_mm::Mm;
 use chitin_vfs::Caller;
 use std::sync::Arc;
@@ -157,7 +158,9 @@ fn started(subject: &Subject) -> u64 {
         Some(task) if subject.single => task.started_ns,
         _ => subject.process.started_ns,
     };
-    ticks(started.saturating_sub(subject.shared.kernel.boot_ns))
+    // As a clock that its readers in the same time namespace see.
+    let offset = subject.task.as_ref().map_or(0, |task| task.time_offset(Base::Boottime));
+    ticks(shifted(started.saturating_sub(subject.shared.kernel.boot_ns), offset))
 }
 
 pub(super) fn statm(subject: &Subject, _opener: &Caller, out: &mut Vec<u8>) -> Result<(), Errno> {

@@ -11,7 +11,7 @@ use chitin_vfs::Caller;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-pub(super) fn status(subject: &Subject, _opener: &Caller, out: &mut Vec<u8>) -> Result<(), Errno> {
+pub(super) fn status(subject: &Subject, opener: &Caller, out: &mut Vec<u8>) -> Result<(), Errno> {
     let process = &subject.process;
     let task = subject.task.as_ref();
     out.extend_from_slice(b"Name:\t");
@@ -25,11 +25,14 @@ pub(super) fn status(subject: &Subject, _opener: &Caller, out: &mut Vec<u8>) -> 
     put!(out, "State:\t{letter} ({text})\nTgid:\t{pid}\nNgid:\t0\nPid:\t{tid}\nPPid:\t{ppid}\n");
     put!(out, "TracerPid:\t0\n");
     let creds = subject.creds();
-    put!(out, "Uid:\t{}\t{}\t{}\t{}\n", creds.uid, creds.euid, creds.suid, creds.fsuid);
-    put!(out, "Gid:\t{}\t{}\t{}\t{}\n", creds.gid, creds.egid, creds.sgid, creds.fsgid);
+    let ns = &opener.creds.user_ns;
+    let [uid, euid, suid, fsuid] = [creds.uid, creds.euid, creds.suid, creds.fsuid].map(|id| ns.show_uid(id));
+    put!(out, "Uid:\t{uid}\t{euid}\t{suid}\t{fsuid}\n");
+    let [gid, egid, sgid, fsgid] = [creds.gid, creds.egid, creds.sgid, creds.fsgid].map(|id| ns.show_gid(id));
+    put!(out, "Gid:\t{gid}\t{egid}\t{sgid}\t{fsgid}\n");
     put!(out, "FDSize:\t{}\nGroups:\t", task.map_or(0, |task| task.files().capacity()));
     for group in &creds.groups {
-        put!(out, "{group} ");
+        put!(out, "{} ", ns.show_gid(*group));
     }
     if creds.groups.is_empty() {
         out.push(b' ');

@@ -3,7 +3,7 @@
 use super::access::Access::{self, Any, Attach, Inspect};
 use super::links::PidLink;
 use super::node::PidNode;
-use super::{Subject, maps, memory, misc, mounts, stat, status};
+use super::{Subject, ids, maps, memory, misc, mounts, stat, status};
 use chitin_abi::Errno;
 use chitin_vfs::Caller;
 
@@ -76,10 +76,11 @@ const LOGINUID: PidEntry = tunable("loginuid", 0o644, misc::loginuid, misc::set_
 const SESSIONID: PidEntry = text("sessionid", 0o444, misc::sessionid, Any);
 const DUMP_FILTER: PidEntry = text("coredump_filter", 0o444, misc::coredump_filter, Any);
 const IO: PidEntry = text("io", 0o400, misc::io, Inspect);
-const UID_MAP: PidEntry = tunable("uid_map", 0o644, misc::id_map, misc::set_id_map, Any);
-const GID_MAP: PidEntry = tunable("gid_map", 0o644, misc::id_map, misc::set_id_map, Any);
-const PROJID_MAP: PidEntry = tunable("projid_map", 0o644, misc::id_map, misc::set_id_map, Any);
-const SETGROUPS: PidEntry = tunable("setgroups", 0o644, misc::setgroups, misc::set_setgroups, Any);
+const UID_MAP: PidEntry = tunable("uid_map", 0o644, ids::uid_map, ids::set_uid_map, Any);
+const GID_MAP: PidEntry = tunable("gid_map", 0o644, ids::gid_map, ids::set_gid_map, Any);
+const PROJID_MAP: PidEntry = tunable("projid_map", 0o644, ids::projid_map, ids::set_projid_map, Any);
+const SETGROUPS: PidEntry = tunable("setgroups", 0o644, ids::setgroups, ids::set_setgroups, Any);
+const TIMENS: PidEntry = tunable("timens_offsets", 0o644, ids::timens_offsets, ids::set_timens_offsets, Any);
 const TIMERSLACK: PidEntry = text("timerslack_ns", 0o444, misc::timerslack, Inspect);
 const CHILDREN: PidEntry = text("children", 0o444, misc::children, Any);
 
@@ -126,6 +127,7 @@ pub(super) static PROCESS: &[PidEntry] = &[
     GID_MAP,
     PROJID_MAP,
     SETGROUPS,
+    TIMENS,
     TIMERSLACK,
 ];
 

@@ -57,7 +57,7 @@ pub(crate) static ROOT: &[Entry] = &[
     dir("sys", sysctl::ROOT),
     dir("sysvipc", &[own("msg", tables::ipc_msg), own("sem", tables::ipc_sem), own("shm", tables::ipc_shm)]),
     dir("tty", &[dir("ldisc", &[]), secret("drivers", tables::empty), file("ldiscs", tables::ldiscs)]),
-    file("uptime", stats::uptime),
+    own("uptime", stats::uptime),
     file("version", version),
     file("vmstat", stats::vmstat),
     file("zoneinfo", stats::zoneinfo),

@@ -5,6 +5,8 @@ use crate::format::put;
 use crate::fs::Shared;
 use chitin_abi::limits::PAGE_SIZE;
 use chitin_kernel::inspect::RunState;
+use chitin_kernel::time::Base;
+use chitin_kernel::time::ns::shifted;
 use chitin_kernel::{Kernel, time};
 use chitin_vfs::Caller;
 use parking_lot::Mutex;
@@ -63,10 +65,12 @@ pub(super) fn stat(kernel: &Arc<Kernel>, out: &mut Vec<u8>) -> Shown {
     Ok(())
 }
 
-pub(super) fn uptime(kernel: &Arc<Kernel>, out: &mut Vec<u8>) -> Shown {
+pub(super) fn uptime(shared: &Shared, opener: &Caller, out: &mut Vec<u8>) -> Shown {
+    let kernel = &shared.kernel;
+    let offset = kernel.task_by_kid(opener.tid).map_or(0, |task| task.time_offset(Base::Boottime));
     let (user, system) = busy(kernel);
     let idle = idle(kernel, user.saturating_add(system)) / 10_000_000;
-    let up = uptime_ns(kernel) / 10_000_000;
+    let up = shifted(uptime_ns(kernel), offset) / 10_000_000;
     put!(out, "{}.{:02} {}.{:02}\n", up / 100, up % 100, idle / 100, idle % 100);
     Ok(())
 }

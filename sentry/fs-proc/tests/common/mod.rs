@@ -216,7 +216,7 @@ impl Guest {
         let uts = Uts { hostname: b"box".to_vec(), domainname: b"(none)".to_vec() };
         let machine = Machine { cpus: 2, memory_bytes: 1 << 30 };
         let kernel = Kernel::new(Arc::new(FakePlatform), Reactor::start().unwrap(), machine);
-        let namespaces = kernel.new_namespaces(uts);
+        let namespaces = kernel.new_namespaces(uts, chitin_vfs::UserNs::initial(), Default::default());
         let root = TmpFs::new(Storage::Memory, b"mode=755", 1 << 30).unwrap();
         let ns = MountNs::new(Mount::new(root, b"root fs", 0));
         let fs = FsState::new(ns.clone(), 0o22);

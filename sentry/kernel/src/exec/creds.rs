@@ -3,7 +3,7 @@
 use chitin_abi::Errno;
 use chitin_abi::capability::*;
 use chitin_abi::stat::{S_ISGID, S_ISUID, S_IXGRP};
-use chitin_vfs::{Caps, Creds, File};
+use chitin_vfs::{Caps, Creds, File, UserNs};
 
 /// What execve makes of credentials.
 pub(crate) struct ExecCreds {
@@ -19,14 +19,18 @@ struct FileCaps {
     permitted: Caps,
     inheritable: Caps,
     effective: bool,
+    /// Whose power they are part of: root of the namespace that they count in.
+    root: u32,
 }
 
 /// Credentials after executing `file`. EPERM when the file's capabilities cannot all be had, EINVAL for a bad attribute.
 pub(crate) fn after_exec(old: &Creds, file: &File) -> Result<ExecCreds, Errno> {
     let mut new = old.clone();
     let attr = file.inode().attr()?;
-    let nosuid = file.path().is_none_or(|path| path.mount.has(chitin_abi::mount::MS_NOSUID));
-    if !nosuid && !old.no_new_privs {
+    let nosuid = file.path().is_none_or(|path| !path.mount.may_suid(old));
+    let root = old.user_ns.root_uid();
+    // Bits of owners that are unknown here count for nothing.
+    if !nosuid && !old.no_new_privs && old.user_ns.knows(attr.uid, attr.gid) {
         if attr.perm & S_ISUID != 0 {
             new.euid = attr.uid;
         }
@@ -34,7 +38,7 @@ pub(crate) fn after_exec(old: &Creds, file: &File) -> Result<ExecCreds, Errno> {
             new.egid = attr.gid;
         }
     }
-    let caps = if nosuid { None } else { file_caps(file)? };
+    let caps = if nosuid { None } else { file_caps(file, &old.user_ns)? };
     new.permitted = Caps::EMPTY;
     let mut effective = false;
     if let Some(caps) = &caps {
@@ -45,12 +49,12 @@ pub(crate) fn after_exec(old: &Creds, file: &File) -> Result<ExecCreds, Errno> {
             return Err(Errno::EPERM);
         }
     }
-    let suid_root_with_caps = caps.is_some() && new.uid != 0 && new.euid == 0;
+    let suid_root_with_caps = caps.is_some() && new.uid != root && new.euid == root;
     if old.securebits & SECBIT_NOROOT == 0 && !suid_root_with_caps {
-        if new.euid == 0 || new.uid == 0 {
+        if new.euid == root || new.uid == root {
             new.permitted = old.bounding | old.inheritable;
         }
-        effective |= new.euid == 0;
+        effective |= new.euid == root;
     }
     let mut set_id = new.euid != old.uid || new.egid != old.gid;
     if (set_id || !new.permitted.subset_of(old.permitted)) && old.no_new_privs {
@@ -70,7 +74,7 @@ pub(crate) fn after_exec(old: &Creds, file: &File) -> Result<ExecCreds, Errno> {
     new.securebits &= !SECBIT_KEEP_CAPS;
     set_id |= new.euid != new.uid || new.egid != new.gid;
     let gained = effective || !new.permitted.subset_of(new.ambient);
-    let secure = set_id || (new.uid != 0 && gained);
+    let secure = set_id || (new.uid != root && gained);
     let changed = new.euid != old.euid
         || new.egid != old.egid
         || new.fsuid != old.fsuid
@@ -82,13 +86,25 @@ pub(crate) fn after_exec(old: &Creds, file: &File) -> Result<ExecCreds, Errno> {
 }
 
 /// The file's capabilities (get_vfs_caps_from_disk()); `None`: it has none, or none that count here.
-fn file_caps(file: &File) -> Result<Option<FileCaps>, Errno> {
+fn file_caps(file: &File, ns: &UserNs) -> Result<Option<FileCaps>, Errno> {
     let Some(xattrs) = file.inode().xattrs() else { return Ok(None) };
     match xattrs.get(b"security.capability") {
-        Ok(value) => parse(&value),
+        Ok(value) => Ok(parse(&value)?.filter(|caps| owns(ns, caps.root))),
         Err(Errno::ENODATA | Errno::EOPNOTSUPP) => Ok(None),
         Err(errno) => Err(errno),
     }
+}
+
+/// Whether a user is root of a namespace or of one above it (rootid_owns_currentns()).
+fn owns(ns: &UserNs, root: u32) -> bool {
+    let mut at = Some(ns);
+    while let Some(ns) = at {
+        if ns.uid(root) == Some(0) {
+            return true;
+        }
+        at = ns.parent().map(|parent| &**parent);
+    }
+    false
 }
 
 fn parse(value: &[u8]) -> Result<Option<FileCaps>, Errno> {
@@ -106,10 +122,7 @@ fn parse(value: &[u8]) -> Result<Option<FileCaps>, Errno> {
     if value.len() != size {
         return Err(Errno::EINVAL);
     }
-    // Those of another user namespace's root do not count.
-    if magic & VFS_CAP_REVISION_MASK == VFS_CAP_REVISION_3 && word(5)? != 0 {
-        return Ok(None);
-    }
+    let root = if magic & VFS_CAP_REVISION_MASK == VFS_CAP_REVISION_3 { word(5)? } else { 0 };
     let (mut permitted, mut inheritable) = (0u64, 0u64);
     for index in 0..words {
         permitted |= u64::from(word(1 + 2 * index)?) << (32 * index);
@@ -119,6 +132,7 @@ fn parse(value: &[u8]) -> Result<Option<FileCaps>, Errno> {
         permitted: Caps(permitted) & Caps::ALL,
         inheritable: Caps(inheritable) & Caps::ALL,
         effective: magic & VFS_CAP_FLAGS_EFFECTIVE != 0,
+        root,
     }))
 }
 
@@ -139,7 +153,9 @@ mod tests {
         let caps = parse(&value(&[VFS_CAP_REVISION_1, 1, u32::MAX])).unwrap().unwrap();
         assert_eq!((caps.permitted.0, caps.inheritable.0, caps.effective), (1, 0xffff_ffff, false));
         assert!(parse(&value(&[VFS_CAP_REVISION_3, 1, 0, 0, 0, 0])).unwrap().is_some());
-        assert!(parse(&value(&[VFS_CAP_REVISION_3, 1, 0, 0, 0, 1000])).unwrap().is_none());
+        let root = parse(&value(&[VFS_CAP_REVISION_3, 1, 0, 0, 0, 1000])).unwrap().map(|caps| caps.root);
+        assert_eq!(root, Some(1000));
+        assert!(owns(UserNs::initial(), 0) && !owns(UserNs::initial(), 1000));
         let unknown = parse(&value(&[VFS_CAP_REVISION_2, u32::MAX, 0, u32::MAX, 0])).unwrap().unwrap();
         assert_eq!(unknown.permitted, Caps::ALL);
     }

@@ -43,7 +43,7 @@ fn start(task: &Arc<Task>, args: [u64; 6]) -> Result<Outcome, Errno> {
     };
     match command {
         FUTEX_WAIT | FUTEX_WAIT_BITSET => {
-            let deadline = deadline(&mm, time, base, command == FUTEX_WAIT)?;
+            let deadline = deadline(task, time, base, command == FUTEX_WAIT)?;
             let bitset = if command == FUTEX_WAIT { FUTEX_BITSET_MATCH_ANY } else { val3 };
             wait(task, &mm, Wait { addr, private, value: val, bitset, deadline })
         }
@@ -53,7 +53,7 @@ fn start(task: &Arc<Task>, args: [u64; 6]) -> Result<Outcome, Errno> {
         FUTEX_CMP_REQUEUE => requeue(table, &mm, (addr, addr2), private, (val, val2), Some(val3)).map(value),
         FUTEX_WAKE_OP => wake_op(table, &mm, (addr, addr2), private, (val, val2), val3).map(value),
         FUTEX_LOCK_PI | FUTEX_LOCK_PI2 => {
-            let deadline = deadline(&mm, time, base, false)?;
+            let deadline = deadline(task, time, base, false)?;
             pi::lock(task, &mm, addr, private, deadline)
         }
         FUTEX_TRYLOCK_PI => pi::try_lock(task, &mm, addr, private).map(value),
@@ -68,12 +68,12 @@ fn value(count: usize) -> Outcome {
 }
 
 /// Reads a timeout argument; a null pointer is none.
-fn deadline(mm: &Mm, addr: u64, base: Base, relative: bool) -> Result<Option<Deadline>, Errno> {
+fn deadline(task: &Task, addr: u64, base: Base, relative: bool) -> Result<Option<Deadline>, Errno> {
     if addr == 0 {
         return Ok(None);
     }
-    let ns = from_timespec(&mm.read::<Timespec>(addr)?)?;
-    Ok(Some(if relative { Deadline::after(ns) } else { Deadline { base, ns } }))
+    let ns = from_timespec(&task.mm().read::<Timespec>(addr)?)?;
+    Ok(Some(if relative { Deadline::after(ns) } else { task.moment(base, ns) }))
 }
 
 #[derive(Clone, Copy)]
@@ -293,7 +293,7 @@ fn start_waitv(task: &Arc<Task>, args: [u64; 5]) -> Result<Outcome, Errno> {
             CLOCK_MONOTONIC => Base::Monotonic,
             _ => return Err(Errno::EINVAL),
         };
-        deadline(&mm, timeout, base, false)?
+        deadline(task, timeout, base, false)?
     };
     let waits = mm.read_array::<FutexWaitv>(waiters, count)?;
     for wait in &waits {

@@ -4,7 +4,7 @@ use chitin_abi::Errno;
 use chitin_abi::capability::{CAP_IPC_OWNER, CAP_SYS_ADMIN};
 use chitin_abi::ipc::{IPC_CREAT, IPC_EXCL, IPC_PRIVATE, IpcPerm};
 use chitin_abi::num::low16;
-use chitin_vfs::Creds;
+use chitin_vfs::{Creds, UserNs};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
@@ -36,9 +36,11 @@ pub struct PermChange {
     pub mode: u32,
 }
 
-impl From<&IpcPerm> for PermChange {
-    fn from(perm: &IpcPerm) -> PermChange {
-        PermChange { uid: perm.uid, gid: perm.gid, mode: perm.mode }
+impl PermChange {
+    /// From what somebody in `ns` asks for: EINVAL for ids that there are not.
+    pub fn new(ns: &UserNs, perm: &IpcPerm) -> Result<PermChange, Errno> {
+        let uid = ns.kuid(perm.uid).ok_or(Errno::EINVAL)?;
+        Ok(PermChange { uid, gid: ns.kgid(perm.gid).ok_or(Errno::EINVAL)?, mode: perm.mode })
     }
 }
 
@@ -59,7 +61,7 @@ impl Perm {
         } else {
             self.mode
         };
-        if wanted & !granted == 0 || creds.capable(CAP_IPC_OWNER) { Ok(()) } else { Err(Errno::EACCES) }
+        if wanted & !granted == 0 || creds.capable_here(CAP_IPC_OWNER) { Ok(()) } else { Err(Errno::EACCES) }
     }
 
     /// Whether the caller is owner or creator.
@@ -69,20 +71,18 @@ impl Perm {
 
     /// Who may change and remove: EPERM for others.
     pub fn check_control(&self, creds: &Creds) -> Result<(), Errno> {
-        if self.is_owner(creds) || creds.capable(CAP_SYS_ADMIN) { Ok(()) } else { Err(Errno::EPERM) }
+        if self.is_owner(creds) || creds.capable_here(CAP_SYS_ADMIN) { Ok(()) } else { Err(Errno::EPERM) }
     }
 
     /// IPC_SET.
     pub(super) fn change(&mut self, change: &PermChange) -> Result<(), Errno> {
-        if change.uid == u32::MAX || change.gid == u32::MAX {
-            return Err(Errno::EINVAL);
-        }
         self.uid = change.uid;
         self.gid = change.gid;
         self.mode = self.mode & !0o777 | change.mode & 0o777;
         Ok(())
     }
 
+    /// With kernel ids.
     pub fn abi(&self) -> IpcPerm {
         IpcPerm {
             key: self.key,

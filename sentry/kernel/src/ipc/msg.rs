@@ -288,8 +288,9 @@ pub async fn send(task: &Arc<Task>, id: i32, kind: i64, text: Vec<u8>, flags: u3
     let table = &ipc.msg;
     let queue = table.find(id)?;
     let share = MESSAGE_BYTES.share(text.len().saturating_add(HEAD)).ok_or(Errno::ENOMEM)?;
+    let creds = task.ipc_creds();
     let mut slot = Some(Message { kind, text, share: Some(share) });
-    let mut attempt = || match queue.state.lock().send(&mut slot, &task.creds(), task.process.kid()) {
+    let mut attempt = || match queue.state.lock().send(&mut slot, &creds, task.process.kid()) {
         Err(Errno::EAGAIN) if flags & IPC_NOWAIT == 0 => None,
         result => Some(result),
     };
@@ -308,7 +309,8 @@ pub async fn send(task: &Arc<Task>, id: i32, kind: i64, text: Vec<u8>, flags: u3
 /// msgrcv(2).
 pub async fn receive(task: &Arc<Task>, id: i32, wanted: Wanted) -> Result<Message, SysError> {
     let queue = task.ipc().msg.find(id)?;
-    let attempt = || match queue.state.lock().receive(&wanted, &task.creds(), task.process.kid()) {
+    let creds = task.ipc_creds();
+    let attempt = || match queue.state.lock().receive(&wanted, &creds, task.process.kid()) {
         Err(Errno::ENOMSG) if wanted.flags & IPC_NOWAIT == 0 => None,
         result => Some(result),
     };

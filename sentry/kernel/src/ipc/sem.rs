@@ -492,7 +492,7 @@ pub async fn operate(task: &Arc<Task>, id: i32, ops: Arc<[Sembuf]>, timeout: Opt
     let table = &ipc.sem;
     let deadline = timeout.map(Deadline::after);
     let set = table.find(id)?;
-    let Some((ticket, answer)) = table.begin(&set, &task.creds(), task.process.kid(), &ops)? else {
+    let Some((ticket, answer)) = table.begin(&set, &task.ipc_creds(), task.process.kid(), &ops)? else {
         return Ok(0);
     };
     let place = Place { set: &set, ticket };

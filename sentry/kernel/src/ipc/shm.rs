@@ -154,7 +154,7 @@ impl Table {
         }
         if flags & SHM_HUGETLB != 0 {
             // As on a host whose nr_hugepages is 0.
-            return Err(if creds.capable(CAP_IPC_LOCK) { Errno::ENOMEM } else { Errno::EPERM });
+            return Err(if creds.capable_here(CAP_IPC_LOCK) { Errno::ENOMEM } else { Errno::EPERM });
         }
         let len = page_up(size).filter(|&len| i64::try_from(len).is_ok()).ok_or(Errno::EINVAL)?;
         let make = |id| {
@@ -310,9 +310,9 @@ impl Table {
     /// SHM_LOCK and SHM_UNLOCK. Pages stay as swappable as all the sandbox's; only the mode shows it.
     pub fn lock(&self, task: &Task, id: i32, lock: bool) -> Result<(), Errno> {
         let segment = self.find(id)?;
-        let creds = task.creds();
+        let creds = task.ipc_creds();
         let mut state = segment.state.lock();
-        if !creds.capable(CAP_IPC_LOCK) {
+        if !creds.capable_here(CAP_IPC_LOCK) {
             if !state.perm.is_owner(&creds) {
                 return Err(Errno::EPERM);
             }
@@ -418,7 +418,7 @@ pub async fn attach(task: &Arc<Task>, id: i32, addr: u64, flags: u32) -> Result<
     }
     let attaching = {
         let mut state = segment.state.lock();
-        state.perm.check(&task.creds(), access)?;
+        state.perm.check(&task.ipc_creds(), access)?;
         state.attaching = state.attaching.saturating_add(1);
         Segment::add_user(&mut state, &mm);
         Attaching(&segment)

@@ -169,7 +169,7 @@ fn auxv(
 ) -> Vec<(u64, u64)> {
     let host = chitin_host::auxv::value;
     let mut entries = Vec::with_capacity(24);
-    entries.extend(vdso.map(|addr| (AT_SYSINFO_EHDR, addr)));
+    entries.extend(vdso.filter(|_| !request.own_time).map(|addr| (AT_SYSINFO_EHDR, addr)));
     entries.extend([
         (AT_MINSIGSTKSZ, host(AT_MINSIGSTKSZ)),
         (AT_HWCAP, host(AT_HWCAP)),

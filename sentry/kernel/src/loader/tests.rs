@@ -64,8 +64,16 @@ fn program(kind: u16, base: u64, interpreter: Option<&str>) -> Vec<u8> {
     file
 }
 
-const REQUEST: LoadRequest =
-    LoadRequest { stack_limit: 8 << 20, no_randomize: true, uid: 1, euid: 2, gid: 3, egid: 4, secure: true };
+const REQUEST: LoadRequest = LoadRequest {
+    stack_limit: 8 << 20,
+    no_randomize: true,
+    uid: 1,
+    euid: 2,
+    gid: 3,
+    egid: 4,
+    own_time: false,
+    secure: true,
+};
 
 struct Run {
     fs: FakeFs,

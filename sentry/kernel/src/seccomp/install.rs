@@ -36,7 +36,7 @@ pub fn check_flags(flags: u32) -> Result<(), Errno> {
 /// Whether the task may have a filter at all: one that cannot gain privileges, or an administrator.
 pub fn check_privilege(task: &Task) -> Result<(), Errno> {
     let creds = task.creds();
-    if creds.no_new_privs || creds.capable(CAP_SYS_ADMIN) { Ok(()) } else { Err(Errno::EACCES) }
+    if creds.no_new_privs || creds.capable_here(CAP_SYS_ADMIN) { Ok(()) } else { Err(Errno::EACCES) }
 }
 
 /// SECCOMP_SET_MODE_FILTER with checked flags and privilege. The value is the listener's descriptor, the thread that

@@ -97,7 +97,7 @@ pub(super) fn continue_process(process: &Arc<Process>) {
 fn tell_parent(process: &Arc<Process>, code: i32, signal: u32) {
     let Some(parent) = process.parent() else { return };
     if parent.handlers().get(SIGCHLD).sa_flags & SA_NOCLDSTOP == 0 {
-        let uid = process.leader().map_or(0, |task| task.creds().uid);
+        let uid = parent.shows_uid(process.user());
         let (user, system) = process.cpu_ticks();
         send_to_process(
             &parent,

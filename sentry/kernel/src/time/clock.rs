@@ -1,6 +1,7 @@
 //! Clock ids: reading them, their resolution, and CPU clocks of other processes and threads (`~pid << 3 | …`).
 
 use super::cpu::{CpuClock, CpuKind};
+use super::ns::shifted;
 use super::timers::Base;
 use crate::Task;
 use chitin_abi::Errno;
@@ -89,7 +90,14 @@ fn cpu_clock(task: &Arc<Task>, id: i32) -> Result<CpuClock, Errno> {
 
 /// clock_gettime(2).
 pub fn gettime(task: &Arc<Task>, id: i32) -> Result<Timespec, Errno> {
-    Clock::find(task, id)?.now().map(to_timespec)
+    let now = Clock::find(task, id)?.now()?;
+    Ok(to_timespec(match id {
+        CLOCK_MONOTONIC | CLOCK_MONOTONIC_RAW | CLOCK_MONOTONIC_COARSE => {
+            shifted(now, task.time_offset(Base::Monotonic))
+        }
+        CLOCK_BOOTTIME | CLOCK_BOOTTIME_ALARM => shifted(now, task.time_offset(Base::Boottime)),
+        _ => now,
+    }))
 }
 
 /// clock_getres(2).

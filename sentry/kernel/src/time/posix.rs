@@ -130,7 +130,8 @@ fn to_itimerspec(setting: Setting) -> Itimerspec {
 }
 
 /// timer_settime(2): the setting before.
-pub fn settime(process: &Process, id: i32, flags: u32, new: &Itimerspec) -> Result<Itimerspec, Errno> {
+pub fn settime(task: &Task, id: i32, flags: u32, new: &Itimerspec) -> Result<Itimerspec, Errno> {
+    let process = &*task.process;
     let interval = from_timespec(&new.it_interval)?;
     let value = from_timespec(&new.it_value)?;
     let alarm = alarm_of(process, id)?;
@@ -141,7 +142,11 @@ pub fn settime(process: &Process, id: i32, flags: u32, new: &Itimerspec) -> Resu
     let old = if value == 0 {
         alarm.set(None, 0)
     } else if flags & TIMER_ABSTIME != 0 {
-        alarm.set(Some(value), interval)
+        let moment = match alarm.clock() {
+            AlarmClock::Base(base) => task.moment(*base, value).ns,
+            AlarmClock::Cpu(_) => value,
+        };
+        alarm.set(Some(moment), interval)
     } else {
         alarm.set_after(value, interval)
     };

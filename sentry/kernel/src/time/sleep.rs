@@ -37,8 +37,12 @@ fn start(task: &Arc<Task>, id: i32, flags: u32, request: &Timespec, rem: u64) ->
         Clock::Base(base) => {
             // A relative sleep on the real-time clock does not follow its steps.
             let base = if absolute || base != Base::Realtime { base } else { Base::Monotonic };
-            let ns = if absolute { value } else { base.now().saturating_add(value) };
-            Outcome::Block(sleep(task, Deadline { base, ns }, absolute, rem))
+            let deadline = if absolute {
+                task.moment(base, value)
+            } else {
+                Deadline { base, ns: base.now().saturating_add(value) }
+            };
+            Outcome::Block(sleep(task, deadline, absolute, rem))
         }
         Clock::Cpu(clock) => {
             if matches!(&clock, CpuClock::Thread(own, _) if own.as_ptr() == Arc::as_ptr(&task)) {

@@ -1,6 +1,6 @@
 //! msgget, msgsnd, msgrcv, msgctl.
 
-use super::{change, not_negative};
+use super::{change, not_negative, shown_perm};
 use crate::{Args, done};
 use chitin_abi::Errno;
 use chitin_abi::ipc::*;
@@ -13,7 +13,7 @@ use std::sync::Arc;
 const TYPE: u64 = 8;
 
 pub(crate) fn msgget(task: &Arc<Task>, args: Args) -> Outcome {
-    done(task.ipc().msg.get(&task.creds(), args.i32(0), args.u32(1)).map(sign_extend))
+    done(task.ipc().msg.get(&task.ipc_creds(), args.i32(0), args.u32(1)).map(sign_extend))
 }
 
 pub(crate) fn msgsnd(task: &Arc<Task>, args: Args) -> Outcome {
@@ -72,13 +72,14 @@ pub(crate) fn msgctl(task: &Arc<Task>, args: Args) -> Outcome {
 
 /// With the pids that the caller sees.
 fn shown(task: &Task, stat: MsqidDs) -> MsqidDs {
-    MsqidDs { msg_lspid: task.nr_of(stat.msg_lspid), msg_lrpid: task.nr_of(stat.msg_lrpid), ..stat }
+    let msg_perm = shown_perm(task, stat.msg_perm);
+    MsqidDs { msg_perm, msg_lspid: task.nr_of(stat.msg_lspid), msg_lrpid: task.nr_of(stat.msg_lrpid), ..stat }
 }
 
 fn control(task: &Task, id: i32, cmd: u32, at: u64) -> Result<i32, Errno> {
     let id = not_negative(id)?;
     let ipc = task.ipc();
-    let (mm, creds, table) = (task.mm(), task.creds(), &ipc.msg);
+    let (mm, creds, table) = (task.mm(), task.ipc_creds(), &ipc.msg);
     match cmd {
         IPC_INFO | MSG_INFO => {
             let (info, highest) = table.info(cmd == MSG_INFO);
@@ -96,7 +97,7 @@ fn control(task: &Task, id: i32, cmd: u32, at: u64) -> Result<i32, Errno> {
         }
         IPC_SET => {
             let wanted = mm.read::<MsqidDs>(at)?;
-            table.set(&creds, id, &change(&wanted.msg_perm), wanted.msg_qbytes).map(|()| 0)
+            table.set(&creds, id, &change(task, &wanted.msg_perm)?, wanted.msg_qbytes).map(|()| 0)
         }
         IPC_RMID => table.remove(&creds, id).map(|()| 0),
         _ => Err(Errno::EINVAL),

@@ -1,6 +1,6 @@
 //! semget, semop, semtimedop, semctl.
 
-use super::{change, not_negative};
+use super::{change, not_negative, shown_perm};
 use crate::{Args, done};
 use chitin_abi::Errno;
 use chitin_abi::ipc::*;
@@ -14,7 +14,7 @@ use std::sync::Arc;
 pub(crate) fn semget(task: &Arc<Task>, args: Args) -> Outcome {
     let ipc = task.ipc();
     let table = &ipc.sem;
-    done(table.get(&task.creds(), args.i32(0), args.i32(1), args.u32(2)).map(sign_extend))
+    done(table.get(&task.ipc_creds(), args.i32(0), args.i32(1), args.u32(2)).map(sign_extend))
 }
 
 pub(crate) fn semop(task: &Arc<Task>, args: Args) -> Outcome {
@@ -56,10 +56,15 @@ pub(crate) fn semctl(task: &Arc<Task>, args: Args) -> Outcome {
 }
 
 /// `arg` is union semun.
+/// With the users that the caller sees.
+fn shown(task: &Task, stat: SemidDs) -> SemidDs {
+    SemidDs { sem_perm: shown_perm(task, stat.sem_perm), ..stat }
+}
+
 fn control(task: &Task, id: i32, num: i32, cmd: u32, arg: u64) -> Result<i32, Errno> {
     let id = not_negative(id)?;
     let ipc = task.ipc();
-    let (mm, creds, table) = (task.mm(), task.creds(), &ipc.sem);
+    let (mm, creds, table) = (task.mm(), task.ipc_creds(), &ipc.sem);
     match cmd {
         IPC_INFO | SEM_INFO => {
             let (info, highest) = table.info(cmd == SEM_INFO);
@@ -67,17 +72,17 @@ fn control(task: &Task, id: i32, num: i32, cmd: u32, arg: u64) -> Result<i32, Er
             Ok(highest)
         }
         IPC_STAT => {
-            mm.write(arg, &table.stat(&creds, id)?)?;
+            mm.write(arg, &shown(task, table.stat(&creds, id)?))?;
             Ok(0)
         }
         SEM_STAT | SEM_STAT_ANY => {
             let (stat, id) = table.stat_index((cmd == SEM_STAT).then_some(&*creds), id)?;
-            mm.write(arg, &stat)?;
+            mm.write(arg, &shown(task, stat))?;
             Ok(id)
         }
         IPC_SET => {
             let wanted = mm.read::<SemidDs>(arg)?;
-            table.set(&creds, id, &change(&wanted.sem_perm)).map(|()| 0)
+            table.set(&creds, id, &change(task, &wanted.sem_perm)?).map(|()| 0)
         }
         IPC_RMID => table.remove(&creds, id).map(|()| 0),
         GETPID => table.read(&creds, id, num, cmd).map(|kid| task.nr_of(kid)),

@@ -1,6 +1,6 @@
 //! shmget, shmat, shmdt, shmctl.
 
-use super::{change, not_negative};
+use super::{change, not_negative, shown_perm};
 use crate::{Args, done};
 use chitin_abi::Errno;
 use chitin_abi::ipc::*;
@@ -33,15 +33,16 @@ pub(crate) fn shmctl(task: &Arc<Task>, args: Args) -> Outcome {
     done(control(task, args.i32(0), args.u32(1), args.u64(2)).map(sign_extend))
 }
 
-/// With the pids that the caller sees.
+/// With the pids and users that the caller sees.
 fn shown(task: &Task, stat: ShmidDs) -> ShmidDs {
-    ShmidDs { shm_cpid: task.nr_of(stat.shm_cpid), shm_lpid: task.nr_of(stat.shm_lpid), ..stat }
+    let shm_perm = shown_perm(task, stat.shm_perm);
+    ShmidDs { shm_perm, shm_cpid: task.nr_of(stat.shm_cpid), shm_lpid: task.nr_of(stat.shm_lpid), ..stat }
 }
 
 fn control(task: &Task, id: i32, cmd: u32, at: u64) -> Result<i32, Errno> {
     let id = not_negative(id)?;
     let ipc = task.ipc();
-    let (mm, creds, table) = (task.mm(), task.creds(), &ipc.shm);
+    let (mm, creds, table) = (task.mm(), task.ipc_creds(), &ipc.shm);
     match cmd {
         IPC_INFO => {
             let (info, highest) = table.limits();
@@ -64,7 +65,7 @@ fn control(task: &Task, id: i32, cmd: u32, at: u64) -> Result<i32, Errno> {
         }
         IPC_SET => {
             let wanted = mm.read::<ShmidDs>(at)?;
-            table.set(&creds, id, &change(&wanted.shm_perm)).map(|()| 0)
+            table.set(&creds, id, &change(task, &wanted.shm_perm)?).map(|()| 0)
         }
         IPC_RMID => table.remove(&creds, id).map(|()| 0),
         SHM_LOCK | SHM_UNLOCK => table.lock(task, id, cmd == SHM_LOCK).map(|()| 0),

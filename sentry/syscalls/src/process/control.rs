@@ -60,7 +60,7 @@ fn control(task: &Arc<Task>, args: Args) -> Result<u64, Errno> {
         PR_GET_SECUREBITS => return Ok(u64::from(task.creds().securebits)),
         PR_SET_SECUREBITS => {
             let mut creds = (*task.creds()).clone();
-            if !creds.capable(CAP_SETPCAP) {
+            if !creds.capable_here(CAP_SETPCAP) {
                 return Err(Errno::EPERM);
             }
             creds.securebits = low32(a2);
@@ -74,7 +74,7 @@ fn control(task: &Arc<Task>, args: Args) -> Result<u64, Errno> {
         }
         PR_CAPBSET_DROP => {
             let mut creds = (*task.creds()).clone();
-            if !creds.capable(CAP_SETPCAP) {
+            if !creds.capable_here(CAP_SETPCAP) {
                 return Err(Errno::EPERM);
             }
             if a2 > u64::from(CAP_LAST_CAP) {

@@ -176,6 +176,8 @@ fn write_control(task: &Task, got: &mut Received, head: &MsgHdr, flags: &mut u32
     }
     if let Some(creds) = &mut control.creds {
         creds.pid = task.nr_of(creds.pid);
+        let ns = task.creds().user_ns.clone();
+        (creds.uid, creds.gid) = (ns.show_uid(creds.uid), ns.show_gid(creds.gid));
     }
     let cloexec = got.flags & MSG_CMSG_CLOEXEC != 0;
     let limit = task.process.nofile();

@@ -1,7 +1,7 @@
 /// Processes, threads, signals, memory, credentials, time.
 static PROCESSES: &[Entry] = table! {
-    SYS_clone process::clone, [Hex, Ptr, Ptr, Ptr, Hex], Partial, "no user, network and time namespaces";
-    SYS_clone3 process::clone3, [Ptr, Size], Partial, "no user, network and time namespaces, no set_tid, no CLONE_INTO_CGROUP";
+    SYS_clone process::clone, [Hex, Ptr, Ptr, Ptr, Hex], Full;
+    SYS_clone3 process::clone3, [Ptr, Size], Partial, "no set_tid, no CLONE_INTO_CGROUP";
     SYS_fork process::fork, [], Full;
     SYS_vfork process::vfork, [], Full;
     SYS_execve process::execve, [Path, Ptr, Ptr], Partial, "set-id bits also act where the fs_struct is shared";
@@ -25,8 +25,8 @@ static PROCESSES: &[Entry] = table! {
     SYS_prctl process::prctl, [Int, Hex, Hex, Hex, Hex], Partial, "the common operations";
     SYS_seccomp seccomp::seccomp, [Int, Hex, Ptr], Partial, "RET_TRACE finds no tracer; nothing is written to an audit log";
     SYS_arch_prctl memory::arch_prctl, [Hex, Hex], Partial, "FS and GS only";
-    SYS_unshare namespaces::unshare, [Hex], Partial, "no user, network and time namespaces";
-    SYS_setns namespaces::setns, [Fd, Hex], Partial, "no user, network and time namespaces";
+    SYS_unshare namespaces::unshare, [Hex], Partial, "a forked child without execve reads the host's clocks through the vDSO";
+    SYS_setns namespaces::setns, [Fd, Hex], Full;
     SYS_kill signals::kill, [Int, Sig], Full;
     SYS_tkill signals::tkill, [Int, Sig], Full;
     SYS_tgkill signals::tgkill, [Int, Int, Sig], Full;

@@ -4,8 +4,11 @@ use super::Mount;
 use super::group::{self, Propagation};
 use super::spread;
 use super::tree::{Ties, Tree, copy_tree};
-use crate::{Path, WaitQueue, path_text};
+use crate::{Creds, DirEntry, DirSink, Path, UserNs, WaitQueue, path_text};
 use chitin_abi::Errno;
+use chitin_abi::capability::CAP_SYS_ADMIN;
+use chitin_abi::mount::MS_RDONLY;
+use chitin_abi::num::low32;
 use chitin_abi::poll::{POLLERR, POLLPRI};
 use parking_lot::RwLock;
 use std::collections::HashMap;
@@ -27,6 +30,8 @@ struct Inner {
 pub struct MountNs {
     id: u64,
     me: Weak<MountNs>,
+    /// Who has power over its mounts.
+    pub user_ns: Arc<UserNs>,
     inner: RwLock<Inner>,
     changes: AtomicU64,
     /// Told of every change, for those who poll /proc/PID/mounts.
@@ -39,10 +44,16 @@ fn key(path: &Path) -> (u64, usize) {
 
 impl MountNs {
     pub fn new(root: Arc<Mount>) -> Arc<MountNs> {
+        MountNs::new_in(root, UserNs::initial())
+    }
+
+    /// One that `user_ns` has power over.
+    pub fn new_in(root: Arc<Mount>, user_ns: &Arc<UserNs>) -> Arc<MountNs> {
         static NEXT: AtomicU64 = AtomicU64::new(0xf000_0000);
         let ns = Arc::new_cyclic(|me: &Weak<MountNs>| MountNs {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             me: me.clone(),
+            user_ns: user_ns.clone(),
             inner: RwLock::new(Inner { list: vec![root.clone()], root, by_point: HashMap::new() }),
             changes: AtomicU64::new(0),
             changed: WaitQueue::new(),
@@ -76,7 +87,10 @@ impl MountNs {
     /// From a mount point to the root of what is mounted there, as often as there is something.
     pub fn follow(&self, mut path: Path) -> Path {
         while path.dentry.mounted.load(Ordering::Acquire) > 0 {
-            let Some(mount) = self.inner.read().by_point.get(&key(&path)).cloned() else { break };
+            // A path may lead through another namespace (/proc/PID/root): what is mounted there counts.
+            let other = if self.holds(&path.mount) { None } else { path.mount.ns() };
+            let inner = &other.as_deref().unwrap_or(self).inner;
+            let Some(mount) = inner.read().by_point.get(&key(&path)).cloned() else { break };
             let dentry = mount.root.clone();
             path = Path { mount, dentry };
         }
@@ -89,13 +103,16 @@ impl MountNs {
     }
 
     fn holds(&self, mount: &Arc<Mount>) -> bool {
-        mount.ns().is_some_and(|ns| std::ptr::eq(Arc::as_ptr(&ns), self))
+        mount.is_in(self)
     }
 
     /// Attaches `mount` at `point` (a path as walked: already through earlier mounts), and its copies wherever the mount
     /// it sits on is seen.
     pub fn attach(&self, mount: Arc<Mount>, point: Path) -> Result<(), Errno> {
         let _all = group::lock();
+        if !self.holds(&point.mount) {
+            return Err(Errno::EINVAL);
+        }
         self.graft(Tree::of(mount), point)
     }
 
@@ -103,7 +120,10 @@ impl MountNs {
     fn graft(&self, tree: Tree, point: Path) -> Result<(), Errno> {
         let copies = if point.mount.is_shared() {
             tree.mounts().for_each(|mount| mount.make_shared());
-            spread::copies(&tree, &point)
+            let copies = spread::copies(&tree, &point);
+            // Less privileged ones get them as they are.
+            copies.iter().filter(|(ns, ..)| ns.user_ns != self.user_ns).for_each(|(.., copy)| copy.lock());
+            copies
         } else {
             Vec::new()
         };
@@ -159,7 +179,7 @@ impl MountNs {
     pub fn detach(&self, path: &Path, detach: bool) -> Result<(), Errno> {
         let _all = group::lock();
         let mount = &path.mount;
-        if !path.is_mount_root() || !self.holds(mount) {
+        if !path.is_mount_root() || !self.holds(mount) || mount.is_locked() {
             return Err(Errno::EINVAL);
         }
         if Arc::ptr_eq(mount, &self.inner.read().root) {
@@ -246,11 +266,13 @@ impl MountNs {
     pub fn move_mount(&self, from: &Path, to: Path) -> Result<(), Errno> {
         let _all = group::lock();
         let mount = from.mount.clone();
-        let Some(old) = mount.mountpoint().filter(|_| from.is_mount_root() && self.holds(&mount)) else {
+        let movable = from.is_mount_root() && self.holds(&mount) && !mount.is_locked();
+        let Some(old) = mount.mountpoint().filter(|_| movable) else {
             return Err(Errno::EINVAL);
         };
         let below = self.mounts_below(from);
         if old.mount.is_shared()
+            || !self.holds(&to.mount)
             || to.mount.is_shared()
                 && (mount.is_unbindable() || below.iter().any(|(mount, _)| mount.is_unbindable()))
         {
@@ -285,11 +307,25 @@ impl MountNs {
     /// A bind mount of `from` at `to`; with `recursive` the mounts below come along.
     pub fn bind(&self, from: &Path, to: Path, recursive: bool) -> Result<(), Errno> {
         let _all = group::lock();
-        if from.mount.is_unbindable() {
+        // Not from or to other namespaces; what is mounted nowhere (nsfs) belongs to all.
+        let foreign = from.mount.ns().is_some() && !self.holds(&from.mount);
+        if from.mount.is_unbindable() || foreign || !self.holds(&to.mount) {
             return Err(Errno::EINVAL);
         }
-        let below = if recursive { self.mounts_below(from) } else { Vec::new() };
+        let mut below = self.mounts_below(from);
+        if !recursive {
+            // What a more privileged namespace has covered must not come to light.
+            let direct = |at: &Path| Arc::ptr_eq(&at.mount, &from.mount);
+            if below.iter().any(|(mount, at)| mount.is_locked() && direct(at)) {
+                return Err(Errno::EINVAL);
+            }
+            below.clear();
+        }
+        if below.iter().any(|(mount, _)| mount.is_locked() && mount.is_unbindable()) {
+            return Err(Errno::EPERM);
+        }
         let tree = copy_tree(&from.mount, from.dentry.clone(), &below, Ties::Same, false);
+        tree.top.set_locked(false);
         self.graft(tree, to)
     }
 
@@ -323,15 +359,21 @@ impl MountNs {
         Ok(())
     }
 
-    /// A copy for a new namespace (CLONE_NEWNS), and the copies by old mount id, to translate roots and directories.
-    pub fn copy(&self) -> (Arc<MountNs>, HashMap<u64, Arc<Mount>>) {
+    /// A copy for a new namespace (CLONE_NEWNS) that `user_ns` has power over, and the copies by old mount id, to translate
+    /// roots and directories. With less power than before, what is mounted stays as it is.
+    pub fn copy(&self, user_ns: &Arc<UserNs>) -> (Arc<MountNs>, HashMap<u64, Arc<Mount>>) {
         let _all = group::lock();
         let root = self.inner.read().root.clone();
         let below = self.mounts_below(&Path { dentry: root.root.clone(), mount: root.clone() });
-        let tree = copy_tree(&root, root.root.clone(), &below, Ties::Same, true);
+        let less = *user_ns != self.user_ns;
+        let ties = if less { Ties::Less } else { Ties::Same };
+        let tree = copy_tree(&root, root.root.clone(), &below, ties, true);
+        if less {
+            tree.lock();
+        }
         let olds = std::iter::once(&root).chain(below.iter().map(|(mount, _)| mount));
         let copies = olds.zip(tree.mounts()).map(|(old, new)| (old.id, new.clone())).collect();
-        let ns = MountNs::new(tree.top);
+        let ns = MountNs::new_in(tree.top, user_ns);
         {
             let mut inner = ns.inner.write();
             for (mount, point) in tree.below {
@@ -347,6 +389,9 @@ impl MountNs {
     pub fn pivot(&self, new_root: &Path, put_old: &Path) -> Result<(), Errno> {
         let _all = group::lock();
         let old = self.inner.read().root.clone();
+        if new_root.mount.is_locked() {
+            return Err(Errno::EINVAL);
+        }
         let Some(place) = new_root.mount.mountpoint().filter(|_| new_root.is_mount_root()) else {
             return Err(if new_root.is_mount_root() { Errno::EBUSY } else { Errno::EINVAL });
         };
@@ -354,6 +399,10 @@ impl MountNs {
             return Err(Errno::EINVAL);
         }
         let mount = new_root.mount.clone();
+        if old.is_locked() {
+            mount.set_locked(true);
+            old.set_locked(false);
+        }
         let mut inner = self.inner.write();
         take(&mut inner, &mount);
         put(&mut inner, &old, put_old.clone());
@@ -363,6 +412,34 @@ impl MountNs {
         drop(inner);
         self.note_change();
         Ok(())
+    }
+
+    /// Whether a new instance of a file system type would show its mounter more than what the namespace shows already
+    /// (mount_too_revealing()): EPERM. What is locked there is locked in the new one.
+    pub fn may_reveal(&self, fs_type: &str, mount: &Arc<Mount>) -> Result<(), Errno> {
+        if self.user_ns.is_initial() || !matches!(fs_type, "proc" | "sysfs") {
+            return Ok(());
+        }
+        let _all = group::lock();
+        let inner = self.inner.read();
+        let whole = |known: &&Arc<Mount>| {
+            known.fs().fs_type() == fs_type
+                && known.root.parent().is_none()
+                && known.may_change_flags(mount.flags()).is_ok()
+                // Empty directories are made to be covered.
+                && Self::children(&inner, known).iter().all(|child| !child.is_locked() || covers_nothing(child))
+        };
+        let Some(known) = inner.list.iter().find(whole) else { return Err(Errno::EPERM) };
+        mount.locked_flags.fetch_or(
+            known.locked_flags.load(Ordering::Acquire) & low32(MS_RDONLY | super::LOCK_ATIME),
+            Ordering::AcqRel,
+        );
+        Ok(())
+    }
+
+    /// Whether somebody may mount and unmount here (may_mount()).
+    pub fn may_mount(&self, creds: &Creds) -> bool {
+        creds.capable_in(&self.user_ns, CAP_SYS_ADMIN)
     }
 
     /// The text of a path as seen from `root`; the flag says whether it is reachable from there.
@@ -398,6 +475,20 @@ fn put(inner: &mut Inner, mount: &Arc<Mount>, point: Path) {
     point.dentry.mounted.fetch_add(1, Ordering::AcqRel);
     inner.by_point.insert(key(&point), mount.clone());
     *mount.point.lock() = Some(point);
+}
+
+/// Whether a mount sits on a directory that never has anything in it.
+fn covers_nothing(mount: &Arc<Mount>) -> bool {
+    struct Any(bool);
+    impl DirSink for Any {
+        fn entry(&mut self, _entry: &DirEntry<'_>) -> bool {
+            self.0 = true;
+            false
+        }
+    }
+    let Some(point) = mount.mountpoint() else { return true };
+    let mut found = Any(false);
+    point.inode().dir().is_some_and(|dir| dir.read_dir(0, &mut found).is_ok()) && !found.0
 }
 
 /// Takes a mount off its point.

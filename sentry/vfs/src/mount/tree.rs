@@ -14,6 +14,8 @@ pub(super) enum Ties {
     Slave,
     /// The same, and shared with copies of its own.
     SharedSlave,
+    /// Slave of the original if that is shared, or else slave of the same master.
+    Less,
 }
 
 /// A mount and the mounts below it, outer ones first; the top has no place yet.
@@ -24,10 +26,12 @@ pub(super) struct Tree {
 }
 
 fn copy_of(mount: &Arc<Mount>, root: Arc<Dentry>, ties: Ties) -> Arc<Mount> {
-    let copy = Mount::of(root, mount.source(), mount.flags());
+    let copy = Mount::of(root, mount.source(), mount.flags(), &mount.user_ns);
+    copy.lock_like(mount);
     match ties {
         Ties::Same => copy.tie_like(mount),
-        Ties::Slave | Ties::SharedSlave => {
+        Ties::Less if !mount.is_shared() => copy.tie_like(mount),
+        Ties::Slave | Ties::SharedSlave | Ties::Less => {
             if let Some(group) = mount.peers() {
                 copy.become_slave_of(&group);
             }
@@ -50,6 +54,11 @@ impl Tree {
 
     pub fn len(&self) -> usize {
         self.below.len().saturating_add(1)
+    }
+
+    /// For a namespace with less power than where it comes from.
+    pub fn lock(&self) {
+        self.mounts().for_each(|mount| mount.lock(!Arc::ptr_eq(mount, &self.top)));
     }
 
     /// The same mounts once more.

@@ -4,7 +4,7 @@ use crate::creds::MAY_WRITE;
 use crate::walk::Target;
 use crate::{Attr, Context, Creds, FileKind, Inode, Path, SetAttr, SetTime};
 use chitin_abi::Errno;
-use chitin_abi::capability::{CAP_CHOWN, CAP_FOWNER, CAP_FSETID};
+use chitin_abi::capability::{CAP_CHOWN, CAP_FSETID};
 use chitin_abi::inotify::{IN_ATTRIB, IN_MODIFY};
 use chitin_abi::stat::{S_ISGID, S_ISUID, S_IXGRP};
 use std::sync::Arc;
@@ -45,7 +45,7 @@ impl Context {
             return Err(Errno::EPERM);
         }
         let mut perm = perm & 0o7777;
-        if !self.creds().in_group(attr.gid) && !self.creds().capable(CAP_FSETID) {
+        if !self.creds().in_group(attr.gid) && !self.creds().capable_over(&attr, CAP_FSETID) {
             perm &= !S_ISGID;
         }
         self.change(target, &SetAttr { perm: Some(perm), ..SetAttr::default() })
@@ -56,7 +56,7 @@ impl Context {
         writable(target)?;
         let attr = target.inode().attr()?;
         let creds = self.creds();
-        let may_chown = creds.capable(CAP_CHOWN);
+        let may_chown = creds.capable_over(&attr, CAP_CHOWN);
         let owner = creds.fsuid == attr.uid;
         if uid.is_some_and(|uid| !may_chown && (!owner || uid != attr.uid)) {
             return Err(Errno::EPERM);
@@ -145,7 +145,7 @@ impl Context {
 
     /// Whether these credentials may act as the file's owner.
     pub fn is_owner(&self, inode: &Arc<dyn Inode>) -> Result<bool, Errno> {
-        Ok(self.creds().owns(&inode.attr()?) || self.creds().capable(CAP_FOWNER))
+        Ok(self.creds().owns(&inode.attr()?))
     }
 }
 

@@ -38,6 +38,7 @@ impl Context {
             return Err(Errno::EEXIST);
         }
         self.may_change(&dir)?;
+        self.may_own(&dir)?;
         if dir.dentry.is_dead() {
             return Err(Errno::ENOENT);
         }

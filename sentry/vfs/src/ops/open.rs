@@ -8,7 +8,7 @@ use crate::{Context, File, FileKind, FileOps, NewInode, NewKind, Path, SetAttr};
 use chitin_abi::Errno;
 use chitin_abi::fcntl::*;
 use chitin_abi::inotify::{IN_CREATE, IN_MODIFY, IN_OPEN};
-use chitin_abi::mount::{MS_NODEV, MS_NOEXEC};
+use chitin_abi::mount::MS_NOEXEC;
 use std::sync::Arc;
 
 /// How to open: flags are O_*, checked for validity by the caller.
@@ -109,6 +109,7 @@ impl Context {
             return Ok(None);
         }
         self.may_change(dir)?;
+        self.may_own(dir)?;
         if dir.dentry.is_dead() {
             return Err(Errno::ENOENT);
         }
@@ -134,6 +135,7 @@ impl Context {
         let dir = self.walk(start, path, Walk { follow: true, ..how.walk })?;
         let ops = dir.inode().dir().ok_or(Errno::ENOTDIR)?;
         self.may_change(&dir)?;
+        self.may_own(&dir)?;
         let (gid, perm) =
             self.creds().new_owner(&dir.inode().attr()?, how.perm & 0o7777 & !self.umask, false);
         let new = NewInode { kind: NewKind::Regular, perm, uid: self.creds().fsuid, gid };
@@ -164,7 +166,7 @@ impl Context {
             FileKind::Directory if mask & MAY_WRITE != 0 || flags & O_CREAT != 0 => {
                 return Err(Errno::EISDIR);
             }
-            FileKind::CharDevice | FileKind::BlockDevice if path.mount.has(MS_NODEV) => {
+            FileKind::CharDevice | FileKind::BlockDevice if !path.mount.has_devices() => {
                 return Err(Errno::EACCES);
             }
             FileKind::Regular if mask & MAY_WRITE != 0 => path.mount.writable()?,
