@@ -45,9 +45,17 @@ pub fn tcp(ns: &NetNs) -> Vec<Entry> {
     all
 }
 
-/// All UDP (or UDP-Lite) sockets that have a port.
-pub fn udp(ns: &NetNs, lite: bool) -> Vec<Entry> {
-    let table = if lite { &ns.inet.lite } else { &ns.inet.udp };
+/// All UDP sockets that have a port.
+pub fn udp(ns: &NetNs) -> Vec<Entry> {
+    with_port(&ns.inet.udp)
+}
+
+/// The same of UDP-Lite.
+pub fn udplite(ns: &NetNs) -> Vec<Entry> {
+    with_port(&ns.inet.lite)
+}
+
+fn with_port(table: &super::udp::Table) -> Vec<Entry> {
     let socks: Vec<_> = table.lock().values().flatten().filter_map(Weak::upgrade).collect();
     socks.iter().filter_map(|sock| sock.entry()).collect()
 }

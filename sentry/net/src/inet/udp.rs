@@ -204,7 +204,8 @@ impl UdpSock {
     }
 }
 
-type Table = Mutex<HashMap<u16, Vec<Weak<UdpSock>>>>;
+/// Sockets by their port.
+pub(super) type Table = Mutex<HashMap<u16, Vec<Weak<UdpSock>>>>;
 
 fn table(ns: &NetNs, lite: bool) -> &Table {
     if lite { &ns.inet.lite } else { &ns.inet.udp }
