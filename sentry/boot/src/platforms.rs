@@ -131,10 +131,11 @@ pub fn filtered(status: &str) -> bool {
 pub fn try_all() -> Vec<(&'static str, Result<String, String>)> {
     let procfs =
         || std::fs::File::open("/proc").map(OwnedFd::from).map_err(|error| format!("/proc: {error}"));
-    KINDS
+    let host = KINDS
         .iter()
-        .map(|kind| (name(kind.choice), procfs().and_then(kind.start).map(|chosen| chosen.features)))
-        .collect()
+        .map(|kind| (name(kind.choice), procfs().and_then(kind.start).map(|chosen| chosen.features)));
+    let kvm = crate::kvm::start_alone().map(|()| "/dev/kvm".to_owned());
+    host.chain([(name(PlatformChoice::Kvm), kvm)]).collect()
 }
 
 #[cfg(test)]

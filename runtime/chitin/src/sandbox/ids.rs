@@ -82,6 +82,7 @@ pub fn namespace(exe: BorrowedFd<'_>, maps: &IdMappings, null: BorrowedFd<'_>) -
             inherited: Vec::new(),
             terminal: None,
             namespace_root: false,
+            cgroups: None,
         },
     )?;
     map(&holder, maps)?;
