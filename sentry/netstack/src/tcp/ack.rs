@@ -255,12 +255,13 @@ impl Tcb {
     /// The timer for what is outstanding: a probe at the tail, or a timeout.
     pub fn arm_rtx(&mut self, now: Nanos) {
         let rto = self.rtt.backed_off(self.backoff);
+        // Also during recovery, unlike Linux: where a peer says little, a lost acknowledgement would cost a timeout.
+        let mending = matches!(self.repair, Repair::Recovery(_));
         let probing = self.sack_ok
-            && self.repair == Repair::Open
+            && (self.repair == Repair::Open && self.board.sacked_out == 0 || mending)
             && self.rtt.srtt != 0
             && self.tail.is_none()
-            && self.backoff == 0
-            && self.board.sacked_out == 0;
+            && self.backoff == 0;
         let probe = if self.board.entries() <= 1 {
             self.rtt.srtt * 2 + RTT_DELAYED
         } else {

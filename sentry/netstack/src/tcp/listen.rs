@@ -56,6 +56,7 @@ struct Progress {
     /// The answer has come, but data is waited for (TCP_DEFER_ACCEPT).
     deferred: bool,
     since: Nanos,
+    last_answer: Nanos,
 }
 
 impl Offer {
@@ -264,6 +265,18 @@ impl Stack {
         }
         let window = super::first_window(&self.sysctls, &Default::default()).min(65_535);
         if segment.seq.lt(expected) || expected.plus(window).lt(segment.seq) {
+            // A peer that has begun anew answers this with a reset, and may call again.
+            let now = self.now();
+            let mut state = request.state.lock();
+            if !segment.has(RST) && now.saturating_sub(state.last_answer) >= SECOND / 2 {
+                state.last_answer = now;
+                drop(state);
+                let clock = millis(now).wrapping_add(request.ts_offset);
+                let ts = request.offer.ts.map(|value| (clock, value));
+                let (seq, ack) = (request.iss.plus(1), expected);
+                let header = Header { seq, ack, flags: ACK, ts, df: true, ..Header::default() };
+                self.send_alone(tuple, &header, 0, 0);
+            }
             return None;
         }
         if segment.has(RST) {
