@@ -13,6 +13,7 @@ mod container;
 mod frame;
 mod message;
 mod network;
+mod proxy;
 
 pub use boot::{
     BootConfig, BootReport, LogFormat, LogLevel, Medium, NetworkMode, OverlayConfig, OverlayMode,
@@ -25,5 +26,7 @@ pub use container::{
 pub use frame::{Client, Decoder, FrameError, MAX_MESSAGE, Server, encode};
 pub use message::{ExitStatus, Limits, ProcessInfo, Request, Response, Status};
 pub use network::{
-    AddressConfig, DeviceLink, LinkConfig, NeighbourConfig, NetworkConfig, NextHop, RouteConfig,
+    AddressConfig, DeviceLink, LinkConfig, NeighbourConfig, NetworkConfig, NextHop, OutboundConfig,
+    RouteConfig,
 };
+pub use proxy::{Arrived, Open, PROXY_MESSAGE};

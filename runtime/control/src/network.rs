@@ -2,7 +2,7 @@
 //!
 //! Everything is the host kernel's own notation (RTN_*, IFA_F_*, IFF_* …), which is the guest's as well.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
@@ -39,18 +39,34 @@ pub struct LinkConfig {
     pub broadcast: Vec<u8>,
     pub tx_queue_len: u32,
     pub addresses: Vec<AddressConfig>,
-    /// How its packets travel: index of a descriptor that came with the message. None: not at all (`lo`).
+    /// How its packets travel. None: not at all (`lo`).
     pub device: Option<DeviceLink>,
 }
 
-/// The host's end of a link.
+/// The host's end of a link: a packet socket bound to the interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "via", rename_all = "lowercase", deny_unknown_fields)]
-pub enum DeviceLink {
-    /// A packet socket bound to the interface. `offload`: each packet has a `virtio_net_hdr` before it.
-    Packet { fd: u32, offload: bool },
-    /// A SOCK_SEQPACKET socket to the network proxy, which carries IP packets with a `virtio_net_hdr` each.
-    Proxy { fd: u32 },
+#[serde(deny_unknown_fields)]
+pub struct DeviceLink {
+    /// Index of a descriptor that came with the message.
+    pub fd: u32,
+    /// Each packet has a `virtio_net_hdr` before it.
+    pub offload: bool,
+}
+
+/// The network proxy, through which sockets reach what the links do not. Descriptors are indices.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OutboundConfig {
+    /// Where sockets are asked for ([`crate::Open`]).
+    pub asked: u32,
+    /// Where connections come from ([`crate::Arrived`]).
+    pub brings: u32,
+    /// All that is not local goes there; otherwise the resolvers alone.
+    pub everything: bool,
+    /// Name servers on loopback addresses that are not the sandbox's own.
+    pub resolvers: Vec<SocketAddr>,
+    /// The guest's ports to which connections come.
+    pub published: Vec<u16>,
 }
 
 /// A next hop of a route with several.
@@ -103,6 +119,5 @@ pub struct NetworkConfig {
     pub links: Vec<LinkConfig>,
     pub routes: Vec<RouteConfig>,
     pub neighbours: Vec<NeighbourConfig>,
-    /// The engine's name server at 127.0.0.11: a descriptor, the socket to the process that reaches it.
-    pub resolver: Option<u32>,
+    pub outbound: Option<OutboundConfig>,
 }

@@ -13,7 +13,6 @@ use chitin_fs_tmpfs::Storage;
 use chitin_kernel::kernel::Machine;
 use chitin_kernel::ns::NetMaker;
 use chitin_kernel::reactor::Reactor;
-use chitin_kernel::time::{Deadline, Timer};
 use chitin_kernel::{ExitStatus, Kernel, Process, ProcessHandle, run};
 use chitin_platform::Platform;
 use chitin_syscalls::{Strace, Table};
@@ -133,7 +132,8 @@ pub fn boot(config: BootConfig) -> Result<Sandbox, String> {
     let containers = Containers::new(&kernel, settings);
     let first = containers.make_first(&container)?;
     containers::follow_first_terminal(&first)?;
-    Control::new(kernel.clone(), containers.clone(), Network::new(&kernel)?).serve(listener)?;
+    Control::new(kernel.clone(), containers.clone(), Network::new(&kernel, config.network)?)
+        .serve(listener)?;
     if config.start {
         containers.start(&first)?;
     }
@@ -190,23 +190,8 @@ fn network(kernel: &Arc<Kernel>, lo_up: bool) -> Arc<chitin_net::NetNs> {
     net.name_ports(Box::new(move |kid| {
         weak.upgrade().and_then(|kernel| kernel.process_by_kid(kid)).map_or(0, |process| process.pid())
     }));
-    lend_timer(&net, &kernel.reactor);
+    crate::net::lend_timer(&net, &kernel.reactor);
     net
-}
-
-/// Lets the reactor drive the network stack.
-fn lend_timer(net: &chitin_net::NetNs, reactor: &Reactor) {
-    let stack = Arc::downgrade(net.stack());
-    let timer = Arc::new_cyclic(|own: &std::sync::Weak<Timer>| {
-        let own = own.clone();
-        Timer::with_fn(reactor.timers(), move || {
-            let next = stack.upgrade().and_then(|stack| stack.on_timer(stack.env().now()));
-            if let (Some(next), Some(timer)) = (next, own.upgrade()) {
-                timer.arm(Deadline::monotonic(next));
-            }
-        })
-    });
-    net.lend_timer(Box::new(move |at| timer.arm(Deadline::monotonic(at))));
 }
 
 fn start_worker(kernel: &Arc<Kernel>, index: u32) -> std::io::Result<()> {

@@ -35,7 +35,7 @@ pub struct FilterOptions {
 pub enum Network {
     /// Nothing.
     None,
-    /// Packets on descriptors that the runtime hands over.
+    /// Packets and connected sockets, on descriptors that runtime and network proxy hand over.
     Packets,
     /// Sockets (`--network=host`).
     Sockets,
@@ -312,7 +312,7 @@ fn allowed(options: FilterOptions) -> Built<Rules> {
     // Arenas for file pages; never MFD_EXEC, nor huge pages, which are a resource of the host.
     let memfd = (libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING | libc::MFD_NOEXEC_SEAL).cast_signed();
     rules.insert(libc::SYS_memfd_create, vec![all(vec![only_bits(1, memfd)?])?]);
-    let sockets = options.network == Network::Sockets;
+    let sockets = options.network != Network::None;
     let socket_ioctls = if sockets { SOCKET_IOCTLS } else { &[] };
     rules.insert(libc::SYS_ioctl, one_of(1, &[IOCTLS, socket_ioctls].concat())?);
     let commands: Vec<u32> = FCNTLS.iter().map(|c| c.cast_unsigned()).collect();
@@ -349,15 +349,32 @@ fn allowed(options: FilterOptions) -> Built<Rules> {
 /// Batches of packets (`host::packet`). sendmsg and recvmsg, which anybody here may call, can do no less.
 fn packets() -> Built<Rules> {
     let (wait, now) = (libc::MSG_WAITFORONE, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL);
-    Ok(Rules::from([
+    let mut rules = handed_over()?;
+    rules.extend(Rules::from([
         (libc::SYS_recvmmsg, vec![all(vec![is(3, wait.cast_unsigned())?, is_null(4)?])?]),
         (libc::SYS_sendmmsg, vec![all(vec![is(3, now.cast_unsigned())?])?]),
+    ]));
+    Ok(rules)
+}
+
+/// Sockets that are connected already: what the network proxy hands over (`net::outbound`).
+fn handed_over() -> Built<Rules> {
+    use chitin_net::host::filter::{readable, settable};
+    let options = |list: Vec<(u32, u32)>| -> Built<Vec<SeccompRule>> {
+        list.into_iter().map(|(level, name)| all(vec![is(1, level)?, is(2, name)?])).collect()
+    };
+    Ok(Rules::from([
+        (libc::SYS_setsockopt, options(settable())?),
+        (libc::SYS_getsockopt, options(readable())?),
+        (libc::SYS_shutdown, vec![]),
+        (libc::SYS_getsockname, vec![]),
+        (libc::SYS_getpeername, vec![]),
     ]))
 }
 
 /// TCP, UDP and ping sockets of the network namespace that the user has given the sandbox (`net::host`).
 fn sockets_of_host() -> Built<Rules> {
-    use chitin_net::host::filter::{FAMILIES, KINDS, PROTOCOLS, readable, settable};
+    use chitin_net::host::filter::{FAMILIES, KINDS, PROTOCOLS};
     let flags = (libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC).cast_unsigned();
     let mut socket = Vec::new();
     for family in FAMILIES {
@@ -367,20 +384,14 @@ fn sockets_of_host() -> Built<Rules> {
             }
         }
     }
-    let options = |list: Vec<(u32, u32)>| -> Built<Vec<SeccompRule>> {
-        list.into_iter().map(|(level, name)| all(vec![is(1, level)?, is(2, name)?])).collect()
-    };
-    Ok(Rules::from([
+    let mut rules = handed_over()?;
+    rules.extend(Rules::from([
         (libc::SYS_socket, socket),
-        (libc::SYS_setsockopt, options(settable())?),
-        (libc::SYS_getsockopt, options(readable())?),
         (libc::SYS_bind, vec![]),
         (libc::SYS_connect, vec![]),
         (libc::SYS_listen, vec![]),
-        (libc::SYS_shutdown, vec![]),
-        (libc::SYS_getsockname, vec![]),
-        (libc::SYS_getpeername, vec![]),
-    ]))
+    ]));
+    Ok(rules)
 }
 
 #[cfg(test)]

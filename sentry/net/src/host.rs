@@ -9,6 +9,8 @@
 
 mod options;
 
+pub(crate) use options::{for_host as option_for_host, may_set};
+
 use crate::msg::{RecvMsg, SendMsg, WaitOn};
 use crate::options::{Common, OptValue};
 use crate::socket::{Family, SocketOps};
@@ -25,8 +27,8 @@ use parking_lot::Mutex;
 use std::any::Any;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 /// Has a callback run at each change of a host descriptor's readiness, with POLL* bits, until what is returned is dropped.
 pub trait Watcher: Send + Sync {
@@ -88,7 +90,8 @@ impl Family for HostFamily {
         };
         let fd = host::socket(self.family.cast_signed(), kind.cast_signed(), protocol.cast_signed());
         let common = Common::new(ns, self.family, kind, protocol, crate::socket::sender_cred(caller));
-        HostSocket::new(common, fd.map_err(errno)?, &self.watcher).map(|socket| socket as Arc<dyn SocketOps>)
+        HostSocket::new(common, fd.map_err(errno)?, &self.watcher, WaitQueue::new())
+            .map(|socket| socket as Arc<dyn SocketOps>)
     }
 }
 
@@ -99,13 +102,21 @@ pub struct HostSocket {
     fd: Arc<OwnedFd>,
     queue: WaitQueue,
     listening: AtomicBool,
+    /// Its own name and its peer's, where the guest is shown others than the host's.
+    names: OnceLock<(SockAddr, SockAddr)>,
     /// Until the last descriptor is gone.
     watch: Mutex<Option<Watch>>,
 }
 
 impl HostSocket {
-    fn new(common: Common, fd: OwnedFd, watcher: &Arc<dyn Watcher>) -> Result<Arc<HostSocket>, Errno> {
-        let (fd, queue) = (Arc::new(fd), WaitQueue::new());
+    /// `queue` is woken at each change of readiness.
+    pub(crate) fn new(
+        common: Common,
+        fd: OwnedFd,
+        watcher: &Arc<dyn Watcher>,
+        queue: WaitQueue,
+    ) -> Result<Arc<HostSocket>, Errno> {
+        let fd = Arc::new(fd);
         let bell = queue.clone();
         let watch = watcher.watch(fd.clone(), Box::new(move |events| bell.wake(events))).map_err(errno)?;
         Ok(Arc::new(HostSocket {
@@ -114,6 +125,7 @@ impl HostSocket {
             fd,
             queue,
             listening: AtomicBool::new(false),
+            names: OnceLock::new(),
             watch: Mutex::new(Some(watch)),
         }))
     }
@@ -231,7 +243,8 @@ impl SocketOps for HostSocket {
         let fd = host::accept(self.fd()).map_err(errno)?;
         let own = &self.common;
         let common = Common::new(&own.ns, own.family, own.kind, own.protocol, own.creator);
-        HostSocket::new(common, fd, &self.watcher).map(|socket| socket as Arc<dyn SocketOps>)
+        HostSocket::new(common, fd, &self.watcher, WaitQueue::new())
+            .map(|socket| socket as Arc<dyn SocketOps>)
     }
 
     fn sendmsg(self: Arc<Self>, msg: &mut SendMsg<'_>) -> Result<usize, Errno> {
@@ -279,11 +292,15 @@ impl SocketOps for HostSocket {
     }
 
     fn getsockname(&self) -> Result<SockAddr, Errno> {
+        if let Some((own, _)) = self.names.get() {
+            return Ok(own.clone());
+        }
         host::name(self.fd()).map(|raw| SockAddr::parse(&raw)).map_err(errno)
     }
 
     fn getpeername(&self) -> Result<SockAddr, Errno> {
-        host::peer_name(self.fd()).map(|raw| SockAddr::parse(&raw)).map_err(errno)
+        let real = host::peer_name(self.fd()).map_err(errno)?;
+        Ok(self.names.get().map_or_else(|| SockAddr::parse(&real), |(_, peer)| peer.clone()))
     }
 
     fn set_socket_option(&self, name: u32, value: &[u8]) -> Result<(), Errno> {
@@ -348,7 +365,13 @@ impl SocketOps for HostSocket {
 }
 
 impl HostSocket {
-    fn set_host_option(&self, level: u32, name: u32, value: &[u8]) -> Result<(), Errno> {
+    /// Has the guest see other names; once.
+    pub(crate) fn show(&self, own: SockAddr, peer: SockAddr) {
+        let first = self.names.set((own, peer)).is_ok();
+        debug_assert!(first, "names are given once");
+    }
+
+    pub(crate) fn set_host_option(&self, level: u32, name: u32, value: &[u8]) -> Result<(), Errno> {
         host::set_option(self.fd(), level.cast_signed(), name.cast_signed(), value).map_err(errno)
     }
 }

@@ -156,7 +156,7 @@ pub(crate) fn check_bind(
 }
 
 /// Makes the sockets of a family.
-pub(crate) struct InetFamily {
+pub struct InetFamily {
     pub v6: bool,
 }
 

@@ -37,6 +37,7 @@ pub mod msg;
 pub mod netlink;
 pub mod ns;
 pub mod options;
+pub mod outbound;
 pub mod proc;
 pub mod socket;
 pub mod trash;

@@ -6,10 +6,11 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use chitin_control::OverlayMode;
+use chitin_control::{NetworkMode, OverlayMode};
 use clap::Args;
 
 use super::Network;
+use crate::network::outbound::Publish;
 use crate::sandbox::console::{Pty, own_size};
 use crate::sandbox::extra::Extra;
 use crate::sandbox::foreground::{Signals, Whole, attend};
@@ -34,6 +35,9 @@ pub struct Do {
     /// Whose network the command sees (overrides the global flag)
     #[arg(long, value_enum)]
     network: Option<Network>,
+    /// [ADDRESS:]HOST:GUEST: have connections to a TCP port of this machine go to one of the sandbox
+    #[arg(long, short, value_name = "PORTS", value_parser = Publish::parse)]
+    publish: Vec<Publish>,
     /// Give the command a terminal
     #[arg(short, long)]
     tty: bool,
@@ -49,6 +53,10 @@ impl Do {
         if let Some(network) = self.network {
             options.network = network.into();
         }
+        if !self.publish.is_empty() && options.network != NetworkMode::Sandbox {
+            return Err("--publish needs --network=sandbox".into());
+        }
+        options.publish = self.publish;
         if options.overlay == OverlayMode::None {
             // Not silently ignored: `do` on the host's own root must never write to it.
             return Err(

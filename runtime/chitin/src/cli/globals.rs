@@ -205,6 +205,7 @@ impl Globals {
                 Some("false") => false,
                 _ => !nix::unistd::geteuid().is_root(),
             },
+            publish: Vec::new(),
         }
     }
 }

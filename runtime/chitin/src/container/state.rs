@@ -9,6 +9,7 @@ use chitin_control::Status;
 use serde::{Deserialize, Serialize};
 
 use crate::network::Attachment;
+use crate::network::outbound::Publish;
 use crate::util::{Context, Result, write_atomically};
 
 /// A host process, told apart from a later one with the same number.
@@ -83,6 +84,8 @@ pub struct State {
     /// What `start` has to do about the network.
     #[serde(default)]
     pub network: Attachment,
+    #[serde(default)]
+    pub publish: Vec<Publish>,
     /// `start` was successful.
     pub started: bool,
     /// `pause` was successful, and no `resume` since.
@@ -179,6 +182,7 @@ mod tests {
             sandbox: None,
             stand_in: None,
             network: Attachment::None,
+            publish: Vec::new(),
             started,
             paused: false,
             ephemeral: false,

@@ -35,7 +35,7 @@ pub fn dump(netlink: &mut Netlink) -> Result<NetworkConfig> {
     let routes = all_routes(netlink)?.into_iter().filter(|route| !is_derived(route)).collect();
     let neighbours = netlink.dump(RTM_GETNEIGH, &[0; 12]).context(failed("neighbours"))?;
     let neighbours = neighbours.iter().filter_map(|body| neighbour(body)).collect();
-    Ok(NetworkConfig { links, routes, neighbours, resolver: None })
+    Ok(NetworkConfig { links, routes, neighbours, outbound: None })
 }
 
 /// Every route of both families, the kernel's own included.

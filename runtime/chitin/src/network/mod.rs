@@ -5,14 +5,19 @@
 //! At the start [`take_over`] enters that namespace, reads what is configured there, opens a packet socket for each
 //! interface, and keeps the host's own stack from answering ([`silence`]).
 //!
+//! Without a network namespace of the container's there is a proxy instead ([`outbound`], [`proxy`]).
+//!
 //! Neighbours: `sandbox::start` calls it and hands descriptors and configuration to the sentry.
 
 mod dump;
 mod netlink;
+pub mod outbound;
 mod packet;
+pub mod proxy;
 mod silence;
 
 use std::fs::File;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -21,9 +26,12 @@ use chitin_control::{DeviceLink, LinkConfig, NetworkConfig};
 use nix::sched::{CloneFlags, setns};
 use serde::{Deserialize, Serialize};
 
+use crate::sandbox::launch::Child;
 use crate::util::{Context, Result};
 use netlink::Netlink;
 
+/// Where Docker's name server is for containers in networks that a user has made.
+const ENGINES_RESOLVER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(127, 0, 0, 11)), 53);
 /// The most interfaces that a sandbox takes over.
 const MAX_LINKS: usize = 32;
 
@@ -38,6 +46,8 @@ pub enum Attachment {
     Namespace,
     /// Tell the sentry what is in the namespace, whose sockets it uses.
     Shown,
+    /// Reach out through a proxy in the runtime's network namespace.
+    Outbound,
 }
 
 /// What a sentry is given.
@@ -45,13 +55,15 @@ pub enum Attachment {
 pub struct Attached {
     pub config: NetworkConfig,
     pub fds: Vec<OwnedFd>,
+    /// The network proxy, to be released or ended with the sandbox.
+    pub proxy: Option<Child>,
 }
 
 /// What there is in the network namespace of the process `pid`.
 pub fn show(pid: i32) -> Result<Attached> {
     within(namespace_of(pid)?, || {
         let config = dump::dump(&mut Netlink::open()?)?;
-        Ok(Attached { config, fds: Vec::new() })
+        Ok(Attached { config, fds: Vec::new(), proxy: None })
     })
 }
 
@@ -60,8 +72,21 @@ fn namespace_of(pid: i32) -> Result<File> {
     File::open(&path).context(|| format!("cannot open {path}"))
 }
 
-/// Takes over the network namespace of the process `pid`.
-pub fn take_over(pid: i32) -> Result<Attached> {
+/// Takes over the network namespace of the process `pid`, in which the container `id` is.
+pub fn take_over(id: &str, pid: i32) -> Result<Attached> {
+    let (attached, resolver) = take_interfaces(pid)?;
+    if !resolver {
+        return Ok(attached);
+    }
+    let policy = proxy::Policy { everything: false, resolvers: vec![ENGINES_RESOLVER] };
+    let there = Elsewhere::enter(Path::new(&format!("/proc/{pid}/ns/net")))?;
+    let attached = outbound::with_proxy(id, attached, policy, Vec::new());
+    there.leave()?;
+    attached
+}
+
+/// What there is to take over, and whether the engine's name server is there as well.
+fn take_interfaces(pid: i32) -> Result<(Attached, bool)> {
     within(namespace_of(pid)?, || {
         let mut netlink = Netlink::open()?;
         for link in dump::dump(&mut netlink)?.links.iter().filter(|link| can_take(link)) {
@@ -79,13 +104,23 @@ pub fn take_over(pid: i32) -> Result<Attached> {
         for link in config.links.iter_mut().filter(|link| !is_loopback(link)) {
             let (fd, offload) = packet::open(link.index, &link.name)?;
             let number = u32::try_from(fds.len()).context(|| "descriptors".into())?;
-            link.device = Some(DeviceLink::Packet { fd: number, offload });
+            link.device = Some(DeviceLink { fd: number, offload });
             fds.push(fd);
         }
         // Last: from here on nobody answers until the sentry does.
         silence::silence(&mut netlink, &config)?;
-        Ok(Attached { config, fds })
+        Ok((Attached { config, fds, proxy: None }, engine_resolves()))
     })
+}
+
+/// Whether somebody (dockerd) listens at the engines' address for name servers in the namespace of this thread. It is on the
+/// loopback interface of the host's stack there, out of reach for the sandbox's; what leads from port 53 to its own are rules of
+/// that stack, too.
+fn engine_resolves() -> bool {
+    // The address as it stands in memory.
+    let own = format!("{:08X}:", u32::from_ne_bytes([127, 0, 0, 11]));
+    let sockets = std::fs::read_to_string("/proc/thread-self/net/udp").unwrap_or_default();
+    sockets.lines().filter_map(|line| line.split_ascii_whitespace().nth(1)).any(|at| at.starts_with(&own))
 }
 
 /// While the process is in another network namespace than its own, for what it clones there.

@@ -37,6 +37,7 @@ use oci_spec::runtime::{Hooks, Spec};
 
 use crate::cgroup::{self, Cgroups};
 use crate::container::{Directory, HostProcess, State};
+use crate::network::outbound::Publish;
 use crate::network::{self, Attachment};
 use crate::spec::{self, Network, Plan};
 use crate::util::{Context, Result, dev_null, duplicate, now_rfc3339, write_atomically};
@@ -77,6 +78,8 @@ pub struct Options {
     pub strace: bool,
     pub systemd_cgroup: bool,
     pub rootless: bool,
+    /// Ports of the host that lead into the sandbox.
+    pub publish: Vec<Publish>,
 }
 
 /// A sandbox to be made.
@@ -119,6 +122,7 @@ impl Creation<'_> {
             sandbox: None,
             stand_in: None,
             network: Attachment::None,
+            publish: Vec::new(),
             started: false,
             paused: false,
             ephemeral: self.ephemeral,
@@ -204,6 +208,7 @@ impl Sandbox {
 
         let mut state = creation.state(rootfs, sentry, gofer);
         state.network = network;
+        state.publish = options.publish.clone();
         state.started = at_once;
         state.save(&path)?;
         if let Some(path) = creation.pid_file {
@@ -520,20 +525,26 @@ fn launch(
     if let Some(left) = left {
         left.leave()?;
     }
-    let nobody = format!("0 {NOBODY} 1");
-    if !nix::unistd::geteuid().is_root() {
-        ids::map(&sentry, &ids::own())?;
-    } else if let Err(e) = sentry.write_maps(&nobody, &nobody, false) {
-        // We are root of a user namespace that has no nobody.
-        crate::log::debug(&format!("mapping the sentry to host user {NOBODY}: {e}; taking our own id"));
-        ids::map(&sentry, &ids::own())?;
-    }
+    map_ids(&sentry)?;
     if let Some(adj) = oom_score_adj
         && let Err(e) = std::fs::write(format!("/proc/{}/oom_score_adj", sentry.pid()), adj.to_string())
     {
         crate::log::warn(&format!("process.oomScoreAdj: cannot set {adj}: {e}"));
     }
     Ok(Launched { sentry, gofer, lifeline: lifeline_write, ready: Some(ready_read) })
+}
+
+/// Makes a process nobody on the host, or us if we may not choose.
+pub fn map_ids(child: &Child) -> Result<()> {
+    let nobody = format!("0 {NOBODY} 1");
+    if !nix::unistd::geteuid().is_root() {
+        return ids::map(child, &ids::own());
+    }
+    child.write_maps(&nobody, &nobody, false).or_else(|e| {
+        // We are root of a user namespace that has no nobody.
+        crate::log::debug(&format!("mapping a process to host user {NOBODY}: {e}; taking our own id"));
+        ids::map(child, &ids::own())
+    })
 }
 
 /// What the start has to do about the network.
@@ -546,6 +557,7 @@ fn attachment(options: &Options, creation: &Creation<'_>, namespace: &Network) -
         (NetworkMode::Sandbox, Network::New) if root && (!creation.start || creation.has_hooks()) => {
             Attachment::Namespace
         }
+        (NetworkMode::Sandbox, Network::Callers) => Attachment::Outbound,
         _ => Attachment::None,
     }
 }

@@ -1,6 +1,6 @@
-//! The other side of a launch: this binary running as the gofer, the sentry or a stand-in.
+//! The other side of a launch: this binary running as the gofer, the sentry, a stand-in or a network proxy.
 //!
-//! Reached before the command line is parsed, by `chitin gofer|sentry|stand-in --config-fd=N ID`. All find their
+//! Reached before the command line is parsed, by `chitin gofer|sentry|stand-in|net-proxy --config-fd=N ID`. All find their
 //! configuration in the memfd N and everything else in descriptors that it names.
 
 use std::fs::File;
@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::launch::own_fd;
 use super::stand_in;
+use crate::network::proxy;
 use crate::spec::GoferRoot;
 use crate::util::{Context, Result};
 
@@ -67,6 +68,7 @@ pub fn run(arguments: &[String]) -> Option<ExitCode> {
         Some("sentry") => read_config::<BootConfig>(config).map(chitin_sentry::run),
         Some("gofer") => read_config::<GoferBoot>(config).and_then(gofer).map(|()| ExitCode::SUCCESS),
         Some("stand-in") => read_config::<stand_in::Boot>(config).and_then(stand_in::run),
+        Some("net-proxy") => read_config::<proxy::Boot>(config).and_then(proxy::run),
         _ => return None,
     };
     Some(outcome.unwrap_or_else(|e| {

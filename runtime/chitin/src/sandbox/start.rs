@@ -21,14 +21,23 @@ pub fn start(directory: &Directory, state: &mut State, spec: &Spec) -> Result<()
     let mut link = Link::to(directory, state)?;
     let attached = match state.network {
         Attachment::None => None,
-        Attachment::Namespace => Some(network::take_over(state.sentry.pid)?),
+        Attachment::Namespace => Some(network::take_over(&state.id, state.sentry.pid)?),
         Attachment::Shown => Some(network::show(state.sentry.pid)?),
+        Attachment::Outbound => Some(network::outbound::to_everywhere(&state.id, &state.publish)?),
     };
-    if let Some(attached) = attached {
+    if let Some(mut attached) = attached {
         let fds: Vec<_> = attached.fds.iter().map(AsFd::as_fd).collect();
         match link.call_with(&Request::Network { config: Box::new(attached.config) }, &fds)? {
             Response::Ok => {}
             other => return Err(misfit(&other)),
+        }
+        if let Some(mut proxy) = attached.proxy.take() {
+            let cgroups = directory.cgroups()?;
+            if !cgroups.is_empty() {
+                cgroups.add(proxy.pid())?;
+            }
+            // It ends with the sentry's sockets.
+            proxy.release();
         }
     }
     link.order(&Request::Start { container: state.id.clone() })?;

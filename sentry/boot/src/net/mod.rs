@@ -1,15 +1,26 @@
 //! Attaching the sandbox's network namespace to the world.
 //!
-//! The runtime has looked at the host's side and sends what it found ([`NetworkConfig`]) with a descriptor for each
-//! interface, once, before the first container starts ([`Network::attach`]).
+//! The runtime has looked at the host's side and sends what it found ([`NetworkConfig`]) with descriptors, once, before the
+//! first container starts ([`Network::attach`]): interfaces with a packet socket each, whose frames go to and from the
+//! stack ([`device`]), or two sockets to the network proxy, by which sockets of the guest reach further than the stack
+//! ([`broker`]). With `--network=host` there are sockets of the host from the beginning ([`use_host_sockets`]).
 
+mod apply;
+mod broker;
+mod clock;
+mod device;
+
+use chitin_abi::netdevice::IFF_LOOPBACK;
 use chitin_abi::socket::{AF_INET, AF_INET6};
-use chitin_control::{LinkConfig, NetworkConfig};
+use chitin_control::{DeviceLink, LinkConfig, NetworkConfig, NetworkMode, OutboundConfig};
 use chitin_kernel::Kernel;
 use chitin_kernel::reactor::Reactor;
 use chitin_net::host::{HostFamily, Watch, Watcher};
+use chitin_net::inet::InetFamily;
+use chitin_net::outbound::{Outbound, OutboundFamily};
 use chitin_net::{IfaceAddr, Interface, NetNs};
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,22 +28,90 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// The sandbox's network.
 pub struct Network {
     ns: Arc<NetNs>,
+    reactor: Arc<Reactor>,
+    mode: NetworkMode,
     attached: AtomicBool,
 }
 
+/// Descriptors that came with a message, to be taken by their index.
+struct Sent(Vec<Option<OwnedFd>>);
+
+impl Sent {
+    fn take(&mut self, index: u32) -> Result<OwnedFd, String> {
+        let slot = usize::try_from(index).ok().and_then(|index| self.0.get_mut(index));
+        slot.and_then(Option::take)
+            .ok_or_else(|| format!("descriptor {index} of the network did not come along"))
+    }
+}
+
 impl Network {
-    pub fn new(kernel: &Kernel) -> Result<Network, String> {
+    pub fn new(kernel: &Kernel, mode: NetworkMode) -> Result<Network, String> {
         let ns = kernel.extension::<NetNs>().ok_or("the kernel has no network namespace; this is a bug")?;
-        Ok(Network { ns, attached: AtomicBool::new(false) })
+        Ok(Network { ns, reactor: kernel.reactor.clone(), mode, attached: AtomicBool::new(false) })
     }
 
     /// Takes over what `config` names; once.
-    pub fn attach(&self, config: &NetworkConfig, _fds: Vec<OwnedFd>) -> Result<(), String> {
-        if self.attached.swap(true, Ordering::AcqRel) {
-            return Err("the sandbox is attached to a network already".into());
+    pub fn attach(&self, config: &NetworkConfig, fds: Vec<OwnedFd>) -> Result<(), String> {
+        if self.mode == NetworkMode::None || self.attached.swap(true, Ordering::AcqRel) {
+            return Err("the sandbox has no network to attach, or is attached already".into());
         }
-        self.ns.set_interfaces(config.links.iter().map(interface).collect());
-        Ok(())
+        if self.mode == NetworkMode::Host {
+            self.ns.set_interfaces(config.links.iter().map(interface).collect());
+            return Ok(());
+        }
+        let mut fds = Sent(fds.into_iter().map(Some).collect());
+        for link in &config.links {
+            if link.flags & IFF_LOOPBACK != 0 {
+                // It is there, and up.
+                link.addresses.iter().for_each(|a| apply::address(self.ns.stack(), link.index, a));
+            } else {
+                self.attach_link(link, &mut fds)?;
+            }
+        }
+        apply::routes(self.ns.stack(), config);
+        apply::neighbours(self.ns.stack(), config);
+        match &config.outbound {
+            Some(outbound) => self.go_out(config, outbound, &mut fds),
+            None => Ok(()),
+        }
+    }
+
+    fn attach_link(&self, link: &LinkConfig, fds: &mut Sent) -> Result<(), String> {
+        let stack = self.ns.stack();
+        let failed =
+            |error: &dyn std::fmt::Display| format!("cannot attach the interface {}: {error}", link.name);
+        let Some(DeviceLink { fd, offload }) = link.device else {
+            return apply::link(stack, link, |_| Ok(()));
+        };
+        let fd = Arc::new(fds.take(fd)?);
+        let hardware = (link.hardware, apply::hardware(&link.address));
+        apply::link(stack, link, |index| {
+            let device = Arc::new(device::HostDevice::new(fd.clone(), link.mtu, hardware, offload));
+            stack.add_device(index, device).map_err(|error| failed(&error))
+        })?;
+        device::receive(stack, link.index, &link.name, fd, offload).map_err(|error| failed(&error))
+    }
+
+    fn go_out(&self, config: &NetworkConfig, out: &OutboundConfig, fds: &mut Sent) -> Result<(), String> {
+        let addresses =
+            || config.links.iter().filter(|l| l.flags & IFF_LOOPBACK == 0).flat_map(|l| &l.addresses);
+        let link_local = |ip: &IpAddr| matches!(ip, IpAddr::V6(v6) if v6.is_unicast_link_local());
+        let own = [true, false]
+            .map(|v4| addresses().map(|a| a.address).find(|ip| ip.is_ipv4() == v4 && !link_local(ip)));
+        let shared = Arc::new(Outbound {
+            broker: Arc::new(broker::Proxy::new(fds.take(out.asked)?)),
+            watcher: Arc::new(Reactors(self.reactor.clone())),
+            everything: out.everything,
+            resolvers: out.resolvers.clone(),
+            own,
+            published: Outbound::publish(&out.published),
+        });
+        for (family, v6) in [(AF_INET, false), (AF_INET6, true)] {
+            let inner = Arc::new(InetFamily { v6 });
+            self.ns.add_family(family, Arc::new(OutboundFamily { inner, shared: shared.clone() }));
+        }
+        broker::take_in(fds.take(out.brings)?, shared)
+            .map_err(|error| format!("cannot start a thread for published ports: {error}"))
     }
 }
 
@@ -52,11 +131,13 @@ pub fn use_host_sockets(ns: &NetNs, reactor: &Arc<Reactor>) {
     }
 }
 
+/// Lets the reactor drive the network stack.
+pub fn lend_timer(ns: &NetNs, reactor: &Reactor) {
+    let clock = clock::Clock::new(ns.stack(), reactor);
+    ns.lend_timer(Box::new(move |at| clock.arm(at)));
+}
+
 fn interface(link: &LinkConfig) -> Interface {
-    let mut hw_addr = [0; 6];
-    for (to, from) in hw_addr.iter_mut().zip(&link.address) {
-        *to = *from;
-    }
     let addrs = link.addresses.iter().map(|a| IfaceAddr { addr: a.address, prefix: a.prefix });
     Interface {
         index: link.index,
@@ -64,7 +145,7 @@ fn interface(link: &LinkConfig) -> Interface {
         flags: link.flags,
         mtu: link.mtu,
         hw_type: link.hardware,
-        hw_addr,
+        hw_addr: apply::hardware(&link.address),
         tx_queue_len: link.tx_queue_len,
         addrs: addrs.collect(),
     }

@@ -1,0 +1,101 @@
+//! What sentry and network proxy say to each other, over SOCK_SEQPACKET sockets: one message per packet, in fixed forms.
+//!
+//! On the one socket the sentry asks for sockets ([`Open`]) and gets, in order, an error number or a descriptor with 0. On
+//! the other the proxy brings connections to published ports ([`Arrived`]), a descriptor with each. Both ends treat the
+//! other as hostile.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+/// The proxy shall open a socket that is connected to `to`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Open {
+    /// A stream; else datagrams.
+    pub stream: bool,
+    /// IPPROTO_*.
+    pub protocol: u8,
+    pub to: SocketAddr,
+}
+
+/// A connection to the guest's `port`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Arrived {
+    pub port: u16,
+    pub peer: SocketAddr,
+}
+
+/// Bytes of either message.
+pub const PROXY_MESSAGE: usize = 24;
+
+fn pack(head: [u8; 4], at: SocketAddr) -> [u8; PROXY_MESSAGE] {
+    let mut raw = [0; PROXY_MESSAGE];
+    let (family, address) = match at.ip() {
+        IpAddr::V4(v4) => (4, v4.to_ipv6_mapped().octets()),
+        IpAddr::V6(v6) => (6, v6.octets()),
+    };
+    let bytes = head.into_iter().chain(at.port().to_be_bytes()).chain([family, 0]).chain(address);
+    raw.iter_mut().zip(bytes).for_each(|(to, from)| *to = from);
+    raw
+}
+
+fn unpack(raw: &[u8]) -> Option<([u8; 4], SocketAddr)> {
+    let (head, rest) = raw.split_first_chunk::<4>()?;
+    let (port, rest) = rest.split_first_chunk::<2>()?;
+    let ([family, _], address) = rest.split_first_chunk::<2>()?;
+    let v6 = Ipv6Addr::from(<[u8; 16]>::try_from(address).ok()?);
+    let ip: IpAddr = match family {
+        4 => v6.to_ipv4_mapped().map(Ipv4Addr::into)?,
+        6 => v6.into(),
+        _ => return None,
+    };
+    Some((*head, SocketAddr::new(ip, u16::from_be_bytes(*port))))
+}
+
+impl Open {
+    pub fn encode(&self) -> [u8; PROXY_MESSAGE] {
+        pack([1, self.stream.into(), self.protocol, 0], self.to)
+    }
+
+    pub fn decode(raw: &[u8]) -> Option<Self> {
+        let ([1, stream @ (0 | 1), protocol, 0], to) = unpack(raw)? else { return None };
+        Some(Self { stream: stream == 1, protocol, to })
+    }
+}
+
+impl Arrived {
+    pub fn encode(&self) -> [u8; PROXY_MESSAGE] {
+        let [high, low] = self.port.to_be_bytes();
+        pack([2, high, low, 0], self.peer)
+    }
+
+    pub fn decode(raw: &[u8]) -> Option<Self> {
+        let ([2, high, low, 0], peer) = unpack(raw)? else { return None };
+        Some(Self { port: u16::from_be_bytes([high, low]), peer })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_survive() {
+        for to in ["192.0.2.1:80", "[2001:db8::1]:65535", "[::ffff:192.0.2.1]:1"] {
+            let to: SocketAddr = to.parse().unwrap();
+            let open = Open { stream: true, protocol: 6, to };
+            assert_eq!(Open::decode(&open.encode()), Some(open));
+            let arrived = Arrived { port: 8080, peer: to };
+            assert_eq!(Arrived::decode(&arrived.encode()), Some(arrived));
+            assert_eq!(Arrived::decode(&open.encode()), None);
+        }
+        let good = Open { stream: false, protocol: 17, to: "1.2.3.4:5".parse().unwrap() }.encode();
+        for cut in 0..good.len() {
+            assert_eq!(Open::decode(&good[..cut]), None);
+        }
+        for at in 0..good.len() {
+            let mut bad = good;
+            bad[at] ^= 0x55;
+            // Anything may come out but a panic.
+            let _ = (Open::decode(&bad), Arrived::decode(&bad));
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! A link's device: packets from and to a host descriptor, in batches.
+//!
+//! The descriptor is a packet socket on an interface of the namespace. One thread per link waits for packets, hands them to the stack and completes what guests wait for on the spot; sending is done by
+//! whoever has something to send. A packet comes and goes with a `virtio_net_hdr`, so that checksums and the cutting of
+//! large TCP segments are left to the other end, and a stream travels in pieces of up to 64 KiB.
+//!
+//! What the host will not take is dropped, as by any interface whose queue is full.
+
+use chitin_host::packet::{
+    BATCH, HDR_F_DATA_VALID, HDR_F_NEEDS_CSUM, HDR_GSO_ECN, HDR_GSO_NONE, HDR_GSO_TCPV4, HDR_GSO_TCPV6,
+    HDR_GSO_UDP_L4, Outgoing, Receiver, VnetHdr, send,
+};
+use chitin_kernel::run;
+use chitin_netstack::device::GsoKind;
+use chitin_netstack::{Device, DeviceInfo, RxFrame, Stack, TxFrame};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+/// Receive threads run the calls of guests to their end.
+const STACK_SIZE: usize = 512 << 10;
+/// How long to leave a descriptor alone that has shown an error (an interface that went down shows it once).
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// The sending half.
+pub struct HostDevice {
+    fd: Arc<OwnedFd>,
+    info: DeviceInfo,
+    /// Each packet has a `virtio_net_hdr`.
+    offload: bool,
+}
+
+impl HostDevice {
+    pub fn new(fd: Arc<OwnedFd>, mtu: u32, (hw_type, hw_addr): (u16, [u8; 6]), offload: bool) -> HostDevice {
+        let info = DeviceInfo { mtu, hw_type, hw_addr, csum: offload, tso: offload, uso: false };
+        HostDevice { fd, info, offload }
+    }
+}
+
+fn header(frame: &TxFrame<'_>) -> VnetHdr {
+    let mut header = VnetHdr::default();
+    if let Some(csum) = frame.csum {
+        header.flags = HDR_F_NEEDS_CSUM;
+        header.csum_start = csum.start;
+        header.csum_offset = csum.offset;
+    }
+    if let Some(gso) = frame.gso {
+        header.gso_type = match gso.kind {
+            GsoKind::Tcp4 => HDR_GSO_TCPV4,
+            GsoKind::Tcp6 => HDR_GSO_TCPV6,
+            GsoKind::Udp => HDR_GSO_UDP_L4,
+        };
+        header.gso_size = gso.size;
+        header.hdr_len = gso.header;
+    }
+    header
+}
+
+impl Device for HostDevice {
+    fn info(&self) -> DeviceInfo {
+        self.info.clone()
+    }
+
+    fn transmit(&self, frames: &[TxFrame<'_>]) -> usize {
+        let mut taken = 0;
+        for chunk in frames.chunks(BATCH) {
+            let none = Outgoing { header: None, pieces: [&[]; 3] };
+            let mut packets = [none; BATCH];
+            for (packet, frame) in packets.iter_mut().zip(chunk) {
+                let [first, second] = frame.body;
+                *packet = Outgoing {
+                    header: self.offload.then(|| header(frame)),
+                    pieces: [frame.head, first, second],
+                };
+            }
+            let packets = packets.get(..chunk.len()).unwrap_or_default();
+            let (count, error) = send(self.fd.as_fd(), packets);
+            taken += count;
+            if count < chunk.len() {
+                if let Some(error) = error.filter(|error| error.kind() != io::ErrorKind::WouldBlock) {
+                    tracing::debug!(%error, "a packet could not be sent");
+                }
+                break;
+            }
+        }
+        taken
+    }
+}
+
+/// The receiving half: starts the thread. It ends with the stack.
+pub fn receive(stack: &Arc<Stack>, link: u32, name: &str, fd: Arc<OwnedFd>, offload: bool) -> io::Result<()> {
+    let weak = Arc::downgrade(stack);
+    std::thread::Builder::new()
+        .name(format!("net-{name}"))
+        .stack_size(STACK_SIZE)
+        .spawn(move || serve(&weak, link, &fd, offload))
+        .map(drop)
+}
+
+fn serve(stack: &Weak<Stack>, link: u32, fd: &OwnedFd, offload: bool) {
+    let mut receiver = Receiver::new(offload);
+    loop {
+        match receiver.wait(fd.as_fd()) {
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => {
+                tracing::debug!(link, %error, "no packets at the moment");
+                std::thread::sleep(PAUSE);
+                continue;
+            }
+        }
+        let Some(stack) = stack.upgrade() else { return };
+        let frames: Vec<RxFrame<'_>> = receiver
+            .packets()
+            .map(|packet| {
+                let VnetHdr { flags, gso_type, gso_size, .. } = packet.header;
+                let large = gso_type & !HDR_GSO_ECN != HDR_GSO_NONE;
+                RxFrame {
+                    data: packet.data,
+                    csum_ok: flags & (HDR_F_NEEDS_CSUM | HDR_F_DATA_VALID) != 0,
+                    gso_size: if large { gso_size } else { 0 },
+                }
+            })
+            .collect();
+        stack.receive(link, &frames);
+        drop(frames);
+        run::drain();
+    }
+}

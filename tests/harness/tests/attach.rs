@@ -1,0 +1,367 @@
+//! A sandbox and the networks it is attached to: veth pairs in network namespaces of the test, namespaces that hooks fill, host
+//! mode, and networking without a namespace. Other runtimes prove what does not depend on chitin's own ways.
+
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use chitin_tests::bundle::Bundle;
+use chitin_tests::engine::{Engine, unique_id};
+use chitin_tests::leftovers::settle;
+use chitin_tests::run::{Outcome, kill_tree, quick};
+use chitin_tests::steps::Steps;
+use chitin_tests::{paths, skip};
+use serde_json::json;
+
+const LIMIT: Duration = Duration::from_secs(30);
+
+fn sh(script: &str) -> Outcome {
+    let mut command = Command::new("sh");
+    command.args(["-ec", script]);
+    let outcome = quick(command, LIMIT);
+    assert_eq!(outcome.code, Some(0), "{script}: {}", outcome.brief());
+    outcome
+}
+
+/// A namespace `near` with one end of a veth pair, and one for the container with the other.
+struct Pair {
+    near: String,
+    far: String,
+}
+
+impl Pair {
+    /// The container's end has no addresses yet.
+    fn new(mtu: u32) -> Option<Pair> {
+        if !nix::unistd::geteuid().is_root() {
+            skip("attach", "making network namespaces needs root");
+            return None;
+        }
+        let id = unique_id();
+        let pair = Pair { near: format!("{id}-n"), far: format!("{id}-f") };
+        let Pair { near, far } = &pair;
+        sh(&format!(
+            "ip netns add {near}; ip netns add {far}
+             ip -n {near} link set lo up; ip -n {far} link set lo up
+             ip -n {near} link add veth0 mtu {mtu} type veth peer name eth0 mtu {mtu} netns {far}
+             ip -n {near} addr add 10.77.0.1/24 dev veth0; ip -n {near} addr add fd77::1/64 dev veth0 nodad
+             ip -n {near} link set veth0 up"
+        ));
+        Some(pair)
+    }
+
+    fn with_addresses(mtu: u32) -> Option<Pair> {
+        let pair = Pair::new(mtu)?;
+        let far = &pair.far;
+        sh(&format!(
+            "ip -n {far} addr add 10.77.0.2/24 dev eth0; ip -n {far} addr add fd77::2/64 dev eth0 nodad
+             ip -n {far} link set eth0 up; ip -n {far} route add default via 10.77.0.1"
+        ));
+        Some(pair)
+    }
+
+    fn bundle(&self, script: &str) -> Bundle {
+        let path = format!("/run/netns/{}", self.far);
+        let list = json!([{"type": "pid"}, {"type": "mount"}, {"type": "uts"}, {"type": "ipc"},
+            {"type": "network", "path": path}]);
+        busybox(script).set("/linux/namespaces", list)
+    }
+
+    /// Runs something at the near end.
+    fn near(&self, command: &str) -> Outcome {
+        let busybox = paths::rootfs("busybox").join("bin/busybox");
+        let mut ip = Command::new("ip");
+        let script = command.replace("busybox", &busybox.to_string_lossy());
+        ip.args(["netns", "exec", &self.near, "sh", "-c", &script]);
+        quick(ip, LIMIT)
+    }
+}
+
+impl Drop for Pair {
+    fn drop(&mut self) {
+        for name in [&self.near, &self.far] {
+            let _ = Command::new("ip").args(["netns", "del", name]).status();
+        }
+    }
+}
+
+fn busybox(script: &str) -> Bundle {
+    Bundle::new("attach", &paths::rootfs("busybox"), &["/bin/sh", "-c", script]).capability("CAP_NET_RAW")
+}
+
+fn run(bundle: &Bundle) -> Outcome {
+    Engine::under_test().run(bundle, b"", LIMIT)
+}
+
+/// Until `command` at the near end says `want`.
+fn until(pair: &Pair, command: &str, want: &str) {
+    settle(LIMIT, || {
+        let outcome = pair.near(command);
+        if outcome.text().contains(want) { Ok(()) } else { Err(outcome.brief()) }
+    })
+    .unwrap();
+}
+
+#[test]
+fn the_configuration_is_found_and_stays() {
+    let Some(pair) = Pair::with_addresses(1400) else { return };
+    sh(&format!("ip -n {} route add 10.88.0.0/16 via 10.77.0.9 metric 7", pair.far));
+    let o = run(&pair.bundle("ip addr show eth0; cat /proc/net/dev"));
+    let text = o.text();
+    for want in ["mtu 1400", "inet 10.77.0.2/24", "inet6 fd77::2/64", "inet6 fe80::", "link/ether", "eth0:"] {
+        assert!(text.contains(want), "{want}: {}", o.brief());
+    }
+    // Whoever made the namespace finds it as it was.
+    let kept = sh(&format!("ip -n {0} addr show eth0; ip -n {0} route", pair.far)).text();
+    for want in ["10.77.0.2/24", "fd77::2/64", "default via 10.77.0.1", "10.88.0.0/16 via 10.77.0.9"] {
+        assert!(kept.contains(want), "{want}: {kept}");
+    }
+}
+
+#[test]
+fn pings_both_ways() {
+    let Some(pair) = Pair::with_addresses(1500) else { return };
+    let s = Steps::new(pair.bundle(
+        "for a in 10.77.0.1 fd77::1; do ping -c 2 -W 3 $a >/dev/null && echo reached $a; done; \
+         ping -c 1 -W 3 -s 4000 10.77.0.1 >/dev/null && echo fragments; while :; do sleep 1; done",
+    ));
+    s.launch();
+    for address in ["10.77.0.2", "fd77::2"] {
+        until(&pair, &format!("busybox ping -c 1 -W 2 {address} && echo reached"), "reached");
+    }
+    until(&pair, "busybox ping -c 1 -W 2 -s 4000 10.77.0.2 && echo reached", "reached");
+    s.ok(&["delete", "--force", &s.id]);
+    let o =
+        run(&pair
+            .bundle("for a in 10.77.0.1 fd77::1; do ping -c 2 -W 3 $a >/dev/null && echo reached $a; done"));
+    assert_eq!(o.text(), "reached 10.77.0.1\nreached fd77::1\n", "{}", o.brief());
+    // Nobody answers for the sandbox once it is gone, and least of all the host.
+    let o = pair.near("busybox ping -c 1 -W 1 10.77.0.2 && echo reached");
+    if Engine::under_test() == Engine::Chitin {
+        assert!(!o.text().contains("reached"), "{}", o.brief());
+    }
+}
+
+/// Counts what the server at `address` sends, headers of HTTP left out.
+const FETCH: &str = "import socket, sys\n\
+    s = socket.create_connection((sys.argv[1], int(sys.argv[2])), 10); s.sendall(b'GET /f HTTP/1.0\\r\\n\\r\\n')\n\
+    d = b''\n\
+    while True:\n\
+    \tc = s.recv(1 << 20)\n\
+    \tif not c: break\n\
+    \td += c\n\
+    print(len(d.split(b'\\r\\n\\r\\n')[-1]))\n";
+
+/// Sends 3,000,000 bytes to each of two who connect, then ends.
+const SERVE: &str = "import socket\n\
+    s = socket.socket(socket.AF_INET6); s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1); s.bind(('::', 80)); s.listen(9)\n\
+    for i in range(2):\n\
+    \tc, a = s.accept(); c.sendall(bytes(3000000)); c.close()\n";
+
+#[test]
+fn streams_both_ways() {
+    let Some(pair) = Pair::with_addresses(1500) else { return };
+    let s =
+        Steps::new(pair.bundle(
+            "mkdir -p /tmp/www; head -c 3000000 /dev/zero >/tmp/www/f; exec httpd -f -p 80 -h /tmp/www",
+        ));
+    s.launch();
+    let script = paths::scratch("attach-fetch").join("fetch.py");
+    std::fs::write(&script, FETCH).unwrap();
+    for address in ["10.77.0.2", "fd77::2"] {
+        until(&pair, &format!("python3 {} {address} 80", script.display()), "3000000");
+    }
+    // A port that nobody listens at: the sandbox says so.
+    let o = pair.near(&format!("python3 {} 10.77.0.2 81", script.display()));
+    assert!(o.stderr.contains("ConnectionRefusedError"), "{}", o.brief());
+    s.ok(&["delete", "--force", &s.id]);
+
+    let mut server = Command::new("ip");
+    server.args(["netns", "exec", &pair.near, "python3", "-c", SERVE]).stdin(Stdio::null());
+    let mut server = server.spawn().expect("python3");
+    until(&pair, "cat /proc/net/tcp6", ":0050 ");
+    let o = run(&pair.bundle(
+        "for a in 10.77.0.1 fd77::1; do nc -w 10 $a 80 </dev/null | wc -c; done; nc -w 3 10.77.0.1 81 </dev/null",
+    ));
+    kill_tree(&mut server);
+    assert_eq!(o.text(), "3000000\n3000000\n", "{}", o.brief());
+    assert!(o.stderr.contains("refused"), "{}", o.brief());
+}
+
+/// As Docker and others do it: a new namespace, which a hook fills.
+#[test]
+fn hooks_fill_the_namespace() {
+    let Some(pair) = Pair::new(1500) else { return };
+    let script = format!(
+        "pid=$(grep -o '\"pid\": *[0-9]*' | grep -o '[0-9]*'); ip -n {} link set eth0 netns $pid; \
+         nsenter -t $pid -n sh -c 'ip addr add 10.77.0.2/24 dev eth0; ip link set eth0 up'",
+        pair.far
+    );
+    let hook = json!([{"path": "/bin/sh", "args": ["sh", "-ec", script], "env": ["PATH=/usr/sbin:/usr/bin:/sbin:/bin"]}]);
+    let guest =
+        "ip addr show eth0 | grep -o 'inet [0-9.]*'; ping -c 1 -W 3 10.77.0.1 >/dev/null && echo reached";
+    let o = run(&busybox(guest).set("/hooks", json!({"createRuntime": hook})));
+    assert_eq!(o.text(), "inet 10.77.0.2\nreached\n", "{}", o.brief());
+}
+
+#[test]
+fn several_interfaces() {
+    let Some(pair) = Pair::with_addresses(1500) else { return };
+    let Pair { near, far } = &pair;
+    sh(&format!(
+        "ip -n {near} link add veth1 type veth peer name net1 netns {far}
+         ip -n {near} addr add 10.78.0.1/24 dev veth1; ip -n {near} link set veth1 up
+         ip -n {far} addr add 10.78.0.2/24 dev net1; ip -n {far} link set net1 up"
+    ));
+    let o = run(&pair
+        .bundle("for a in 10.77.0.1 10.78.0.1; do ping -c 1 -W 3 $a >/dev/null && echo reached $a; done"));
+    assert_eq!(o.text(), "reached 10.77.0.1\nreached 10.78.0.1\n", "{}", o.brief());
+}
+
+/// dockerd's name server listens in the container's namespace, on the host's side of it.
+#[test]
+fn the_engines_name_server_is_reached() {
+    let Some(pair) = Pair::with_addresses(1500) else { return };
+    let script = "import socket\n\
+        s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(('127.0.0.11', 53))\n\
+        while True:\n\
+        \tq, a = s.recvfrom(512)\n\
+        \tv4 = q[-4:-2] == b'\\0\\1'\n\
+        \tanswer = b'\\xc0\\x0c\\0\\1\\0\\1\\0\\0\\0\\x09\\0\\4' + bytes([192, 0, 2, 99]) if v4 else b''\n\
+        \ts.sendto(q[:2] + b'\\x81\\x80\\0\\1\\0' + bytes([v4]) + b'\\0\\0\\0\\0' + q[12:] + answer, a)\n";
+    let mut server = Command::new("ip");
+    server.args(["netns", "exec", &pair.far, "python3", "-c", script]).stdin(Stdio::null());
+    let mut server = server.spawn().expect("python3");
+    settle(LIMIT, || {
+        let there = sh(&format!("ip netns exec {} cat /proc/net/udp", pair.far)).text();
+        if there.contains("0B00007F:0035") { Ok(()) } else { Err(there) }
+    })
+    .unwrap();
+    let o = run(&pair.bundle("nslookup some.name 127.0.0.11"));
+    kill_tree(&mut server);
+    assert!(o.text().contains("192.0.2.99"), "{}", o.brief());
+}
+
+/// A server of the host that says `word` to whoever comes.
+fn server(at: &str, word: &'static str) -> (u16, std::thread::JoinHandle<()>) {
+    let listener = TcpListener::bind(at).expect("a port");
+    let port = listener.local_addr().expect("its address").port();
+    let thread = std::thread::spawn(move || {
+        listener.set_nonblocking(true).expect("non-blocking");
+        let end = Instant::now() + LIMIT;
+        while Instant::now() < end {
+            match listener.accept() {
+                Ok((mut stream, _)) => {
+                    let _ = stream.write_all(word.as_bytes());
+                    return;
+                }
+                Err(_) => std::thread::sleep(Duration::from_millis(20)),
+            }
+        }
+    });
+    (port, thread)
+}
+
+fn chitin_only(test: &str) -> bool {
+    if Engine::under_test() != Engine::Chitin {
+        skip(test, "a way of chitin's own");
+    }
+    Engine::under_test() == Engine::Chitin
+}
+
+fn on_busybox(flags: &[&str], script: &str) -> Outcome {
+    let mut command = Command::new(paths::chitin());
+    let rootfs = paths::rootfs("busybox");
+    command
+        .arg("--root")
+        .arg(paths::scratch("attach-do").join("state"))
+        .arg("do")
+        .arg("--rootfs")
+        .arg(rootfs);
+    command.args(flags).args(["--", "/bin/sh", "-c", script]);
+    quick(command, LIMIT)
+}
+
+#[test]
+fn host_mode_has_the_hosts_sockets() {
+    if !chitin_only("host_mode_has_the_hosts_sockets") {
+        return;
+    }
+    let (port, thread) = server("127.0.0.1:0", "from the host\n");
+    let o = on_busybox(&["--network=host"], &format!("nc -w 5 127.0.0.1 {port} </dev/null; ip addr show lo"));
+    thread.join().unwrap();
+    assert!(o.text().contains("from the host") && o.text().contains("127.0.0.1/8"), "{}", o.brief());
+}
+
+/// An address of this machine that is not loopback.
+fn own_address() -> Option<String> {
+    let socket = std::net::UdpSocket::bind("0.0.0.0:0").ok()?;
+    socket.connect("192.0.2.1:9").ok()?;
+    let ip = socket.local_addr().ok()?.ip();
+    (!ip.is_loopback() && !ip.is_unspecified()).then(|| ip.to_string())
+}
+
+#[test]
+fn without_a_namespace_the_world_is_reached() {
+    if !chitin_only("without_a_namespace_the_world_is_reached") {
+        return;
+    }
+    let Some(own) = own_address() else {
+        return skip("without_a_namespace_the_world_is_reached", "this machine has no address but loopback");
+    };
+    let (port, thread) = server(&format!("{own}:0"), "from outside\n");
+    let o = on_busybox(&[], &format!("nc -w 5 {own} {port} </dev/null; ip addr show eth0"));
+    thread.join().unwrap();
+    assert!(o.text().contains("from outside") && o.text().contains("inet 10.0.2.15/24"), "{}", o.brief());
+}
+
+#[test]
+fn without_a_namespace_the_hosts_loopback_is_not() {
+    if !chitin_only("without_a_namespace_the_hosts_loopback_is_not") {
+        return;
+    }
+    let (port, thread) = server("127.0.0.1:0", "secret\n");
+    let script =
+        format!("for a in 127.0.0.1 10.0.2.2 localhost; do nc -w 2 $a {port} </dev/null; done; echo done");
+    let o = on_busybox(&[], &script);
+    assert_eq!(o.text(), "done\n", "{}", o.brief());
+    drop(TcpStream::connect(("127.0.0.1", port)));
+    thread.join().unwrap();
+    let o = on_busybox(&["--network=none"], "nc -w 2 192.0.2.1 80 </dev/null; ip addr show eth0; true");
+    assert!(!o.text().contains("10.0.2.15"), "{}", o.brief());
+}
+
+fn fetch(port: u16) -> Result<String, String> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).map_err(|e| e.to_string())?;
+    stream.set_read_timeout(Some(Duration::from_secs(2))).map_err(|e| e.to_string())?;
+    stream.write_all(b"GET /f HTTP/1.0\r\n\r\n").map_err(|e| e.to_string())?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text).map_err(|e| e.to_string())?;
+    Ok(text)
+}
+
+#[test]
+fn published_ports_lead_in() {
+    if !chitin_only("published_ports_lead_in") {
+        return;
+    }
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let rootfs = paths::rootfs("busybox");
+    let script = "mkdir -p /tmp/w; echo inside >/tmp/w/f; exec httpd -f -p 80 -h /tmp/w";
+    let mut command = Command::new(paths::chitin());
+    command.arg("--root").arg(paths::scratch("attach-publish").join("state"));
+    command
+        .arg("do")
+        .arg(format!("--rootfs={}", rootfs.display()))
+        .arg(format!("--publish=127.0.0.1:{port}:80"));
+    command.args(["--", "/bin/sh", "-c", script]).stdin(Stdio::null());
+    let mut child: Child = command.spawn().expect("chitin");
+    let got = settle(LIMIT, || match fetch(port) {
+        Ok(text) if text.contains("inside") => Ok(()),
+        other => Err(format!("{other:?}")),
+    });
+    let twice = fetch(port);
+    kill_tree(&mut child);
+    got.unwrap();
+    assert!(twice.is_ok_and(|text| text.contains("inside")));
+}
