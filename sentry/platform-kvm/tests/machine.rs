@@ -20,6 +20,7 @@ fn main() {
             ("spinners_share", spinners_share),
             ("calls_of_the_platform", calls_of_the_platform),
             ("the_vdso_stays", the_vdso_stays),
+            ("the_clock_is_there", the_clock_is_there),
         ],
     );
 }
@@ -104,4 +105,21 @@ fn the_vdso_stays(m: &Machine) {
     assert_eq!(g.space.map_call(&*g.task, &MapCall::Munmap { addr: at, len: 4096 }), Err(libc::EPERM));
     let fork = m.adopt(wait(g.task.spawn(Spawn::Fork)).expect("fork"));
     assert_eq!(fork.space.vdso(), Some(at));
+}
+
+/// Guest code reads the clock's data and executes the image's pages as on the host.
+fn the_clock_is_there(m: &Machine) {
+    let g = m.load(entry!(g_fpu));
+    let list = g.space.mappings(false).expect("mappings");
+    let Some(data) = list.iter().find(|v| v.kind == HostVmaKind::Vvar) else {
+        eprintln!("SKIPPED: no vDSO here");
+        return;
+    };
+    let mut r = g.task.registers().expect("registers");
+    r.fs_base = data.range.start;
+    g.task.set_registers(&r).expect("set");
+    g.task.resume(Resume::Frame);
+    m.syscall(&g, 39);
+    g.task.resume(Resume::Return(0));
+    m.syscall(&g, 60);
 }
