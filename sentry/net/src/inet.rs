@@ -95,12 +95,12 @@ impl Tables {
 
     /// Who listens at `to` for a connection from `from`: the one that is bound most closely; among those of a
     /// SO_REUSEPORT group, one by the endpoints.
-    pub fn find_listener(&self, to: &Endpoint, from: &Endpoint) -> Option<Arc<TcpSock>> {
+    pub fn find_listener(&self, link: u32, to: &Endpoint, from: &Endpoint) -> Option<Arc<TcpSock>> {
         let candidates = self.listeners.lock().get(&to.port)?.clone();
         let mut best = Vec::new();
         let mut score = 0;
         for sock in candidates.iter().filter_map(Weak::upgrade) {
-            let Some(own) = sock.listens_at(to) else { continue };
+            let Some(own) = sock.listens_at(link, to) else { continue };
             if own > score {
                 (score, best) = (own, vec![sock]);
             } else if own == score {
@@ -145,7 +145,7 @@ pub(crate) fn check_bind(
     let own = at.ip.is_unspecified() || route::is_local(ns, at.ip);
     // Linux lets IPv4 streams be bound to groups, where nothing ever comes; those of IPv6 not.
     let group = (at.ip.is_multicast() && (groups || at.ip.is_ipv4())) || broadcast;
-    if !own && !group && !options.free_bind() {
+    if !own && !group && !options.free_bind() && !ns.stack.sysctls.ip_nonlocal_bind.on() {
         return Err(Errno::EADDRNOTAVAIL);
     }
     let privileged = at.port != 0 && u32::from(at.port) < ns.stack.sysctls.ip_unprivileged_port_start.u32();

@@ -84,8 +84,8 @@ impl Common {
             cookie: NEXT.fetch_add(1, Ordering::Relaxed),
             ino: AtomicU64::new(0),
             nonblocking: AtomicBool::new(false),
-            sndbuf: Arc::new(AtomicUsize::new(MEM_MAX)),
-            rcvbuf: AtomicUsize::new(MEM_MAX),
+            sndbuf: Arc::new(AtomicUsize::new(ns.stack.sysctls.wmem_default.size())),
+            rcvbuf: AtomicUsize::new(ns.stack.sysctls.rmem_default.size()),
             rcvlowat: AtomicUsize::new(1),
             reuse: Arc::default(),
             passcred: AtomicBool::new(false),
@@ -272,13 +272,19 @@ pub(crate) fn set(ops: &dyn SocketOps, name: u32, value: &[u8], caller: &Caller)
         }
         SO_TYPE | SO_PROTOCOL | SO_DOMAIN | SO_ERROR => Err(Errno::ENOPROTOOPT),
         SO_SNDBUF => {
-            common.sndbuf.store(buffer_size(number, MEM_MAX, MIN_SNDBUF), Ordering::Relaxed);
+            common.sndbuf.store(
+                buffer_size(number, common.ns.stack.sysctls.wmem_max.size(), MIN_SNDBUF),
+                Ordering::Relaxed,
+            );
             common.options.lock().buf_lock |= 1;
             ops.buffers_changed();
             Ok(())
         }
         SO_RCVBUF => {
-            common.rcvbuf.store(buffer_size(number, MEM_MAX, MIN_RCVBUF), Ordering::Relaxed);
+            common.rcvbuf.store(
+                buffer_size(number, common.ns.stack.sysctls.rmem_max.size(), MIN_RCVBUF),
+                Ordering::Relaxed,
+            );
             common.options.lock().buf_lock |= 2;
             ops.buffers_changed();
             Ok(())

@@ -122,7 +122,7 @@ fn byte_or_default(value: i32, low: i32) -> Result<Option<u8>, Errno> {
 }
 
 impl IpOptions {
-    pub fn new(v6: bool) -> IpOptions {
+    pub fn new(ns: &NetNs, v6: bool) -> IpOptions {
         let state = State {
             tos: 0,
             ttl: None,
@@ -145,7 +145,7 @@ impl IpOptions {
             groups: Vec::new(),
         };
         IpOptions {
-            v6only: AtomicBool::new(false),
+            v6only: AtomicBool::new(v6 && ns.stack.sysctls.bindv6only.on()),
             // As it happens, sockets of AF_INET6 begin without the second one.
             on: AtomicU64::new(bit(IP_MULTICAST_LOOP) | if v6 { 0 } else { bit(IP_MULTICAST_ALL) }),
             on6: [AtomicU64::new(bit(IPV6_MULTICAST_LOOP) | bit(IPV6_MULTICAST_ALL)), AtomicU64::new(0)],
@@ -221,13 +221,14 @@ impl IpOptions {
         (if in_range(own_low) { own_low } else { low }, if in_range(own_high) { own_high } else { high })
     }
     /// TTL or hop limit for a destination.
-    pub fn ttl_for(&self, to: IpAddr) -> u8 {
+    pub fn ttl_for(&self, ns: &NetNs, to: IpAddr) -> u8 {
+        let sysctls = &ns.stack.sysctls;
         let state = self.state.lock();
         match to {
             IpAddr::V4(ip) if ip.is_multicast() => state.mc_ttl,
-            IpAddr::V4(_) => state.ttl.unwrap_or(64),
+            IpAddr::V4(_) => state.ttl.unwrap_or(sysctls.ip_default_ttl.byte()),
             IpAddr::V6(ip) if ip.is_multicast() => state.mc_hops,
-            IpAddr::V6(_) => state.hops.unwrap_or(64),
+            IpAddr::V6(_) => state.hops.unwrap_or(sysctls.ip6_hop_limit.byte()),
         }
     }
     /// TOS or traffic class.
@@ -367,11 +368,12 @@ impl IpOptions {
 
     fn get_ip(&self, sock: &dyn SocketOps, name: u32, room: usize) -> Result<OptValue, Errno> {
         let state = self.state.lock().clone();
+        let sysctls = &sock.common().ns.stack.sysctls;
         let number = match name {
             _ if SWITCHES.contains(&name) => i32::from(self.on(name)),
             IP_TRANSPARENT | IP_RECVFRAGSIZE => i32::from(self.on(name)),
             IP_TOS => state.tos.into(),
-            IP_TTL => state.ttl.unwrap_or(64).into(),
+            IP_TTL => state.ttl.unwrap_or(sysctls.ip_default_ttl.byte()).into(),
             IP_MTU_DISCOVER => state.mtu_discover,
             IP_MTU => route::mtu(&sock.common().ns, peer(sock)?).cast_signed(),
             IP_MINTTL => state.min_ttl.into(),
@@ -481,12 +483,12 @@ impl IpOptions {
 
     fn get_ipv6(&self, sock: &dyn SocketOps, name: u32, room: usize) -> Result<OptValue, Errno> {
         let state = self.state.lock().clone();
-        let byte = |hops: Option<u8>| hops.unwrap_or(64).into();
+        let sysctls = &sock.common().ns.stack.sysctls;
         let number = match name {
             IPV6_V6ONLY => self.v6only().into(),
             _ if SWITCHES6.contains(&name) => self.on6(name).into(),
             IPV6_TRANSPARENT | IPV6_RECVFRAGSIZE => self.on6(name).into(),
-            IPV6_UNICAST_HOPS => byte(state.hops),
+            IPV6_UNICAST_HOPS => state.hops.unwrap_or(sysctls.ip6_hop_limit.byte()).into(),
             IPV6_MULTICAST_HOPS => state.mc_hops.into(),
             IPV6_TCLASS => state.tclass.into(),
             IPV6_MTU_DISCOVER => state.mtu_discover6,

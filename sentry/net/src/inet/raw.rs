@@ -77,7 +77,7 @@ impl RawSock {
             common,
             v6,
             ping,
-            ip: IpOptions::new(v6),
+            ip: IpOptions::new(ns, v6),
             me: me.clone(),
             inbox: Inbox::new(),
             header: AtomicBool::new(!v6 && protocol == IPPROTO_RAW),

@@ -48,9 +48,6 @@ const ALL: u32 = IN | OUT | POLLRDHUP | POLLHUP | POLLERR;
 const RCV: u32 = 1;
 const SEND: u32 = 2;
 
-/// net.ipv4.tcp_wmem and tcp_rmem, the middle ones.
-const SNDBUF: usize = 16_384;
-const RCVBUF: usize = 131_072;
 /// What SO_SNDBUF grows to as soon as a connection over `lo` is made.
 const SNDBUF_CONNECTED: usize = 2_626_560;
 /// Bytes that may wait in one direction where nobody has set a size: of those, as many count as received.
@@ -109,12 +106,13 @@ impl TcpSock {
         let counted = INET_SOCKETS.share(1)?;
         let family = if v6 { AF_INET6 } else { AF_INET };
         let common = Common::new(ns, family, SOCK_STREAM, IPPROTO_TCP, creator);
-        common.set_buffers(SNDBUF, RCVBUF);
+        let sysctls = &ns.stack.sysctls;
+        common.set_buffers(sysctls.tcp_wmem_default.size(), sysctls.tcp_rmem_default.size());
         let cookie = common.cookie();
         let sock = Arc::new_cyclic(|me| TcpSock {
             common,
             v6,
-            ip: IpOptions::new(v6),
+            ip: IpOptions::new(ns, v6),
             me: me.clone(),
             queue: WaitQueue::new(),
             options: Mutex::default(),
@@ -151,7 +149,11 @@ impl TcpSock {
     }
 
     /// How closely it is bound to where a SYN goes; `None`: not at all.
-    pub(super) fn listens_at(&self, to: &Endpoint) -> Option<u32> {
+    pub(super) fn listens_at(&self, link: u32, to: &Endpoint) -> Option<u32> {
+        let device = self.common.device_index();
+        if device != 0 && device != link {
+            return None;
+        }
         let core = self.core.lock();
         match core.phase {
             Phase::Listen(_) => super::fit(self.v6, self.ip.v6only(), core.local.ip, to.ip),

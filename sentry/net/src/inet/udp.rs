@@ -81,7 +81,7 @@ impl UdpSock {
                 sender_cred(creator),
             ),
             v6,
-            ip: IpOptions::new(v6),
+            ip: IpOptions::new(ns, v6),
             me: me.clone(),
             inbox: Inbox::new(),
             segment: AtomicU16::new(0),
@@ -164,7 +164,11 @@ impl UdpSock {
     }
 
     /// How well it fits a datagram (compute_score()); `None`: not at all.
-    fn score(&self, from: &Endpoint, to: &Endpoint) -> Option<u32> {
+    fn score(&self, link: u32, from: &Endpoint, to: &Endpoint) -> Option<u32> {
+        let device = self.common.device_index();
+        if device != 0 && link != 0 && device != link {
+            return None;
+        }
         let core = self.core.lock();
         let mut score = fit(self.v6, self.ip.v6only(), core.local.ip, to.ip)?;
         if let Some(remote) = core.remote {
@@ -215,7 +219,7 @@ fn table(ns: &NetNs, lite: bool) -> &Table {
 pub(super) fn failed(ns: &NetNs, from: &Endpoint, failure: Failure, fatal: bool) {
     let candidates = ns.inet.udp.lock().get(&from.port).cloned().unwrap_or_default();
     let mut socks = candidates.iter().filter_map(Weak::upgrade);
-    let Some(sock) = socks.find(|sock| sock.score(&failure.dest, from).is_some()) else { return };
+    let Some(sock) = socks.find(|sock| sock.score(0, &failure.dest, from).is_some()) else { return };
     let v6 = failure.dest.ip.is_ipv6();
     let wants = if v6 { sock.ip.on6(IPV6_RECVERR) } else { sock.ip.on(IP_RECVERR) };
     if wants || (fatal && sock.core.lock().remote.is_some()) {
@@ -226,13 +230,13 @@ pub(super) fn failed(ns: &NetNs, from: &Endpoint, failure: Failure, fatal: bool)
 /// Gives a datagram to those it is for; false: there is nobody.
 pub(super) fn deliver(ns: &NetNs, lite: bool, datagram: Datagram) -> bool {
     let candidates = table(ns, lite).lock().get(&datagram.to.port).cloned().unwrap_or_default();
-    let (from, to) = (datagram.from, datagram.to);
+    let (from, to, link) = (datagram.from, datagram.to, datagram.index);
     let many = to.ip.is_multicast()
         || matches!(to.ip, IpAddr::V4(ip) if ip.is_broadcast() || ip.octets()[3] == 255 && ip.is_loopback());
     if many {
         for sock in candidates.iter().filter_map(Weak::upgrade) {
             let admits = !to.ip.is_multicast() || sock.ip.admits(to.ip, from.ip, datagram.index);
-            if admits && sock.score(&from, &to).is_some() {
+            if admits && sock.score(link, &from, &to).is_some() {
                 sock.push(datagram.clone());
             }
         }
@@ -241,7 +245,7 @@ pub(super) fn deliver(ns: &NetNs, lite: bool, datagram: Datagram) -> bool {
     let mut best: Vec<Arc<UdpSock>> = Vec::new();
     let mut score = 0;
     for sock in candidates.iter().filter_map(Weak::upgrade) {
-        let Some(own) = sock.score(&from, &to) else { continue };
+        let Some(own) = sock.score(link, &from, &to) else { continue };
         if own > score {
             (score, best) = (own, vec![sock]);
         } else if own == score {

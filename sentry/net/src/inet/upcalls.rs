@@ -43,14 +43,9 @@ fn endpoint(addr: SocketAddr) -> Endpoint {
 }
 
 impl Sockets for Upcalls {
-    fn tcp_listener(
-        &self,
-        _link: u32,
-        local: SocketAddr,
-        remote: SocketAddr,
-    ) -> Option<Arc<dyn TcpListener>> {
+    fn tcp_listener(&self, link: u32, local: SocketAddr, remote: SocketAddr) -> Option<Arc<dyn TcpListener>> {
         let ns = self.0.upgrade()?;
-        Some(ns.inet.find_listener(&endpoint(local), &endpoint(remote))?)
+        Some(ns.inet.find_listener(link, &endpoint(local), &endpoint(remote))?)
     }
 
     fn udp(&self, datagram: &Datagram<'_>) -> bool {

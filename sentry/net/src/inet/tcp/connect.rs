@@ -6,6 +6,7 @@ use super::wire::Hear;
 use super::{ALL, Core, OUT, Phase, SNDBUF_CONNECTED, Standing, TcpSock};
 use crate::SockAddr;
 use crate::inet::addr::{Endpoint, link_scoped};
+use crate::inet::route::LOOPBACK;
 use crate::inet::{check_bind, ports, route};
 use chitin_abi::Errno;
 use chitin_abi::inet::{TCP_CLOSE, TCP_SYN_RECV, TCP_SYN_SENT};
@@ -181,7 +182,7 @@ impl TcpSock {
     /// What a SYN finds at the other end.
     pub(super) fn meet(self: &Arc<Self>, local: Endpoint, remote: Endpoint) {
         let tables = &self.common.ns.inet;
-        if let Some(listener) = tables.find_listener(&remote, &local)
+        if let Some(listener) = tables.find_listener(LOOPBACK, &remote, &local)
             && listener.offer(self, local, remote)
         {
             return;

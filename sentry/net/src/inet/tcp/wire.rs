@@ -54,7 +54,7 @@ impl TcpSock {
             notsent_lowat: number(own.notsent_lowat),
             oob_inline: self.inline(),
             tos: self.ip.tos_for(any),
-            ttl: self.ip.ttl_for(any),
+            ttl: self.ip.ttl_for(&self.common.ns, any),
             mark: self.common.mark(),
             device: self.common.device_index(),
             pmtudisc: self.ip.pmtudisc(self.v6),
