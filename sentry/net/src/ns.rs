@@ -36,8 +36,6 @@ pub struct NetNs {
     pub(crate) netlink: Mutex<Vec<Weak<NetlinkSock>>>,
     pid_of: OnceLock<PidOf>,
     owner: OnceLock<Arc<UserNs>>,
-    /// Interfaces that are not the stack's (`--network=host`).
-    foreign: RwLock<Option<Vec<Interface>>>,
     pub(crate) stack: Arc<Stack>,
     world: Arc<World>,
     /// Ports and connections of TCP/IP.
@@ -92,7 +90,6 @@ impl NetNs {
             owner: OnceLock::new(),
             netlink_ports: Mutex::default(),
             netlink: Mutex::default(),
-            foreign: RwLock::default(),
             stack: stack.clone(),
             world,
             inet: crate::inet::Tables::new(),
@@ -133,9 +130,6 @@ impl NetNs {
 
     /// A snapshot of the interfaces, by index.
     pub fn interfaces(&self) -> Vec<Interface> {
-        if let Some(foreign) = &*self.foreign.read() {
-            return foreign.clone();
-        }
         let addresses = self.stack.config.addresses();
         let of = |link: &Link| {
             let own = addresses.iter().filter(|addr| addr.link == link.index);
@@ -152,10 +146,5 @@ impl NetNs {
             addrs: of(link),
         };
         self.stack.config.links().iter().map(show).collect()
-    }
-
-    /// Shows these interfaces instead of the stack's.
-    pub fn set_interfaces(&self, interfaces: Vec<Interface>) {
-        *self.foreign.write() = Some(interfaces);
     }
 }

@@ -15,10 +15,10 @@ use chitin_abi::socket::{AF_INET, AF_INET6};
 use chitin_control::{DeviceLink, LinkConfig, NetworkConfig, NetworkMode, OutboundConfig};
 use chitin_kernel::Kernel;
 use chitin_kernel::reactor::Reactor;
+use chitin_net::NetNs;
 use chitin_net::host::{HostFamily, Watch, Watcher};
 use chitin_net::inet::InetFamily;
 use chitin_net::outbound::{Outbound, OutboundFamily};
-use chitin_net::{IfaceAddr, Interface, NetNs};
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
@@ -55,10 +55,7 @@ impl Network {
         if self.mode == NetworkMode::None || self.attached.swap(true, Ordering::AcqRel) {
             return Err("the sandbox has no network to attach, or is attached already".into());
         }
-        if self.mode == NetworkMode::Host {
-            self.ns.set_interfaces(config.links.iter().map(interface).collect());
-            return Ok(());
-        }
+        // In host mode the links have no devices here: they, and what is configured on them, are only shown.
         let mut fds = Sent(fds.into_iter().map(Some).collect());
         for link in &config.links {
             if link.flags & IFF_LOOPBACK != 0 {
@@ -135,18 +132,4 @@ pub fn use_host_sockets(ns: &NetNs, reactor: &Arc<Reactor>) {
 pub fn lend_timer(ns: &NetNs, reactor: &Reactor) {
     let clock = clock::Clock::new(ns.stack(), reactor);
     ns.lend_timer(Box::new(move |at| clock.arm(at)));
-}
-
-fn interface(link: &LinkConfig) -> Interface {
-    let addrs = link.addresses.iter().map(|a| IfaceAddr { addr: a.address, prefix: a.prefix });
-    Interface {
-        index: link.index,
-        name: link.name.clone(),
-        flags: link.flags,
-        mtu: link.mtu,
-        hw_type: link.hardware,
-        hw_addr: apply::hardware(&link.address),
-        tx_queue_len: link.tx_queue_len,
-        addrs: addrs.collect(),
-    }
 }
