@@ -528,6 +528,27 @@ fn do_runs_over_the_hosts_own_root() {
     assert!(!Path::new(&mark).exists() && Path::new("/etc/passwd").exists(), "the host has changed");
 }
 
+/// The gofer builds its own root on one of the host's directories, which must not come along with what it serves.
+#[test]
+fn do_sees_what_the_gofer_covers() {
+    let dir = paths::scratch("do");
+    let file = tempfile_in("/tmp");
+    let script = format!("stat -c %a /tmp; cat {file} /vol{}", file.trim_start_matches("/tmp"));
+    let mut c = Command::new(paths::chitin());
+    c.arg("--root").arg(dir.join("state"));
+    c.args(["do", "--volume", "/tmp:/vol:ro", "--", "/bin/sh", "-c", &script]);
+    let o = run::run(c, b"", &dir, LIMIT);
+    std::fs::remove_file(&file).unwrap();
+    let mode = std::fs::metadata("/tmp").map(|m| std::os::unix::fs::MetadataExt::mode(&m) & 0o7777).unwrap();
+    assert_eq!(o.text(), format!("{mode:o}\nseen\nseen\n"), "{}", o.brief());
+}
+
+fn tempfile_in(dir: &str) -> String {
+    let path = format!("{dir}/chitin-tests-{}", unique_id());
+    std::fs::write(&path, "seen\n").unwrap();
+    path
+}
+
 #[test]
 fn do_has_the_network_it_is_given() {
     for network in ["none", "sandbox"] {

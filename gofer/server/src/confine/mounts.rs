@@ -10,7 +10,7 @@
 //! that is done where the kernel insists, and `RESOLVE_NO_XDEV` keeps what is mounted below unreachable.
 
 use std::ffi::CString;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use nix::errno::Errno;
@@ -42,7 +42,7 @@ pub fn enter(configs: &[RootConfig]) -> Result<Vec<Root>, Error> {
     mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)
         .map_err(|e| Error::host("make the mounts private below", "/", e))?;
 
-    // Opened before the staging directory covers anything.
+    // Taken before the staging directory covers anything, in them too.
     let sources = configs.iter().map(source).collect::<Result<Vec<_>, _>>()?;
     let stage = STAGING.iter().find(|path| Path::new(path).is_dir()).ok_or_else(|| {
         Error::new(
@@ -76,59 +76,46 @@ pub fn enter(configs: &[RootConfig]) -> Result<Vec<Root>, Error> {
     configs.iter().enumerate().map(|(index, config)| open_root(index, config)).collect()
 }
 
-fn source(config: &RootConfig) -> Result<OwnedFd, Error> {
-    open(&config.path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())
-        .map_err(|e| Error::host("find the donated path", &config.path.display().to_string(), e))
+/// A donated tree, cloned and attached nowhere yet.
+struct Source {
+    tree: OwnedFd,
+    is_dir: bool,
+}
+
+fn source(config: &RootConfig) -> Result<Source, Error> {
+    let shown = config.path.display().to_string();
+    let path = open(&config.path, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())
+        .map_err(|e| Error::host("find the donated path", &shown, e))?;
+    let failed = |e| Error::host("clone the mount of (open_tree)", &shown, e);
+    let is_dir = host::statx(path.as_fd(), c"").map_err(failed)?.is_dir();
+    let tree = match host::open_tree(path.as_fd(), config.recursive) {
+        // Locked mounts below, see above.
+        Err(Errno::EINVAL) if !config.recursive => host::open_tree(path.as_fd(), true),
+        other => other,
+    };
+    Ok(Source { tree: tree.map_err(failed)?, is_dir })
 }
 
 /// Binds a donated tree at `target` with its options.
-fn bind(config: &RootConfig, source: OwnedFd, target: &str) -> Result<(), Error> {
+fn bind(config: &RootConfig, source: Source, target: &str) -> Result<(), Error> {
     let shown = config.path.display().to_string();
-    let failed = |e| Error::host("bind the donated path", &shown, e);
-    let attr = host::statx(source.as_fd(), c"").map_err(failed)?;
-    if attr.is_dir() {
+    let failed = |e| Error::host("attach (move_mount) the donated path", &shown, e);
+    if source.is_dir {
         make_dir(target)?;
     } else {
         let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_WRONLY | OFlag::O_CLOEXEC;
         open(target, flags, Mode::S_IRUSR).map_err(failed)?;
     }
+    // With other ids (mount_setattr(2)), which only a tree that is nowhere attached yet can be given.
     if let Some((ids, all)) = &config.id_mapped {
-        id_mapped(config, &source, target, ids, *all)?;
-        return restrict_root(config, target);
+        host::map_mount_ids(source.tree.as_fd(), ids.as_fd(), *all).map_err(|e| {
+            let remedy = "use a file system that can be id-mapped (ext4, xfs, btrfs, tmpfs), or remove the mount's mappings";
+            Error::new("id-map (mount_setattr) the mount of", format!("{shown}: {}", e.desc()), remedy)
+        })?;
     }
-    let from = format!("/proc/self/fd/{}", source.as_raw_fd());
-    let bind =
-        |extra| mount(Some(from.as_str()), target, None::<&str>, MsFlags::MS_BIND | extra, None::<&str>);
-    let outcome = if config.recursive {
-        bind(MsFlags::MS_REC)
-    } else {
-        match bind(MsFlags::empty()) {
-            // Locked mounts below, see above.
-            Err(Errno::EINVAL) => bind(MsFlags::MS_REC),
-            other => other,
-        }
-    };
-    outcome.map_err(failed)?;
-    restrict_root(config, target)
-}
-
-/// The same with other ids (mount_setattr(2)), which only a tree that is nowhere attached yet can be given.
-fn id_mapped(
-    config: &RootConfig,
-    source: &OwnedFd,
-    target: &str,
-    ids: &OwnedFd,
-    all: bool,
-) -> Result<(), Error> {
-    let shown = config.path.display().to_string();
-    let tree = host::open_tree(source.as_fd(), config.recursive)
-        .map_err(|e| Error::host("clone the mount of (open_tree)", &shown, e))?;
-    host::map_mount_ids(tree.as_fd(), ids.as_fd(), all).map_err(|e| {
-        let remedy = "use a file system that can be id-mapped (ext4, xfs, btrfs, tmpfs), or remove the mount's mappings";
-        Error::new("id-map (mount_setattr) the mount of", format!("{shown}: {}", e.desc()), remedy)
-    })?;
     let c_target = CString::new(target).unwrap_or_default();
-    host::move_mount(tree.as_fd(), &c_target).map_err(|e| Error::host("attach (move_mount)", &shown, e))
+    host::move_mount(source.tree.as_fd(), &c_target).map_err(failed)?;
+    restrict_root(config, target)
 }
 
 fn restrict_root(config: &RootConfig, target: &str) -> Result<(), Error> {
