@@ -198,6 +198,8 @@ mod tests {
         assert_eq!((&all[0].1[..], &all[1].1[..]), (&b"headbody"[..], &b"headbodyx"[..]));
         assert_eq!(all[39].1.len(), 60_005);
         drop(a);
-        assert_eq!(receiver.wait(b.as_fd()).unwrap(), 1);
+        // The end reads as empty messages, which are no packets.
+        assert!(receiver.wait(b.as_fd()).unwrap() > 0);
+        assert_eq!(receiver.packets().count(), 0);
     }
 }

@@ -197,8 +197,10 @@ impl PlatformTask for Task {
 
     fn interrupt(&self) {
         let mut st = self.st.lock();
-        st.interrupt = true;
-        if let Phase::Running(handle) = &st.phase {
+        // One kick does: more of them would only keep its thread in the handler of their signal.
+        if !std::mem::replace(&mut st.interrupt, true)
+            && let Phase::Running(handle) = &st.phase
+        {
             handle.kick();
         }
     }

@@ -486,7 +486,10 @@ mod tests {
         let mapped = json!([{"containerID": 0, "hostID": 1, "size": 0}]);
         let mount =
             json!([{"destination": "/m", "type": "tmpfs", "uidMappings": mapped, "gidMappings": mapped}]);
-        complains("/mounts", mount.clone(), "mounts[0].uidMappings[0].size");
+        complains("/mounts", mount, "mounts[0].uidMappings[0].size");
+        let whole = json!([{"containerID": 0, "hostID": 1, "size": 1}]);
+        let mount =
+            json!([{"destination": "/m", "type": "tmpfs", "uidMappings": whole, "gidMappings": whole}]);
         complains("/mounts", mount, "mounts[0].options");
         complains("/linux/cgroupsPath", json!("/a/../../b"), "linux.cgroupsPath");
         complains("/hooks", json!({"prestart": [{"path": "bin/true"}]}), "hooks.prestart[0].path");
