@@ -66,16 +66,21 @@ mod tests {
         let mut stream = Stream::new(b);
         let (read, _write) = std::io::pipe().unwrap();
         let bytes = encode(&Request::Destroy).unwrap();
-        for _ in 0..2 * MAX_FDS {
-            fdpass::send(a.as_fd(), b" ", read.as_fd()).unwrap();
-        }
-        (&a).write_all(&bytes).unwrap();
-        (&a).write_all(&bytes).unwrap();
+        // More than the socket holds at a time.
+        let sender = std::thread::spawn(move || {
+            for _ in 0..2 * MAX_FDS {
+                fdpass::send(a.as_fd(), b" ", read.as_fd()).unwrap();
+            }
+            (&a).write_all(&bytes).unwrap();
+            (&a).write_all(&bytes).unwrap();
+            a
+        });
         let (request, fds) = stream.receive().unwrap().unwrap();
         assert_eq!((request, fds.len()), (Request::Destroy, MAX_FDS));
         let (request, fds) = stream.receive().unwrap().unwrap();
         assert_eq!((request, fds.len()), (Request::Destroy, 0));
-        (&a).write_all(b"{").unwrap();
+        let mut a = sender.join().unwrap();
+        a.write_all(b"{").unwrap();
         drop(a);
         assert!(matches!(stream.receive(), Err(FrameError::Closed)));
     }
