@@ -21,7 +21,7 @@ use std::cell::Cell;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// How long a task runs while others wait, and how often the helper looks.
 const TICK: Duration = Duration::from_millis(4);
@@ -223,15 +223,14 @@ impl Machine {
                 st.last = Some(handle.index);
                 st.regs
             };
-            let start = Instant::now();
+            task.used.lock().enter();
             let exit = if is_canonical(regs.rip) {
                 seat.vcpu.run(&self.world.phys, &task.space, &mut regs, switched)
             } else {
                 Exit::Trap { vector: 13, error: 0, addr: 0 }
             };
             switched = false;
-            let ns = start.elapsed().as_nanos() as u64;
-            task.used.fetch_add(ns, Ordering::Relaxed);
+            let ns = task.used.lock().leave();
             task.slice.fetch_add(ns + TURN_NS, Ordering::Relaxed);
             if let Some(turn) = self.came_out(task, &handle, exit, regs) {
                 return turn;

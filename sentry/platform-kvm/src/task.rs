@@ -1,6 +1,6 @@
 //! Guest threads: their registers, and what the kernel may do with them ([`PlatformTask`]).
 //!
-//! Locks: `Proc::tasks` → `Task::st` → `Task::fpu`; the scheduler's lock is taken with none of them held.
+//! Locks: `Proc::tasks` → `Task::st` → `Task::fpu`; `Task::used` is a leaf; the scheduler's lock is taken with none of them held.
 
 use crate::fpu::{self, Fpu};
 use crate::host;
@@ -14,6 +14,29 @@ use parking_lot::Mutex;
 use std::future::ready;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
+use std::time::Instant;
+
+/// How long a task has run: a guest that spins is counted, too, before it comes out.
+#[derive(Default)]
+pub struct Used {
+    ns: u64,
+    entered: Option<Instant>,
+}
+
+impl Used {
+    fn ns(&self) -> u64 {
+        self.ns.saturating_add(self.entered.map_or(0, |start| start.elapsed().as_nanos() as u64))
+    }
+    pub fn enter(&mut self) {
+        self.entered = Some(Instant::now());
+    }
+    /// Nanoseconds since it entered.
+    pub fn leave(&mut self) -> u64 {
+        let ns = self.entered.take().map_or(0, |start| start.elapsed().as_nanos() as u64);
+        self.ns = self.ns.saturating_add(ns);
+        ns
+    }
+}
 
 /// Where a task stands.
 #[derive(Clone)]
@@ -57,8 +80,9 @@ pub struct Task {
     pub space: Arc<Space>,
     pub st: Mutex<St>,
     pub fpu: Mutex<Fpu>,
-    /// Nanoseconds in the guest, and those since it was last put at the end of the queue.
-    pub used: AtomicU64,
+    /// Time in the guest.
+    pub used: Mutex<Used>,
+    /// Nanoseconds since it was last put at the end of the queue.
     pub slice: AtomicU64,
     pub preempted: AtomicU64,
 }
@@ -94,7 +118,7 @@ impl Task {
                 affinity,
             }),
             fpu: Mutex::new(fpu),
-            used: AtomicU64::new(0),
+            used: Mutex::default(),
             slice: AtomicU64::new(0),
             preempted: AtomicU64::new(0),
         });
@@ -261,7 +285,7 @@ impl PlatformTask for Task {
     }
 
     fn cpu_times(&self) -> CpuTimes {
-        CpuTimes { user_ns: self.used.load(Ordering::Relaxed), system_ns: 0 }
+        CpuTimes { user_ns: self.used.lock().ns(), system_ns: 0 }
     }
 
     fn preemptions(&self) -> u64 {

@@ -234,5 +234,7 @@ pub fn interrupt_storm(m: &Machine) {
     }
     stop.store(true, std::sync::atomic::Ordering::Relaxed);
     h.join().expect("join");
-    assert!(calls > 50 && ints > 3, "{calls} calls, {ints} interrupts");
+    // An exit of a nested virtual machine takes so long that few calls come through between interrupts.
+    let least = if m.traits.host_side { 50 } else { 5 };
+    assert!(calls > least && ints > 3, "{calls} calls, {ints} interrupts");
 }
