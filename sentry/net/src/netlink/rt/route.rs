@@ -184,7 +184,13 @@ fn route_of(info: &RtMsg, attrs: &Attrs<'_>, v4: bool) -> Result<RouteEntry, Err
     if dst.len > Prefix::host(dst.addr).len {
         return Err(Errno::EINVAL);
     }
-    let mut route = RouteEntry::new(dst, attrs.u32(RTA_OIF)?.unwrap_or(0)).into_parts(info);
+    let mut route = RouteEntry {
+        kind: info.rtm_type,
+        scope: info.rtm_scope,
+        protocol: info.rtm_protocol,
+        tos: info.rtm_tos,
+        ..RouteEntry::new(dst, attrs.u32(RTA_OIF)?.unwrap_or(0))
+    };
     route.table = attrs.u32(RTA_TABLE)?.unwrap_or(u32::from(info.rtm_table));
     route.metric = attrs.u32(RTA_PRIORITY)?.unwrap_or(0);
     route.prefsrc = attrs.ip(RTA_PREFSRC, v4)?.filter(|src| !src.is_unspecified());
@@ -202,23 +208,6 @@ fn route_of(info: &RtMsg, attrs: &Attrs<'_>, v4: bool) -> Result<RouteEntry, Err
         route.hoplimit = metrics.u32(RTAX_HOPLIMIT)?.unwrap_or(0);
     }
     Ok(route)
-}
-
-trait IntoParts {
-    /// With what the head of a request says.
-    fn into_parts(self, info: &RtMsg) -> Self;
-}
-
-impl IntoParts for RouteEntry {
-    fn into_parts(self, info: &RtMsg) -> RouteEntry {
-        RouteEntry {
-            kind: info.rtm_type,
-            scope: info.rtm_scope,
-            protocol: info.rtm_protocol,
-            tos: info.rtm_tos,
-            ..self
-        }
-    }
 }
 
 pub(super) fn add(request: &Request<'_>) -> Result<(), Errno> {

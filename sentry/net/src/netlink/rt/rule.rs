@@ -21,7 +21,6 @@ pub(super) fn show(head: Message, rule: &Rule) -> Vec<u8> {
         flags: permanent | if rule.invert { FIB_RULE_INVERT } else { 0 },
         ..FibRuleHdr::default()
     };
-    let named = |name: &Option<String>| name.clone();
     head.body(&info)
         .u32(FRA_TABLE, rule.table)
         .u32(FRA_SUPPRESS_PREFIXLEN, u32::MAX)
@@ -30,8 +29,8 @@ pub(super) fn show(head: Message, rule: &Rule) -> Vec<u8> {
         .maybe(rule.dst, |message, prefix| message.ip(FRA_DST, &prefix.addr))
         .maybe(rule.src, |message, prefix| message.ip(FRA_SRC, &prefix.addr))
         .maybe(rule.mark, |message, (mark, mask)| message.u32(FRA_FWMARK, mark).u32(FRA_FWMASK, mask))
-        .maybe(named(&rule.iif), |message, name| message.text(FRA_IIFNAME, &name))
-        .maybe(rule.oif.clone(), |message, (name, _)| message.text(FRA_OIFNAME, &name))
+        .maybe(rule.iif.as_deref(), |message, name| message.text(FRA_IIFNAME, name))
+        .maybe(rule.oif.as_ref(), |message, (name, _)| message.text(FRA_OIFNAME, name))
         .finish()
 }
 
