@@ -217,7 +217,7 @@ impl Machine {
                 if std::mem::take(&mut st.interrupt) {
                     return stop(&mut st, EventKind::Interrupted);
                 }
-                handle.set_immediate_exit(false);
+                handle.arm();
                 switched |= st.bases_dirty || st.last != Some(handle.index);
                 st.bases_dirty = false;
                 st.last = Some(handle.index);
@@ -301,26 +301,26 @@ impl Machine {
         }
     }
 
-    /// Waits until every processor that runs (a space's) tasks has come out once.
+    /// Waits until every processor that runs (a space's) tasks has been outside the VM once.
     pub fn barrier(&self, space: Option<u64>) {
-        let others: Vec<_> = {
+        let inside: Vec<_> = {
             let q = self.queue.lock();
             let wanted = |r: &&Running| space.is_none_or(|s| r.space == s);
-            q.running
-                .iter()
-                .filter(wanted)
-                .map(|r| (r.handle.clone(), r.handle.exits.load(Ordering::Acquire)))
-                .collect()
+            let turns = |r: &Running| (r.handle.clone(), r.handle.turns.load(Ordering::SeqCst));
+            q.running.iter().filter(wanted).map(turns).filter(|(_, turns)| turns % 2 == 1).collect()
         };
-        others.iter().for_each(|(handle, _)| handle.kick());
-        for (handle, seen) in others {
-            let runs = || {
-                handle.exits.load(Ordering::Acquire) == seen
-                    && self.queue.lock().running.iter().any(|r| Arc::ptr_eq(&r.handle, &handle))
-            };
-            while runs() {
-                handle.kick();
-                std::thread::yield_now();
+        // Armed since before its turn became odd, so no kick is lost.
+        inside.iter().for_each(|(handle, _)| handle.kick());
+        for (handle, seen) in inside {
+            let mut patience = 100;
+            while handle.turns.load(Ordering::SeqCst) == seen {
+                match patience {
+                    0 => std::thread::sleep(Duration::from_micros(50)),
+                    _ => {
+                        patience -= 1;
+                        std::thread::yield_now();
+                    }
+                }
             }
         }
     }

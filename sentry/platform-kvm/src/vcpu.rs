@@ -67,8 +67,11 @@ pub struct Handle {
     pub tid: AtomicI32,
     /// Its task shall make room.
     pub preempt: AtomicBool,
-    /// Counts returns from the VM.
-    pub exits: AtomicU64,
+    /// It has been told to come out, and has not been seen to; one signal does. Whoever kept sending them would keep its
+    /// thread from ever getting back to where a pending exception ends by itself.
+    kicked: AtomicBool,
+    /// Counts entries and exits: odd while it may be in the VM.
+    pub turns: AtomicU64,
     /// The scheduler's tick at which its task began.
     pub since: AtomicU64,
 }
@@ -100,22 +103,31 @@ impl Handle {
             index,
             tid: AtomicI32::new(0),
             preempt: AtomicBool::new(false),
-            exits: AtomicU64::new(0),
+            kicked: AtomicBool::new(false),
+            turns: AtomicU64::new(0),
             since: AtomicU64::new(0),
         })
     }
 
-    pub fn set_immediate_exit(&self, on: bool) {
+    fn set_immediate_exit(&self, on: bool) {
         let at = self.page.cast::<u8>().wrapping_add(1).cast::<AtomicU8>();
         // SAFETY: `immediate_exit` is the second byte of `kvm_run`, and the mapping lives as long as we do.
         let flag = unsafe { &*at };
         flag.store(u8::from(on), Ordering::SeqCst);
     }
 
-    /// Makes it come out soon if it runs, or the next run end at once.
+    /// Makes it come out soon if it runs, or the run that has been [armed](Handle::arm) end at once.
     pub fn kick(&self) {
-        self.set_immediate_exit(true);
-        host::kick(self.tid.load(Ordering::Acquire));
+        if !self.kicked.swap(true, Ordering::SeqCst) {
+            self.set_immediate_exit(true);
+            host::kick(self.tid.load(Ordering::Acquire));
+        }
+    }
+
+    /// Before a run: what kicks were for has been looked at, under the lock under which it comes about.
+    pub fn arm(&self) {
+        self.kicked.store(false, Ordering::SeqCst);
+        self.set_immediate_exit(false);
     }
 
     /// The FPU state of whoever ran last; it does not run.
@@ -265,8 +277,9 @@ impl Vcpu {
     }
 
     /// Runs ring 3 from `regs` until it comes out; `regs` is then what ring 3 had (but for [`Exit::NotEntered`]).
-    /// `switched`: the bases may differ from what it has. The caller has cleared `immediate_exit`.
+    /// `switched`: the bases may differ from what it has. The caller has armed the handle.
     pub fn run(&mut self, phys: &Phys, space: &Space, regs: &mut Registers, switched: bool) -> Exit {
+        self.handle.turns.fetch_add(1, Ordering::SeqCst);
         space.running.fetch_add(1, Ordering::SeqCst);
         let at = (space.id, if space.world.shadow { 0 } else { space.generation.load(Ordering::SeqCst) });
         let flush = at != self.space;
@@ -286,11 +299,11 @@ impl Vcpu {
             };
             match self.came_out(phys, ran, regs) {
                 Some(exit) => break exit,
-                // In the middle of something that ends by itself.
+                // In the middle of something that ends by itself. It stays kicked, so that nothing holds it up again.
                 None => self.handle.set_immediate_exit(false),
             }
         };
-        self.handle.exits.fetch_add(1, Ordering::AcqRel);
+        self.handle.turns.fetch_add(1, Ordering::SeqCst);
         space.running.fetch_sub(1, Ordering::SeqCst);
         exit
     }

@@ -214,8 +214,9 @@ pub fn interrupt_storm(m: &Machine) {
     });
     g.task.resume(Resume::Frame);
     let (mut calls, mut ints) = (0u64, 0u64);
-    let end = Instant::now() + Duration::from_millis(700);
-    while Instant::now() < end {
+    let (end, last) = (Instant::now() + Duration::from_millis(700), Instant::now() + Duration::from_secs(10));
+    // Where a call takes long (a nested virtual machine) few come through between two interrupts; but they must.
+    while Instant::now() < end || (calls <= 50 && Instant::now() < last) {
         match m.event().kind {
             EventKind::Syscall { nr: 110, .. } => {
                 // What the last call returned must have been stored, whatever interrupted it.
@@ -234,7 +235,5 @@ pub fn interrupt_storm(m: &Machine) {
     }
     stop.store(true, std::sync::atomic::Ordering::Relaxed);
     h.join().expect("join");
-    // An exit of a nested virtual machine takes so long that few calls come through between interrupts.
-    let least = if m.traits.host_side { 50 } else { 5 };
-    assert!(calls > least && ints > 3, "{calls} calls, {ints} interrupts");
+    assert!(calls > 50 && ints > 3, "{calls} calls, {ints} interrupts");
 }
