@@ -286,6 +286,7 @@ impl Task {
     fn poll(self: &Arc<Task>, mut call: Blocking) {
         let waker = Waker::from(self.clone());
         let mut cx = Context::from_waker(&waker);
+        let mut waited = false;
         loop {
             {
                 let mut run = self.run.lock();
@@ -308,6 +309,9 @@ impl Task {
                 Poll::Ready(outcome) => {
                     run.state = State::Handling;
                     drop(run);
+                    if waited {
+                        self.counters.voluntary_switches.fetch_add(1, Ordering::Relaxed);
+                    }
                     return self.settle(outcome);
                 }
                 // What signals cannot interrupt (the platform's work on it) is given up with the task.
@@ -317,7 +321,11 @@ impl Task {
                     drop(call);
                     return exit::finish_ended(self);
                 }
-                Poll::Pending if woken => run.state = State::Handling,
+                // What it waits for came about before it was parked: to the guest it has waited all the same.
+                Poll::Pending if woken => {
+                    run.state = State::Handling;
+                    waited = true;
+                }
                 Poll::Pending => {
                     run.state = State::Blocked(call);
                     drop(run);
