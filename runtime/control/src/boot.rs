@@ -97,6 +97,10 @@ pub struct SandboxFds {
     /// /dev/kvm, open for reading and writing, for the platform that uses it.
     #[serde(default)]
     pub kvm: Option<i32>,
+    /// A detached mount of the file system that [`crate::ContainerConfig::view_fd`] serves, for the sentry to show to who
+    /// enters its mount namespace.
+    #[serde(default)]
+    pub view: Option<i32>,
 }
 
 /// Everything a sentry needs to know to boot a sandbox with its first container.

@@ -185,6 +185,9 @@ pub struct ContainerConfig {
     pub plain_command: bool,
     /// The socket to this container's gofer. Its end means that the gofer died, which ends the sandbox.
     pub gofer_fd: i32,
+    /// The FUSE device (non-blocking, past its INIT) on which the host asks for the container's files.
+    #[serde(default)]
+    pub view_fd: Option<i32>,
     /// Index of the gofer root that is the root file system.
     pub root_gofer_root: u32,
     pub root_readonly: bool,

@@ -20,7 +20,7 @@ use chitin_vfs::factory::{FileSystems, Memfds};
 use nix::sys::signal::{SigSet, Signal};
 use std::fs::File;
 use std::io::Write;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -89,6 +89,9 @@ pub fn boot(config: BootConfig) -> Result<Sandbox, String> {
     let score = oom::Score::raise();
     let shadow = crate::kvm::has_shadow_tables();
     let proc_fd = confine::enter_empty_root()?;
+    if let Some(number) = config.fds.view {
+        confine::cover_root(take(number, "view")?.as_fd())?;
+    }
     confine::no_new_privs()?;
     confine::drop_capabilities()?;
     let proc_dir = proc_fd.try_clone().map_err(|error| format!("cannot keep procfs: {error}"))?;

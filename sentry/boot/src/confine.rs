@@ -3,6 +3,7 @@
 //! Order at boot (single-threaded until the filter is on):
 //! 1. [`enter_empty_root`]: nothing of the host can be reached by path any more; only a detached procfs of our own
 //!    pid namespace remains, as a descriptor.
+//!    [`cover_root`]: who enters our mount namespace sees the container's files.
 //! 2. [`no_new_privs`] and [`drop_capabilities`].
 //! 3. The platform starts its zygote: stub processes are its children and must not inherit the sentry's filter,
 //!    because they run guest code under a filter of their own.
@@ -92,6 +93,12 @@ pub fn enter_empty_root() -> Result<ProcFd, String> {
         .map_err(|e| format!("cannot detach the host's file system from the sentry: {e}"))?;
     chdir("/").map_err(|e| format!("cannot enter the sentry's empty root: {e}"))?;
     Ok(proc)
+}
+
+/// Lays the view of the container's files ([`crate::view`]) on top of our root: whoever enters our mount namespace from
+/// outside comes out there, while our own root stays the empty one.
+pub fn cover_root(view: BorrowedFd<'_>) -> Result<(), String> {
+    mountfd::attach(view, c"/").map_err(|e| format!("cannot mount the view of the container's files: {e}"))
 }
 
 fn detached_proc() -> Result<ProcFd, String> {

@@ -15,6 +15,7 @@ use crate::factory::Types;
 use crate::mounts::Mounter;
 use crate::profile::Profile;
 use crate::stdio::{self, Descriptors};
+use crate::view;
 use chitin_abi::Errno;
 use chitin_abi::poll::{POLLERR, POLLHUP};
 use chitin_abi::signal::SIGKILL;
@@ -70,6 +71,7 @@ struct Inner {
     tty: Option<Arc<Tty>>,
     ns: Option<Arc<MountNs>>,
     gofer: Option<Arc<HostFdWatch>>,
+    view: Option<Arc<HostFdWatch>>,
     execs: BTreeMap<i32, Arc<Execed>>,
     exit: Option<ExitStatus>,
 }
@@ -291,6 +293,10 @@ impl Containers {
         set_sysctls(kernel, &namespaces, &config.sysctl)?;
         record.profile.get_or_init(|| Profile::new(config));
         let init = exec::make(kernel, record, &ns, &config.process, fds, Role::Init)?;
+        let view = config.view_fd.map(|number| {
+            view::show(kernel, &ns, config.id_mappings.clone(), fds.take(number, "view of the files")?)
+        });
+        let view = view.transpose()?;
         let mut inner = record.inner.lock();
         inner.stage = Stage::Created;
         inner.init = Some(init.task.process.clone());
@@ -298,6 +304,7 @@ impl Containers {
         inner.tty = init.tty;
         inner.ns = Some(ns);
         inner.gofer = Some(watch);
+        inner.view = view;
         Ok(())
     }
 
@@ -498,7 +505,8 @@ impl Containers {
         run::drain();
         let (init, old) = {
             let mut inner = record.inner.lock();
-            let old = (inner.task.take(), inner.tty.take(), inner.ns.take(), inner.gofer.take());
+            let files = (inner.ns.take(), inner.gofer.take(), inner.view.take());
+            let old = (inner.task.take(), inner.tty.take(), files);
             inner.stage = Stage::Stopped;
             inner.paused = false;
             inner.exit = Some(status);

@@ -47,6 +47,7 @@ mod profile;
 mod stdio;
 mod stream;
 mod table;
+mod view;
 
 pub use kvm::kvm_device;
 pub use table::{SyscallRow, syscalls};

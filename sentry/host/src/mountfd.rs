@@ -1,10 +1,10 @@
-//! The descriptor-based mount calls (`fsopen`, `fsconfig`, `fsmount`), Linux 5.2.
+//! The descriptor-based mount calls (`fsopen`, `fsconfig`, `fsmount`, `move_mount`), Linux 5.2.
 //!
 //! A mount made this way is detached: it has no path, and lives as long as its descriptor.
 
 use std::ffi::CStr;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 pub const MOUNT_ATTR_RDONLY: u32 = 0x1;
 pub const MOUNT_ATTR_NOSUID: u32 = 0x2;
@@ -13,6 +13,7 @@ pub const MOUNT_ATTR_NOEXEC: u32 = 0x8;
 
 const FSOPEN_CLOEXEC: u32 = 1;
 const FSMOUNT_CLOEXEC: u32 = 1;
+const FSCONFIG_SET_FLAG: u32 = 0;
 const FSCONFIG_SET_STRING: u32 = 1;
 const FSCONFIG_CMD_CREATE: u32 = 6;
 
@@ -47,6 +48,11 @@ impl FsContext {
         self.config(FSCONFIG_SET_STRING, Some(key), Some(value))
     }
 
+    /// An option without a value.
+    pub fn set_flag(&self, key: &CStr) -> io::Result<()> {
+        self.config(FSCONFIG_SET_FLAG, Some(key), None)
+    }
+
     pub fn create(&self) -> io::Result<()> {
         self.config(FSCONFIG_CMD_CREATE, None, None)
     }
@@ -58,4 +64,20 @@ impl FsContext {
             libc::syscall(libc::SYS_fsmount, self.0.as_fd().as_raw_fd(), FSMOUNT_CLOEXEC, attributes)
         })
     }
+}
+
+/// Attaches a detached mount at `target`, on top of what is mounted there.
+pub fn attach(mount: BorrowedFd<'_>, target: &CStr) -> io::Result<()> {
+    // SAFETY: both paths are NUL-terminated strings that outlive the call.
+    let r = unsafe {
+        libc::syscall(
+            libc::SYS_move_mount,
+            mount.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_FDCWD,
+            target.as_ptr(),
+            libc::MOVE_MOUNT_F_EMPTY_PATH,
+        )
+    };
+    if r < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

@@ -41,7 +41,9 @@ fn allowed(from: &str) -> &'static [&'static str] {
         "sentry/boot" => &["sentry/*", "runtime/control", "gofer/protocol"],
         "gofer/server" => &["gofer/protocol"],
         "gofer/protocol" | "runtime/control" => &[],
-        "runtime/chitin" => &["runtime/control", "gofer/server", "gofer/protocol", "sentry/boot"],
+        "runtime/chitin" => {
+            &["runtime/control", "gofer/server", "gofer/protocol", "sentry/boot", "sentry/host"]
+        }
         "sentry/platform-host" => LEAF,
         // Guests live in host processes.
         "sentry/platform-seccomp" | "sentry/platform-ptrace" => {

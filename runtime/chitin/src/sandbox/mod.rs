@@ -18,6 +18,7 @@ pub mod pod;
 pub mod role;
 pub mod stand_in;
 pub mod start;
+mod view;
 
 use std::fs::OpenOptions;
 use std::io::{PipeReader, PipeWriter, Write, pipe};
@@ -45,6 +46,7 @@ use extra::Extra;
 use gofer::{Gofer, Streams};
 use hooks::{Kind, Told};
 use launch::{Child, Role};
+use view::View;
 
 /// How long a sandbox may take to become ready.
 const BOOT_PATIENCE: Duration = Duration::from_secs(60);
@@ -446,10 +448,13 @@ fn launch(
         gofer.child.go()?;
     }
 
+    // Who starts a container by hand has no engine that would look.
+    let view = if creation.start { None } else { View::mount(options) };
     let mut container = plan.container;
     container.plain_command = creation.plain_command;
     container.no_setgroups = container.id_mappings.as_ref().is_some_and(ids::denies_setgroups);
     container.gofer_fd = gofer.socket.as_raw_fd();
+    container.view_fd = view.as_ref().map(|view| view.device.as_raw_fd());
     container.process.stdio = [stdio[0].as_raw_fd(), stdio[1].as_raw_fd(), stdio[2].as_raw_fd()];
     container.process.extra = creation.extra.numbers();
     creation.extra.announce(&mut container.process.env);
@@ -479,6 +484,7 @@ fn launch(
             ready: ready_write.as_raw_fd(),
             lifeline: Some(lifeline_read.as_raw_fd()),
             kvm: kvm.as_ref().map(AsRawFd::as_raw_fd),
+            view: view.as_ref().map(|view| view.mount.as_raw_fd()),
         },
     };
     let boot_config = role::config_memfd(&boot)?;
@@ -499,6 +505,8 @@ fn launch(
         Some(boot.fds.ready),
         boot.fds.lifeline,
         boot.fds.kvm,
+        boot.fds.view,
+        boot.containers.first().and_then(|c| c.view_fd),
         boot.debug_log_fd,
         overlay_dir.as_ref().map(AsRawFd::as_raw_fd),
     ];

@@ -110,6 +110,7 @@ pub fn translate(id: &str, spec: &Spec, bundle: &Path, overlay: OverlayMode) -> 
         namespaces: namespaces(spec),
         plain_command: false,
         gofer_fd: -1,
+        view_fd: None,
         root_gofer_root: 0,
         root_readonly,
         hostname: spec.hostname().clone(),
