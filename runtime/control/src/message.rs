@@ -37,6 +37,8 @@ pub enum Request {
     Wait { container: String },
     /// Answer: [`Response::Processes`].
     Processes { container: String },
+    /// What every thread of the container does or waits for. Answer: [`Response::Tasks`].
+    Tasks { container: String },
     /// Set the size of the container's terminal. Answer: [`Response::Ok`].
     Resize { container: String, rows: u16, cols: u16 },
     /// Run another process. Descriptors: standard input, output, error and further ones; `process` holds
@@ -156,6 +158,10 @@ pub enum Response {
     },
     Processes {
         processes: Vec<ProcessInfo>,
+    },
+    /// A line each, made for people.
+    Tasks {
+        tasks: Vec<String>,
     },
     Started {
         pid: i32,

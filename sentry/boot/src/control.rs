@@ -199,6 +199,12 @@ impl Session<'_> {
                 let record = find(&container)?;
                 Ok(Response::Processes { processes: list(&self.control.kernel, &record.container) })
             }
+            Request::Tasks { container } => {
+                let record = find(&container)?;
+                Ok(Response::Tasks {
+                    tasks: crate::processes::tasks(&self.control.kernel, &record.container),
+                })
+            }
             Request::Resize { container, rows, cols } => {
                 ConsoleTty::resize(&*find(&container)?.tty(None)?, winsize(rows, cols));
                 Ok(Response::Ok)

@@ -1,4 +1,4 @@
-//! The processes of a container as `ps` shows them.
+//! The processes of a container as `ps` shows them, and its threads as whoever looks for one that hangs wants them.
 
 use chitin_control::ProcessInfo;
 use chitin_kernel::{Container, Kernel, Process, Task, time};
@@ -8,6 +8,9 @@ use std::sync::Arc;
 const MAX_COMMAND: usize = 1024;
 /// As many as a message has room for.
 const MAX_PROCESSES: usize = 2048;
+
+/// Lines about threads that a message has room for.
+const MAX_TASKS: usize = 4096;
 
 /// The living processes of a container, by pid.
 pub fn list(kernel: &Kernel, container: &Arc<Container>) -> Vec<ProcessInfo> {
@@ -30,6 +33,30 @@ pub fn list(kernel: &Kernel, container: &Arc<Container>) -> Vec<ProcessInfo> {
         })
     };
     kernel.processes_of(container).into_iter().filter_map(row).take(MAX_PROCESSES).collect()
+}
+
+/// A line per thread: who it is, the call it is in, what is pending, and the platform's view.
+pub fn tasks(kernel: &Kernel, container: &Arc<Container>) -> Vec<String> {
+    let threads = kernel.processes_of(container).into_iter().flat_map(|process| process.threads());
+    let mut lines: Vec<String> = threads.take(MAX_TASKS + 1).map(|task| line(&task)).collect();
+    if lines.len() > MAX_TASKS {
+        lines.truncate(MAX_TASKS);
+        lines.push("and more".into());
+    }
+    lines
+}
+
+fn line(task: &Task) -> String {
+    let standing = task.standing();
+    let call =
+        standing.call.map_or(String::new(), |call| format!(" in {}", chitin_syscalls::describe(task, call)));
+    let pending = match standing.pending.is_empty() {
+        true => String::new(),
+        false => format!("; pending: {}", standing.pending.join(", ")),
+    };
+    let (pid, tid, name) = (task.pid(), task.tid(), task.name());
+    let who = format!("{pid}/{tid} {}", name.escape_ascii());
+    format!("{who}: {}{call}{pending}; platform: {}", standing.state, standing.platform)
 }
 
 /// The arguments, or the name in brackets where they cannot be read.

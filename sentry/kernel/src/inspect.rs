@@ -1,7 +1,7 @@
 //! What /proc shows of tasks and processes and nobody else needs.
 
 use crate::kernel::SyscallArgs;
-use crate::run::State;
+use crate::run::{State, WORK_EXIT, WORK_FREEZE, WORK_SIGNAL, WORK_STOP};
 use crate::{FdTable, Process, Task};
 use chitin_vfs::Creds;
 use std::sync::Arc;
@@ -40,6 +40,59 @@ impl Task {
     pub fn parked_call(&self) -> Option<SyscallArgs> {
         let run = self.run.lock();
         run.call.filter(|_| matches!(run.state, State::Blocked(_)))
+    }
+}
+
+/// Where a task stands, for whoever looks for one that hangs.
+#[derive(Clone, Debug)]
+pub struct Standing {
+    pub state: &'static str,
+    /// The call it is in.
+    pub call: Option<SyscallArgs>,
+    /// What it will look at before guest code runs again, and what is on its way to it.
+    pub pending: Vec<&'static str>,
+    /// The platform's view.
+    pub platform: String,
+}
+
+impl Task {
+    /// Takes no lock that a hanging task may keep.
+    pub fn standing(&self) -> Standing {
+        let mut standing =
+            Standing { state: "locked", call: None, pending: Vec::new(), platform: String::new() };
+        if let Some(run) = self.run.try_lock() {
+            standing.state = match run.state {
+                State::Guest => "in guest code",
+                State::Handling => "handled by a thread",
+                State::Blocked(_) => "parked",
+                State::Polling { .. } => "polled by a thread",
+                State::Stopped => "stopped",
+                State::Frozen => "frozen",
+                State::Dead => "dead",
+            };
+            standing.call = run.call.filter(|_| !matches!(run.state, State::Guest | State::Dead));
+        }
+        let work = self.work.load(Ordering::Relaxed);
+        for (is, what) in [
+            (work & WORK_SIGNAL != 0, "signal"),
+            (work & WORK_STOP != 0, "stop"),
+            (work & WORK_EXIT != 0, "end"),
+            (work & WORK_FREEZE != 0, "freeze"),
+            (self.queued.load(Ordering::Relaxed), "on a run queue"),
+            (self.in_lane.load(Ordering::Relaxed), "in a lane"),
+        ] {
+            standing.pending.extend(is.then_some(what));
+        }
+        if let Some(platform) = self.platform.try_read() {
+            standing.platform = platform.describe();
+        }
+        standing
+    }
+
+    /// What is behind a descriptor: the last name of its path, or what /proc says of files without one.
+    pub fn file_name(&self, fd: i32) -> Option<Vec<u8>> {
+        let file = self.files.try_read()?.get(fd).ok()?;
+        Some(file.path().map_or_else(|| file.anon_text(), |path| path.dentry.name().into_vec()))
     }
 }
 

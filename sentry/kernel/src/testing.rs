@@ -186,6 +186,9 @@ pub(crate) struct FakeTask {
 impl PlatformTask for FakeTask {
     fn set_owner(&self, _owner: Owner) {}
     fn resume(&self, _how: Resume) {}
+    fn describe(&self) -> String {
+        String::new()
+    }
     fn interrupt(&self) {}
     fn has_frame(&self) -> bool {
         true

@@ -227,6 +227,16 @@ pub fn preemptions(dir: BorrowedFd<'_>, pid: i32, tid: i32) -> u64 {
     line.and_then(|count| count.trim().parse().ok()).unwrap_or(0)
 }
 
+/// A thread's state and where in the host's kernel it waits.
+pub fn thread_state(dir: BorrowedFd<'_>, pid: i32, tid: i32) -> String {
+    let Ok(stat) = read(dir, &format!("{pid}/task/{tid}/stat")) else {
+        return format!("host {pid}/{tid}: gone");
+    };
+    let state = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_ascii_whitespace().next());
+    let place = read(dir, &format!("{pid}/task/{tid}/wchan")).unwrap_or_default();
+    format!("host {pid}/{tid}: {} in {}", state.unwrap_or("?"), if place.is_empty() { "?" } else { &place })
+}
+
 /// The numbers of a process's open descriptors.
 pub fn descriptors(dir: BorrowedFd<'_>, pid: i32) -> Result<Vec<u64>, i32> {
     // As many as a stub may have open.

@@ -369,6 +369,13 @@ impl Machine {
         }
     }
 
+    /// The scheduler's state, for whoever looks for a task that hangs.
+    pub fn describe(&self) -> String {
+        let Some(q) = self.queue.try_lock() else { return "the queue is locked".into() };
+        let (ready, idle, running) = (q.ready.len(), q.idle.len(), q.running.len());
+        format!("{ready} ready, {idle} processors idle, {running} running, {} workers waiting", q.waiting)
+    }
+
     pub fn close(&self) {
         self.queue.lock().closing = true;
         self.tick.notify_all();

@@ -8,7 +8,8 @@ use crate::machine::Machine;
 use crate::space::Space;
 use crate::vcpu::Handle;
 use chitin_platform::{
-    AddressSpace, BoxFuture, CpuTimes, Owner, PlatformError, PlatformTask, Registers, Resume, Spawn, Spawned,
+    AddressSpace, BRIEFLY, BoxFuture, CpuTimes, Owner, PlatformError, PlatformTask, Registers, Resume, Spawn,
+    Spawned,
 };
 use parking_lot::Mutex;
 use std::future::ready;
@@ -315,6 +316,21 @@ impl PlatformTask for Task {
 
     fn debug_id(&self) -> u64 {
         self.id
+    }
+
+    fn describe(&self) -> String {
+        let Some(st) = self.st.try_lock_for(BRIEFLY) else {
+            return "locked by a thread of the sentry".into();
+        };
+        let phase = match &st.phase {
+            Phase::Stopped => "Stopped".into(),
+            Phase::Ready => "Ready, waits for a processor or a worker".into(),
+            Phase::Running(handle) => format!("Running, {handle}"),
+            Phase::Dying => "Dying".into(),
+            Phase::Dead => "Dead".into(),
+        };
+        let owed = if st.interrupt { ", an interrupt is owed" } else { "" };
+        format!("{phase}, call {}{owed}; {}", st.nr.cast_signed(), self.machine.describe())
     }
 }
 

@@ -155,6 +155,20 @@ impl Handle {
     }
 }
 
+impl std::fmt::Display for Handle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let turns = self.turns.load(Ordering::Relaxed);
+        let place = if turns % 2 == 1 { "inside" } else { "outside" };
+        let kicked = if self.kicked.load(Ordering::Relaxed) { ", kicked" } else { "" };
+        write!(
+            f,
+            "processor {} {place} (turn {turns}){kicked} by thread {}",
+            self.index,
+            self.tid.load(Ordering::Relaxed)
+        )
+    }
+}
+
 impl Drop for Handle {
     fn drop(&mut self) {
         // SAFETY: our own mapping, used by nobody else.

@@ -8,7 +8,7 @@ use crate::task::{Phase, St, Task};
 use crate::tracer::Command;
 use crate::xstate;
 use chitin_platform::{
-    BoxFuture, CpuTimes, Owner, PlatformError, PlatformTask, Registers, Resume, Spawn, Spawned,
+    BRIEFLY, BoxFuture, CpuTimes, Owner, PlatformError, PlatformTask, Registers, Resume, Spawn, Spawned,
 };
 use chitin_platform_host::calls::Call;
 use chitin_platform_host::detach::detach;
@@ -277,5 +277,22 @@ impl PlatformTask for Task {
 
     fn debug_id(&self) -> u64 {
         self.tid as u64
+    }
+
+    fn describe(&self) -> String {
+        let host = maps::thread_state(self.sb.host.proc_dir.as_fd(), self.proc.pid, self.tid);
+        let Some(st) = self.st.try_lock_for(BRIEFLY) else {
+            return format!("locked by a thread of the sentry; {host}");
+        };
+        let mut text = format!("{:?}, call {}", st.phase, st.call.nr.cast_signed());
+        for (is, what) in [
+            (st.interrupt, ", an interrupt is owed"),
+            (st.kicked, ", kicked"),
+            (st.list.is_some(), ", calls to make"),
+            (st.waker.is_some(), ", somebody waits for it"),
+        ] {
+            text.push_str(if is { what } else { "" });
+        }
+        format!("{text}; {host}")
     }
 }

@@ -8,7 +8,7 @@ use crate::stub::{cmd, ctl};
 use crate::sys;
 use crate::task::{After, Phase, St, Task};
 use chitin_platform::{
-    BoxFuture, CpuTimes, Owner, PlatformError, PlatformTask, Registers, Resume, Spawn, Spawned,
+    BRIEFLY, BoxFuture, CpuTimes, Owner, PlatformError, PlatformTask, Registers, Resume, Spawn, Spawned,
 };
 use chitin_platform_host::detach::detach;
 use chitin_platform_host::maps;
@@ -340,5 +340,27 @@ impl PlatformTask for Task {
 
     fn debug_id(&self) -> u64 {
         self.tid as u64
+    }
+
+    fn describe(&self) -> String {
+        let host = maps::thread_state(self.sb.host.proc_dir.as_fd(), self.proc.pid, self.tid);
+        let Some(st) = self.st.try_lock_for(BRIEFLY) else {
+            return format!("locked by a thread of the sentry; {host}");
+        };
+        let mut text = format!("{:?}, notification {:#x} of call {}", st.phase, st.id, st.nr.cast_signed());
+        for (is, what) in [
+            (st.frame.is_some(), ", frame"),
+            (st.interrupt, ", an interrupt is owed"),
+            (st.kicked, ", kicked"),
+            (st.newborn, ", newborn"),
+            (st.list.is_some(), ", calls to make"),
+            (st.waker.is_some(), ", somebody waits for it"),
+        ] {
+            text.push_str(if is { what } else { "" });
+        }
+        if st.phase == Phase::AwaitFrame {
+            text.push_str(&format!(", then {:?}", st.after));
+        }
+        format!("{text}; {host}")
     }
 }

@@ -46,7 +46,7 @@ pub use registers::Registers;
 pub use space::{
     AddressSpace, CopyFault, HostOp, HostVma, HostVmaKind, MapCall, MapFile, Native, SpaceUsage,
 };
-pub use task::{CpuTimes, PlatformTask, Resume, Spawn, Spawned};
+pub use task::{BRIEFLY, CpuTimes, PlatformTask, Resume, Spawn, Spawned};
 
 use std::any::Any;
 use std::future::Future;

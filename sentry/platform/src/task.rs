@@ -2,6 +2,10 @@
 
 use crate::{AddressSpace, BoxFuture, Owner, PlatformError, Registers};
 use std::sync::Arc;
+use std::time::Duration;
+
+/// How long [`PlatformTask::describe`] waits for a lock: a busy task's is free soon.
+pub const BRIEFLY: Duration = Duration::from_millis(20);
 
 /// How a stopped task goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,4 +103,8 @@ pub trait PlatformTask: Send + Sync {
 
     /// The host thread id, for debug logs only; never shown to the guest.
     fn debug_id(&self) -> u64;
+
+    /// Where it stands and what is outstanding, for whoever looks for a task that hangs. It waits no longer than
+    /// [`BRIEFLY`], whatever hangs.
+    fn describe(&self) -> String;
 }

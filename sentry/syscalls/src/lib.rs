@@ -49,7 +49,7 @@ mod strace;
 mod table;
 mod times;
 
-pub use strace::Strace;
+pub use strace::{Strace, describe};
 pub use table::{Entry, Support, Table, entries};
 
 pub(crate) use args::Args;

@@ -88,6 +88,31 @@ impl Strace {
     }
 }
 
+/// A call that somebody hangs in: numbers only, since guest memory may be what hangs, and the files behind descriptors.
+pub fn describe(task: &Task, call: SyscallArgs) -> String {
+    let Some(entry) = crate::table::entries().find(|entry| entry.nr == call.nr) else {
+        return format!("syscall_{}({:x?})", call.nr, call.args);
+    };
+    let mut text = String::new();
+    let mut files = String::new();
+    for (value, kind) in call.args.iter().zip(entry.args) {
+        let number = low32(*value).cast_signed();
+        let shown = match kind {
+            Arg::Int => value.cast_signed().to_string(),
+            Arg::Fd | Arg::DirFd | Arg::Sig => number.to_string(),
+            _ => format!("{value:#x}"),
+        };
+        if *kind == Arg::Fd
+            && let Some(name) = task.file_name(number)
+        {
+            let _ = write!(files, "; {number} is {}", quoted(&name));
+        }
+        text.push_str(if text.is_empty() { "" } else { ", " });
+        text.push_str(&shown);
+    }
+    format!("{}({text}){files}", entry.name)
+}
+
 fn show_args(task: &Task, entry: &Entry, args: Args) -> String {
     let mut text = String::new();
     for (index, kind) in entry.args.iter().enumerate() {

@@ -79,8 +79,17 @@ impl Engine {
         let root = dir.join("state");
         std::fs::create_dir_all(&root).expect("scratch is writable");
         let b = bundle.dir.to_string_lossy().into_owned();
-        let out =
-            run::run(self.command(&root, Some(bundle), &["run", "--bundle", &b, &id]), stdin, &dir, limit);
+        let cmd = self.command(&root, Some(bundle), &["run", "--bundle", &b, &id]);
+        // The sentry knows what its guests wait for.
+        let ask = || match self {
+            Engine::Chitin => {
+                let c = self.command(&root, None, &["debug", "--stacks", &id]);
+                let out = run::quick(c, Duration::from_secs(10));
+                format!("{}{}\n", out.text(), out.stderr)
+            }
+            _ => String::new(),
+        };
+        let out = run::run_or_ask(cmd, stdin, &dir, limit, &ask);
         if out.code.is_none() {
             // What is left of a run that was cut off is removed through the engine itself.
             let _ =

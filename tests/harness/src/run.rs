@@ -61,7 +61,18 @@ pub fn kill_tree(child: &mut Child) {
 }
 
 /// Runs to the end or to the limit. `dir` takes the output files.
-pub fn run(mut cmd: Command, stdin: &[u8], dir: &Path, limit: Duration) -> Outcome {
+pub fn run(cmd: Command, stdin: &[u8], dir: &Path, limit: Duration) -> Outcome {
+    run_or_ask(cmd, stdin, dir, limit, &String::new)
+}
+
+/// The same; a run that exceeds the limit is asked about by `ask`, too, before it is killed.
+pub fn run_or_ask(
+    mut cmd: Command,
+    stdin: &[u8],
+    dir: &Path,
+    limit: Duration,
+    ask: &dyn Fn() -> String,
+) -> Outcome {
     let (i, o, e) = (dir.join("stdin"), dir.join("stdout"), dir.join("stderr"));
     std::fs::write(&i, stdin).expect("scratch is writable");
     let file = |p: &Path| File::create(p).expect("scratch is writable");
@@ -72,7 +83,7 @@ pub fn run(mut cmd: Command, stdin: &[u8], dir: &Path, limit: Duration) -> Outco
     let elapsed = start.elapsed();
     let mut stuck = String::new();
     if code.is_none() {
-        stuck = crate::stuck::report(child.id());
+        stuck = ask() + &crate::stuck::report(child.id());
         eprintln!("{stuck}");
         kill_tree(&mut child);
     }

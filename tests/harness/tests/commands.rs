@@ -14,6 +14,31 @@ fn json(text: &str) -> Value {
     serde_json::from_str(text.trim()).unwrap_or_else(|e| panic!("{e}: {text}"))
 }
 
+/// What threads wait for: the parked call with its file, the one that spins, and the platform's word about each.
+#[test]
+fn debug_tells_what_threads_wait_for() {
+    let s = Steps::busybox("debug", "mkfifo /tmp/f; cat /tmp/f & (while :; do :; done) & sleep 1000; true");
+    if s.engine != Engine::Chitin {
+        return;
+    }
+    s.create();
+    let before = s.ok(&["debug", "--stacks", &s.id]).text();
+    assert!(before.lines().count() == 1 && before.starts_with("1/1 "), "{before}");
+    s.start();
+    let mut text = String::new();
+    let found = (0..200).any(|_| {
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        text = s.ok(&["debug", "--stacks", &s.id]).text();
+        let line = |needle: &[&str]| text.lines().any(|l| needle.iter().all(|n| l.contains(n)));
+        line(&["cat: parked in open"])
+            && line(&["parked in", "nanosleep(", "platform: "])
+            && line(&["in guest code", "platform: Running"])
+    });
+    assert!(found, "{text}");
+    let refused = s.fails(&["debug", &s.id]);
+    assert!(refused.stderr.contains("--stacks"), "{}", refused.brief());
+}
+
 #[test]
 fn ps_lists_host_pids_and_a_table() {
     let s = Steps::busybox("ps", "sleep 1000 & sleep 1000; true");

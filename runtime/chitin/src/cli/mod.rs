@@ -6,6 +6,7 @@
 
 mod checkpoint;
 mod create;
+mod debug;
 mod delete;
 mod r#do;
 mod doctor;
@@ -72,6 +73,8 @@ enum Command {
     Resume(pause::Resume),
     /// Show a container's processes
     Ps(ps::Ps),
+    /// Show what a container's threads do, or wait for
+    Debug(debug::Debug),
     /// Change a container's limits
     Update(update::Update),
     /// Show what a container uses, and when it runs out of memory
@@ -188,6 +191,7 @@ fn dispatch(command: Command, options: Options, extra: Result<Extra>) -> Result<
         Command::Pause(command) => command.run(&options).map(done),
         Command::Resume(command) => command.run(&options).map(done),
         Command::Ps(command) => command.run(&options).map(done),
+        Command::Debug(command) => command.run(&options).map(done),
         Command::Update(command) => command.run(&options).map(done),
         Command::Events(command) => command.run(&options).map(done),
         Command::Checkpoint(command) => command.run(&options).map(done),

@@ -114,6 +114,9 @@ impl AddressSpace for FakeSpace {
 struct FakeTask;
 
 impl PlatformTask for FakeTask {
+    fn describe(&self) -> String {
+        String::new()
+    }
     fn set_owner(&self, _: Owner) {}
     fn resume(&self, _: Resume) {}
     fn interrupt(&self) {}
