@@ -27,7 +27,10 @@ fn allowed(from: &str) -> &'static [&'static str] {
         "sentry/fs-overlay" => &["sentry/fs-tmpfs", "sentry/vfs", "sentry/mm", "sentry/abi", "sentry/host"],
         "sentry/fs-gofer" => &["sentry/vfs", "sentry/mm", "sentry/abi", "sentry/host", "gofer/protocol"],
         "sentry/netstack" => &["sentry/abi"],
-        "sentry/net" => &["sentry/netstack", "sentry/vfs", "sentry/mm", "sentry/abi", "sentry/host"],
+        "sentry/egress" => &[],
+        "sentry/net" => {
+            &["sentry/netstack", "sentry/egress", "sentry/vfs", "sentry/mm", "sentry/abi", "sentry/host"]
+        }
         "sentry/kernel" => &["sentry/vfs", "sentry/mm", "sentry/platform", "sentry/abi", "sentry/host"],
         "sentry/syscalls" => &[
             "sentry/kernel",
@@ -41,9 +44,14 @@ fn allowed(from: &str) -> &'static [&'static str] {
         "sentry/boot" => &["sentry/*", "runtime/control", "gofer/protocol"],
         "gofer/server" => &["gofer/protocol"],
         "gofer/protocol" | "runtime/control" => &[],
-        "runtime/chitin" => {
-            &["runtime/control", "gofer/server", "gofer/protocol", "sentry/boot", "sentry/host"]
-        }
+        "runtime/chitin" => &[
+            "runtime/control",
+            "gofer/server",
+            "gofer/protocol",
+            "sentry/boot",
+            "sentry/host",
+            "sentry/egress",
+        ],
         "sentry/platform-host" => LEAF,
         // Guests live in host processes.
         "sentry/platform-seccomp" | "sentry/platform-ptrace" => {
