@@ -23,6 +23,9 @@ pub enum Request {
     /// Attach the sandbox to a network, once, before its first container starts. Descriptors: those that `config` names by
     /// their indices. Answer: [`Response::Ok`].
     Network { config: Box<NetworkConfig> },
+    /// The egress policies in force from now on, in place of those before; none: everything is allowed. With `audit`, one
+    /// descriptor: where the log goes. Answer: [`Response::Ok`].
+    Egress { policies: Vec<String>, audit: bool },
     /// Run the init process of a created container. Answer: [`Response::Ok`].
     Start { container: String },
     /// Send a signal to init (`pid` none), to a process that `Exec` started, or to every process of the container (`all`).

@@ -39,6 +39,7 @@ pub struct Sandbox {
     init: Arc<Process>,
     containers: Arc<Containers>,
     first: Arc<Record>,
+    network: Arc<Network>,
 }
 
 /// What further containers are made with as the first one was.
@@ -58,6 +59,7 @@ impl Sandbox {
             ExitStatus::Signaled { signal, .. } => 128u8.saturating_add(low8(signal)),
         };
         self.containers.tear_down(&self.first, status);
+        self.network.finish();
         // The answers to waiting control connections go out before the process does.
         crate::control::settle();
         ExitCode::from(code)
@@ -135,12 +137,12 @@ pub fn boot(config: BootConfig) -> Result<Sandbox, String> {
     let containers = Containers::new(&kernel, settings);
     let first = containers.make_first(&container)?;
     containers::follow_first_terminal(&first)?;
-    Control::new(kernel.clone(), containers.clone(), Network::new(&kernel, config.network)?)
-        .serve(listener)?;
+    let network = Arc::new(Network::new(&kernel, config.network)?);
+    Control::new(kernel.clone(), containers.clone(), network.clone()).serve(listener)?;
     if config.start {
         containers.start(&first)?;
     }
-    Ok(Sandbox { init: first.process(None)?, containers, first })
+    Ok(Sandbox { init: first.process(None)?, containers, first, network })
 }
 
 fn make_kernel(

@@ -47,7 +47,7 @@ pub fn settle() {
 pub struct Control {
     kernel: Arc<Kernel>,
     containers: Arc<Containers>,
-    network: Network,
+    network: Arc<Network>,
     connections: AtomicUsize,
 }
 
@@ -55,7 +55,7 @@ pub struct Control {
 type Answer = Result<Response, String>;
 
 impl Control {
-    pub fn new(kernel: Arc<Kernel>, containers: Arc<Containers>, network: Network) -> Arc<Control> {
+    pub fn new(kernel: Arc<Kernel>, containers: Arc<Containers>, network: Arc<Network>) -> Arc<Control> {
         Arc::new(Control { kernel, containers, network, connections: AtomicUsize::new(0) })
     }
 
@@ -177,6 +177,9 @@ impl Session<'_> {
         match request {
             Request::Create { config } => containers.create(&config, &mut Descriptors::sent(fds)).map(ok),
             Request::Network { config } => self.control.network.attach(&config, fds).map(ok),
+            Request::Egress { policies, audit } => {
+                self.control.network.restrict(&policies, audit, fds).map(ok)
+            }
             Request::Start { container } => containers.start(&*find(&container)?).map(ok),
             Request::Signal { container, signal, all, pid } => {
                 self.signal(&*find(&container)?, signal, all, pid).map(ok)

@@ -11,7 +11,7 @@ use crate::names::Names;
 use crate::packet::{self, ACK, Packet, Parsed, Pieces, RST, SYN};
 use crate::policy::{Asked, Policy, Stage};
 use crate::table::{Fragments, Shard, Table, make_room};
-use crate::{DNS, ICMP, ICMP6, TCP, UDP, dns};
+use crate::{DNS, ICMP, ICMP6, IGMP, TCP, UDP, be16, dns};
 use parking_lot::{Mutex, RwLock};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -223,6 +223,18 @@ impl Engine {
         let (rules, key) = (self.rules(), Key::new(proto, local, remote));
         let Some(mut shard) = self.table.shard(&key) else { return false };
         self.find(&mut shard, &rules, &key, Stage::Opening).is_some_and(|flow| flow.lives())
+    }
+
+    /// Whether something may be sent in an IP packet. What needs more to be judged by is left to its frame.
+    pub fn may_send_payload(&self, proto: u8, local: IpAddr, remote: IpAddr, payload: &[u8]) -> bool {
+        let port = |at| be16(payload, at).unwrap_or(0);
+        let (own, other) = match (proto, payload.first()) {
+            (TCP | IGMP, _) | (ICMP6, Some(130..=136 | 143)) => return true,
+            (UDP, _) => (port(0), port(2)),
+            (ICMP, Some(0 | 8)) | (ICMP6, Some(128 | 129)) => (port(4), 0),
+            _ => (0, 0),
+        };
+        self.may_send(proto, SocketAddr::new(local, own), SocketAddr::new(remote, other))
     }
 
     /// Whether an IP packet without its link header may be sent as it is.

@@ -5,6 +5,7 @@
 
 use chitin_abi::num::low16;
 use chitin_abi::socket::*;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use zerocopy::{FromBytes, IntoBytes};
 
 /// Bytes before `sun_path`.
@@ -38,6 +39,20 @@ pub enum SockAddr {
 }
 
 impl SockAddr {
+    /// An endpoint of TCP/IP. IPv4 behind IPv6's clothes counts as IPv4.
+    pub fn inet(&self) -> Option<SocketAddr> {
+        match self {
+            SockAddr::Inet(v4) => {
+                Some(SocketAddr::new(IpAddr::from(v4.sin_addr), u16::from_be_bytes(v4.sin_port)))
+            }
+            SockAddr::Inet6(v6) => {
+                let ip = Ipv6Addr::from(v6.sin6_addr).to_canonical();
+                Some(SocketAddr::new(ip, u16::from_be_bytes(v6.sin6_port)))
+            }
+            _ => None,
+        }
+    }
+
     /// From the bytes that came with a system call; `raw.len()` is the length that was passed.
     pub fn parse(raw: &[u8]) -> SockAddr {
         let Some(family) = raw.first_chunk::<2>() else { return SockAddr::Invalid };

@@ -11,12 +11,14 @@ mod options;
 
 pub(crate) use options::{for_host as option_for_host, may_set};
 
+use crate::guard::{Guard, Leave};
 use crate::msg::{RecvMsg, SendMsg, WaitOn};
 use crate::options::{Common, OptValue};
 use crate::socket::{Family, SocketOps};
 use crate::{NetNs, SockAddr, control};
 use chitin_abi::Errno;
 use chitin_abi::ioctl::{SIOCATMARK, SIOCINQ, SIOCOUTQ};
+use chitin_abi::poll::*;
 use chitin_abi::socket::*;
 use chitin_host::bounce::{BOUNCE, Bounce};
 use chitin_host::socket as host;
@@ -26,6 +28,7 @@ use chitin_vfs::{Context, PollTable, WaitQueue};
 use parking_lot::Mutex;
 use std::any::Any;
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -33,6 +36,13 @@ use std::sync::{Arc, OnceLock};
 /// Has a callback run at each change of a host descriptor's readiness, with POLL* bits, until what is returned is dropped.
 pub trait Watcher: Send + Sync {
     fn watch(&self, fd: Arc<OwnedFd>, on_ready: Box<dyn Fn(u32) + Send + Sync>) -> io::Result<Watch>;
+    fn alarm(&self, on_due: Box<dyn Fn() + Send + Sync>) -> Box<dyn Alarm>;
+}
+
+/// Calls back, once each time it is armed.
+pub trait Alarm: Send + Sync {
+    /// In so many nanoseconds, in place of what was said before.
+    fn arm(&self, after: u64);
 }
 
 pub type Watch = Box<dyn Any + Send + Sync>;
@@ -106,6 +116,7 @@ pub struct HostSocket {
     names: OnceLock<(SockAddr, SockAddr)>,
     /// Until the last descriptor is gone.
     watch: Mutex<Option<Watch>>,
+    guard: Guard,
 }
 
 impl HostSocket {
@@ -115,6 +126,17 @@ impl HostSocket {
         fd: OwnedFd,
         watcher: &Arc<dyn Watcher>,
         queue: WaitQueue,
+    ) -> Result<Arc<HostSocket>, Errno> {
+        HostSocket::with_guard(common, fd, watcher, queue, Guard::default())
+    }
+
+    /// One that has been let out already.
+    pub(crate) fn with_guard(
+        common: Common,
+        fd: OwnedFd,
+        watcher: &Arc<dyn Watcher>,
+        queue: WaitQueue,
+        guard: Guard,
     ) -> Result<Arc<HostSocket>, Errno> {
         let fd = Arc::new(fd);
         let bell = queue.clone();
@@ -127,6 +149,7 @@ impl HostSocket {
             listening: AtomicBool::new(false),
             names: OnceLock::new(),
             watch: Mutex::new(Some(watch)),
+            guard,
         }))
     }
 
@@ -149,6 +172,7 @@ impl HostSocket {
     }
 
     fn send_stream(&self, msg: &mut SendMsg<'_>, to: Option<&[u8]>, flags: i32) -> Result<usize, Errno> {
+        let leave = self.guard.leave_stream()?;
         let mut bounce = Bounce::take();
         let mut sent = 0;
         loop {
@@ -158,7 +182,18 @@ impl HostSocket {
                 Ok(taken) => taken,
                 Err(error) => return if sent > 0 { Ok(sent) } else { Err(error) },
             };
-            match host::send(self.fd(), bounce.get(..taken).unwrap_or_default(), to, flags) {
+            let offered = bounce.get(..taken).unwrap_or_default();
+            if let Err(error) = self.may_say(&leave, offered) {
+                msg.data.untake(taken);
+                return if sent > 0 { Ok(sent) } else { Err(error) };
+            }
+            let result = host::send(self.fd(), offered, to, flags);
+            if let Leave::Ticket(ticket) = &leave {
+                let count = result.as_ref().map_or(0, |count| *count);
+                ticket.sent(offered, count);
+                ticket.spend(count);
+            }
+            match result {
                 Ok(count) => {
                     msg.data.untake(taken.saturating_sub(count));
                     sent += count;
@@ -174,10 +209,47 @@ impl HostSocket {
         }
     }
 
-    fn send_datagram(&self, msg: &mut SendMsg<'_>, to: Option<&[u8]>, flags: i32) -> Result<usize, Errno> {
+    /// Whether the policy lets bytes of a stream pass: EAGAIN while the rate is used up, ECONNRESET once it has cut it off.
+    fn may_say(&self, leave: &Leave, bytes: &[u8]) -> Result<(), Errno> {
+        let Leave::Ticket(ticket) = leave else { return Ok(()) };
+        if self.throttled() {
+            return Err(Errno::EAGAIN);
+        }
+        if ticket.sending(bytes) {
+            return Ok(());
+        }
+        if self.guard.cut() {
+            // With nothing to linger for, closing resets; until then the other end sees an end.
+            let _ = self.set_host_option(SOL_SOCKET, SO_LINGER, &[1, 0, 0, 0, 0, 0, 0, 0]);
+            let _ = host::shutdown(self.fd(), SHUT_RDWR.cast_signed());
+            self.queue.wake(POLLIN | POLLOUT | POLLERR | POLLHUP);
+        }
+        Err(Errno::ECONNRESET)
+    }
+
+    fn throttled(&self) -> bool {
+        let engine = self.common.ns.egress();
+        engine.is_some_and(|engine| self.guard.must_wait(engine, &self.watcher, &self.queue))
+    }
+
+    fn protocol(&self) -> u8 {
+        u8::try_from(self.common.protocol).unwrap_or(0)
+    }
+
+    fn send_datagram(
+        &self,
+        msg: &mut SendMsg<'_>,
+        dest: Option<SocketAddr>,
+        to: Option<&[u8]>,
+        flags: i32,
+    ) -> Result<usize, Errno> {
         let length = msg.data.left();
         if length > MAX_DATAGRAM {
             return Err(Errno::EMSGSIZE);
+        }
+        let leave = self.guard.leave_datagram(&self.common.ns, self.protocol(), dest)?;
+        if matches!(leave, Leave::Ticket(_)) && self.throttled() {
+            return Err(Errno::EAGAIN);
         }
         let mut bounce = Bounce::take();
         let taken = fill(msg.data, bounce.get_mut(..length).unwrap_or_default())?;
@@ -185,10 +257,16 @@ impl HostSocket {
             msg.data.untake(taken);
             return Err(Errno::EFAULT);
         }
-        host::send(self.fd(), bounce.get(..taken).unwrap_or_default(), to, flags).map_err(|error| {
+        let data = bounce.get(..taken).unwrap_or_default();
+        let sent = host::send(self.fd(), data, to, flags).map_err(|error| {
             msg.data.untake(taken);
             errno(error)
-        })
+        })?;
+        if let Leave::Ticket(ticket) = leave {
+            ticket.sent(data, sent);
+            ticket.spend(sent);
+        }
+        Ok(sent)
     }
 }
 
@@ -230,7 +308,21 @@ impl SocketOps for HostSocket {
     }
 
     fn connect(self: Arc<Self>, _ctx: &Context, addr: &SockAddr, _wait_on: &mut WaitOn) -> Result<(), Errno> {
-        host::connect(self.fd(), &self.address(addr)?).map_err(errno)
+        let raw = self.address(addr)?;
+        let to = addr.inet();
+        if !self.is_stream() {
+            host::connect(self.fd(), &raw).map_err(errno)?;
+            self.guard.connected(to);
+            return Ok(());
+        }
+        if let Some(to) = to {
+            self.guard.connect(&self.common.ns, self.protocol(), to)?;
+        }
+        let connected = host::connect(self.fd(), &raw).map_err(errno);
+        if let Some(local) = self.getsockname().ok().and_then(|name| name.inet()) {
+            self.guard.named(local);
+        }
+        connected
     }
 
     fn listen(&self, backlog: u32, _caller: &Caller) -> Result<(), Errno> {
@@ -256,11 +348,15 @@ impl SocketOps for HostSocket {
         if self.is_stream() {
             self.send_stream(msg, to.as_deref(), flags)
         } else {
-            self.send_datagram(msg, to.as_deref(), flags)
+            let dest = msg.dest.as_ref().and_then(SockAddr::inet);
+            self.send_datagram(msg, dest, to.as_deref(), flags)
         }
     }
 
     fn recvmsg(&self, msg: &mut RecvMsg<'_>) -> Result<usize, Errno> {
+        if self.guard.is_cut() {
+            return Err(Errno::ECONNRESET);
+        }
         let mut bounce = Bounce::take();
         let wanted = msg.data.room().min(BOUNCE);
         let room = bounce.get_mut(..wanted).unwrap_or_default();
@@ -268,6 +364,11 @@ impl SocketOps for HostSocket {
         let got = host::receive(self.fd(), room, (msg.flags & RECEIVE_FLAGS).cast_signed()).map_err(errno)?;
         let discards = self.is_stream() && msg.flags & MSG_TRUNC != 0;
         let there = if discards { 0 } else { got.count.min(wanted) };
+        if msg.flags & (MSG_PEEK | MSG_ERRQUEUE | MSG_OOB) == 0 {
+            // First: what a name server has answered must be known before the guest acts on it.
+            let from = SockAddr::parse(&got.address).inet();
+            self.guard.received(from, bounce.get(..there).unwrap_or_default());
+        }
         let put = hand_out(bounce.get(..there).unwrap_or_default(), msg.data);
         if put.is_err() || put.is_ok_and(|put| put < there) {
             // The bytes are gone, as with Linux's datagrams. Of a stream only memory that vanished meanwhile does this.
@@ -346,7 +447,8 @@ impl SocketOps for HostSocket {
         if let Some(table) = table {
             table.add(&self.queue);
         }
-        chitin_host::epoll::ready(self.fd(), options::POLLED)
+        let ready = chitin_host::epoll::ready(self.fd(), options::POLLED);
+        self.guard.readiness(&self.common.ns, ready, &self.watcher, &self.queue)
     }
 
     fn take_error(&self) -> Option<Errno> {
@@ -361,6 +463,7 @@ impl SocketOps for HostSocket {
     fn release(self: Arc<Self>) {
         // The watch holds the descriptor, too; it is closed with the last of the two.
         drop(self.watch.lock().take());
+        self.guard.end();
     }
 }
 

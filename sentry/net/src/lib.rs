@@ -30,6 +30,7 @@
 
 pub mod addr;
 pub mod control;
+pub(crate) mod guard;
 pub mod host;
 pub mod iface;
 pub mod inet;

@@ -9,6 +9,7 @@ use crate::netlink::NetlinkSock;
 use crate::socket::Family;
 use crate::unix::UnixSock;
 use chitin_abi::netdevice::IFF_UP;
+use chitin_egress::Engine;
 use chitin_netstack::config::LinkChange;
 use chitin_netstack::{Link, Stack};
 use chitin_vfs::{Cap, Creds, UserNs};
@@ -38,6 +39,7 @@ pub struct NetNs {
     owner: OnceLock<Arc<UserNs>>,
     pub(crate) stack: Arc<Stack>,
     world: Arc<World>,
+    egress: OnceLock<Arc<Engine>>,
     /// Ports and connections of TCP/IP.
     pub(crate) inet: crate::inet::Tables,
     /// net.unix.max_dgram_qlen.
@@ -92,6 +94,7 @@ impl NetNs {
             netlink: Mutex::default(),
             stack: stack.clone(),
             world,
+            egress: OnceLock::new(),
             inet: crate::inet::Tables::new(),
             max_dgram_qlen: AtomicU32::new(10),
             somaxconn: AtomicU32::new(chitin_abi::socket::SOMAXCONN),
@@ -116,6 +119,16 @@ impl NetNs {
     pub fn lend_timer(&self, arm: Arm) {
         let first = self.world.arm.set(arm).is_ok();
         debug_assert!(first, "the timer is lent once");
+    }
+
+    /// Has an egress policy apply to its sockets; once. (Its devices ask for themselves.)
+    pub fn guard(&self, engine: Arc<Engine>) {
+        let first = self.egress.set(engine).is_ok();
+        debug_assert!(first, "the engine is installed once");
+    }
+    /// The engine, while there is a policy.
+    pub(crate) fn egress(&self) -> Option<&Arc<Engine>> {
+        self.egress.get().filter(|engine| engine.is_on())
     }
 
     /// SO_NETNS_COOKIE.

@@ -11,6 +11,7 @@
 //!
 //! Locks: `Outbound::published` → `state`; sockets below are called with neither held.
 
+use crate::guard::Guard;
 use crate::host::{HostSocket, Watcher};
 use crate::msg::{RecvMsg, SendMsg, WaitOn};
 use crate::options::{Common, OptValue};
@@ -64,7 +65,7 @@ pub struct Published {
 impl Outbound {
     /// Where a datagram or a connection goes if not to the stack.
     fn goes_out(&self, ns: &NetNs, addr: &SockAddr) -> Option<SocketAddr> {
-        let to = destination(addr)?;
+        let to = addr.inet()?;
         if self.resolvers.contains(&to) {
             return Some(to);
         }
@@ -99,20 +100,6 @@ impl Outbound {
             listener.queue.wake(POLLIN | POLLRDNORM);
         }
         true
-    }
-}
-
-/// IPv4 behind IPv6's clothes counts as IPv4.
-fn destination(addr: &SockAddr) -> Option<SocketAddr> {
-    match addr {
-        SockAddr::Inet(v4) => {
-            Some(SocketAddr::new(IpAddr::from(v4.sin_addr), u16::from_be_bytes(v4.sin_port)))
-        }
-        SockAddr::Inet6(v6) => {
-            let ip = std::net::Ipv6Addr::from(v6.sin6_addr).to_canonical();
-            Some(SocketAddr::new(ip, u16::from_be_bytes(v6.sin6_port)))
-        }
-        _ => None,
     }
 }
 
@@ -207,9 +194,15 @@ impl OutboundSocket {
     /// A host socket to `to` with the options that were set here.
     fn open(&self, to: SocketAddr) -> Result<Arc<HostSocket>, Errno> {
         let own = self.local.common();
+        let guard = Guard::default();
+        if self.is_stream() {
+            guard.connect(&own.ns, u8::try_from(own.protocol).unwrap_or(0), to)?;
+        } else {
+            guard.connected(Some(to));
+        }
         let fd = self.shared.broker.open(own.kind, own.protocol, to)?;
         let common = Common::new(&own.ns, own.family, own.kind, own.protocol, own.creator);
-        let socket = HostSocket::new(common, fd, &self.shared.watcher, self.queue.clone())?;
+        let socket = HostSocket::with_guard(common, fd, &self.shared.watcher, self.queue.clone(), guard)?;
         let options = self.state.lock().options.clone();
         for (level, name, value) in options {
             // Options of IPv6 do not fit a socket of IPv4.
@@ -219,7 +212,7 @@ impl OutboundSocket {
     }
 
     fn own_name(&self, socket: &HostSocket) -> Result<SockAddr, Errno> {
-        let real = destination(&socket.getsockname()?).ok_or(Errno::EINVAL)?;
+        let real = socket.getsockname()?.inet().ok_or(Errno::EINVAL)?;
         let [v4, v6] = self.shared.own;
         let ip = if real.is_ipv4() { v4 } else { v6 };
         Ok(shown(self.local.common().family, SocketAddr::new(ip.unwrap_or(real.ip()), real.port())))
@@ -337,7 +330,7 @@ impl SocketOps for OutboundSocket {
 
     fn listen(&self, backlog: u32, caller: &Caller) -> Result<(), Errno> {
         self.local.listen(backlog, caller)?;
-        let Some(at) = destination(&self.local.getsockname()?).filter(|at| !at.ip().is_loopback()) else {
+        let Some(at) = self.local.getsockname()?.inet().filter(|at| !at.ip().is_loopback()) else {
             return Ok(());
         };
         let first = self.state.lock().published != Some(at.port());
@@ -353,7 +346,7 @@ impl SocketOps for OutboundSocket {
         let own = self.common();
         let common = Common::new(&own.ns, own.family, own.kind, own.protocol, own.creator);
         let socket = HostSocket::new(common, fd, &self.shared.watcher, WaitQueue::new())?;
-        let at = destination(&self.local.getsockname()?).map_or(0, |at| at.port());
+        let at = self.local.getsockname()?.inet().map_or(0, |at| at.port());
         let [v4, v6] = self.shared.own;
         let ip = if peer.is_ipv4() { v4 } else { v6 };
         let at = SocketAddr::new(ip.or(v4).unwrap_or(peer.ip()), at);

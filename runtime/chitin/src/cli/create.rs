@@ -31,11 +31,21 @@ pub struct Bundle {
     /// Number of further descriptors to pass on (files, pipes, connected sockets, devices)
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub preserve_fds: u32,
+    /// What the container may connect to (overrides the global flag)
+    #[arg(long, value_name = "POLICY|FILE")]
+    pub egress: Option<String>,
     /// The container's name
     pub id: String,
 }
 
 impl Bundle {
+    /// The options of this container.
+    pub fn options(&self, options: &Options) -> Options {
+        let mut options = options.clone();
+        options.egress = self.egress.clone().or(options.egress);
+        options
+    }
+
     /// The bundle's absolute path and its configuration.
     pub fn load(&self) -> Result<(PathBuf, Spec)> {
         let path = self.bundle.clone().unwrap_or_else(|| ".".into());
@@ -101,6 +111,7 @@ impl Create {
     }
 
     pub fn run(self, options: &Options, extra: Extra) -> Result<()> {
+        let options = &self.bundle.options(options);
         let (path, spec) = self.bundle.load()?;
         crate::container::valid_id(&self.bundle.id)?;
         crate::container::sweep(&options.root);

@@ -35,6 +35,9 @@ pub struct Do {
     /// Whose network the command sees (overrides the global flag)
     #[arg(long, value_enum)]
     network: Option<Network>,
+    /// What the command may connect to (overrides the global flag)
+    #[arg(long, value_name = "POLICY|FILE")]
+    egress: Option<String>,
     /// [ADDRESS:]HOST:GUEST: have connections to a TCP port of this machine go to one of the sandbox
     #[arg(long, short, value_name = "PORTS", value_parser = Publish::parse)]
     publish: Vec<Publish>,
@@ -53,6 +56,7 @@ impl Do {
         if let Some(network) = self.network {
             options.network = network.into();
         }
+        options.egress = self.egress.or(options.egress);
         if !self.publish.is_empty() && options.network != NetworkMode::Sandbox {
             return Err("--publish needs --network=sandbox".into());
         }

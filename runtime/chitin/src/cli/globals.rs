@@ -78,6 +78,10 @@ pub struct Globals {
     /// Whose network containers see [default: sandbox]
     #[arg(long, value_enum)]
     network: Option<Network>,
+    /// What containers may connect to: a policy (`default deny; allow 10.0.0.0/8 tcp:443`), a file with one (its path begins
+    /// with / or .), or off; see docs/EGRESS.md [default: off]
+    #[arg(long, value_name = "POLICY|FILE")]
+    egress: Option<String>,
     /// Copy-on-write: none, root or all, then where writes go (:memory or :dir=PATH)
     /// [default: none for `create`, whose caller owns the root file system and commits what is written, else root:memory]
     #[arg(long, value_parser = parse_overlay)]
@@ -157,6 +161,7 @@ impl Globals {
             debug_log: self.debug_log.or(other.debug_log),
             platform: self.platform.or(other.platform),
             network: self.network.or(other.network),
+            egress: self.egress.or(other.egress),
             overlay: self.overlay.or(other.overlay),
             strace: self.strace.or(other.strace),
             rootless: self.rootless.or(other.rootless),
@@ -206,6 +211,7 @@ impl Globals {
                 _ => !nix::unistd::geteuid().is_root(),
             },
             publish: Vec::new(),
+            egress: self.egress,
         }
     }
 }

@@ -32,6 +32,7 @@ impl Run {
     }
 
     pub fn run(self, options: &Options, extra: Extra) -> Result<ExitCode> {
+        let options = &self.bundle.options(options);
         let (path, spec) = self.bundle.load()?;
         crate::container::valid_id(&self.bundle.id)?;
         crate::container::sweep(&options.root);

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use crate::cgroup::guest;
 use crate::container::Directory;
+use crate::egress::Egress;
 use crate::sandbox::Options;
 use crate::sandbox::link::Link;
 use crate::util::{Context, Result};
@@ -75,6 +76,9 @@ pub struct Update {
     /// Share of the memory's bandwidth, likewise
     #[arg(long, value_name = "SCHEMA")]
     mem_bw_schema: Option<String>,
+    /// Another egress policy than the one that --egress had: a policy, a file with one, or off
+    #[arg(long, value_name = "POLICY|FILE")]
+    egress: Option<String>,
     /// The container's name
     id: String,
 }
@@ -82,9 +86,12 @@ pub struct Update {
 impl Update {
     pub fn run(self, options: &Options) -> Result<()> {
         let directory = Directory::open(&options.root, &self.id)?;
-        let state = directory.state()?;
+        let mut state = directory.state()?;
         if state.status() == Status::Stopped {
             return Err("container not running".into());
+        }
+        if let Some(text) = &self.egress {
+            Egress::change(&directory, &mut state, text)?;
         }
         let resources = match &self.resources {
             Some(from) => from_json(&read(from)?)?,

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use chitin_control::Status;
 use serde::{Deserialize, Serialize};
 
+use crate::egress::Egress;
 use crate::network::Attachment;
 use crate::network::outbound::Publish;
 use crate::util::{Context, Result, write_atomically};
@@ -86,6 +87,9 @@ pub struct State {
     pub network: Attachment,
     #[serde(default)]
     pub publish: Vec<Publish>,
+    /// The egress policy of a sandbox.
+    #[serde(default)]
+    pub egress: Option<Egress>,
     /// `start` was successful.
     pub started: bool,
     /// `pause` was successful, and no `resume` since.
@@ -183,6 +187,7 @@ mod tests {
             stand_in: None,
             network: Attachment::None,
             publish: Vec::new(),
+            egress: None,
             started,
             paused: false,
             ephemeral: false,

@@ -38,6 +38,7 @@ use oci_spec::runtime::{Hooks, Spec};
 
 use crate::cgroup::{self, Cgroups};
 use crate::container::{Directory, HostProcess, State};
+use crate::egress::Egress;
 use crate::network::outbound::Publish;
 use crate::network::{self, Attachment};
 use crate::spec::{self, Network, Plan};
@@ -82,6 +83,8 @@ pub struct Options {
     pub rootless: bool,
     /// Ports of the host that lead into the sandbox.
     pub publish: Vec<Publish>,
+    /// What may be connected to, as the flag has it.
+    pub egress: Option<String>,
 }
 
 /// A sandbox to be made.
@@ -125,6 +128,7 @@ impl Creation<'_> {
             stand_in: None,
             network: Attachment::None,
             publish: Vec::new(),
+            egress: None,
             started: false,
             paused: false,
             ephemeral: self.ephemeral,
@@ -183,6 +187,7 @@ impl Sandbox {
         for warning in spec::check(creation.spec, creation.bundle)? {
             crate::log::warn(&format!("config.json: {warning}"));
         }
+        let egress = Egress::chosen(options, &creation)?;
         let plan = spec::translate(creation.id, creation.spec, creation.bundle, options.overlay)?;
         let network = attachment(options, &creation, &plan.network);
         let at_once = creation.starts_at_once(network);
@@ -211,6 +216,7 @@ impl Sandbox {
         let mut state = creation.state(rootfs, sentry, gofer);
         state.network = network;
         state.publish = options.publish.clone();
+        state.egress = egress;
         state.started = at_once;
         state.save(&path)?;
         if let Some(path) = creation.pid_file {

@@ -20,6 +20,7 @@ use super::{
 };
 use crate::cgroup::Cgroups;
 use crate::container::{Directory, HostProcess, NOT_FOUND, State};
+use crate::egress;
 use crate::spec;
 use crate::util::{Context, Result, dev_null, duplicate, write_atomically};
 
@@ -63,6 +64,7 @@ impl Joined {
             _ if pod.sandbox.is_some() => return Err(lost("it is no sandbox")),
             _ => {}
         }
+        egress::same_as(pod.egress.as_ref(), creation.spec, creation.bundle, sandbox)?;
         for warning in spec::check_in(creation.spec, creation.bundle, Some(pod.sentry.pid))? {
             crate::log::warn(&format!("config.json: {warning}"));
         }

@@ -19,6 +19,9 @@ const KILL_PATIENCE: Duration = Duration::from_secs(10);
 pub fn start(directory: &Directory, state: &mut State, spec: &Spec) -> Result<()> {
     hooks::run_inside(directory, state, spec).inspect_err(|_| end(state))?;
     let mut link = Link::to(directory, state)?;
+    if let Some(egress) = &state.egress {
+        egress.enforce(&mut link, &state.id)?;
+    }
     let attached = match state.network {
         Attachment::None => None,
         Attachment::Namespace => Some(network::take_over(&state.id, state.sentry.pid)?),

@@ -6,6 +6,8 @@
 //!
 //! What the host will not take is dropped, as by any interface whose queue is full.
 
+use chitin_abi::netdevice::ARPHRD_ETHER;
+use chitin_egress::{Engine, Fate, Pieces};
 use chitin_host::packet::{
     BATCH, HDR_F_DATA_VALID, HDR_F_NEEDS_CSUM, HDR_GSO_ECN, HDR_GSO_NONE, HDR_GSO_TCPV4, HDR_GSO_TCPV6,
     HDR_GSO_UDP_L4, Outgoing, Receiver, VnetHdr, send,
@@ -29,12 +31,66 @@ pub struct HostDevice {
     info: DeviceInfo,
     /// Each packet has a `virtio_net_hdr`.
     offload: bool,
+    egress: Arc<Engine>,
 }
 
 impl HostDevice {
-    pub fn new(fd: Arc<OwnedFd>, mtu: u32, (hw_type, hw_addr): (u16, [u8; 6]), offload: bool) -> HostDevice {
+    pub fn new(
+        fd: Arc<OwnedFd>,
+        mtu: u32,
+        (hw_type, hw_addr): (u16, [u8; 6]),
+        offload: bool,
+        egress: Arc<Engine>,
+    ) -> HostDevice {
         let info = DeviceInfo { mtu, hw_type, hw_addr, csum: offload, tso: offload, uso: false };
-        HostDevice { fd, info, offload }
+        HostDevice { fd, info, offload, egress }
+    }
+
+    /// Sends what the policy lets through. What it does not counts as sent: as on Linux, the sender of a packet learns of a
+    /// filter further down only if it was told before.
+    fn transmit_some(&self, frames: &[TxFrame<'_>]) -> usize {
+        let ether = self.info.hw_type == ARPHRD_ETHER;
+        let mut passed = Vec::with_capacity(frames.len());
+        let mut end = frames.len();
+        for (at, frame) in frames.iter().enumerate() {
+            let [first, second] = frame.body;
+            match self.egress.outgoing(&Pieces([frame.head, first, second]), ether) {
+                Fate::Pass => passed.push((at, *frame)),
+                Fate::Drop => {}
+                Fate::Later => {
+                    end = at;
+                    break;
+                }
+            }
+        }
+        let chosen: Vec<TxFrame<'_>> = passed.iter().map(|(_, frame)| *frame).collect();
+        let count = self.transmit_all(&chosen);
+        passed.get(count).map_or(end, |(at, _)| *at)
+    }
+
+    fn transmit_all(&self, frames: &[TxFrame<'_>]) -> usize {
+        let mut taken = 0;
+        for chunk in frames.chunks(BATCH) {
+            let none = Outgoing { header: None, pieces: [&[]; 3] };
+            let mut packets = [none; BATCH];
+            for (packet, frame) in packets.iter_mut().zip(chunk) {
+                let [first, second] = frame.body;
+                *packet = Outgoing {
+                    header: self.offload.then(|| header(frame)),
+                    pieces: [frame.head, first, second],
+                };
+            }
+            let packets = packets.get(..chunk.len()).unwrap_or_default();
+            let (count, error) = send(self.fd.as_fd(), packets);
+            taken += count;
+            if count < chunk.len() {
+                if let Some(error) = error.filter(|error| error.kind() != io::ErrorKind::WouldBlock) {
+                    tracing::debug!(%error, "a packet could not be sent");
+                }
+                break;
+            }
+        }
+        taken
     }
 }
 
@@ -63,45 +119,32 @@ impl Device for HostDevice {
     }
 
     fn transmit(&self, frames: &[TxFrame<'_>]) -> usize {
-        let mut taken = 0;
-        for chunk in frames.chunks(BATCH) {
-            let none = Outgoing { header: None, pieces: [&[]; 3] };
-            let mut packets = [none; BATCH];
-            for (packet, frame) in packets.iter_mut().zip(chunk) {
-                let [first, second] = frame.body;
-                *packet = Outgoing {
-                    header: self.offload.then(|| header(frame)),
-                    pieces: [frame.head, first, second],
-                };
-            }
-            let packets = packets.get(..chunk.len()).unwrap_or_default();
-            let (count, error) = send(self.fd.as_fd(), packets);
-            taken += count;
-            if count < chunk.len() {
-                if let Some(error) = error.filter(|error| error.kind() != io::ErrorKind::WouldBlock) {
-                    tracing::debug!(%error, "a packet could not be sent");
-                }
-                break;
-            }
-        }
-        taken
+        if self.egress.is_on() { self.transmit_some(frames) } else { self.transmit_all(frames) }
     }
 }
 
-/// The receiving half: starts the thread. It ends with the stack.
-pub fn receive(stack: &Arc<Stack>, link: u32, name: &str, fd: Arc<OwnedFd>, offload: bool) -> io::Result<()> {
+/// The receiving half.
+pub struct Rx {
+    pub fd: Arc<OwnedFd>,
+    pub offload: bool,
+    pub ether: bool,
+    pub engine: Arc<Engine>,
+}
+
+/// Starts its thread, which ends with the stack.
+pub fn receive(stack: &Arc<Stack>, link: u32, name: &str, rx: Rx) -> io::Result<()> {
     let weak = Arc::downgrade(stack);
     std::thread::Builder::new()
         .name(format!("net-{name}"))
         .stack_size(STACK_SIZE)
-        .spawn(move || serve(&weak, link, &fd, offload))
+        .spawn(move || serve(&weak, link, &rx))
         .map(drop)
 }
 
-fn serve(stack: &Weak<Stack>, link: u32, fd: &OwnedFd, offload: bool) {
-    let mut receiver = Receiver::new(offload);
+fn serve(stack: &Weak<Stack>, link: u32, rx: &Rx) {
+    let mut receiver = Receiver::new(rx.offload);
     loop {
-        match receiver.wait(fd.as_fd()) {
+        match receiver.wait(rx.fd.as_fd()) {
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(error) => {
@@ -123,6 +166,9 @@ fn serve(stack: &Weak<Stack>, link: u32, fd: &OwnedFd, offload: bool) {
                 }
             })
             .collect();
+        if rx.engine.is_on() {
+            frames.iter().for_each(|frame| rx.engine.incoming(frame.data, rx.ether));
+        }
         stack.receive(link, &frames);
         drop(frames);
         run::drain();

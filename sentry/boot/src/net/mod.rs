@@ -9,14 +9,16 @@ mod apply;
 mod broker;
 mod clock;
 mod device;
+mod egress;
 
-use chitin_abi::netdevice::IFF_LOOPBACK;
+use chitin_abi::netdevice::{ARPHRD_ETHER, IFF_LOOPBACK};
 use chitin_abi::socket::{AF_INET, AF_INET6};
 use chitin_control::{DeviceLink, LinkConfig, NetworkConfig, NetworkMode, OutboundConfig};
 use chitin_kernel::Kernel;
 use chitin_kernel::reactor::Reactor;
+use chitin_kernel::time::{Deadline, Timer, monotonic};
 use chitin_net::NetNs;
-use chitin_net::host::{HostFamily, Watch, Watcher};
+use chitin_net::host::{Alarm, HostFamily, Watch, Watcher};
 use chitin_net::inet::InetFamily;
 use chitin_net::outbound::{Outbound, OutboundFamily};
 use std::io;
@@ -31,6 +33,7 @@ pub struct Network {
     reactor: Arc<Reactor>,
     mode: NetworkMode,
     attached: AtomicBool,
+    egress: egress::Egress,
 }
 
 /// Descriptors that came with a message, to be taken by their index.
@@ -47,7 +50,23 @@ impl Sent {
 impl Network {
     pub fn new(kernel: &Kernel, mode: NetworkMode) -> Result<Network, String> {
         let ns = kernel.extension::<NetNs>().ok_or("the kernel has no network namespace; this is a bug")?;
-        Ok(Network { ns, reactor: kernel.reactor.clone(), mode, attached: AtomicBool::new(false) })
+        let egress = egress::Egress::new(&ns);
+        Ok(Network { ns, reactor: kernel.reactor.clone(), mode, attached: AtomicBool::new(false), egress })
+    }
+
+    /// Puts egress policies in force. With `audit`, the descriptor is where their log goes.
+    pub fn restrict(&self, policies: &[String], audit: bool, fds: Vec<OwnedFd>) -> Result<(), String> {
+        let audit = if audit {
+            Some(fds.into_iter().next().ok_or("the audit log did not come along")?)
+        } else {
+            None
+        };
+        self.egress.set(policies, audit)
+    }
+
+    /// The end of the sandbox: what the log still lacks is written.
+    pub fn finish(&self) {
+        self.egress.finish();
     }
 
     /// Takes over what `config` names; once.
@@ -83,10 +102,17 @@ impl Network {
         let fd = Arc::new(fds.take(fd)?);
         let hardware = (link.hardware, apply::hardware(&link.address));
         apply::link(stack, link, |index| {
-            let device = Arc::new(device::HostDevice::new(fd.clone(), link.mtu, hardware, offload));
+            let engine = self.egress.engine().clone();
+            let device = Arc::new(device::HostDevice::new(fd.clone(), link.mtu, hardware, offload, engine));
             stack.add_device(index, device).map_err(|error| failed(&error))
         })?;
-        device::receive(stack, link.index, &link.name, fd, offload).map_err(|error| failed(&error))
+        let rx = device::Rx {
+            fd,
+            offload,
+            ether: link.hardware == ARPHRD_ETHER,
+            engine: self.egress.engine().clone(),
+        };
+        device::receive(stack, link.index, &link.name, rx).map_err(|error| failed(&error))
     }
 
     fn go_out(&self, config: &NetworkConfig, out: &OutboundConfig, fds: &mut Sent) -> Result<(), String> {
@@ -117,6 +143,18 @@ struct Reactors(Arc<Reactor>);
 impl Watcher for Reactors {
     fn watch(&self, fd: Arc<OwnedFd>, on_ready: Box<dyn Fn(u32) + Send + Sync>) -> io::Result<Watch> {
         self.0.watch_with(fd, on_ready).map(|watch| Box::new(watch) as Watch)
+    }
+
+    fn alarm(&self, on_due: Box<dyn Fn() + Send + Sync>) -> Box<dyn Alarm> {
+        Box::new(Due(Timer::with_fn(self.0.timers(), on_due)))
+    }
+}
+
+struct Due(Timer);
+
+impl Alarm for Due {
+    fn arm(&self, after: u64) {
+        self.0.arm(Deadline::monotonic(monotonic().saturating_add(after)));
     }
 }
 

@@ -201,6 +201,13 @@ impl Stack {
         self.send_alone(tuple, &header, device, 0);
     }
 
+    /// Resets a connection, if there is one between these two.
+    pub fn tcp_abort(&self, local: SocketAddr, remote: SocketAddr) {
+        if let Some(Entry::Conn(conn)) = self.tcp.find(&(plain(local), plain(remote))) {
+            conn.abort();
+        }
+    }
+
     /// Sends a segment that has no connection.
     fn send_alone(&self, tuple: &Tuple, header: &Header<'_>, device: u32, mark: u32) -> Option<()> {
         let (local, remote) = tuple;

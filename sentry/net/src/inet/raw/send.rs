@@ -74,7 +74,11 @@ impl RawSock {
             ..SendOpts::default()
         };
         let stack = &self.common.ns.stack;
+        let out = !way.is_local() && way.link != route::LOOPBACK;
         if self.header.load(Ordering::Relaxed) {
+            if out && self.common.ns.egress().is_some_and(|egress| !egress.may_send_packet(&data)) {
+                return Err(Errno::EPERM);
+            }
             stack.packet_send(&way, &data, &opts)?;
             return Ok(len);
         }
@@ -84,6 +88,10 @@ impl RawSock {
             self.fill_checksum(&mut data, source, dest)?;
         }
         let protocol = u8::try_from(self.common.protocol).map_err(|_| Errno::EINVAL)?;
+        let egress = self.common.ns.egress().filter(|_| out);
+        if egress.is_some_and(|egress| !egress.may_send_payload(protocol, source, dest, &data)) {
+            return Err(Errno::EPERM);
+        }
         stack.ip_send(&way, source, protocol, &data, &opts)?;
         Ok(len)
     }

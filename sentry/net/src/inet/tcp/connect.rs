@@ -126,6 +126,10 @@ impl TcpSock {
         }
         local.scope = if link_scoped(local.ip) { way.link } else { 0 };
         if !way.is_local() {
+            let (from, to) = (local.socket_addr(), remote.socket_addr());
+            if ns.egress().is_some_and(|egress| !egress.may_connect(from, to)) {
+                return Err(Errno::ECONNREFUSED);
+            }
             return self.start_wire(core, local, remote).map(|()| None);
         }
         let tables = &ns.inet;

@@ -11,6 +11,7 @@ use chitin_abi::Errno;
 use chitin_abi::inet::*;
 use chitin_abi::rtnetlink::RTN_BROADCAST;
 use chitin_abi::socket::*;
+use chitin_egress::UDP;
 use chitin_mm::Source;
 use chitin_netstack::{Route, SendOpts};
 use std::net::IpAddr;
@@ -186,6 +187,10 @@ impl UdpSock {
     ) -> Result<(), Errno> {
         if self.lite() {
             return Err(Errno::EHOSTUNREACH);
+        }
+        let ns = &self.common.ns;
+        if ns.egress().is_some_and(|egress| !egress.may_send(UDP, from.socket_addr(), dest.socket_addr())) {
+            return Err(Errno::EPERM);
         }
         let v6 = dest.ip.is_ipv6();
         let opts = SendOpts {
