@@ -227,6 +227,16 @@ impl HostSocket {
         Err(Errno::ECONNRESET)
     }
 
+    /// What its own address turned out to be, for the log.
+    pub(crate) fn tell_name(&self) {
+        if self.common.ns.egress().is_some()
+            && let Ok(raw) = host::name(self.fd())
+            && let Some(local) = SockAddr::parse(&raw).inet()
+        {
+            self.guard.named(local);
+        }
+    }
+
     fn throttled(&self) -> bool {
         let engine = self.common.ns.egress();
         engine.is_some_and(|engine| self.guard.must_wait(engine, &self.watcher, &self.queue))
@@ -319,9 +329,7 @@ impl SocketOps for HostSocket {
             self.guard.connect(&self.common.ns, self.protocol(), to)?;
         }
         let connected = host::connect(self.fd(), &raw).map_err(errno);
-        if let Some(local) = self.getsockname().ok().and_then(|name| name.inet()) {
-            self.guard.named(local);
-        }
+        self.tell_name();
         connected
     }
 

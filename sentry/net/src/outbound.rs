@@ -203,6 +203,7 @@ impl OutboundSocket {
         let fd = self.shared.broker.open(own.kind, own.protocol, to)?;
         let common = Common::new(&own.ns, own.family, own.kind, own.protocol, own.creator);
         let socket = HostSocket::with_guard(common, fd, &self.shared.watcher, self.queue.clone(), guard)?;
+        socket.tell_name();
         let options = self.state.lock().options.clone();
         for (level, name, value) in options {
             // Options of IPv6 do not fit a socket of IPv4.
