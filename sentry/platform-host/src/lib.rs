@@ -27,12 +27,15 @@ pub mod calls;
 mod copy;
 pub mod detach;
 pub mod fpstate;
+pub mod group;
 pub mod image;
 pub mod layout;
 pub mod maps;
 pub mod memory;
+pub mod process;
 pub mod sys;
 pub mod table;
+pub mod thread;
 
 /// Why a platform cannot be used here: cause and remedy in one line.
 #[derive(Clone, Debug)]

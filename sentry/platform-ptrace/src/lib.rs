@@ -37,8 +37,6 @@ mod control;
 mod events;
 mod fault;
 mod filter;
-mod group;
-mod process;
 mod sandbox;
 mod space;
 mod spawn;
@@ -53,10 +51,14 @@ mod zygote;
 pub use chitin_platform_host::SetupError;
 
 use chitin_platform::{BoxFuture, Event, OnLost, Platform, PlatformError, SpaceGroup, Spawned};
+use chitin_platform_host::group;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Sender, channel};
+
+/// Its address space is ours, its threads are our tasks.
+type Process = chitin_platform_host::process::Process<space::Space, task::Task>;
 
 /// Choices, mostly for tests.
 #[derive(Clone, Copy, Debug, Default)]
@@ -111,7 +113,7 @@ impl PtracePlatform {
                 Ok((sb, pid, regs)) => {
                     let sb = Arc::new(sb);
                     let tracer = sb.pool.first();
-                    let proc = process::Process::new(pid, space::Space::new(&sb));
+                    let proc = Process::new(pid, space::Space::new(&sb));
                     let zygote = task::Task::new(&sb, &proc, pid, tracer.clone(), task::Phase::Stopped, regs);
                     let _ = sb.zygote.set(zygote.clone());
                     let _ = booted.send(Ok((sb, pid)));
@@ -149,7 +151,8 @@ impl Platform for PtracePlatform {
     }
 
     fn new_group(&self, lost: OnLost) -> BoxFuture<Result<Arc<dyn SpaceGroup>, PlatformError>> {
-        Box::pin(group::make(self.sb.clone(), lost))
+        let first = self.sb.zygote.get().cloned();
+        Box::pin(async move { group::make(first.ok_or(PlatformError::Gone)?, lost).await })
     }
 
     fn on_starved(&self, more: Box<dyn Fn() + Send + Sync>) {

@@ -28,6 +28,12 @@ pub struct Space {
     slots: AtomicU32,
 }
 
+impl AsRef<Memory> for Space {
+    fn as_ref(&self) -> &Memory {
+        &self.mem
+    }
+}
+
 impl Space {
     pub fn new(sb: &Arc<Sandbox>) -> Arc<Space> {
         let mem = Memory::new(&sb.host);

@@ -6,7 +6,7 @@
 //! Invariants: a child's id comes from the registers of the thread that made it, which no guest can write. It runs only the
 //! stub's page until it is traced; if its maker is killed meanwhile, so that nobody learns of it, it ends by itself.
 
-use crate::process::Process;
+use crate::Process;
 use crate::space::Space;
 use crate::task::{Phase, Task};
 use crate::tracer::{Command, Tracer};

@@ -2,41 +2,14 @@
 //!
 //! Neighbours: everything in this crate. Nothing here keeps state.
 
+use chitin_abi::elf::NT_X86_XSTATE;
+use chitin_abi::ptrace::*;
+pub use chitin_abi::ptrace::{
+    PTRACE_CONT as CONT, PTRACE_SINGLESTEP as SINGLESTEP, PTRACE_SYSCALL as SYSCALL, PTRACE_SYSEMU as SYSEMU,
+    UserRegsStruct as UserRegs,
+};
 pub use chitin_platform_host::sys::*;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
-
-/// `struct user_regs_struct`.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default)]
-pub struct UserRegs {
-    pub r15: u64,
-    pub r14: u64,
-    pub r13: u64,
-    pub r12: u64,
-    pub rbp: u64,
-    pub rbx: u64,
-    pub r11: u64,
-    pub r10: u64,
-    pub r9: u64,
-    pub r8: u64,
-    pub rax: u64,
-    pub rcx: u64,
-    pub rdx: u64,
-    pub rsi: u64,
-    pub rdi: u64,
-    pub orig_rax: u64,
-    pub rip: u64,
-    pub cs: u64,
-    pub eflags: u64,
-    pub rsp: u64,
-    pub ss: u64,
-    pub fs_base: u64,
-    pub gs_base: u64,
-    pub ds: u64,
-    pub es: u64,
-    pub fs: u64,
-    pub gs: u64,
-}
 
 /// What [`siginfo`] tells.
 #[derive(Clone, Copy, Debug)]
@@ -45,27 +18,13 @@ pub struct FaultInfo {
     pub addr: u64,
 }
 
-pub const CONT: u32 = 7;
-pub const SINGLESTEP: u32 = 9;
-pub const SYSCALL: u32 = 24;
-pub const SYSEMU: u32 = 31;
-const GETREGS: u32 = 12;
-const SETREGS: u32 = 13;
-const GETSIGINFO: u32 = 0x4202;
-const GETREGSET: u32 = 0x4204;
-const SETREGSET: u32 = 0x4205;
-const SEIZE: u32 = 0x4206;
-const INTERRUPT: u32 = 0x4207;
-const GET_SYSCALL_INFO: u32 = 0x420e;
-const GET_RSEQ: u32 = 0x420f;
-const NT_X86_XSTATE: usize = 0x202;
+/// Of them that executes there is only the zygote.
+const OPTIONS: u32 = PTRACE_O_TRACESYSGOOD | PTRACE_O_TRACEEXEC | PTRACE_O_TRACESECCOMP | PTRACE_O_EXITKILL;
 
-/// TRACESYSGOOD, TRACEEXEC (only the zygote executes), TRACESECCOMP, EXITKILL.
-const OPTIONS: usize = 1 | 1 << 4 | 1 << 7 | 1 << 20;
-
-pub const EVENT_EXEC: i32 = 4;
-pub const EVENT_SECCOMP: i32 = 7;
-pub const EVENT_STOP: i32 = 128;
+// As wait statuses have them.
+pub const EVENT_EXEC: i32 = PTRACE_EVENT_EXEC.cast_signed();
+pub const EVENT_SECCOMP: i32 = PTRACE_EVENT_SECCOMP.cast_signed();
+pub const EVENT_STOP: i32 = PTRACE_EVENT_STOP.cast_signed();
 
 fn ptrace(request: u32, tid: i32, addr: usize, data: usize) -> Result<i64, i32> {
     // SAFETY: callers pass pointers to memory of the size that the request reads or writes, or plain numbers.
@@ -74,12 +33,12 @@ fn ptrace(request: u32, tid: i32, addr: usize, data: usize) -> Result<i64, i32> 
 
 /// Traces `tid` from this thread.
 pub fn seize(tid: i32) -> Result<(), i32> {
-    ptrace(SEIZE, tid, 0, OPTIONS).map(drop)
+    ptrace(PTRACE_SEIZE, tid, 0, OPTIONS as usize).map(drop)
 }
 
 /// Has a running tracee stop with [`EVENT_STOP`].
 pub fn interrupt(tid: i32) -> Result<(), i32> {
-    ptrace(INTERRUPT, tid, 0, 0).map(drop)
+    ptrace(PTRACE_INTERRUPT, tid, 0, 0).map(drop)
 }
 
 /// Lets a stopped tracee go on in one of the ways above, with a signal.
@@ -89,19 +48,19 @@ pub fn go(how: u32, tid: i32, signal: i32) -> Result<(), i32> {
 
 pub fn get_regs(tid: i32) -> Result<UserRegs, i32> {
     let mut regs = UserRegs::default();
-    ptrace(GETREGS, tid, 0, &raw mut regs as usize)?;
+    ptrace(PTRACE_GETREGS, tid, 0, &raw mut regs as usize)?;
     Ok(regs)
 }
 
 pub fn set_regs(tid: i32, regs: &UserRegs) -> Result<(), i32> {
-    ptrace(SETREGS, tid, 0, std::ptr::from_ref(regs) as usize).map(drop)
+    ptrace(PTRACE_SETREGS, tid, 0, std::ptr::from_ref(regs) as usize).map(drop)
 }
 
 /// The FPU state, as much as there is of it.
 pub fn get_xstate(tid: i32, buf: &mut Vec<u8>) -> Result<(), i32> {
     buf.resize(XSTATE_MAX, 0);
     let mut iov = libc::iovec { iov_base: buf.as_mut_ptr().cast(), iov_len: buf.len() };
-    ptrace(GETREGSET, tid, NT_X86_XSTATE, &raw mut iov as usize)?;
+    ptrace(PTRACE_GETREGSET, tid, NT_X86_XSTATE as usize, &raw mut iov as usize)?;
     buf.truncate(iov.iov_len);
     Ok(())
 }
@@ -111,14 +70,14 @@ const XSTATE_MAX: usize = 16 << 10;
 
 pub fn set_xstate(tid: i32, buf: &[u8]) -> Result<(), i32> {
     let mut iov = libc::iovec { iov_base: buf.as_ptr().cast_mut().cast(), iov_len: buf.len() };
-    ptrace(SETREGSET, tid, NT_X86_XSTATE, &raw mut iov as usize).map(drop)
+    ptrace(PTRACE_SETREGSET, tid, NT_X86_XSTATE as usize, &raw mut iov as usize).map(drop)
 }
 
 /// The signal that a tracee stopped for.
 pub fn siginfo(tid: i32) -> Result<FaultInfo, i32> {
     // SAFETY: siginfo_t is plain data, all-zero is a value of it.
     let mut info: libc::siginfo_t = unsafe { std::mem::zeroed() };
-    ptrace(GETSIGINFO, tid, 0, &raw mut info as usize)?;
+    ptrace(PTRACE_GETSIGINFO, tid, 0, &raw mut info as usize)?;
     // SAFETY: for other signals than faults these bytes mean something else, but they are there.
     let addr = unsafe { info.si_addr() };
     Ok(FaultInfo { code: info.si_code, addr: addr as u64 })
@@ -127,7 +86,7 @@ pub fn siginfo(tid: i32) -> Result<FaultInfo, i32> {
 /// The AUDIT_ARCH_* of the system call that a tracee stopped at (Linux 5.3).
 pub fn syscall_arch(tid: i32) -> Result<u32, i32> {
     let mut info = [0u64; 11];
-    ptrace(GET_SYSCALL_INFO, tid, size_of_val(&info), info.as_mut_ptr() as usize)?;
+    ptrace(PTRACE_GET_SYSCALL_INFO, tid, size_of_val(&info), info.as_mut_ptr() as usize)?;
     // op, three bytes of padding, arch.
     Ok(info.first().map_or(0, |first| (first >> 32) as u32))
 }
@@ -146,7 +105,7 @@ pub struct Rseq {
 /// The restartable-sequences area that a tracee has registered (Linux 5.13).
 pub fn rseq(tid: i32) -> Option<Rseq> {
     let mut r = Rseq::default();
-    ptrace(GET_RSEQ, tid, size_of::<Rseq>(), &raw mut r as usize).ok()?;
+    ptrace(PTRACE_GET_RSEQ_CONFIGURATION, tid, size_of::<Rseq>(), &raw mut r as usize).ok()?;
     (r.pointer != 0).then_some(r)
 }
 
@@ -268,13 +227,13 @@ pub const REQUESTS: [u32; 13] = [
     SINGLESTEP,
     SYSCALL,
     SYSEMU,
-    GETREGS,
-    SETREGS,
-    GETSIGINFO,
-    GETREGSET,
-    SETREGSET,
-    SEIZE,
-    INTERRUPT,
-    GET_SYSCALL_INFO,
-    GET_RSEQ,
+    PTRACE_GETREGS,
+    PTRACE_SETREGS,
+    PTRACE_GETSIGINFO,
+    PTRACE_GETREGSET,
+    PTRACE_SETREGSET,
+    PTRACE_SEIZE,
+    PTRACE_INTERRUPT,
+    PTRACE_GET_SYSCALL_INFO,
+    PTRACE_GET_RSEQ_CONFIGURATION,
 ];

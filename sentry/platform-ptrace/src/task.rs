@@ -10,8 +10,8 @@
 //! Locks: `st` is a leaf but for `Process::inner`; it is held across ptrace requests, which do not block, never across a
 //! waker or the kernel's code: those go to `events`.
 
+use crate::Process;
 use crate::calls::List;
-use crate::process::Process;
 use crate::sandbox::Sandbox;
 use crate::stub::{AFTER_CALL, KICK};
 use crate::sys::{self, UserRegs};
@@ -222,6 +222,7 @@ impl Task {
     }
 
     fn end_process(&self, signal: i32) {
+        self.proc.space.mem.remove_reader(self.proc.pid);
         let wanted = self.proc.set_dead();
         let lost = self.sb.origins.lock().remove(&self.proc.pid);
         let closing = self.sb.closing.load(std::sync::atomic::Ordering::Relaxed);

@@ -8,16 +8,15 @@ use crate::stub::{cmd, ctl};
 use crate::sys;
 use crate::task::{After, Phase, St, Task};
 use chitin_platform::{
-    BRIEFLY, BoxFuture, CpuTimes, Owner, PlatformError, PlatformTask, Registers, Resume, Spawn, Spawned,
+    BRIEFLY, BoxFuture, CpuTimes, OnLost, Owner, PlatformError, PlatformTask, Registers, Resume, Spawn,
+    Spawned,
 };
 use chitin_platform_host::detach::detach;
+use chitin_platform_host::group::Zygote;
 use chitin_platform_host::maps;
-use std::os::fd::AsFd;
+use chitin_platform_host::thread;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
-
-fn host(op: &'static str) -> impl Fn(i32) -> PlatformError {
-    move |errno| if errno == libc::ESRCH { PlatformError::Gone } else { PlatformError::Host { op, errno } }
-}
 
 impl Task {
     fn arc(&self) -> Option<Arc<Task>> {
@@ -324,10 +323,7 @@ impl PlatformTask for Task {
         if st.phase == Phase::Dead {
             return Err(PlatformError::Gone);
         }
-        if let Some(mask) = set {
-            sys::set_affinity(self.tid, mask).map_err(host("sched_setaffinity"))?;
-        }
-        sys::get_affinity(self.tid).map_err(host("sched_getaffinity"))
+        thread::affinity(self.tid, set)
     }
 
     fn set_nice(&self, nice: i32) -> Result<(), PlatformError> {
@@ -335,7 +331,7 @@ impl PlatformTask for Task {
         if st.phase == Phase::Dead {
             return Err(PlatformError::Gone);
         }
-        sys::set_nice(self.tid, nice).map_err(host("setpriority"))
+        thread::set_nice(self.tid, nice)
     }
 
     fn debug_id(&self) -> u64 {
@@ -362,5 +358,27 @@ impl PlatformTask for Task {
             text.push_str(&format!(", then {:?}", st.after));
         }
         format!("{text}; {host}")
+    }
+}
+
+impl Zygote for Task {
+    fn fork(self: Arc<Self>) -> BoxFuture<Result<Spawned, PlatformError>> {
+        Box::pin(crate::spawn::spawn(self, Spawn::Fork))
+    }
+
+    fn new_space(self: Arc<Self>) -> BoxFuture<Result<Spawned, PlatformError>> {
+        Box::pin(crate::spawn::new_space(self))
+    }
+
+    fn find(&self, id: u32) -> Option<Arc<Self>> {
+        self.sb.table.get(id)
+    }
+
+    fn on_lost(&self, lost: OnLost) {
+        self.sb.origins.lock().insert(self.proc.pid, lost);
+    }
+
+    fn pidfd(&self) -> Result<OwnedFd, i32> {
+        self.proc.pidfd()
     }
 }

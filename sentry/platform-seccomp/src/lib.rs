@@ -36,10 +36,8 @@ mod calls;
 mod control;
 mod filter;
 mod frame;
-mod group;
 mod mapping;
 mod parking;
-mod process;
 mod reaper;
 mod restart;
 mod sandbox;
@@ -55,9 +53,13 @@ pub use chitin_platform_host::SetupError;
 pub use sandbox::Features;
 
 use chitin_platform::{BoxFuture, Event, OnLost, Platform, PlatformError, SpaceGroup, Spawned};
+use chitin_platform_host::group;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+
+/// Its address space is ours, its threads are our tasks.
+type Process = chitin_platform_host::process::Process<space::Space, task::Task>;
 
 /// Choices, mostly for tests.
 #[derive(Clone, Copy, Debug, Default)]
@@ -151,7 +153,8 @@ impl Platform for SeccompPlatform {
     }
 
     fn new_group(&self, lost: OnLost) -> BoxFuture<Result<Arc<dyn SpaceGroup>, PlatformError>> {
-        Box::pin(group::make(self.sb.clone(), lost))
+        let first = self.sb.zygote.get().cloned();
+        Box::pin(async move { group::make(first.ok_or(PlatformError::Gone)?, lost).await })
     }
 
     fn on_starved(&self, more: Box<dyn Fn() + Send + Sync>) {

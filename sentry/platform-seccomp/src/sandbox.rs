@@ -5,9 +5,9 @@
 //! Locks: all here are leaves but none is held across a host call that can block. The table maps a host tid to the task
 //! that owns it until the task is ended or its process found dead.
 
+use crate::Process;
 use crate::arena::Arena;
 use crate::frame::Layout;
-use crate::process::Process;
 use crate::spawn::Pending;
 use crate::stub::{DOORBELL, STUB_BASE, WIN_BASE, code};
 use crate::sys::{self, Listener, Notif};

@@ -43,6 +43,12 @@ pub struct NewWindow {
     pub map: Option<(u64, u64)>,
 }
 
+impl AsRef<Memory> for Space {
+    fn as_ref(&self) -> &Memory {
+        &self.mem
+    }
+}
+
 impl Space {
     /// An address space whose first thread has window `index`, in a chunk of its own.
     pub fn new(sb: &Arc<Sandbox>, mut chunk: Chunk, index: u64) -> (Arc<Space>, Window) {

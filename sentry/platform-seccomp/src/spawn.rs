@@ -6,8 +6,8 @@
 //! space can know, and its thread group is checked, so an announcement is what it claims to be. A forked child maps its
 //! own window over its maker's before it does anything else. If nobody waits for a child any more it is killed.
 
+use crate::Process;
 use crate::frame;
-use crate::process::Process;
 use crate::restart::Made;
 use crate::sandbox::Sandbox;
 use crate::space::{NewWindow, Space};

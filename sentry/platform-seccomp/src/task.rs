@@ -6,10 +6,10 @@
 //! Locks: `st` is a leaf but for `Process::inner` and window accounting; it may be held across host calls that do not
 //! block (answers, tgkill), never across a waker or the kernel's code. `last_id` makes late notifications harmless.
 
+use crate::Process;
 use crate::arena::Window;
 use crate::calls::List;
 use crate::frame;
-use crate::process::Process;
 use crate::restart::{Made, Reply, Said};
 use crate::sandbox::Sandbox;
 use crate::stub::{DOORBELL, KICK, STUB_BASE, cmd, code, ctl};

@@ -6,10 +6,10 @@
 //! PR_SET_PDEATHSIG to the thread. It shares the sentry's descriptor table until it executes the stub, which is how the
 //! listener gets into the sentry. Until it is ready no guest code exists, so what it does is continued unseen.
 
+use crate::Process;
 use crate::arena::Arena;
 use crate::filter;
 use crate::frame;
-use crate::process::Process;
 use crate::restart::Made;
 use crate::sandbox::{Features, Sandbox};
 use crate::space::Space;

@@ -1,23 +1,23 @@
 //! A host process (thread group) and its guest threads.
 //!
 //! Invariants: the group's leader outlives the other threads (its own exit is held back), so that the pid stays valid for
-//! copies until the leader's tracer has seen it dead, which is before anybody reaps it.
+//! copies until its end has been seen and marked, which is before anybody reaps it.
 
-use crate::space::Space;
+use crate::memory::Memory;
 use crate::sys;
-use crate::task::Task;
 use parking_lot::Mutex;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Weak};
 
-pub struct Process {
+/// `S` is the platform's address space, `T` its task.
+pub struct Process<S, T> {
     pub pid: i32,
-    pub space: Arc<Space>,
-    inner: Mutex<Inner>,
+    pub space: Arc<S>,
+    inner: Mutex<Inner<T>>,
 }
 
-struct Inner {
-    tasks: Vec<Weak<Task>>,
+struct Inner<T> {
+    tasks: Vec<Weak<T>>,
     /// Tasks the kernel has not ended.
     live: usize,
     /// Its end is wanted: no `Exited` events.
@@ -26,21 +26,21 @@ struct Inner {
     dead: bool,
 }
 
-impl Process {
-    pub fn new(pid: i32, space: Arc<Space>) -> Arc<Process> {
-        space.mem.add_reader(pid);
+impl<S: AsRef<Memory>, T> Process<S, T> {
+    pub fn new(pid: i32, space: Arc<S>) -> Arc<Process<S, T>> {
+        (*space).as_ref().add_reader(pid);
         let inner = Inner { tasks: Vec::new(), live: 0, ending: false, dead: false };
         Arc::new(Process { pid, space, inner: Mutex::new(inner) })
     }
 
-    pub fn add(&self, t: &Arc<Task>) {
+    pub fn add(&self, t: &Arc<T>) {
         let mut i = self.inner.lock();
         i.tasks.retain(|w| w.strong_count() > 0);
         i.tasks.push(Arc::downgrade(t));
         i.live += 1;
     }
 
-    pub fn tasks(&self) -> Vec<Arc<Task>> {
+    pub fn tasks(&self) -> Vec<Arc<T>> {
         self.inner.lock().tasks.iter().filter_map(Weak::upgrade).collect()
     }
 
@@ -73,9 +73,8 @@ impl Process {
         if i.dead { Err(libc::ESRCH) } else { sys::pidfd_open(self.pid) }
     }
 
-    /// Its leader was found dead, and is about to be reaped; returns whether that was wanted.
+    /// It was found dead, and is about to be reaped; returns whether that was wanted.
     pub fn set_dead(&self) -> bool {
-        self.space.mem.remove_reader(self.pid);
         let mut i = self.inner.lock();
         i.dead = true;
         i.ending
