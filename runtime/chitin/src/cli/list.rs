@@ -35,6 +35,8 @@ impl List {
         }
         let shown: Vec<Shown<'_>> = states.iter().map(|s| s.shown()).collect();
         match self.format {
+            // What Go makes of no list.
+            Format::Json if shown.is_empty() => print("null\n"),
             Format::Json => {
                 let text = serde_json::to_string(&shown).context(|| "cannot encode the list".into())?;
                 print(&format!("{text}\n"))
