@@ -27,8 +27,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-/// Connections served at once; more are refused by closing them.
-const MAX_CONNECTIONS: usize = 1024;
+/// Connections served at once; more are refused by closing them. A process of `exec` has two.
+const MAX_CONNECTIONS: usize = 2048;
 const STACK: usize = 256 << 10;
 
 /// Answers to [`Request::Wait`] and [`Request::WaitExec`] that are still to be written.

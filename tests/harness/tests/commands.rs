@@ -2,10 +2,12 @@
 //! `CHITIN_TEST_ENGINE=runc` (or crun) proves each test against an established runtime.
 
 use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
 
 use chitin_tests::engine::Engine;
-use chitin_tests::run;
 use chitin_tests::steps::Steps;
+use chitin_tests::{run, skip};
 use serde_json::Value;
 
 const WAITS: &str = "while :; do sleep 1; done";
@@ -311,4 +313,61 @@ fn doctor_says_what_works() {
     assert_ne!(find(auto)["status"], "fails");
     let (_, shown) = doctor(&["doctor"]);
     assert!(shown.contains(&format!("--platform=auto is {auto}")), "{shown}");
+}
+
+#[test]
+fn no_containers_are_null_in_json() {
+    let s = Steps::busybox("list-none", "true");
+    let o = s.ok(&["list", "--format", "json"]);
+    // crun has an empty list.
+    if s.engine != Engine::Crun {
+        assert_eq!(o.text(), "null\n");
+    }
+    assert_eq!(s.ok(&["list", "-q"]).text(), "");
+}
+
+/// What a label asks for, where the host has no such security module.
+#[test]
+fn labels_need_a_security_module() {
+    for (name, enabled) in [
+        ("apparmorProfile", std::path::Path::new("/sys/module/apparmor").exists()),
+        ("selinuxLabel", std::path::Path::new("/sys/fs/selinux/enforce").exists()),
+    ] {
+        if enabled {
+            skip("labels", &format!("this host has what {name} needs"));
+            continue;
+        }
+        let s = Steps::busybox("labels", "true");
+        s.bundle.clone().set(&format!("/process/{name}"), serde_json::json!("some-label")).write();
+        let o = s.try_create();
+        // runc finds AppArmor missing in `create`, too: its init has the label before it waits.
+        assert!(o.code.is_some_and(|c| c != 0), "{name}: {}", o.brief());
+        let _ = s.call(&["delete", "--force", &s.id]);
+    }
+}
+
+#[test]
+fn io_has_the_configured_priority() {
+    let s = Steps::busybox("io-priority", "while :; do sleep 1; done");
+    if s.engine != Engine::Chitin || !chitin_tests::run::have("ionice") {
+        // runc has it since 1.2.
+        skip("ioPriority", "no other runtime here knows it, or ionice is missing");
+        return;
+    }
+    s.bundle
+        .clone()
+        .set("/process/ioPriority", serde_json::json!({"class": "IOPRIO_CLASS_BE", "priority": 6}))
+        .write();
+    s.launch();
+    let text = std::fs::read(s.root.join(&s.id).join("state.json")).expect("state");
+    let state: Value = serde_json::from_slice(&text).expect("JSON");
+    for who in ["sentry", "gofer"] {
+        let pid = state[who]["pid"].as_i64().expect("a pid");
+        for task in std::fs::read_dir(format!("/proc/{pid}/task")).expect("it lives").flatten() {
+            let mut c = Command::new("ionice");
+            c.arg("-p").arg(task.file_name());
+            let o = chitin_tests::run::quick(c, Duration::from_secs(10));
+            assert_eq!(o.text(), "best-effort: prio 6\n", "{who}");
+        }
+    }
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use chitin_tests::bundle::Bundle;
 use chitin_tests::engine::{Engine, state_root, unique_id};
+use chitin_tests::steps::Steps;
 use chitin_tests::{leftovers, paths, run, skip};
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 
@@ -148,4 +149,45 @@ fn every_process_is_confined() {
     let deleted = run::quick(end, Duration::from_secs(20));
     run::kill_tree(&mut cli);
     assert!(bad.is_empty(), "{}\ndelete: {}", bad.join("\n"), deleted.brief());
+}
+
+/// What stands on the host for processes that `exec` adds: many, so small, and each with a way into the sandbox, so confined.
+#[test]
+fn stand_ins_are_small_and_confined() {
+    if !nix::unistd::geteuid().is_root() {
+        skip("stand-ins", "other processes' roots and descriptors are root's to see; run as root");
+        return;
+    }
+    if Engine::under_test() != Engine::Chitin {
+        return;
+    }
+    let s = Steps::busybox("stand-in", "while :; do sleep 1; done");
+    s.launch();
+    let file = paths::scratch("stand-in-pid").join("pid");
+    let o = s.exec(&["--detach", "--pid-file", &file.to_string_lossy()], &["sleep", "60"]);
+    assert_eq!(o.code, Some(0), "{}", o.brief());
+    let pid: i32 = std::fs::read_to_string(&file).expect("a pid").parse().expect("a number");
+    let mut bad = Vec::new();
+    check(pid, "stand-in", 0, &["mnt"], &mut bad);
+    let uids = status(pid, "Uid");
+    if uids != "65534\t65534\t65534\t65534" {
+        bad.push(format!("its users are {uids}"));
+    }
+    for (fd, target) in descriptors(pid) {
+        if !["/dev/null", "anon_inode:[signalfd]", "socket:"].iter().any(|o| target.starts_with(o)) {
+            bad.push(format!("it holds {fd}: {target}"));
+        }
+    }
+    let cwd = std::fs::read_link(format!("/proc/{pid}/cwd")).unwrap_or_default();
+    if cwd.as_os_str() != "/" || root_names(pid).is_ok_and(|names| names.contains("boot")) {
+        bad.push(format!("it sees the host: its directory is {}", cwd.display()));
+    }
+    let memory = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
+    let pss = memory
+        .lines()
+        .find_map(|l| l.strip_prefix("Pss:")?.trim().trim_end_matches(" kB").parse::<u32>().ok());
+    if pss.is_none_or(|pss| pss >= 256) {
+        bad.push(format!("it takes {pss:?} kB"));
+    }
+    assert!(bad.is_empty(), "{}", bad.join("\n"));
 }

@@ -129,3 +129,27 @@ for name, lock in ('lock', fcntl.flock), ('record', fcntl.lockf):
     pair.second.exec(&[], &["touch", "/shared/new"]);
     seen("watching\nnew\n");
 }
+
+/// By its pid on the host each container shows its own files, whatever the other one's process is.
+#[test]
+fn each_shows_its_own_files_to_the_host() {
+    if !nix::unistd::geteuid().is_root() || !std::path::Path::new("/dev/fuse").exists() {
+        chitin_tests::skip("pods view", "entering mount namespaces needs root, and the view /dev/fuse");
+        return;
+    }
+    let pair = Pair::up("pods-view");
+    for (s, name) in [(&pair.first, "first"), (&pair.second, "second")] {
+        let o = s.exec(&[], &["/bin/sh", "-c", &format!("echo {name} >/dev/shm/mine")]);
+        assert_eq!(o.code, Some(0), "{}", o.brief());
+    }
+    for (s, name) in [(&pair.first, "first\n"), (&pair.second, "second\n")] {
+        let pid = s.state()["pid"].as_i64().expect("a pid");
+        let read = std::thread::spawn(move || {
+            nix::sched::unshare(nix::sched::CloneFlags::CLONE_FS)?;
+            let ns = std::fs::File::open(format!("/proc/{pid}/ns/mnt"))?;
+            nix::sched::setns(ns, nix::sched::CloneFlags::CLONE_NEWNS)?;
+            std::fs::read_to_string("/dev/shm/mine")
+        });
+        assert_eq!(read.join().expect("no panic").expect("the file is seen"), name);
+    }
+}

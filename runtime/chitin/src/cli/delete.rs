@@ -4,6 +4,7 @@ use chitin_control::Status;
 use clap::Args;
 
 use crate::container::{Directory, NOT_FOUND, State};
+use crate::sandbox::ends;
 use crate::sandbox::{Options, clean_up};
 use crate::util::Result;
 
@@ -30,7 +31,7 @@ impl Delete {
             _ => return directory.remove(),
         };
         match state.status() {
-            Status::Running | Status::Paused if !self.force => {
+            Status::Running | Status::Paused if !self.force && !ends(&directory, &state) => {
                 Err(format!("cannot delete container {} that is not stopped: {}", self.id, state.status()))
             }
             _ => clean_up(directory, &state),

@@ -48,10 +48,10 @@ pub struct Exec {
     /// Write the host pid of the process here
     #[arg(long, value_name = "FILE")]
     pid_file: Option<PathBuf>,
-    /// Accepted for compatibility: the process makes no host syscalls that it could confine
+    /// Only where the host has SELinux, and not applied: the process makes no host syscalls that it could confine
     #[arg(long, value_name = "LABEL")]
     process_label: Option<String>,
-    /// Accepted for compatibility: the process makes no host syscalls that it could confine
+    /// Only where the host has AppArmor, and not applied: the process makes no host syscalls that it could confine
     #[arg(long, value_name = "PROFILE")]
     apparmor: Option<String>,
     /// Forbid the process to gain privileges by execve
@@ -111,6 +111,7 @@ impl Exec {
             Some(path) => spec::exec_from_file(container, path)?,
             None => spec::exec_from_flags(container, &self.flags())?,
         };
+        spec::check_labels(&process)?;
         let terminal = process.terminal().unwrap_or(false);
         check_console(terminal, self.detach, self.console_socket.as_deref())?;
         // Before the process exists, so that no signal is lost.

@@ -8,7 +8,7 @@ use chitin_control::{ProcessConfig, Request, Response};
 use super::extra::Extra;
 use super::launch::Child;
 use super::link::{Link, misfit};
-use super::stand_in::StandIn;
+use super::stand_in::{StandIn, Whom};
 use crate::cgroup::Cgroups;
 use crate::container::{Directory, State};
 use crate::util::{Result, write_atomically};
@@ -31,13 +31,9 @@ pub struct Execution<'a> {
 pub fn exec(execution: Execution<'_>) -> Result<Child> {
     let Execution { directory, state, mut process, terminal, extra, cgroups, pid_file } = execution;
     let mut link = Link::to(directory, state)?;
-    let stand_in = StandIn::prepare(
-        directory,
-        (&state.id, state.sandbox.as_deref()),
-        &link,
-        &cgroups,
-        terminal.as_ref(),
-    )?;
+    let whom =
+        Whom { container: &state.id, sandbox: state.sandbox.as_deref(), beside: state.init(), view: None };
+    let stand_in = StandIn::prepare(directory, whom, &link, &cgroups, terminal.as_ref())?;
     let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
     let mut fds = match &terminal {
         Some(slave) => vec![slave.as_fd(); 3],

@@ -40,19 +40,10 @@ pub struct Signals(SignalFd);
 
 impl Signals {
     pub fn catch() -> Result<Self> {
-        Self::all_but(&OWN)
-    }
-
-    /// Also those that are usually about ourselves: for a process that has none of its own.
-    pub fn catch_all() -> Result<Self> {
-        Self::all_but(&[])
-    }
-
-    fn all_but(own: &[Signal]) -> Result<Self> {
         let failed = || "cannot set up signals".to_owned();
         let mut set = SigSet::all();
-        for signal in own {
-            set.remove(*signal);
+        for signal in OWN {
+            set.remove(signal);
         }
         sigprocmask(SigmaskHow::SIG_BLOCK, Some(&set), None).context(failed)?;
         let fd =

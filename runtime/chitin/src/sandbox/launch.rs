@@ -113,12 +113,20 @@ pub fn executable() -> Result<OwnedFd> {
     // Installed for root only, but the sentry runs as nobody.
     let failed =
         || "cannot copy this binary for the sentry (or make it readable and executable by all)".to_owned();
-    let mut copy = File::from(memfd_create(c"chitin", MFdFlags::MFD_CLOEXEC).context(failed)?);
-    io::copy(&mut file, &mut copy).context(failed)?;
-    copy.set_permissions(fs::Permissions::from_mode(0o555)).context(failed)?;
+    memory_file(c"chitin", &mut file).context(failed)
+}
+
+/// A program in memory, to be executed.
+pub fn program(name: &CStr, bytes: &[u8]) -> Result<OwnedFd> {
+    memory_file(name, &mut &*bytes).context(|| format!("cannot make the program {}", name.to_string_lossy()))
+}
+
+fn memory_file(name: &CStr, from: &mut impl Read) -> io::Result<OwnedFd> {
+    let mut copy = File::from(memfd_create(name, MFdFlags::MFD_CLOEXEC)?);
+    io::copy(from, &mut copy)?;
+    copy.set_permissions(fs::Permissions::from_mode(0o555))?;
     // A file that is open for writing cannot be executed.
-    let readonly = File::open(format!("/proc/self/fd/{}", copy.as_raw_fd())).context(failed)?;
-    Ok(readonly.into())
+    File::open(format!("/proc/self/fd/{}", copy.as_raw_fd())).map(OwnedFd::from)
 }
 
 /// Clones a process for `role`. It waits for [`Child::go`].
@@ -500,6 +508,15 @@ pub fn before_hook(command: &mut std::process::Command, namespaces: Option<&Vec<
     };
     // SAFETY: the closure makes system calls only.
     unsafe { std::os::unix::process::CommandExt::pre_exec(command, enter) };
+}
+
+/// ioprio_set(2) of one thread.
+pub fn set_io_priority(pid: i32, class: i32, priority: i64) -> io::Result<()> {
+    const WHO_PROCESS: i32 = 1;
+    let value = i64::from(class) << 13 | priority;
+    // SAFETY: integers only.
+    let r = unsafe { libc::syscall(libc::SYS_ioprio_set, WHO_PROCESS, pid, value) };
+    if r == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// The size of a terminal; `None` when `fd` is none.

@@ -29,12 +29,12 @@ use std::time::{Duration, Instant};
 
 use chitin_control::{
     BootConfig, BootReport, Decoder, LogFormat, LogLevel, Medium, NetworkMode, OverlayConfig, OverlayMode,
-    PlatformChoice, SandboxFds,
+    PlatformChoice, Request, Response, SandboxFds, Status,
 };
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use nix::sys::wait::WaitStatus;
-use oci_spec::runtime::{Hooks, Spec};
+use oci_spec::runtime::{Hooks, IOPriorityClass, Spec};
 
 use crate::cgroup::{self, Cgroups};
 use crate::container::{Directory, HostProcess, State};
@@ -302,6 +302,22 @@ impl Sandbox {
     }
 }
 
+/// Whether a container that seems to run is about to be gone: the sentry tells of its end before the process that stands for
+/// it on the host (or the sentry itself) has followed. Waits for that.
+pub fn ends(directory: &Directory, state: &State) -> bool {
+    let asked = link::Link::to(directory, state)
+        .and_then(|mut link| link.call(&Request::State { container: state.id.clone() }));
+    let ended = match asked {
+        Ok(Response::State { status, .. }) => status == Status::Stopped,
+        // The sentry does not listen any more, or never will again.
+        _ => !state.is_alive(),
+    };
+    ended
+        && launch::open_process(state.init().pid).map_or(true, |process| {
+            launch::wait_gone(process.as_fd(), Duration::from_secs(1)).unwrap_or(false)
+        })
+}
+
 /// Ends what is left of a container's processes, removes everything that was made for it and runs its poststop hooks.
 pub fn clean_up(directory: Directory, state: &State) -> Result<()> {
     if state.paused {
@@ -540,12 +556,29 @@ fn launch(
         left.leave()?;
     }
     map_ids(&sentry)?;
+    set_io_priority(creation.spec, &[sentry.pid(), gofer.child.pid()])?;
     if let Some(adj) = oom_score_adj
         && let Err(e) = std::fs::write(format!("/proc/{}/oom_score_adj", sentry.pid()), adj.to_string())
     {
         crate::log::warn(&format!("process.oomScoreAdj: cannot set {adj}: {e}"));
     }
     Ok(Launched { sentry, gofer, lifeline: lifeline_write, ready: Some(ready_read) })
+}
+
+/// Gives processes that have one thread yet the configured priority of their I/O, which all that they make inherit.
+fn set_io_priority(spec: &Spec, pids: &[i32]) -> Result<()> {
+    let Some(wanted) = spec.process().as_ref().and_then(|p| *p.io_priority()) else { return Ok(()) };
+    let class = match wanted.class() {
+        IOPriorityClass::IoprioClassRt => 1,
+        IOPriorityClass::IoprioClassBe => 2,
+        IOPriorityClass::IoprioClassIdle => 3,
+    };
+    for pid in pids {
+        launch::set_io_priority(*pid, class, wanted.priority()).map_err(|e| {
+            format!("process.ioPriority: {e}; the class IOPRIO_CLASS_RT needs CAP_SYS_NICE, choose IOPRIO_CLASS_BE")
+        })?;
+    }
+    Ok(())
 }
 
 /// Makes a process nobody on the host, or us if we may not choose.

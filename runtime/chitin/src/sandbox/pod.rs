@@ -14,9 +14,11 @@ use oci_spec::runtime::Spec;
 use super::gofer::{Gofer, Streams};
 use super::launch::{self, Child};
 use super::link::{Link, misfit};
-use super::stand_in::StandIn;
+use super::stand_in::{StandIn, Whom};
+use super::view::View;
 use super::{
-    Creation, KILL_PATIENCE, Options, Reserved, ids, make_cgroups, open_debug_log, run_creation_hooks, start,
+    Creation, KILL_PATIENCE, Options, Reserved, ids, make_cgroups, open_debug_log, run_creation_hooks,
+    set_io_priority, start,
 };
 use crate::cgroup::Cgroups;
 use crate::container::{Directory, HostProcess, NOT_FOUND, State};
@@ -90,13 +92,17 @@ impl Joined {
         }
         let roots = (plan.roots, plan.container.id_mappings.as_ref());
         let mut gofer = Gofer::launch(exe.as_fd(), options, creation.id, roots, streams, cgroups.as_ref())?;
+        // What the sentry does for all containers has the first one's.
+        set_io_priority(creation.spec, &[gofer.child.pid()])?;
         let directory = reserved.directory()?;
         let mut link = Link::connect(directory.file().as_raw_fd(), Some(sandbox))?;
         let prepared = link.call_for_fd(&Request::Prepare { container: creation.id.to_owned() })?;
         members.add(prepared_pid(prepared)?)?;
         let terminal = creation.terminal.as_ref();
-        let mut stand_in =
-            StandIn::prepare(directory, (creation.id, Some(sandbox)), &link, members, terminal)?;
+        let view = if creation.start { None } else { View::mount(options) };
+        let whom =
+            Whom { container: creation.id, sandbox: Some(sandbox), beside: &pod.sentry, view: view.as_ref() };
+        let mut stand_in = StandIn::prepare(directory, whom, &link, members, terminal)?;
         let pid = stand_in.pid();
         if creation.has_hooks() {
             stand_in.joined();
@@ -122,6 +128,10 @@ impl Joined {
         };
         let mut fds = vec![gofer.socket.as_fd(), stdio[0], stdio[1], stdio[2]];
         fds.extend(extra);
+        if let Some(view) = &view {
+            container.view_fd = i32::try_from(fds.len()).ok();
+            fds.push(view.device.as_fd());
+        }
         match link.call_with(&Request::Create { config: Box::new(container) }, &fds) {
             Ok(Response::Ok) => {}
             Ok(other) => return Err(misfit(&other)),

@@ -1,6 +1,6 @@
-//! The other side of a launch: this binary running as the gofer, the sentry, a stand-in or a network proxy.
+//! The other side of a launch: this binary running as the gofer, the sentry or a network proxy.
 //!
-//! Reached before the command line is parsed, by `chitin gofer|sentry|stand-in|net-proxy --config-fd=N ID`. All find their
+//! Reached before the command line is parsed, by `chitin gofer|sentry|net-proxy --config-fd=N ID`. All find their
 //! configuration in the memfd N and everything else in descriptors that it names.
 
 use std::fs::File;
@@ -14,7 +14,6 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::launch::own_fd;
-use super::stand_in;
 use crate::network::proxy;
 use crate::spec::GoferRoot;
 use crate::util::{Context, Result};
@@ -35,7 +34,8 @@ pub struct GoferBoot {
 /// A memfd with `value` in it, to be inherited.
 pub fn config_memfd<T: Serialize>(value: &T) -> Result<OwnedFd> {
     let mut file = empty_memfd()?;
-    fill_memfd(&mut file, value)?;
+    let bytes = serde_json::to_vec(value).context(|| "cannot pass the configuration on".to_owned())?;
+    fill_memfd(&mut file, &bytes)?;
     Ok(file.into())
 }
 
@@ -45,9 +45,9 @@ pub fn empty_memfd() -> Result<File> {
     file.map(File::from).context(|| "cannot pass the configuration on".to_owned())
 }
 
-pub fn fill_memfd<T: Serialize>(file: &mut File, value: &T) -> Result<()> {
+pub fn fill_memfd(file: &mut File, bytes: &[u8]) -> Result<()> {
     let failed = || "cannot pass the configuration on".to_owned();
-    file.write_all(&serde_json::to_vec(value).context(failed)?).context(failed)?;
+    file.write_all(bytes).context(failed)?;
     file.rewind().context(failed)
 }
 
@@ -67,7 +67,6 @@ pub fn run(arguments: &[String]) -> Option<ExitCode> {
     let outcome = match role {
         Some("sentry") => read_config::<BootConfig>(config).map(chitin_sentry::run),
         Some("gofer") => read_config::<GoferBoot>(config).and_then(gofer).map(|()| ExitCode::SUCCESS),
-        Some("stand-in") => read_config::<stand_in::Boot>(config).and_then(stand_in::run),
         Some("net-proxy") => read_config::<proxy::Boot>(config).and_then(proxy::run),
         _ => return None,
     };

@@ -36,6 +36,11 @@ impl Findings {
         (self.errors, self.warnings)
     }
 
+    /// The warnings, or all errors in one line.
+    fn done(self) -> Result<Vec<String>> {
+        if self.errors.is_empty() { Ok(self.warnings) } else { Err(self.errors.join("; ")) }
+    }
+
     fn unsupported(&mut self, path: &str, present: bool) {
         if present {
             self.error(path, "not supported; remove it");
@@ -98,11 +103,7 @@ pub fn check_in(spec: &Spec, bundle: &Path, pod: Option<i32>) -> Result<Vec<Stri
     f.unsupported("vm", spec.vm().is_some());
     f.unsupported("zos", spec.zos().is_some());
 
-    if found.errors.is_empty() {
-        Ok(found.warnings)
-    } else {
-        Err(format!("config.json: {}", found.errors.join("; ")))
-    }
+    found.done().map_err(|errors| format!("config.json: {errors}"))
 }
 
 /// Checks a process that `exec` adds. Returns all errors in one line.
@@ -160,27 +161,41 @@ fn check_process(process: &Process, f: &mut Findings) {
             }
         }
     }
-    // Host mechanisms that add nothing to a sandbox: the guest's syscalls do not reach the host.
-    if process.apparmor_profile().as_ref().is_some_and(|p| !p.is_empty()) {
-        f.warn("process.apparmorProfile", "ignored: the guest makes no host syscalls that it could confine");
-    }
-    if process.selinux_label().as_ref().is_some_and(|l| !l.is_empty()) {
-        f.warn("process.selinuxLabel", "ignored: the guest makes no host syscalls that it could confine");
-    }
-    if let Some(priority) = process.io_priority() {
-        if (0..=7).contains(&priority.priority()) {
-            f.warn(
-                "process.ioPriority",
-                "ignored: the sandbox's I/O is done by threads of all its processes",
-            );
-        } else {
-            f.error("process.ioPriority.priority", format!("{} is not between 0 and 7", priority.priority()));
-        }
+    labels(process, f);
+    if let Some(priority) = process.io_priority()
+        && !(0..=7).contains(&priority.priority())
+    {
+        f.error("process.ioPriority.priority", format!("{} is not between 0 and 7", priority.priority()));
     }
     if let Some(scheduler) = process.scheduler() {
         check_scheduler(scheduler, f);
     }
     f.unsupported("process.execCPUAffinity", process.exec_cpu_affinity().is_some());
+}
+
+/// Labels of host security modules: without the module nobody could apply them, which runc takes for an error. With it they
+/// are not applied: they are written for a guest's system calls, which do not reach the host, and forbid (mounts,
+/// ptrace) what sandbox and gofer do to confine themselves.
+fn labels(process: &Process, f: &mut Findings) {
+    let given = |label: &Option<String>| label.as_ref().is_some_and(|l| !l.is_empty());
+    let known = [
+        ("process.apparmorProfile", given(process.apparmor_profile()), "AppArmor", super::lsm::apparmor()),
+        ("process.selinuxLabel", given(process.selinux_label()), "SELinux", super::lsm::selinux()),
+    ];
+    for (field, _, module, enabled) in known.into_iter().filter(|(_, given, ..)| *given) {
+        if enabled {
+            f.warn(field, "not applied: it is about host syscalls, of which the guest makes none");
+        } else {
+            f.error(field, format!("{module} is disabled or not supported on this host; remove it"));
+        }
+    }
+}
+
+/// The same for a process that `exec` adds.
+pub fn check_labels(process: &Process) -> Result<()> {
+    let mut findings = Findings::default();
+    labels(process, &mut findings);
+    findings.done().map(drop)
 }
 
 fn check_scheduler(scheduler: &Scheduler, f: &mut Findings) {
@@ -526,9 +541,16 @@ mod tests {
     }
 
     #[test]
-    fn host_confinement_that_cannot_matter_is_a_warning() {
-        let mut config = good();
-        config["process"]["apparmorProfile"] = json!("docker-default");
-        assert_eq!(run(config).unwrap().len(), 1);
+    fn labels_need_their_security_module() {
+        for (name, enabled) in
+            [("apparmorProfile", crate::spec::lsm::apparmor()), ("selinuxLabel", crate::spec::lsm::selinux())]
+        {
+            let mut config = good();
+            config["process"][name] = json!("docker-default");
+            match run(config) {
+                Ok(warnings) => assert!(enabled && warnings.len() == 1, "{warnings:?}"),
+                Err(e) => assert!(!enabled && e.contains(name) && e.contains("disabled"), "{e}"),
+            }
+        }
     }
 }

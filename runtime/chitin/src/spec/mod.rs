@@ -6,6 +6,7 @@
 mod build;
 mod check;
 mod exec;
+mod lsm;
 mod mappings;
 mod resources;
 mod seccomp;
@@ -19,7 +20,7 @@ use chitin_control::IdMappings;
 use oci_spec::runtime::Spec;
 
 pub use build::{ALL_CAPABILITIES, AdHoc, template};
-pub use check::{check, check_in};
+pub use check::{check, check_in, check_labels};
 pub use exec::{ExecFlags, from_file as exec_from_file, from_flags as exec_from_flags};
 pub use translate::{GoferRoot, Network, Plan, process_config, translate};
 

@@ -18,6 +18,7 @@ mod ops;
 mod wire;
 
 use crate::exec;
+use chitin_abi::poll::POLLIN;
 use chitin_control::IdMappings;
 use chitin_kernel::reactor::HostFdWatch;
 use chitin_kernel::{Kernel, run};
@@ -66,7 +67,12 @@ pub fn show(
         nodes: Mutex::new(Nodes::new(ns.root())),
         serving: AtomicBool::new(false),
     });
-    let on_ready = Box::new(move |_| view.wake());
+    let on_ready = Box::new(move |events: u32| {
+        // It can be written to at any time.
+        if events & POLLIN != 0 {
+            view.wake();
+        }
+    });
     kernel
         .reactor
         .watch_with(device, on_ready)

@@ -1,0 +1,47 @@
+//! What the runtime and the program agree on: an order is a head of numbers, and bytes behind it.
+
+/// First of all; changes with everything else here.
+pub const MAGIC: u32 = 0x6368_7301;
+
+/// Positions in the head, 32 bits each.
+pub mod head {
+    /// [`super::MAGIC`].
+    pub const MAGIC: usize = 0;
+    /// Descriptor: where the process was started, and its end will be told.
+    pub const CONNECTION: usize = 1;
+    /// Descriptor: a second connection, for signals.
+    pub const POST: usize = 2;
+    /// Descriptor: a pipe that is told [`super::READY`], or a step that failed and its errno.
+    pub const READY: usize = 3;
+    /// Descriptor: the mount namespace to live in; all bits set for none.
+    pub const NAMESPACE: usize = 4;
+    /// Descriptor: a detached mount that shows the container's files, to be laid over that namespace's root; likewise.
+    pub const VIEW: usize = 5;
+    /// The host user and group to become; all bits set for none.
+    pub const USER: usize = 6;
+    /// Lengths in bytes of what follows the head, in this order: the seccomp program, the request to wait, what is before
+    /// and after the number of a signal from kill(2), and the same for one of the terminal.
+    pub const LENGTHS: usize = 7;
+    pub const COUNT: usize = LENGTHS + super::PARTS;
+}
+
+pub const PARTS: usize = 6;
+/// For descriptors and users that there are not.
+pub const NONE: u32 = u32::MAX;
+/// An order may have this many bytes.
+pub const MAX: usize = 16 << 10;
+
+/// Everything is done, no signal is lost any more.
+pub const READY: u8 = 0;
+
+/// Steps that can fail.
+pub mod step {
+    pub const SIGNALS: u8 = 2;
+    pub const NAMESPACE: u8 = 3;
+    pub const VIEW: u8 = 4;
+    pub const PRIVILEGES: u8 = 5;
+    pub const FILTER: u8 = 6;
+}
+
+/// The exit code when the sentry is gone: that of SIGKILL, which is what has become of the process.
+pub const LOST: u8 = 137;
