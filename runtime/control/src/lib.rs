@@ -29,4 +29,4 @@ pub use network::{
     AddressConfig, DeviceLink, LinkConfig, NeighbourConfig, NetworkConfig, NextHop, OutboundConfig,
     RouteConfig,
 };
-pub use proxy::{Arrived, Open, PROXY_MESSAGE};
+pub use proxy::{Arrived, Open, PROXY_DATAGRAM, PROXY_MESSAGE, Relayed};

@@ -42,6 +42,9 @@ pub enum Request {
     Processes { container: String },
     /// What every thread of the container does or waits for. Answer: [`Response::Tasks`].
     Tasks { container: String },
+    /// Write the packets of the sandbox's links, up to `snaplen` bytes of each, to the one descriptor that comes along, as pcapng,
+    /// until the end of this connection. Answer, at the beginning: [`Response::Ok`].
+    Capture { snaplen: u32 },
     /// Set the size of the container's terminal. Answer: [`Response::Ok`].
     Resize { container: String, rows: u16, cols: u16 },
     /// Run another process. Descriptors: standard input, output, error and further ones; `process` holds

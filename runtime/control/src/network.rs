@@ -61,12 +61,16 @@ pub struct OutboundConfig {
     pub asked: u32,
     /// Where connections come from ([`crate::Arrived`]).
     pub brings: u32,
+    /// Where datagrams of published ports come from and go to ([`crate::Relayed`]).
+    pub relays: u32,
     /// All that is not local goes there; otherwise the resolvers alone.
     pub everything: bool,
     /// Name servers on loopback addresses that are not the sandbox's own.
     pub resolvers: Vec<SocketAddr>,
     /// The guest's ports to which connections come.
     pub published: Vec<u16>,
+    /// The same for UDP.
+    pub published_udp: Vec<u16>,
 }
 
 /// A next hop of a route with several.

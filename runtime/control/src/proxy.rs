@@ -1,5 +1,6 @@
 //! What sentry and network proxy say to each other, over SOCK_SEQPACKET sockets: one message per packet, in fixed forms.
 //!
+//! A third socket carries datagrams of published UDP ports both ways ([`Relayed`] and the payload behind it).
 //! On the one socket the sentry asks for sockets ([`Open`]) and gets, in order, an error number or a descriptor with 0. On
 //! the other the proxy brings connections to published ports ([`Arrived`]), a descriptor with each. Both ends treat the
 //! other as hostile.
@@ -23,8 +24,17 @@ pub struct Arrived {
     pub peer: SocketAddr,
 }
 
-/// Bytes of either message.
+/// A datagram from or to `peer`, at the guest's `port`; its payload follows in the same message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Relayed {
+    pub port: u16,
+    pub peer: SocketAddr,
+}
+
+/// Bytes of a message, without a payload.
 pub const PROXY_MESSAGE: usize = 24;
+/// The longest payload.
+pub const PROXY_DATAGRAM: usize = 65_507;
 
 fn pack(head: [u8; 4], at: SocketAddr) -> [u8; PROXY_MESSAGE] {
     let mut raw = [0; PROXY_MESSAGE];
@@ -73,6 +83,20 @@ impl Arrived {
     }
 }
 
+impl Relayed {
+    pub fn encode(&self) -> [u8; PROXY_MESSAGE] {
+        let [high, low] = self.port.to_be_bytes();
+        pack([3, high, low, 0], self.peer)
+    }
+
+    /// The head, and the payload.
+    pub fn decode(raw: &[u8]) -> Option<(Self, &[u8])> {
+        let (head, payload) = raw.split_at_checked(PROXY_MESSAGE)?;
+        let ([3, high, low, 0], peer) = unpack(head)? else { return None };
+        Some((Self { port: u16::from_be_bytes([high, low]), peer }, payload))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -86,6 +110,10 @@ mod tests {
             let arrived = Arrived { port: 8080, peer: to };
             assert_eq!(Arrived::decode(&arrived.encode()), Some(arrived));
             assert_eq!(Arrived::decode(&open.encode()), None);
+            let relayed = Relayed { port: 53, peer: to };
+            let whole = [&relayed.encode()[..], b"abc"].concat();
+            assert_eq!(Relayed::decode(&whole), Some((relayed, &b"abc"[..])));
+            assert_eq!(Relayed::decode(&whole[..23]).or(Relayed::decode(&arrived.encode())), None);
         }
         let good = Open { stream: false, protocol: 17, to: "1.2.3.4:5".parse().unwrap() }.encode();
         for cut in 0..good.len() {

@@ -8,7 +8,7 @@
 
 use crate::containers::{self, Containers, Record};
 use crate::exec::Execed;
-use crate::net::Network;
+use crate::net::{Capture, Network};
 use crate::processes::list;
 use crate::stdio::{Descriptors, winsize};
 use crate::stream::Stream;
@@ -94,6 +94,7 @@ impl Control {
                     stream: Stream::new(stream),
                     execs: Vec::new(),
                     prepared: Vec::new(),
+                    captures: Vec::new(),
                 };
                 session.talk();
                 session.undo();
@@ -113,6 +114,8 @@ struct Session<'a> {
     execs: Vec<(Arc<Record>, Arc<Execed>)>,
     /// Containers that it has prepared.
     prepared: Vec<String>,
+    /// Captures of packets that it has begun.
+    captures: Vec<Capture>,
 }
 
 impl Session<'_> {
@@ -145,6 +148,7 @@ impl Session<'_> {
 
     /// The client is gone: ends what it alone cared for.
     fn undo(&mut self) {
+        self.captures.clear();
         for (record, exec) in std::mem::take(&mut self.execs) {
             let process = &exec.task.process;
             containers::kill(process);
@@ -166,6 +170,10 @@ impl Session<'_> {
                 }
                 Err(message) => (Err(message), None),
             };
+        }
+        if let Request::Capture { snaplen } = request {
+            let capture = self.control.network.capture(snaplen, fds);
+            return (capture.map(|capture| self.captures.push(capture)).map(|()| Response::Ok), None);
         }
         (self.plain_answer(request, fds), None)
     }
@@ -231,7 +239,7 @@ impl Session<'_> {
                 self.control.kernel.kill_all(ExitStatus::Signaled { signal: SIGKILL, core: false });
                 Ok(Response::Ok)
             }
-            Request::Prepare { .. } => Err("unexpected".into()),
+            Request::Prepare { .. } | Request::Capture { .. } => Err("unexpected".into()),
         }
     }
 

@@ -173,10 +173,12 @@ impl HostSocket {
 
     fn send_stream(&self, msg: &mut SendMsg<'_>, to: Option<&[u8]>, flags: i32) -> Result<usize, Errno> {
         let leave = self.guard.leave_stream()?;
+        // Not all of a second's worth at once, if there is a rate.
+        let most = if matches!(leave, Leave::Ticket(_)) { MAX_DATAGRAM } else { BOUNCE };
         let mut bounce = Bounce::take();
         let mut sent = 0;
         loop {
-            let wanted = msg.data.left().min(BOUNCE);
+            let wanted = msg.data.left().min(most);
             let chunk = fill(msg.data, bounce.get_mut(..wanted).unwrap_or_default());
             let taken = match chunk {
                 Ok(taken) => taken,

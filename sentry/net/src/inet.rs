@@ -34,7 +34,7 @@ use parking_lot::Mutex;
 use ports::{Ports, Proto};
 use raw::RawSock;
 use std::collections::{BTreeMap, HashMap};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Weak};
 use tcp::TcpSock;
 use tcp::seat::Connections;
@@ -112,6 +112,24 @@ impl Tables {
         let which = ports::keyed(&(to, from)) % count.max(1);
         best.into_iter().nth(usize::try_from(which).unwrap_or(0))
     }
+}
+
+/// A datagram that comes from elsewhere than the wire.
+pub(crate) fn deliver_udp(ns: &NetNs, from: SocketAddr, to: SocketAddr, data: &[u8]) {
+    let endpoint = |at: SocketAddr| Endpoint::new(at.ip(), at.port());
+    let index = ns.stack.config.addresses().iter().find(|own| own.addr == to.ip()).map_or(0, |own| own.link);
+    let datagram = datagram::Datagram {
+        data: data.into(),
+        from: endpoint(from),
+        to: endpoint(to),
+        index,
+        ttl: 64,
+        tos: 0,
+        segment: 0,
+        at: 0,
+    };
+    // Who sends to where nobody listens is not told: the host's socket is there.
+    let _ = udp::deliver(ns, false, datagram);
 }
 
 /// How closely a socket bound to `own` fits packets to `to`; `None`: not at all.

@@ -48,6 +48,6 @@ pub use addr::{SockAddr, UnixAddr};
 pub use control::Control;
 pub use iface::{IfaceAddr, Interface};
 pub use msg::{Received, RecvMsg, SendMsg, WaitOn};
-pub use ns::NetNs;
+pub use ns::{NetNs, Tap};
 pub use options::{Common, OptValue};
 pub use socket::{Family, PeerCred, SocketFile, SocketOps, create, create_pair};

@@ -11,7 +11,7 @@ use crate::unix::UnixSock;
 use chitin_abi::netdevice::IFF_UP;
 use chitin_egress::Engine;
 use chitin_netstack::config::LinkChange;
-use chitin_netstack::{Link, Stack};
+use chitin_netstack::{FrameIn, Link, Stack};
 use chitin_vfs::{Cap, Creds, UserNs};
 use parking_lot::{Mutex, RwLock};
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -20,6 +20,13 @@ use std::sync::{Arc, OnceLock, Weak};
 
 /// What the abstract names of AF_UNIX are looked up by: the socket type belongs to them.
 pub(crate) type AbstractKey = (u32, Vec<u8>);
+
+/// Is shown all frames that the stack sends and receives, with locks of it held: queue, and do not call it.
+pub trait Tap: Send + Sync {
+    fn show(&self, frame: &FrameIn<'_>);
+}
+
+const MAX_TAPS: usize = 8;
 
 /// A network namespace.
 pub struct NetNs {
@@ -40,6 +47,8 @@ pub struct NetNs {
     pub(crate) stack: Arc<Stack>,
     world: Arc<World>,
     egress: OnceLock<Arc<Engine>>,
+    /// Who wants to see frames, beside packet sockets.
+    taps: RwLock<Vec<Arc<dyn Tap>>>,
     /// Ports and connections of TCP/IP.
     pub(crate) inet: crate::inet::Tables,
     /// net.unix.max_dgram_qlen.
@@ -95,6 +104,7 @@ impl NetNs {
             stack: stack.clone(),
             world,
             egress: OnceLock::new(),
+            taps: RwLock::default(),
             inet: crate::inet::Tables::new(),
             max_dgram_qlen: AtomicU32::new(10),
             somaxconn: AtomicU32::new(chitin_abi::socket::SOMAXCONN),
@@ -129,6 +139,31 @@ impl NetNs {
     /// The engine, while there is a policy.
     pub(crate) fn egress(&self) -> Option<&Arc<Engine>> {
         self.egress.get().filter(|engine| engine.is_on())
+    }
+
+    /// Has frames shown. False: there are too many who want that.
+    pub fn add_tap(&self, tap: Arc<dyn Tap>) -> bool {
+        {
+            let mut taps = self.taps.write();
+            if taps.len() >= MAX_TAPS {
+                return false;
+            }
+            taps.push(tap);
+        }
+        self.show_frames();
+        true
+    }
+    pub fn remove_tap(&self, tap: &Arc<dyn Tap>) {
+        self.taps.write().retain(|other| !Arc::ptr_eq(other, tap));
+        self.show_frames();
+    }
+    pub(crate) fn show_taps(&self, frame: &FrameIn<'_>) {
+        self.taps.read().iter().for_each(|tap| tap.show(frame));
+    }
+    /// Has the stack show frames while anybody wants to see them.
+    pub(crate) fn show_frames(&self) {
+        let socks = self.inet.packet.lock();
+        self.stack.want_frames(!socks.is_empty() || !self.taps.read().is_empty());
     }
 
     /// SO_NETNS_COOKIE.

@@ -35,11 +35,17 @@ const MAX_PEERS: usize = 64;
 const MAX_WAITING: usize = 128;
 /// Options to be repeated on a host socket.
 const MAX_OPTIONS: usize = 64;
+/// Who has sent to a published UDP port, and may be answered.
+const MAX_CALLERS: usize = 1024;
+/// The longest datagram.
+const MAX_DATAGRAM: usize = 65_507;
 
 /// Makes host sockets.
 pub trait Broker: Send + Sync {
     /// One that is connected to `to`, or about to be.
     fn open(&self, kind: u32, protocol: u32, to: SocketAddr) -> Result<OwnedFd, Errno>;
+    /// Sends a datagram from a published port to somebody who has sent to it.
+    fn reply(&self, port: u16, peer: SocketAddr, data: &[u8]) -> Result<(), Errno>;
 }
 
 /// What all such sockets share.
@@ -54,6 +60,27 @@ pub struct Outbound {
     pub own: [Option<IpAddr>; 2],
     /// By the guest's port, see [`Outbound::publish`].
     pub published: Mutex<HashMap<u16, Published>>,
+    /// By the guest's port: who has sent datagrams to it, the latest last.
+    pub callers: HashMap<u16, Mutex<VecDeque<Sender>>>,
+}
+
+/// Who has sent to a published UDP port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sender {
+    /// As the guest sees it.
+    shown: SocketAddr,
+    real: SocketAddr,
+}
+
+/// The host's loopback is not the guest's: who calls from there is shown as the gateway.
+fn shown_as(ns: &NetNs, peer: SocketAddr) -> SocketAddr {
+    if !peer.ip().is_loopback() {
+        return peer;
+    }
+    let out: IpAddr =
+        if peer.is_ipv4() { [192, 0, 2, 1].into() } else { [0x2001, 0xdb8, 0, 0, 0, 0, 0, 1].into() };
+    let gateway = ns.stack().config.route(out, None, 0, 0).ok().and_then(|route| route.gateway);
+    gateway.map_or(peer, |ip| SocketAddr::new(ip, peer.port()))
 }
 
 #[derive(Default)]
@@ -82,6 +109,36 @@ impl Outbound {
     /// The table of published ports.
     pub fn publish(ports: &[u16]) -> Mutex<HashMap<u16, Published>> {
         Mutex::new(ports.iter().map(|port| (*port, Published::default())).collect())
+    }
+
+    pub fn publish_udp(ports: &[u16]) -> HashMap<u16, Mutex<VecDeque<Sender>>> {
+        ports.iter().map(|port| (*port, Mutex::default())).collect()
+    }
+
+    /// A datagram to a published port. It goes to the stack, where the guest's socket is.
+    pub fn datagram(&self, ns: &NetNs, port: u16, peer: SocketAddr, data: &[u8]) {
+        let Some(callers) = self.callers.get(&port) else { return };
+        let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+        let [v4, v6] = self.own;
+        let Some(own) = (if peer.is_ipv4() { v4 } else { v6 }) else { return };
+        let caller = Sender { shown: shown_as(ns, peer), real: peer };
+        {
+            let mut callers = callers.lock();
+            if callers.back() != Some(&caller) {
+                callers.retain(|other| other.shown != caller.shown);
+                if callers.len() >= MAX_CALLERS {
+                    callers.pop_front();
+                }
+                callers.push_back(caller);
+            }
+        }
+        crate::inet::deliver_udp(ns, caller.shown, SocketAddr::new(own, port), data);
+    }
+
+    /// Whom what goes to `to` from the guest's `port` answers.
+    fn answers(&self, port: u16, to: SocketAddr) -> Option<SocketAddr> {
+        let callers = self.callers.get(&port)?.lock();
+        callers.iter().find(|caller| caller.shown == to).map(|caller| caller.real)
     }
 
     /// A connection to a published port. Whether somebody listens there.
@@ -165,6 +222,8 @@ struct State {
     /// A datagram socket's ways to where it has sent to, the oldest first.
     peers: VecDeque<(SocketAddr, Arc<HostSocket>)>,
     options: Vec<(u32, u32, Vec<u8>)>,
+    /// A datagram socket at a published port that is connected to somebody who has sent to it.
+    answers: Option<(u16, SocketAddr)>,
     /// It listens at this published port of the guest.
     published: Option<u16>,
 }
@@ -270,6 +329,25 @@ impl OutboundSocket {
         Ok(socket)
     }
 
+    /// The published port from which a datagram to `to` is an answer, and whom it answers.
+    fn answers_from(&self, to: SocketAddr) -> Option<(u16, SocketAddr)> {
+        if self.is_stream() || self.shared.callers.is_empty() {
+            return None;
+        }
+        let port = self.local.getsockname().ok()?.inet()?.port();
+        Some((port, self.shared.answers(port, to)?))
+    }
+
+    fn reply(&self, msg: &mut SendMsg<'_>, port: u16, to: SocketAddr) -> Result<usize, Errno> {
+        let len = msg.data.left();
+        if len > MAX_DATAGRAM {
+            return Err(Errno::EMSGSIZE);
+        }
+        let data = crate::inet::udp::take(msg.data, len)?;
+        self.shared.broker.reply(port, to, &data)?;
+        Ok(len)
+    }
+
     fn record(&self, level: u32, name: u32, value: &[u8]) -> Vec<Arc<HostSocket>> {
         let mut state = self.state.lock();
         state.options.retain(|(l, n, _)| (*l, *n) != (level, name));
@@ -310,6 +388,14 @@ impl SocketOps for OutboundSocket {
 
     fn connect(self: Arc<Self>, ctx: &Context, addr: &SockAddr, wait_on: &mut WaitOn) -> Result<(), Errno> {
         let to = self.shared.goes_out(&self.common().ns, addr);
+        if !self.is_stream() {
+            let answers = addr.inet().and_then(|to| self.answers_from(to));
+            self.state.lock().answers = answers;
+            if answers.is_some() {
+                self.forget_remote();
+                return self.local.clone().connect(ctx, addr, wait_on);
+            }
+        }
         match to {
             Some(to) if self.is_stream() => self.connect_stream(to),
             Some(to) => {
@@ -356,6 +442,14 @@ impl SocketOps for OutboundSocket {
     }
 
     fn sendmsg(self: Arc<Self>, msg: &mut SendMsg<'_>) -> Result<usize, Errno> {
+        let told = msg.dest.as_ref().map(|dest| dest.inet());
+        let answers = match told {
+            Some(to) => to.and_then(|to| self.answers_from(to)),
+            None => self.state.lock().answers,
+        };
+        if let Some((port, to)) = answers {
+            return self.reply(msg, port, to);
+        }
         if let Some(dest) = msg.dest.as_ref().filter(|_| !self.is_stream()) {
             return match self.shared.goes_out(&self.common().ns, dest) {
                 Some(to) => {

@@ -2,7 +2,7 @@
 //! mode, and networking without a namespace. Other runtimes prove what does not depend on chitin's own ways.
 
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -364,4 +364,151 @@ fn published_ports_lead_in() {
     kill_tree(&mut child);
     got.unwrap();
     assert!(twice.is_ok_and(|text| text.contains("inside")));
+}
+
+/// Echoes datagrams: two as a server does, and two more from a socket that is connected to who sent the first of them.
+const ECHO: &str = "import socket\n\
+    s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(('0.0.0.0', 9999))\n\
+    for i in range(2):\n\
+    \td, a = s.recvfrom(70000); s.sendto(b'got ' + d, a)\n\
+    d, a = s.recvfrom(70000); s.connect(a); s.send(b'linked ' + d)\n\
+    s.send(b'again ' + s.recv(70000)); s.recv(1)\n";
+
+#[test]
+fn published_udp_ports_lead_in() {
+    if !chitin_only("published_udp_ports_lead_in") {
+        return;
+    }
+    let client = |server: &UdpSocket| {
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        socket.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+        socket.connect(server.local_addr().unwrap()).unwrap();
+        socket
+    };
+    let server = UdpSocket::bind("127.0.0.1:0").unwrap();
+    let (first, second) = (client(&server), client(&server));
+    let port = server.local_addr().unwrap().port();
+    drop(server);
+    let rootfs = paths::rootfs("bookworm");
+    let mut command = Command::new(paths::chitin());
+    command.arg("--root").arg(paths::scratch("attach-udp").join("state"));
+    command
+        .arg("do")
+        .arg(format!("--rootfs={}", rootfs.display()))
+        .arg(format!("--publish=127.0.0.1:{port}:9999/udp"));
+    command.args(["--", "python3", "-c", ECHO]).stdin(Stdio::null());
+    let mut child: Child = command.spawn().expect("chitin");
+    let ask = |socket: &UdpSocket, text: &[u8]| -> Result<Vec<u8>, String> {
+        let mut room = vec![0; 70_000];
+        socket.send(text).map_err(|e| e.to_string())?;
+        let count = socket.recv(&mut room).map_err(|e| e.to_string())?;
+        Ok(room[..count].to_vec())
+    };
+    let mut answers = Vec::new();
+    // Until it is there, datagrams are lost.
+    let there = settle(LIMIT, || ask(&first, b"one").map(|answer| answers.push(answer)));
+    let large = vec![b'x'; 60_000];
+    for (socket, text) in [(&second, &large[..]), (&first, b"three"), (&first, b"four")] {
+        answers.push(ask(socket, text).unwrap_or_default());
+    }
+    kill_tree(&mut child);
+    there.unwrap();
+    let want = [&b"got one"[..], &[b"got ", &large[..]].concat(), b"linked three", b"again four"];
+    assert_eq!(answers.iter().map(Vec::len).collect::<Vec<_>>(), want.map(<[u8]>::len));
+    assert!(answers.iter().zip(want).all(|(answer, want)| answer == want));
+}
+
+/// A frame of a pcapng file: its interface's name, link type, direction (1: came), original length and bytes.
+#[derive(Debug, PartialEq)]
+struct Seen {
+    link: String,
+    kind: u16,
+    direction: u32,
+    len: usize,
+    data: Vec<u8>,
+}
+
+/// Reads a pcapng file strictly.
+fn read_pcapng(bytes: &[u8]) -> Vec<Seen> {
+    let word = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap());
+    let half = |at: usize| u16::from_le_bytes(bytes[at..at + 2].try_into().unwrap());
+    let option = |mut at: usize, code: u16| loop {
+        let (found, len) = (half(at), usize::from(half(at + 2)));
+        if found == code {
+            return bytes[at + 4..at + 4 + len].to_vec();
+        }
+        assert!(found != 0, "option {code} is missing");
+        at += 4 + len.next_multiple_of(4);
+    };
+    assert_eq!((word(0), word(8)), (0x0a0d_0d0a, 0x1a2b_3c4d), "a section's header");
+    let (mut at, mut links, mut seen) = (0, Vec::new(), Vec::new());
+    while at < bytes.len() {
+        let len = word(at + 4) as usize;
+        assert_eq!(word(at + len - 4) as usize, len, "both lengths of the block at {at}");
+        match word(at) {
+            1 => links.push((String::from_utf8(option(at + 16, 2)).unwrap(), half(at + 8))),
+            6 => {
+                let (link, kept) = (&links[word(at + 8) as usize], word(at + 20) as usize);
+                let end = at + 28 + kept;
+                seen.push(Seen {
+                    link: link.0.clone(),
+                    kind: link.1,
+                    direction: u32::from_le_bytes(option(end.next_multiple_of(4), 2).try_into().unwrap()),
+                    len: word(at + 24) as usize,
+                    data: bytes[at + 28..end].to_vec(),
+                });
+            }
+            _ => {}
+        }
+        at += len;
+    }
+    seen
+}
+
+#[test]
+fn packets_are_captured() {
+    if !chitin_only("packets_are_captured") {
+        return;
+    }
+    let Some(pair) = Pair::with_addresses(1500) else { return };
+    let s = Steps::new(pair.bundle(
+        "while :; do ping -c 1 -W 2 10.77.0.1 >/dev/null; ping -c 1 127.0.0.1 >/dev/null; sleep 0.1; done",
+    ));
+    s.launch();
+    let file = paths::scratch("attach-pcap").join("packets");
+    let name = file.to_string_lossy().into_owned();
+    s.ok(&["debug", "--pcap", &name, "--duration", "1500ms", &s.id]);
+    let seen = read_pcapng(&std::fs::read(&file).unwrap());
+    // An echo request out and its reply in, with Ethernet headers; and one that never leaves, without.
+    let echo = |link: &str, kind: u16, direction: u32, at: usize, icmp: u8| {
+        let is = |seen: &&Seen| {
+            (seen.link.as_str(), seen.kind, seen.direction) == (link, kind, direction)
+                && seen.data.get(at + 9) == Some(&1)
+                && seen.data.get(at + 20) == Some(&icmp)
+        };
+        seen.iter().filter(is).count()
+    };
+    let counts = [echo("eth0", 1, 2, 14, 8), echo("eth0", 1, 1, 14, 0), echo("lo", 101, 2, 0, 8)];
+    assert!(counts.iter().all(|count| *count >= 1), "{counts:?}: {seen:?}");
+    assert!(seen.iter().all(|seen| seen.data.len() == seen.len), "all of each packet");
+    if chitin_tests::run::have("tcpdump") {
+        let mut tcpdump = Command::new("tcpdump");
+        tcpdump.args(["-nr", &name]);
+        let o = quick(tcpdump, LIMIT);
+        assert!(o.text().contains("10.77.0.1: ICMP echo request"), "{}", o.brief());
+    }
+    // Cut short, and until it is interrupted.
+    let mut capture = Command::new(paths::chitin());
+    capture.arg("--root").arg(&s.root).args(["debug", "--pcap", "-", "--snaplen", "20", &s.id]);
+    let mut child = capture.stdout(Stdio::piped()).stdin(Stdio::null()).spawn().expect("chitin");
+    let mut out = child.stdout.take().unwrap();
+    let mut bytes = vec![0; 400];
+    out.read_exact(&mut bytes).expect("packets come before the end");
+    let pid = nix::unistd::Pid::from_raw(child.id().cast_signed());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
+    out.read_to_end(&mut bytes).unwrap();
+    assert!(child.wait().unwrap().success());
+    let seen = read_pcapng(&bytes);
+    assert!(seen.iter().any(|seen| seen.data.len() == 20 && seen.len > 80), "{seen:?}");
+    s.ok(&["delete", "--force", &s.id]);
 }

@@ -38,7 +38,7 @@ pub struct Do {
     /// What the command may connect to (overrides the global flag)
     #[arg(long, value_name = "POLICY|FILE")]
     egress: Option<String>,
-    /// [ADDRESS:]HOST:GUEST: have connections to a TCP port of this machine go to one of the sandbox
+    /// [ADDRESS:]HOST:GUEST[/udp]: have connections (or datagrams) to a port of this machine go to one of the sandbox
     #[arg(long, short, value_name = "PORTS", value_parser = Publish::parse)]
     publish: Vec<Publish>,
     /// Give the command a terminal

@@ -90,7 +90,7 @@ impl Events {
 }
 
 /// Go's durations: numbers with units, one after the other.
-fn duration(text: &str) -> Result<Duration> {
+pub fn duration(text: &str) -> Result<Duration> {
     let wrong = || format!("{text:?} is no duration like 5s, 1m30s or 100ms");
     let mut rest = text;
     let mut total = Duration::ZERO;

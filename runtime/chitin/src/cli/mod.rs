@@ -17,6 +17,7 @@ mod globals;
 mod kill;
 mod list;
 mod pause;
+mod pcap;
 mod ps;
 mod run;
 mod spec;

@@ -14,6 +14,7 @@ mod netlink;
 pub mod outbound;
 mod packet;
 pub mod proxy;
+mod relay;
 mod silence;
 
 use std::fs::File;
@@ -80,7 +81,7 @@ pub fn take_over(id: &str, pid: i32) -> Result<Attached> {
     }
     let policy = proxy::Policy { everything: false, resolvers: vec![ENGINES_RESOLVER] };
     let there = Elsewhere::enter(Path::new(&format!("/proc/{pid}/ns/net")))?;
-    let attached = outbound::with_proxy(id, attached, policy, Vec::new());
+    let attached = outbound::with_proxy(id, attached, policy, outbound::Ports::default());
     there.leave()?;
     attached
 }

@@ -2,7 +2,7 @@
 //!
 //! Neighbours: `proxy` is the process; `sandbox::start` hands the sentry its ends of the sockets.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use chitin_control::{AddressConfig, LinkConfig, NetworkConfig, NextHop, OutboundConfig, RouteConfig};
@@ -26,30 +26,30 @@ const DNS: u16 = 53;
 /// Published ports of one sandbox.
 const MAX_PUBLISHED: usize = 256;
 
-/// `[ADDRESS:]HOST:GUEST`: a port of the host that leads into the sandbox.
+/// `[ADDRESS:]HOST:GUEST[/udp]`: a port of the host that leads into the sandbox.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Publish {
     pub at: SocketAddr,
     pub guest: u16,
+    #[serde(default)]
+    pub udp: bool,
 }
 
 impl Publish {
     pub fn parse(text: &str) -> Result<Self> {
         let wrong = || {
             format!(
-                "--publish {text}: HOST:GUEST or ADDRESS:HOST:GUEST is needed, with ports from 1 to 65535"
+                "--publish {text}: HOST:GUEST or ADDRESS:HOST:GUEST is needed, with ports from 1 to 65535, and /udp for UDP"
             )
         };
-        if text.ends_with("/udp") {
-            return Err(format!("--publish {text}: only TCP can be published"));
-        }
-        let bare = text.strip_suffix("/tcp").unwrap_or(text);
+        let udp = text.ends_with("/udp");
+        let bare = text.strip_suffix(if udp { "/udp" } else { "/tcp" }).unwrap_or(text);
         let (rest, guest) = bare.rsplit_once(':').ok_or_else(wrong)?;
         let (address, host) = rest.rsplit_once(':').unwrap_or(("0.0.0.0", rest));
         let address = address.trim_start_matches('[').trim_end_matches(']');
         let port = |text: &str| text.parse::<u16>().ok().filter(|port| *port != 0).ok_or_else(wrong);
         let ip: IpAddr = address.parse().map_err(|_| wrong())?;
-        Ok(Self { at: SocketAddr::new(ip, port(host)?), guest: port(guest)? })
+        Ok(Self { at: SocketAddr::new(ip, port(host)?), guest: port(guest)?, udp })
     }
 }
 
@@ -58,12 +58,20 @@ pub fn to_everywhere(id: &str, publish: &[Publish]) -> Result<Attached> {
     if publish.len() > MAX_PUBLISHED {
         return Err(format!("--publish: more than {MAX_PUBLISHED} ports"));
     }
-    let mut listeners = Vec::new();
+    let mut ports = Ports::default();
     for port in publish {
+        let failed =
+            || format!("--publish: cannot listen at {}{}", port.at, if port.udp { "/udp" } else { "" });
+        if port.udp {
+            let socket = UdpSocket::bind(port.at).context(failed)?;
+            socket.set_nonblocking(true).context(failed)?;
+            ports.udp.push((duplicate(&socket)?, port.guest));
+            continue;
+        }
         let listener = TcpListener::bind(port.at);
-        let listener = listener.context(|| format!("--publish: cannot listen at {}", port.at))?;
-        listener.set_nonblocking(true).context(|| "--publish".into())?;
-        listeners.push((duplicate(&listener)?, port.guest));
+        let listener = listener.context(failed)?;
+        listener.set_nonblocking(true).context(failed)?;
+        ports.tcp.push((duplicate(&listener)?, port.guest));
     }
     let policy = Policy { everything: true, resolvers: loopback_resolvers() };
     let mut config = NetworkConfig::default();
@@ -75,16 +83,18 @@ pub fn to_everywhere(id: &str, publish: &[Publish]) -> Result<Attached> {
     if has_v6 {
         config.routes.push(default_route(Ipv6Addr::UNSPECIFIED.into(), GATEWAY6.into()));
     }
-    with_proxy(id, Attached { config, fds: Vec::new(), proxy: None }, policy, listeners)
+    with_proxy(id, Attached { config, fds: Vec::new(), proxy: None }, policy, ports)
+}
+
+/// Sockets of published ports, each with the guest's port that it stands for.
+#[derive(Debug, Default)]
+pub struct Ports {
+    tcp: Vec<(OwnedFd, u16)>,
+    udp: Vec<(OwnedFd, u16)>,
 }
 
 /// Adds a proxy to what has been attached. It runs in the network namespace of the calling process.
-pub fn with_proxy(
-    id: &str,
-    mut attached: Attached,
-    policy: Policy,
-    published: Vec<(OwnedFd, u16)>,
-) -> Result<Attached> {
+pub fn with_proxy(id: &str, mut attached: Attached, policy: Policy, ports: Ports) -> Result<Attached> {
     let failed = || "cannot prepare the network proxy".to_owned();
     let pair = || {
         let made = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC);
@@ -93,16 +103,21 @@ pub fn with_proxy(
     };
     let (asks, asked) = pair()?;
     let (taken, brings) = pair()?;
+    let (relays, relayed) = pair()?;
     let null = duplicate(dev_null()?)?;
+    let numbers = |ports: &[(OwnedFd, u16)]| ports.iter().map(|(fd, port)| (fd.as_raw_fd(), *port)).collect();
     let boot = Boot {
         asked: asked.as_raw_fd(),
         brings: brings.as_raw_fd(),
-        published: published.iter().map(|(fd, port)| (fd.as_raw_fd(), *port)).collect(),
+        relayed: relayed.as_raw_fd(),
+        published: numbers(&ports.tcp),
+        published_udp: numbers(&ports.udp),
         policy: policy.clone(),
     };
     let config = role::config_memfd(&boot)?;
     let exe = launch::executable()?;
-    let inherited = boot.published.iter().map(|(fd, _)| *fd).chain([boot.asked, boot.brings]);
+    let inherited = boot.published.iter().chain(&boot.published_udp).map(|(fd, _)| *fd);
+    let inherited = inherited.chain([boot.asked, boot.brings, boot.relayed]);
     let mut child = launch::spawn(
         exe.as_fd(),
         &Role {
@@ -127,11 +142,13 @@ pub fn with_proxy(
     attached.config.outbound = Some(OutboundConfig {
         asked: number(attached.fds.len())?,
         brings: number(attached.fds.len() + 1)?,
+        relays: number(attached.fds.len() + 2)?,
         everything: policy.everything,
         resolvers: policy.resolvers,
-        published: published.iter().map(|(_, port)| *port).collect(),
+        published: ports.tcp.iter().map(|(_, port)| *port).collect(),
+        published_udp: ports.udp.iter().map(|(_, port)| *port).collect(),
     });
-    attached.fds.extend([asks, taken]);
+    attached.fds.extend([asks, taken, relays]);
     attached.proxy = Some(child);
     Ok(attached)
 }
@@ -198,13 +215,15 @@ mod tests {
     #[test]
     fn ports_to_publish() {
         let is = |text: &str, at: &str, guest| {
-            assert_eq!(Publish::parse(text), Ok(Publish { at: at.parse().unwrap(), guest }));
+            let udp = text.ends_with("/udp");
+            assert_eq!(Publish::parse(text), Ok(Publish { at: at.parse().unwrap(), guest, udp }));
         };
+        is("127.0.0.1:53:5353/udp", "127.0.0.1:53", 5353);
         is("8080:80", "0.0.0.0:8080", 80);
         is("8080:80/tcp", "0.0.0.0:8080", 80);
         is("127.0.0.1:8080:80", "127.0.0.1:8080", 80);
         is("[::1]:1:65535", "[::1]:1", 65535);
-        for wrong in ["", "80", "0:80", "80:0", "a:b", "80:80/udp", "80:80/x", "x:1:2", "1:65536"] {
+        for wrong in ["", "80", "0:80", "80:0", "a:b", "80:80/udp/tcp", "80:80/x", "x:1:2", "1:65536"] {
             assert!(Publish::parse(wrong).is_err(), "{wrong}");
         }
     }

@@ -3,7 +3,7 @@
 //! `chitin net-proxy`, one per sandbox, in the network namespace whose sockets are wanted, otherwise as confined as a
 //! sentry: an empty root, no capabilities, a seccomp list of its own. The sentry asks it for a connected socket; it decides
 //! whether the destination may be reached ([`Policy`]), connects without waiting and hands the socket over. It listens at
-//! published ports and hands over what is accepted there. It ends with the sentry's socket.
+//! published ports and hands over what is accepted there; datagrams of published UDP ports it passes on ([`relay`](super::relay)). It ends with the sentry's socket.
 //!
 //! The host's loopback is out of reach, with the exception of name servers that the host itself uses there.
 
@@ -22,6 +22,7 @@ use nix::sys::socket::{
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, TargetArch};
 use serde::{Deserialize, Serialize};
 
+use super::relay::Relay;
 use crate::sandbox::launch::own_fd;
 use crate::util::{Context, Result};
 
@@ -32,8 +33,12 @@ pub struct Boot {
     pub asked: RawFd,
     /// Where it brings connections.
     pub brings: RawFd,
+    /// Where datagrams of published ports go and come from.
+    pub relayed: RawFd,
     /// Listening sockets, and the guest's port that each stands for.
     pub published: Vec<(RawFd, u16)>,
+    /// The same of UDP.
+    pub published_udp: Vec<(RawFd, u16)>,
     pub policy: Policy,
 }
 
@@ -70,6 +75,7 @@ pub fn run(boot: Boot) -> Result<ExitCode> {
     for (fd, port) in &boot.published {
         listeners.push((own_fd(*fd).context(failed)?, *port));
     }
+    let mut relay = Relay::of(&boot).context(failed)?;
     drop(confine::enter_empty_root()?);
     confine::no_new_privs()?;
     confine::drop_capabilities()?;
@@ -77,6 +83,8 @@ pub fn run(boot: Boot) -> Result<ExitCode> {
     loop {
         let mut fds = vec![PollFd::new(asked.as_fd(), PollFlags::POLLIN)];
         fds.extend(listeners.iter().map(|(fd, _)| PollFd::new(fd.as_fd(), PollFlags::POLLIN)));
+        let listening = fds.len();
+        fds.extend(relay.fds());
         match poll(&mut fds, PollTimeout::NONE) {
             Ok(_) | Err(nix::Error::EINTR) => {}
             Err(e) => return Err(format!("poll: {e}")),
@@ -85,6 +93,7 @@ pub fn run(boot: Boot) -> Result<ExitCode> {
         if ready.first() == Some(&true) && !answer(&asked, &boot.policy) {
             return Ok(ExitCode::SUCCESS);
         }
+        relay.serve(ready.get(listening..).unwrap_or_default());
         for ((listener, port), ready) in listeners.iter().zip(ready.iter().skip(1)) {
             if *ready {
                 bring(&brings, listener, *port);
@@ -167,6 +176,7 @@ fn install_filter() -> Result<()> {
         // Requests, answers and connections. Destinations are what this process is trusted with.
         libc::SYS_recvfrom,
         libc::SYS_sendmsg,
+        libc::SYS_sendto,
         libc::SYS_connect,
         libc::SYS_accept4,
         libc::SYS_getpeername,

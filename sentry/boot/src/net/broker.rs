@@ -5,8 +5,9 @@
 
 use chitin_abi::Errno;
 use chitin_abi::socket::SOCK_STREAM;
-use chitin_control::{Arrived, Open, PROXY_MESSAGE};
+use chitin_control::{Arrived, Open, PROXY_DATAGRAM, PROXY_MESSAGE, Relayed};
 use chitin_host::fdpass;
+use chitin_net::NetNs;
 use chitin_net::outbound::{Broker, Outbound};
 use nix::sys::socket::{MsgFlags, send};
 use parking_lot::Mutex;
@@ -16,12 +17,15 @@ use std::sync::Arc;
 
 const STACK_SIZE: usize = 256 << 10;
 
-/// The socket on which host sockets are asked for.
-pub struct Proxy(Mutex<OwnedFd>);
+/// The sockets on which host sockets are asked for, and on which answers to datagrams go out.
+pub struct Proxy {
+    asked: Mutex<OwnedFd>,
+    relays: Arc<OwnedFd>,
+}
 
 impl Proxy {
-    pub fn new(socket: OwnedFd) -> Proxy {
-        Proxy(Mutex::new(socket))
+    pub fn new(asked: OwnedFd, relays: Arc<OwnedFd>) -> Proxy {
+        Proxy { asked: Mutex::new(asked), relays }
     }
 }
 
@@ -33,7 +37,7 @@ impl Broker for Proxy {
         let mut answer = [0; 4];
         let mut fds = Vec::new();
         {
-            let socket = self.0.lock();
+            let socket = self.asked.lock();
             send(socket.as_raw_fd(), &request, MsgFlags::MSG_NOSIGNAL).map_err(gone)?;
             let count =
                 fdpass::receive(socket.as_fd(), &mut answer, &mut fds, 1).map_err(|_| Errno::ENETDOWN)?;
@@ -47,6 +51,39 @@ impl Broker for Proxy {
             (None, None) => Err(Errno::ENETDOWN),
         }
     }
+
+    fn reply(&self, port: u16, peer: SocketAddr, data: &[u8]) -> Result<(), Errno> {
+        if data.len() > PROXY_DATAGRAM {
+            return Err(Errno::EMSGSIZE);
+        }
+        let message = [&Relayed { port, peer }.encode()[..], data].concat();
+        let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
+        match send(self.relays.as_raw_fd(), &message, flags) {
+            // A queue that is full loses datagrams.
+            Ok(_) | Err(nix::Error::EAGAIN) => Ok(()),
+            Err(_) => Err(Errno::ENETDOWN),
+        }
+    }
+}
+
+/// Takes in datagrams to published ports, in a thread of its own, until the proxy ends.
+pub fn relay(socket: Arc<OwnedFd>, ns: Arc<NetNs>, outbound: Arc<Outbound>) -> std::io::Result<()> {
+    std::thread::Builder::new().name("net-relay".into()).stack_size(STACK_SIZE).spawn(move || {
+        let mut room = vec![0; PROXY_MESSAGE + PROXY_DATAGRAM];
+        loop {
+            let count = match fdpass::receive(socket.as_fd(), &mut room, &mut Vec::new(), 0) {
+                Ok(0) | Err(_) => return,
+                Ok(count) => count,
+            };
+            if let Some((Relayed { port, peer }, data)) =
+                Relayed::decode(room.get(..count).unwrap_or_default())
+            {
+                outbound.datagram(&ns, port, peer, data);
+                chitin_kernel::run::drain();
+            }
+        }
+    })?;
+    Ok(())
 }
 
 /// Takes in connections to published ports, in a thread of its own, until the proxy ends.

@@ -7,6 +7,7 @@
 
 mod apply;
 mod broker;
+mod capture;
 mod clock;
 mod device;
 mod egress;
@@ -26,6 +27,8 @@ use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+
+pub use capture::Capture;
 
 /// The sandbox's network.
 pub struct Network {
@@ -62,6 +65,22 @@ impl Network {
             None
         };
         self.egress.set(policies, audit)
+    }
+
+    /// Captures packets to a descriptor until what is answered is dropped.
+    pub fn capture(&self, snaplen: u32, fds: Vec<OwnedFd>) -> Result<capture::Capture, String> {
+        match self.mode {
+            NetworkMode::Host => {
+                Err("with --network=host the sandbox's packets are the host's; capture there, \
+                 in the network namespace of the container's process (nsenter -n -t PID tcpdump)"
+                    .into())
+            }
+            _ => capture::start(
+                &self.ns,
+                snaplen,
+                fds.into_iter().next().ok_or("the pipe did not come along")?,
+            ),
+        }
     }
 
     /// The end of the sandbox: what the log still lacks is written.
@@ -121,17 +140,23 @@ impl Network {
         let link_local = |ip: &IpAddr| matches!(ip, IpAddr::V6(v6) if v6.is_unicast_link_local());
         let own = [true, false]
             .map(|v4| addresses().map(|a| a.address).find(|ip| ip.is_ipv4() == v4 && !link_local(ip)));
+        let relays = Arc::new(fds.take(out.relays)?);
         let shared = Arc::new(Outbound {
-            broker: Arc::new(broker::Proxy::new(fds.take(out.asked)?)),
+            broker: Arc::new(broker::Proxy::new(fds.take(out.asked)?, relays.clone())),
             watcher: Arc::new(Reactors(self.reactor.clone())),
             everything: out.everything,
             resolvers: out.resolvers.clone(),
             own,
             published: Outbound::publish(&out.published),
+            callers: Outbound::publish_udp(&out.published_udp),
         });
         for (family, v6) in [(AF_INET, false), (AF_INET6, true)] {
             let inner = Arc::new(InetFamily { v6 });
             self.ns.add_family(family, Arc::new(OutboundFamily { inner, shared: shared.clone() }));
+        }
+        if !out.published_udp.is_empty() {
+            broker::relay(relays, self.ns.clone(), shared.clone())
+                .map_err(|error| format!("cannot start a thread for published ports: {error}"))?;
         }
         broker::take_in(fds.take(out.brings)?, shared)
             .map_err(|error| format!("cannot start a thread for published ports: {error}"))

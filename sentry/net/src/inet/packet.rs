@@ -107,7 +107,7 @@ impl Family for PacketFamily {
             _counted: counted,
         });
         ns.inet.packet.lock().insert(cookie, Arc::downgrade(&sock));
-        ns.stack.want_frames(true);
+        ns.show_frames();
         Ok(sock)
     }
 }
@@ -394,12 +394,8 @@ impl SocketOps for PacketSock {
     }
     fn release(self: Arc<Self>) {
         let ns = &self.common.ns;
-        let rest = {
-            let mut socks = ns.inet.packet.lock();
-            socks.remove(&self.common.cookie());
-            socks.len()
-        };
-        ns.stack.want_frames(rest > 0);
+        ns.inet.packet.lock().remove(&self.common.cookie());
+        ns.show_frames();
         let old = PacketSock::forget(&mut self.state.lock());
         drop(old);
     }

@@ -7,7 +7,7 @@
 
 mod send;
 
-pub(super) use send::take;
+pub(crate) use send::take;
 
 use super::addr::Endpoint;
 use super::datagram::{Datagram, Failure, Inbox};

@@ -98,6 +98,7 @@ impl Sockets for Upcalls {
 
     fn packet(&self, frame: &FrameIn<'_>) {
         if let Some(ns) = self.0.upgrade() {
+            ns.show_taps(frame);
             packet::deliver(&ns, frame);
         }
     }

@@ -137,6 +137,10 @@ def hold(host, port, flag):
     return "went on"
 
 
+def rest():
+    time.sleep(1000)
+
+
 def inside():
     s = socket.create_server(("127.0.0.1", 0))
     return "inside" if connect(*s.getsockname()) else "?"

@@ -235,7 +235,7 @@ impl UdpSock {
 }
 
 /// All of a message's bytes, or EFAULT.
-pub(in crate::inet) fn take(source: &mut dyn Source, len: usize) -> Result<Box<[u8]>, Errno> {
+pub(crate) fn take(source: &mut dyn Source, len: usize) -> Result<Box<[u8]>, Errno> {
     let mut data = vec![0; len].into_boxed_slice();
     let mut done = 0;
     while done < len {
