@@ -283,7 +283,7 @@ fn networks_metadata_and_annotations() {
 #[test]
 fn a_running_sandbox_gets_another_policy() {
     let Some(w) = World::new("a_running_sandbox_gets_another_policy") else { return };
-    let bundle = w.bundle(&["hold 10.79.0.1 80 /tmp/go", "rest"]);
+    let bundle = w.bundle(&["hold 10.79.0.1 80 /tmp/go", "idle"]);
     bundle.write();
     let id = unique_id();
     let call = |args: &[&str]| {

@@ -137,7 +137,7 @@ def hold(host, port, flag):
     return "went on"
 
 
-def rest():
+def idle():
     time.sleep(1000)
 
 
