@@ -1,6 +1,9 @@
 // fork, wait, sessions, process groups, orphans, subreapers, vfork, prctl.
 #include "t.h"
+#include <pthread.h>
+#include <sched.h>
 #include <spawn.h>
+#include <stdatomic.h>
 #include <sys/prctl.h>
 
 TEST(wait_statuses) {
@@ -90,6 +93,48 @@ TEST(nested_fork_chain) {
             }
         }
     }));
+}
+static cpu_set_t cpus_of(pid_t tid) {
+    cpu_set_t set;
+    CPU_ZERO(&set);
+    OK(sched_getaffinity(tid, sizeof set, &set));
+    return set;
+}
+static atomic_int forks_over;
+static void *watch_cpus(void *all) {
+    while (!forks_over) {
+        cpu_set_t now = cpus_of(getpid());
+        CK(CPU_EQUAL(&now, (cpu_set_t *)all));
+    }
+    return NULL;
+}
+static void fork_on(cpu_set_t *all, int times) {
+    for (int i = 0; i < times; i++) {
+        pid_t c = fork();
+        cpu_set_t mine = cpus_of(0);
+        if (!c) _exit(CPU_EQUAL(&mine, all) && CPU_ISSET(sched_getcpu(), all) ? 0 : 1);
+        int st;
+        EQ(waitpid(c, &st, 0), c);
+        EQ(st, 0);
+        CK(CPU_EQUAL(&mine, all));
+    }
+}
+TEST(forks_keep_the_cpus) {
+    cpu_set_t all = cpus_of(0), one;
+    pthread_t t;
+    EQ(pthread_create(&t, NULL, watch_cpus, &all), 0);
+    fork_on(&all, 50);
+    forks_over = 1;
+    EQ(pthread_join(t, NULL), 0);
+    int last = 0;
+    for (int i = 0; i < CPU_SETSIZE; i++)
+        if (CPU_ISSET(i, &all)) last = i;
+    CPU_ZERO(&one);
+    CPU_SET(last, &one);
+    OK(sched_setaffinity(0, sizeof one, &one));
+    fork_on(&one, 5);
+    OK(sched_setaffinity(0, sizeof all, &all));
+    fork_on(&all, 5);
 }
 TEST(wait_wakes_on_exit) {
     pid_t c = SPAWN(ms(100));

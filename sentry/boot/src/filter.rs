@@ -208,6 +208,8 @@ const UNCONDITIONAL: &[c_long] = &[
     // On behalf of guest threads, which are children of ours: sched_setaffinity(2), setpriority(2).
     libc::SYS_sched_getaffinity,
     libc::SYS_sched_setaffinity,
+    // sched_getcpu(3) where neither rseq nor the vDSO answers.
+    libc::SYS_getcpu,
     libc::SYS_setpriority,
     // Ending and kicking stubs, and learning that they ended; our pid namespace holds nothing else.
     libc::SYS_kill,

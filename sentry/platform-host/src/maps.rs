@@ -1,9 +1,9 @@
-//! What the host knows about an address space: mappings, sizes, CPU time, read through an injected /proc directory.
+//! What the host knows about an address space: mappings and sizes, read through an injected /proc directory.
 
 use crate::layout::{STUB_BASE, STUB_HI};
 use crate::memory::Memory;
 use crate::sys;
-use chitin_platform::{CpuTimes, HostVma, HostVmaKind, PlatformError, SpaceUsage};
+use chitin_platform::{HostVma, HostVmaKind, PlatformError, SpaceUsage};
 use std::ffi::CString;
 use std::fs::File;
 use std::io::Read;
@@ -45,10 +45,11 @@ fn open(dir: BorrowedFd<'_>, path: &str) -> Result<OwnedFd, i32> {
     sys::open_at(Some(dir), &path, libc::O_RDONLY)
 }
 
-fn read(dir: BorrowedFd<'_>, path: &str) -> Result<String, i32> {
-    let mut out = Vec::new();
-    let mut f = File::from(open(dir, path)?);
-    f.read_to_end(&mut out).map_err(|e| e.raw_os_error().unwrap_or(libc::EIO))?;
+pub(crate) fn read(dir: BorrowedFd<'_>, path: &str) -> Result<String, i32> {
+    // Most are short: one read, and one that finds the end. (`take` keeps the library from asking for the size first.)
+    let mut out = Vec::with_capacity(1024);
+    let f = File::from(open(dir, path)?);
+    f.take(u64::MAX).read_to_end(&mut out).map_err(|e| e.raw_os_error().unwrap_or(libc::EIO))?;
     Ok(String::from_utf8_lossy(&out).into_owned())
 }
 
@@ -200,41 +201,6 @@ impl Memory {
             data: at(5),
         }
     }
-}
-
-/// CPU time of a thread: the precise total, split as the tick counters say.
-pub fn cpu_times(dir: BorrowedFd<'_>, pid: i32, tid: i32) -> CpuTimes {
-    let field = |s: &str, i: usize| s.split_ascii_whitespace().nth(i).and_then(|s| s.parse::<u64>().ok());
-    let Ok(stat) = read(dir, &format!("{pid}/task/{tid}/stat")) else { return CpuTimes::default() };
-    let rest = stat.rsplit_once(')').map_or("", |(_, r)| r);
-    let (u, s) = (field(rest, 11).unwrap_or(0), field(rest, 12).unwrap_or(0));
-    let total = read(dir, &format!("{pid}/task/{tid}/schedstat")).ok().and_then(|t| field(&t, 0));
-    match total {
-        Some(ns) if u + s > 0 => {
-            let user = (u128::from(ns) * u128::from(u) / u128::from(u + s)) as u64;
-            CpuTimes { user_ns: user, system_ns: ns - user }
-        }
-        Some(ns) => CpuTimes { user_ns: ns, system_ns: 0 },
-        None => CpuTimes { user_ns: u.saturating_mul(10_000_000), system_ns: s.saturating_mul(10_000_000) },
-    }
-}
-
-/// How often the host took the CPU from a thread that could have gone on. (Its voluntary switches are system calls, which
-/// are none of the guest's.)
-pub fn preemptions(dir: BorrowedFd<'_>, pid: i32, tid: i32) -> u64 {
-    let Ok(status) = read(dir, &format!("{pid}/task/{tid}/status")) else { return 0 };
-    let line = status.lines().find_map(|line| line.strip_prefix("nonvoluntary_ctxt_switches:"));
-    line.and_then(|count| count.trim().parse().ok()).unwrap_or(0)
-}
-
-/// A thread's state and where in the host's kernel it waits.
-pub fn thread_state(dir: BorrowedFd<'_>, pid: i32, tid: i32) -> String {
-    let Ok(stat) = read(dir, &format!("{pid}/task/{tid}/stat")) else {
-        return format!("host {pid}/{tid}: gone");
-    };
-    let state = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_ascii_whitespace().next());
-    let place = read(dir, &format!("{pid}/task/{tid}/wchan")).unwrap_or_default();
-    format!("host {pid}/{tid}: {} in {}", state.unwrap_or("?"), if place.is_empty() { "?" } else { &place })
 }
 
 /// The numbers of a process's open descriptors.

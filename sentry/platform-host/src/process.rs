@@ -5,6 +5,8 @@
 
 use crate::memory::Memory;
 use crate::sys;
+use crate::thread::process_cpu_times;
+use chitin_platform::CpuTimes;
 use parking_lot::Mutex;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Weak};
@@ -22,19 +24,25 @@ struct Inner<T> {
     live: usize,
     /// Its end is wanted: no `Exited` events.
     ending: bool,
+    /// It has been sent SIGKILL.
+    killed: bool,
     /// Dead for certain; the pid may be gone.
     dead: bool,
+    /// It has never had a second thread.
+    single: bool,
 }
 
 impl<S: AsRef<Memory>, T> Process<S, T> {
     pub fn new(pid: i32, space: Arc<S>) -> Arc<Process<S, T>> {
         (*space).as_ref().add_reader(pid);
-        let inner = Inner { tasks: Vec::new(), live: 0, ending: false, dead: false };
+        let inner =
+            Inner { tasks: Vec::new(), live: 0, ending: false, killed: false, dead: false, single: true };
         Arc::new(Process { pid, space, inner: Mutex::new(inner) })
     }
 
     pub fn add(&self, t: &Arc<T>) {
         let mut i = self.inner.lock();
+        i.single &= i.tasks.is_empty();
         i.tasks.retain(|w| w.strong_count() > 0);
         i.tasks.push(Arc::downgrade(t));
         i.live += 1;
@@ -58,13 +66,19 @@ impl<S: AsRef<Memory>, T> Process<S, T> {
     pub fn kill(&self, ending: bool) {
         let mut i = self.inner.lock();
         i.ending |= ending;
-        if !i.dead {
+        if !i.dead && !std::mem::replace(&mut i.killed, true) {
             let _ = sys::kill(self.pid, libc::SIGKILL);
         }
     }
 
     pub fn ending(&self) -> bool {
         self.inner.lock().ending
+    }
+
+    /// CPU time of its only thread by the host's clocks; `None` if it has had several, or is dead.
+    pub fn single_cpu_times(&self) -> Option<CpuTimes> {
+        let i = self.inner.lock();
+        (i.single && !i.dead).then(|| process_cpu_times(self.pid))
     }
 
     /// A pidfd, unless the process is dead.

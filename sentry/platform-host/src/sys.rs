@@ -121,6 +121,12 @@ pub fn set_affinity(tid: i32, mask: &[u8]) -> Result<(), i32> {
     check(unsafe { libc::syscall(libc::SYS_sched_setaffinity, tid, mask.len(), mask.as_ptr()) }).map(drop)
 }
 
+/// The CPU that the caller runs on just now.
+pub fn current_cpu() -> Option<usize> {
+    // SAFETY: no memory is involved.
+    usize::try_from(unsafe { libc::sched_getcpu() }).ok()
+}
+
 pub fn set_nice(tid: i32, nice: i32) -> Result<(), i32> {
     // SAFETY: no memory is involved.
     check(unsafe { libc::setpriority(libc::PRIO_PROCESS, tid as u32, nice) }.into()).map(drop)

@@ -15,7 +15,6 @@ use chitin_platform_host::calls::Call;
 use chitin_platform_host::detach::detach;
 use chitin_platform_host::group::Zygote;
 use chitin_platform_host::layout::USER_TOP;
-use chitin_platform_host::maps;
 use chitin_platform_host::thread;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -249,11 +248,12 @@ impl PlatformTask for Task {
     }
 
     fn cpu_times(&self) -> CpuTimes {
-        maps::cpu_times(self.sb.host.proc_dir.as_fd(), self.proc.pid, self.tid)
+        let by_file = || thread::cpu_times(self.sb.host.proc_dir.as_fd(), self.proc.pid, self.tid);
+        self.proc.single_cpu_times().unwrap_or_else(by_file)
     }
 
     fn preemptions(&self) -> u64 {
-        maps::preemptions(self.sb.host.proc_dir.as_fd(), self.proc.pid, self.tid)
+        thread::preemptions(self.sb.host.proc_dir.as_fd(), self.proc.pid, self.tid)
     }
 
     fn affinity(&self, set: Option<&[u8]>) -> Result<Vec<u8>, PlatformError> {
@@ -277,7 +277,7 @@ impl PlatformTask for Task {
     }
 
     fn describe(&self) -> String {
-        let host = maps::thread_state(self.sb.host.proc_dir.as_fd(), self.proc.pid, self.tid);
+        let host = thread::state(self.sb.host.proc_dir.as_fd(), self.proc.pid, self.tid);
         let Some(st) = self.st.try_lock_for(BRIEFLY) else {
             return format!("locked by a thread of the sentry; {host}");
         };

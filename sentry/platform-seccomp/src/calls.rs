@@ -7,7 +7,7 @@
 
 use crate::frame;
 use crate::restart::{Reply, wound_back};
-use crate::stub::{DOORBELL, PRIVATE_FD, cmd, ctl};
+use crate::stub::{DOORBELL, OFFER, PRIVATE_FD, cmd, ctl};
 use crate::sys::Notif;
 use crate::task::{After, Phase, St, Task, wake, wake_word};
 use chitin_platform::PlatformError;
@@ -78,6 +78,21 @@ impl Task {
             Poll::Ready(Ok(()))
         })
         .await
+    }
+
+    /// Lets the clone run that the task has offered; its result is that of [`Task::run`] with one call. `false`: there is no
+    /// offer (any more).
+    pub fn take_offer(&self) -> bool {
+        let mut st = self.st.lock();
+        let Some(args) = st.offer.take().filter(|_| st.phase == Phase::Stopped && st.frame.is_some()) else {
+            return false;
+        };
+        st.results.clear();
+        self.uncount(&mut st);
+        st.list = Some(Box::new(List { calls: vec![Call::new(OFFER as i64, args)], pos: 1 }));
+        st.phase = Phase::Calls;
+        self.reply(&mut st, Reply::Native);
+        true
     }
 
     /// Waits until an operation on the task has come to its end.

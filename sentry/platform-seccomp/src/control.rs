@@ -13,7 +13,6 @@ use chitin_platform::{
 };
 use chitin_platform_host::detach::detach;
 use chitin_platform_host::group::Zygote;
-use chitin_platform_host::maps;
 use chitin_platform_host::thread;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
@@ -311,19 +310,20 @@ impl PlatformTask for Task {
     }
 
     fn cpu_times(&self) -> CpuTimes {
-        maps::cpu_times(self.sb.host.proc_dir.as_fd(), self.proc.pid, self.tid)
+        let by_file = || thread::cpu_times(self.sb.host.proc_dir.as_fd(), self.proc.pid, self.tid);
+        self.proc.single_cpu_times().unwrap_or_else(by_file)
     }
 
     fn preemptions(&self) -> u64 {
-        maps::preemptions(self.sb.host.proc_dir.as_fd(), self.proc.pid, self.tid)
+        thread::preemptions(self.sb.host.proc_dir.as_fd(), self.proc.pid, self.tid)
     }
 
     fn affinity(&self, set: Option<&[u8]>) -> Result<Vec<u8>, PlatformError> {
-        let st = self.st.lock();
+        let mut st = self.st.lock();
         if st.phase == Phase::Dead {
             return Err(PlatformError::Gone);
         }
-        thread::affinity(self.tid, set)
+        self.change_affinity(&mut st, set)
     }
 
     fn set_nice(&self, nice: i32) -> Result<(), PlatformError> {
@@ -339,7 +339,7 @@ impl PlatformTask for Task {
     }
 
     fn describe(&self) -> String {
-        let host = maps::thread_state(self.sb.host.proc_dir.as_fd(), self.proc.pid, self.tid);
+        let host = thread::state(self.sb.host.proc_dir.as_fd(), self.proc.pid, self.tid);
         let Some(st) = self.st.try_lock_for(BRIEFLY) else {
             return format!("locked by a thread of the sentry; {host}");
         };

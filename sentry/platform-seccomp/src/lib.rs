@@ -6,7 +6,7 @@
 //! How the parts fit: `zygote` starts a tiny process under `filter`'s BPF program from `stub`'s image; every guest address
 //! space (`space`) is a fork of it, every guest thread (`task`) a host thread with a window in the `arena`. `sandbox`
 //! receives notifications and hands them to the task; `control` is what the kernel calls; `calls` has the stub make host
-//! calls; `restart` bears with calls that the host winds back; `spawn` clones; `group` forks further zygotes; `mapping` implements guest memory upon `platform-host`; `reaper`, `parking` and `seats` are threads
+//! calls; `restart` bears with calls that the host winds back; `spawn` clones, `near` keeps a fork on one CPU; `group` forks further zygotes; `mapping` implements guest memory upon `platform-host`; `reaper`, `parking` and `seats` are threads
 //! of ours; `seats` says how many workers wait for notifications at once.
 //!
 //! Invariant: without the sentry's consent a guest thread completes no host call but `rt_sigreturn` and the constant
@@ -37,6 +37,7 @@ mod control;
 mod filter;
 mod frame;
 mod mapping;
+mod near;
 mod parking;
 mod reaper;
 mod restart;

@@ -4,7 +4,7 @@
 
 use crate::restart::wound_back;
 use crate::space::Space;
-use crate::stub::{PRIVATE_FD, STUB_BASE, STUB_HI};
+use crate::stub::{ARENA_FD, PRIVATE_FD, STUB_BASE, STUB_HI};
 use crate::task::{Phase, Task};
 use chitin_platform::{
     AddressSpace, BoxFuture, CopyFault, HostOp, HostVma, MapCall, Native, PlatformError, PlatformTask,
@@ -137,7 +137,7 @@ impl AddressSpace for Space {
         let MapCall::Mmap { file: Some(file), .. } = call else { return Ok(Native::Host) };
         let task = self.task_of(task).ok_or(libc::EINTR)?;
         let mut st = task.st.lock();
-        let at = u32::try_from(file.guest_fd).ok().filter(|n| *n < PRIVATE_FD);
+        let at = u32::try_from(file.guest_fd).ok().filter(|n| *n < PRIVATE_FD && *n != ARENA_FD);
         if let (Phase::Stopped, None, Some(at)) = (st.phase, st.frame, at) {
             let id = st.id;
             drop(st);

@@ -12,13 +12,26 @@ use crate::task::Phase;
 use chitin_platform::{Event, EventKind, PlatformError};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+/// How long deaths may wait for company: ends that the kernel wanted are known to it already, and each wake-up of this
+/// thread would delay the guest that waits for the child.
+const PAUSE: Duration = Duration::from_millis(1);
 
 /// Handles deaths until no stub is left.
 pub fn run(sb: &Arc<Sandbox>, pgid: i32) {
+    let mut block = true;
     loop {
-        match sys::wait_peek(pgid, true) {
-            Ok(Some(d)) => bury(sb, d),
-            Ok(None) | Err(libc::EINTR) => {}
+        match sys::wait_peek(pgid, block) {
+            Ok(Some(d)) => {
+                bury(sb, d);
+                block = false;
+            }
+            Ok(None) => {
+                std::thread::sleep(PAUSE);
+                block = true;
+            }
+            Err(libc::EINTR) => {}
             Err(_) => return,
         }
     }

@@ -39,6 +39,8 @@ pub struct Sandbox {
     pub host: Arc<Host>,
     /// PID 1 of its namespace: the host kills every stub with it.
     pub is_init: bool,
+    /// The CPUs that the sentry may use, and so every stub to begin with: a bit mask.
+    pub cpus: Vec<u8>,
     pub layout: OnceLock<Layout>,
     pub zygote: OnceLock<Arc<Task>>,
     /// What to call when the host ends a zygote, by pid.
@@ -62,6 +64,7 @@ impl Sandbox {
             features,
             host: Host::new(proc_dir),
             is_init: std::process::id() == 1,
+            cpus: sys::get_affinity(0).unwrap_or_default(),
             layout: OnceLock::new(),
             zygote: OnceLock::new(),
             origins: Mutex::default(),

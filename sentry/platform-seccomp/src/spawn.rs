@@ -8,10 +8,11 @@
 
 use crate::Process;
 use crate::frame;
+use crate::near::Near;
 use crate::restart::Made;
 use crate::sandbox::Sandbox;
 use crate::space::{NewWindow, Space};
-use crate::stub::{ARENA_FD, DOORBELL, ctl};
+use crate::stub::{ARENA_FD, DOORBELL, FORK_FLAGS, ctl};
 use crate::sys::{self, Notif};
 use crate::task::{Birth, Phase, Task};
 use chitin_platform::{PlatformError, PlatformTask, Spawn, Spawned};
@@ -34,6 +35,7 @@ pub struct Pending {
     uc: usize,
     fs: u64,
     gs: u64,
+    affinity: Option<Arc<[u8]>>,
     /// The mapping of its own window that a forked child makes: address, length, arena offset.
     map: Option<(u64, u64, u64)>,
     state: Mutex<State>,
@@ -133,6 +135,7 @@ impl Pending {
             gs: self.gs,
             newborn,
             made,
+            affinity: self.affinity.clone(),
         };
         let task = Task::new(sb, &proc, birth);
         sb.pending.lock().remove(&self.token);
@@ -173,7 +176,7 @@ pub async fn spawn(maker: Arc<Task>, kind: Spawn) -> Result<Spawned, PlatformErr
             let (s, win) = Space::new(&sb, chunk, maker.index);
             s.mem.inherit(&space.mem);
             let map = (space.chunk_addr(maker.index), sb.arena.chunk_len(), off);
-            (s, win, maker.index, Some(map), libc::CLONE_PARENT)
+            (s, win, maker.index, Some(map), FORK_FLAGS as i32)
         }
         Spawn::Thread | Spawn::SharedProcess => {
             let NewWindow { window, index, map } = space.alloc_window().ok_or_else(no_window)?;
@@ -213,6 +216,7 @@ pub async fn spawn(maker: Arc<Task>, kind: Spawn) -> Result<Spawned, PlatformErr
             uc,
             fs: st.fs,
             gs: st.gs,
+            affinity: st.affinity.clone(),
             map,
             state: Mutex::new(State { win: Some(win), ..State::default() }),
         });
@@ -221,7 +225,13 @@ pub async fn spawn(maker: Arc<Task>, kind: Spawn) -> Result<Spawned, PlatformErr
     };
 
     let wanted = calls.len();
-    let results = maker.run(calls).await;
+    // Not so a fork of the zygote: a new program starts where there is room.
+    let offered = kind == Spawn::Fork && maker.st.lock().offer.is_some();
+    let near = offered.then(|| Near::new(&maker)).flatten();
+    let results = match offered && maker.take_offer() {
+        true => maker.settled().await,
+        false => maker.run(calls).await,
+    };
     let give_back = |space: &Arc<Space>| {
         if kind != Spawn::Fork {
             space.free_window(index);
@@ -245,6 +255,9 @@ pub async fn spawn(maker: Arc<Task>, kind: Spawn) -> Result<Spawned, PlatformErr
     expect.pending.state.lock().claim = last as i32;
     let task = expect.pending.child().await?;
     drop(expect);
+    if let Some(near) = near {
+        near.release_child(&task);
+    }
     let mut unfinished = Unfinished((kind != Spawn::Thread).then(|| task.clone()));
 
     // The maker's other windows must not stay in reach of a forked child; and where no PID namespace does it, each process

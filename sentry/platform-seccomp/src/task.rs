@@ -12,7 +12,7 @@ use crate::calls::List;
 use crate::frame;
 use crate::restart::{Made, Reply, Said};
 use crate::sandbox::Sandbox;
-use crate::stub::{DOORBELL, KICK, STUB_BASE, cmd, code, ctl};
+use crate::stub::{DOORBELL, FORK_FLAGS, KICK, OFFER, STUB_BASE, cmd, code, ctl};
 use crate::sys::{self, Notif};
 use chitin_platform::{Event, EventKind, Owner, PlatformError};
 use parking_lot::{Mutex, MutexGuard};
@@ -77,6 +77,8 @@ pub struct St {
     /// The file for a native mmap whose number the guest chose too high.
     pub native_fd: Option<Arc<std::os::fd::OwnedFd>>,
     pub list: Option<Box<List>>,
+    /// The outstanding notification is this clone, which may run as it is.
+    pub offer: Option<[u64; 6]>,
     pub results: Vec<i64>,
     pub waker: Option<Waker>,
     pub owner: Option<Owner>,
@@ -89,6 +91,10 @@ pub struct St {
     pub counted: bool,
     /// Its window has been given back.
     pub released: bool,
+    /// The CPUs its guest has chosen; all of the sandbox's otherwise.
+    pub affinity: Option<Arc<[u8]>>,
+    /// Held on one CPU while it forks ([`crate::near`]).
+    pub near: bool,
 }
 
 pub struct Task {
@@ -114,6 +120,7 @@ pub struct Birth {
     pub newborn: bool,
     /// The call whose notification it waits in.
     pub made: Option<Made>,
+    pub affinity: Option<Arc<[u8]>>,
 }
 
 impl Task {
@@ -141,6 +148,7 @@ impl Task {
                 args: [0; 6],
                 native_fd: None,
                 list: None,
+                offer: None,
                 results: Vec::new(),
                 waker: None,
                 owner: None,
@@ -149,6 +157,8 @@ impl Task {
                 since: 0,
                 counted: false,
                 released: false,
+                affinity: b.affinity,
+                near: false,
             }),
         });
         proc.add(&t);
@@ -198,8 +208,15 @@ impl Task {
             return None;
         }
         let in_stub = n.ip & !0xfff == STUB_BASE;
+        st.offer = None;
         if in_stub && n.nr as u64 == DOORBELL {
-            return self.doorbell(st, n);
+            let [what, uc, _, fs, gs, _] = n.args;
+            return self.doorbell(st, n.id, what, uc, fs, gs);
+        }
+        if in_stub && n.nr as u64 == OFFER && n.args[..2] == [FORK_FLAGS, 0] && st.phase == Phase::Running {
+            let [_, _, uc, fs, gs, _] = n.args;
+            st.offer = Some(n.args);
+            return self.doorbell(st, n.id, libc::SIGSYS as u64, uc, fs, gs);
         }
         match st.phase {
             Phase::Running => {
@@ -222,19 +239,26 @@ impl Task {
         }
     }
 
-    fn doorbell(self: &Arc<Self>, mut st: MutexGuard<'_, St>, n: &Notif) -> Option<Event> {
-        let what = n.args[0];
+    fn doorbell(
+        self: &Arc<Self>,
+        mut st: MutexGuard<'_, St>,
+        id: u64,
+        what: u64,
+        uc: u64,
+        fs: u64,
+        gs: u64,
+    ) -> Option<Event> {
         if st.phase == Phase::Dead {
             return None;
         }
-        let Some(uc) = frame::locate(&st.win, n.args[1]) else {
+        let Some(uc) = frame::locate(&st.win, uc) else {
             self.corrupt("a frame outside of its window");
             return None;
         };
-        st.id = n.id;
+        st.id = id;
         if self.sb.features.fsgsbase && !st.bases_dirty {
-            st.fs = n.args[3];
-            st.gs = n.args[4];
+            st.fs = fs;
+            st.gs = gs;
         }
         const SYS: u64 = libc::SIGSYS as u64;
         const BELL: u64 = KICK as u64;
@@ -431,7 +455,7 @@ impl Task {
 
 /// What stands in a window for a command that a thread takes without ringing: a forked child, or one that was parked.
 pub fn wake_word(cmd: i64) -> u64 {
-    cmd as u64 + 1
+    (cmd & !cmd::MARK) as u64 + 1
 }
 
 fn is_fault(s: u64) -> bool {

@@ -349,6 +349,7 @@ fn boot(sb: &Arc<Sandbox>, pid: i32) -> Result<(), SetupError> {
         gs,
         newborn: false,
         made: Some(Made::of(&n)),
+        affinity: None,
     };
     let _ = sb.zygote.set(Task::new(sb, &proc, birth));
     Ok(())

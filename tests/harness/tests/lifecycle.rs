@@ -528,6 +528,32 @@ fn do_runs_over_the_hosts_own_root() {
     assert!(!Path::new(&mark).exists() && Path::new("/etc/passwd").exists(), "the host has changed");
 }
 
+/// What is written goes to the directory's file system (one of 16 MB here), and leaves no name there.
+#[test]
+fn do_overlays_into_a_directory() {
+    let dir = paths::scratch("overlay");
+    let full = "dd if=/dev/zero of=/big bs=1M count=32 2>&1 | grep -o 'No space left on device'";
+    let script = format!(
+        "dd if=/dev/zero of=/a bs=1M count=8 2>/dev/null && sync && md5sum </a; mkdir /d && mv /a /d/b && ln /d/b /c; \
+         md5sum </c; {full}; rm /big; dd if=/dev/zero of=/big bs=1M count=6 2>/dev/null && echo again; \
+         rm /etc/passwd; [ -e /etc/passwd ] || echo gone"
+    );
+    let mut c = Command::new("unshare");
+    let on_tmpfs = "mount -t tmpfs -o size=16m overlay \"$0\" && \"$@\"; code=$?; ls -A \"$0\"; exit $code";
+    c.args(["-m", "sh", "-c", on_tmpfs]).arg(&dir).arg(paths::chitin());
+    c.arg("--root").arg(paths::scratch("do").join("state"));
+    c.arg("--overlay").arg(format!("root:dir={}", dir.display()));
+    c.args(["do", "--rootfs"]).arg(paths::rootfs("busybox")).args(["--", "/bin/sh", "-c", &script]);
+    let o = run::run(c, b"", &dir, LIMIT);
+    let sum = "96995b58d4cbf6aaa9041b4f00c7f6ae  -\n";
+    assert_eq!(o.text(), format!("{sum}{sum}No space left on device\nagain\ngone\n"), "{}", o.brief());
+    assert!(paths::rootfs("busybox").join("etc/passwd").exists(), "the root has changed");
+    let mut c = Command::new(paths::chitin());
+    c.args(["--overlay", "root:dir=/no/such/place", "do", "--", "/bin/true"]);
+    let o = run::run(c, b"", &dir, LIMIT);
+    assert!(o.code == Some(1) && o.stderr.contains("/no/such/place"), "{}", o.brief());
+}
+
 /// The gofer builds its own root on one of the host's directories, which must not come along with what it serves.
 #[test]
 fn do_sees_what_the_gofer_covers() {
