@@ -92,6 +92,12 @@ impl UserIo {
         Ok(UserIo { mm: mm.clone(), ranges: Ranges::Many(ranges), total, done: 0, window: total })
     }
 
+    /// Ranges that the kernel itself has put together.
+    pub fn scattered(mm: &Arc<Mm>, ranges: Vec<(u64, usize)>) -> UserIo {
+        let total = ranges.iter().map(|range| range.1).sum();
+        UserIo { mm: mm.clone(), ranges: Ranges::Many(ranges), total, done: 0, window: total }
+    }
+
     /// Bytes moved so far.
     pub fn done(&self) -> usize {
         self.done

@@ -3,6 +3,7 @@
 //! The families in `net` never wait. Waiting, timeouts, signals and descriptors are dealt with here. Neighbours: `io`
 //! hands read(2) and write(2) on sockets to [`recv::read_file`] and [`send::write_file`], `fd` the ioctls of [`ioctl`].
 
+mod many;
 mod recv;
 mod send;
 mod wait;

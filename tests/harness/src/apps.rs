@@ -1,25 +1,43 @@
-//! Whole programs: scripts of tests/apps, run by crun and by the engine under test on the same bundle.
+//! Whole programs: scripts of tests/apps, run by crun and by the engine under test on the same bundle. Those of networks
+//! (`net_lib.sh`) have two sides, and run within one container and across a veth pair.
 
+use std::path::Path;
 use std::time::Duration;
 
 use crate::bundle::Bundle;
 use crate::engine::Engine;
 use crate::expect::Gaps;
 use crate::run::Outcome;
+use crate::steps::Steps;
+use crate::veth::{FAR, NEAR, Pair};
 use crate::{paths, skip};
 
-fn bundle(script: &str) -> Bundle {
+const LIMIT: Duration = Duration::from_secs(300);
+
+/// For the engine under test: where each exit of a nested virtual machine takes a tenth of a millisecond, ten thousand programs
+/// take their time.
+fn patience() -> Duration {
+    if std::env::var("CHITIN_TEST_PLATFORM").is_ok_and(|p| p == "kvm") { 3 * LIMIT } else { LIMIT }
+}
+
+fn bundle(rootfs: &str, script: &str, args: &[&str]) -> Bundle {
     let path = format!("/apps/{script}");
     let with = match script.rsplit_once('.').map(|(_, e)| e) {
         Some("py") => "python3",
         Some("pl") => "perl",
         _ => "bash",
     };
-    Bundle::new(script, &paths::rootfs("bookworm"), &[with, &path]).bind(
+    let program = [&[with, path.as_str()], args].concat();
+    Bundle::new(script, &paths::rootfs(rootfs), &program).bind(
         &paths::repo().join("tests/apps"),
         "/apps",
         &["ro"],
     )
+}
+
+/// With what both sides of a network share.
+fn networked(rootfs: &str, script: &str, args: &[&str], shared: &Path) -> Bundle {
+    bundle(rootfs, script, args).bind(&paths::guests(), "/guest", &["ro"]).bind(shared, "/shared", &["rw"])
 }
 
 fn first_difference(a: &str, b: &str) -> String {
@@ -41,23 +59,66 @@ fn same(want: &Outcome, got: &Outcome) -> Result<(), String> {
     Ok(())
 }
 
-/// Fails unless the script gives the same output and exit code under both; known gaps are in `expect`.
-pub fn compare(script: &str, expect: &str) {
-    if !Engine::Crun.available() {
+fn have_crun(script: &str) -> bool {
+    let there = Engine::Crun.available();
+    if !there {
         skip(script, "crun is not installed (tests/rootfs/packages installs it)");
-        return;
     }
-    let want = Engine::Crun.run(&bundle(script), b"", Duration::from_secs(240));
+    there
+}
+
+/// What crun says is the measure.
+fn reference(bundle: &Bundle) -> Outcome {
+    let want = Engine::Crun.run(bundle, b"", LIMIT);
     assert_eq!(want.code, Some(0), "under crun itself: {}", want.brief());
     assert!(!want.stdout.is_empty(), "crun printed nothing: {}", want.brief());
-    let engine = Engine::under_test();
-    // Where each exit of a nested virtual machine takes a tenth of a millisecond, ten thousand programs take their time.
-    let kvm = std::env::var("CHITIN_TEST_PLATFORM").is_ok_and(|p| p == "kvm");
-    let got = engine.run(&bundle(script), b"", Duration::from_secs(if kvm { 900 } else { 300 }));
-    let gaps = Gaps::load(expect, engine.name());
-    if let Some(complaint) = gaps.judge(script, same(&want, &got)) {
+    want
+}
+
+fn judge(expect: &str, test: &str, want: &Outcome, got: &Outcome) {
+    let engine = Engine::under_test().name();
+    if let Some(complaint) = Gaps::load(expect, engine).judge(test, same(want, got)) {
         panic!("{complaint}");
     }
     let ratio = got.elapsed.as_secs_f64() / want.elapsed.as_secs_f64();
-    println!("{script}: crun {:.2?}, {} {:.2?} ({ratio:.2}x)", want.elapsed, engine.name(), got.elapsed);
+    println!("{test}: crun {:.2?}, {engine} {:.2?} ({ratio:.2}x)", want.elapsed, got.elapsed);
+}
+
+/// Fails unless the script gives the same output and exit code under both; known gaps are in `expect`.
+pub fn compare(rootfs: &str, script: &str, expect: &str) {
+    if have_crun(script) {
+        let want = reference(&bundle(rootfs, script, &[]));
+        let got = Engine::under_test().run(&bundle(rootfs, script, &[]), b"", patience());
+        judge(expect, script, &want, &got);
+    }
+}
+
+/// The same for a script with two sides: both in one container; its server under crun at the other end of a veth pair; its
+/// clients under crun there.
+pub fn compare_networked(rootfs: &str, script: &str, expect: &str) {
+    if !have_crun(script) {
+        return;
+    }
+    let shared = paths::scratch("shared");
+    let alone = networked(rootfs, script, &[], &shared);
+    let mut want = reference(&alone);
+    judge(expect, script, &want, &Engine::under_test().run(&alone, b"", patience()));
+    // What is said over loopback only comes last.
+    if let Some(at) = want.text().find("== alone") {
+        want.stdout.truncate(at);
+    }
+    let Some(pair) = Pair::with_addresses(1500) else { return };
+    let engine = Engine::under_test();
+    let near = (Engine::Crun, pair.near.as_str(), NEAR);
+    let far = (engine, pair.far.as_str(), FAR);
+    for (way, server, client) in [("in", far, near), ("out", near, far)] {
+        let shared = paths::scratch("shared");
+        let side =
+            |args: &[&str], namespace| pair.inside(networked(rootfs, script, args, &shared), namespace);
+        let mut serves = Steps::new(side(&["serve"], server.1));
+        serves.engine = server.0;
+        serves.launch();
+        let got = client.0.run(&side(&["use", server.2], client.1), b"", patience());
+        judge(expect, &format!("{script} {way}"), &want, &got);
+    }
 }

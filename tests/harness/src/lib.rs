@@ -17,6 +17,7 @@ pub mod run;
 pub mod steps;
 pub mod stuck;
 pub mod tap;
+pub mod veth;
 
 use std::io::Write;
 

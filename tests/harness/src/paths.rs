@@ -67,7 +67,7 @@ pub fn guests() -> PathBuf {
     cache().join("guest")
 }
 
-/// A root file system built by `tests/rootfs/build`: `busybox` or `bookworm`.
+/// A root file system built by `tests/rootfs/build`: `busybox`, `bookworm`, `network` or `java`.
 pub fn rootfs(name: &str) -> PathBuf {
     static DONE: OnceLock<Result<(), String>> = OnceLock::new();
     build("rootfs/build", &DONE);

@@ -3,7 +3,7 @@
 use chitin_tests::apps;
 
 fn compare(script: &str) {
-    apps::compare(script, "applications.toml");
+    apps::compare("bookworm", script, "applications.toml");
 }
 
 #[test]

@@ -7,82 +7,18 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use chitin_tests::bundle::Bundle;
-use chitin_tests::engine::{Engine, unique_id};
+use chitin_tests::engine::Engine;
 use chitin_tests::leftovers::settle;
 use chitin_tests::run::{Outcome, kill_tree, quick};
 use chitin_tests::steps::Steps;
+use chitin_tests::veth::{Pair, sh};
 use chitin_tests::{paths, skip};
 use serde_json::json;
 
 const LIMIT: Duration = Duration::from_secs(30);
 
-fn sh(script: &str) -> Outcome {
-    let mut command = Command::new("sh");
-    command.args(["-ec", script]);
-    let outcome = quick(command, LIMIT);
-    assert_eq!(outcome.code, Some(0), "{script}: {}", outcome.brief());
-    outcome
-}
-
-/// A namespace `near` with one end of a veth pair, and one for the container with the other.
-struct Pair {
-    near: String,
-    far: String,
-}
-
-impl Pair {
-    /// The container's end has no addresses yet.
-    fn new(mtu: u32) -> Option<Pair> {
-        if !nix::unistd::geteuid().is_root() {
-            skip("attach", "making network namespaces needs root");
-            return None;
-        }
-        let id = unique_id();
-        let pair = Pair { near: format!("{id}-n"), far: format!("{id}-f") };
-        let Pair { near, far } = &pair;
-        sh(&format!(
-            "ip netns add {near}; ip netns add {far}
-             ip -n {near} link set lo up; ip -n {far} link set lo up
-             ip -n {near} link add veth0 mtu {mtu} type veth peer name eth0 mtu {mtu} netns {far}
-             ip -n {near} addr add 10.77.0.1/24 dev veth0; ip -n {near} addr add fd77::1/64 dev veth0 nodad
-             ip -n {near} link set veth0 up"
-        ));
-        Some(pair)
-    }
-
-    fn with_addresses(mtu: u32) -> Option<Pair> {
-        let pair = Pair::new(mtu)?;
-        let far = &pair.far;
-        sh(&format!(
-            "ip -n {far} addr add 10.77.0.2/24 dev eth0; ip -n {far} addr add fd77::2/64 dev eth0 nodad
-             ip -n {far} link set eth0 up; ip -n {far} route add default via 10.77.0.1"
-        ));
-        Some(pair)
-    }
-
-    fn bundle(&self, script: &str) -> Bundle {
-        let path = format!("/run/netns/{}", self.far);
-        let list = json!([{"type": "pid"}, {"type": "mount"}, {"type": "uts"}, {"type": "ipc"},
-            {"type": "network", "path": path}]);
-        busybox(script).set("/linux/namespaces", list)
-    }
-
-    /// Runs something at the near end.
-    fn near(&self, command: &str) -> Outcome {
-        let busybox = paths::rootfs("busybox").join("bin/busybox");
-        let mut ip = Command::new("ip");
-        let script = command.replace("busybox", &busybox.to_string_lossy());
-        ip.args(["netns", "exec", &self.near, "sh", "-c", &script]);
-        quick(ip, LIMIT)
-    }
-}
-
-impl Drop for Pair {
-    fn drop(&mut self) {
-        for name in [&self.near, &self.far] {
-            let _ = Command::new("ip").args(["netns", "del", name]).status();
-        }
-    }
+fn bundle(pair: &Pair, script: &str) -> Bundle {
+    pair.inside(busybox(script), &pair.far)
 }
 
 fn busybox(script: &str) -> Bundle {
@@ -106,7 +42,7 @@ fn until(pair: &Pair, command: &str, want: &str) {
 fn the_configuration_is_found_and_stays() {
     let Some(pair) = Pair::with_addresses(1400) else { return };
     sh(&format!("ip -n {} route add 10.88.0.0/16 via 10.77.0.9 metric 7", pair.far));
-    let o = run(&pair.bundle("ip addr show eth0; cat /proc/net/dev"));
+    let o = run(&bundle(&pair, "ip addr show eth0; cat /proc/net/dev"));
     let text = o.text();
     for want in ["mtu 1400", "inet 10.77.0.2/24", "inet6 fd77::2/64", "inet6 fe80::", "link/ether", "eth0:"] {
         assert!(text.contains(want), "{want}: {}", o.brief());
@@ -121,7 +57,8 @@ fn the_configuration_is_found_and_stays() {
 #[test]
 fn pings_both_ways() {
     let Some(pair) = Pair::with_addresses(1500) else { return };
-    let s = Steps::new(pair.bundle(
+    let s = Steps::new(bundle(
+        &pair,
         "for a in 10.77.0.1 fd77::1; do ping -c 2 -W 3 $a >/dev/null && echo reached $a; done; \
          ping -c 1 -W 3 -s 4000 10.77.0.1 >/dev/null && echo fragments; while :; do sleep 1; done",
     ));
@@ -131,9 +68,10 @@ fn pings_both_ways() {
     }
     until(&pair, "busybox ping -c 1 -W 2 -s 4000 10.77.0.2 && echo reached", "reached");
     s.ok(&["delete", "--force", &s.id]);
-    let o =
-        run(&pair
-            .bundle("for a in 10.77.0.1 fd77::1; do ping -c 2 -W 3 $a >/dev/null && echo reached $a; done"));
+    let o = run(&bundle(
+        &pair,
+        "for a in 10.77.0.1 fd77::1; do ping -c 2 -W 3 $a >/dev/null && echo reached $a; done",
+    ));
     assert_eq!(o.text(), "reached 10.77.0.1\nreached fd77::1\n", "{}", o.brief());
     // Nobody answers for the sandbox once it is gone, and least of all the host.
     let o = pair.near("busybox ping -c 1 -W 1 10.77.0.2 && echo reached");
@@ -161,10 +99,10 @@ const SERVE: &str = "import socket\n\
 #[test]
 fn streams_both_ways() {
     let Some(pair) = Pair::with_addresses(1500) else { return };
-    let s =
-        Steps::new(pair.bundle(
-            "mkdir -p /tmp/www; head -c 3000000 /dev/zero >/tmp/www/f; exec httpd -f -p 80 -h /tmp/www",
-        ));
+    let s = Steps::new(bundle(
+        &pair,
+        "mkdir -p /tmp/www; head -c 3000000 /dev/zero >/tmp/www/f; exec httpd -f -p 80 -h /tmp/www",
+    ));
     s.launch();
     let script = paths::scratch("attach-fetch").join("fetch.py");
     std::fs::write(&script, FETCH).unwrap();
@@ -180,7 +118,8 @@ fn streams_both_ways() {
     server.args(["netns", "exec", &pair.near, "python3", "-c", SERVE]).stdin(Stdio::null());
     let mut server = server.spawn().expect("python3");
     until(&pair, "cat /proc/net/tcp6", ":0050 ");
-    let o = run(&pair.bundle(
+    let o = run(&bundle(
+        &pair,
         "for a in 10.77.0.1 fd77::1; do nc -w 10 $a 80 </dev/null | wc -c; done; nc -w 3 10.77.0.1 81 </dev/null",
     ));
     kill_tree(&mut server);
@@ -213,8 +152,10 @@ fn several_interfaces() {
          ip -n {near} addr add 10.78.0.1/24 dev veth1; ip -n {near} link set veth1 up
          ip -n {far} addr add 10.78.0.2/24 dev net1; ip -n {far} link set net1 up"
     ));
-    let o = run(&pair
-        .bundle("for a in 10.77.0.1 10.78.0.1; do ping -c 1 -W 3 $a >/dev/null && echo reached $a; done"));
+    let o = run(&bundle(
+        &pair,
+        "for a in 10.77.0.1 10.78.0.1; do ping -c 1 -W 3 $a >/dev/null && echo reached $a; done",
+    ));
     assert_eq!(o.text(), "reached 10.77.0.1\nreached 10.78.0.1\n", "{}", o.brief());
 }
 
@@ -237,7 +178,7 @@ fn the_engines_name_server_is_reached() {
         if there.contains("0B00007F:0035") { Ok(()) } else { Err(there) }
     })
     .unwrap();
-    let o = run(&pair.bundle("nslookup some.name 127.0.0.11"));
+    let o = run(&bundle(&pair, "nslookup some.name 127.0.0.11"));
     kill_tree(&mut server);
     assert!(o.text().contains("192.0.2.99"), "{}", o.brief());
 }

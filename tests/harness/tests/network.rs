@@ -1,29 +1,60 @@
-//! Networks within one sandbox: servers and their clients over the loopback interface, the same under crun and here.
-//! What differs and is known is in `../expect/network.toml`.
+//! Applications over the network: servers and their clients over the loopback interface, the same under crun and here, and
+//! with one side here and the other under crun at the far end of a veth pair. What differs and is known is in
+//! `../expect/network.toml`.
 
-use chitin_tests::apps;
+use chitin_tests::{apps, skip};
 
-fn compare(script: &str) {
-    apps::compare(script, "network.toml");
+fn everywhere(script: &str) {
+    apps::compare_networked("network", script, "network.toml");
+}
+fn alone(script: &str) {
+    apps::compare("network", script, "network.toml");
 }
 
 #[test]
 fn redis() {
-    compare("net_redis.sh");
+    everywhere("net_redis.sh");
 }
 #[test]
 fn nginx_and_wrk() {
-    compare("net_nginx.sh");
+    everywhere("net_nginx.sh");
+}
+#[test]
+fn postgres_and_pgbench() {
+    everywhere("net_postgres.sh");
+}
+#[test]
+fn ssh_and_rsync() {
+    everywhere("net_ssh.sh");
+}
+#[test]
+fn node_asyncio_and_go() {
+    everywhere("net_http.sh");
+}
+#[test]
+fn names() {
+    everywhere("net_dns.sh");
+}
+#[test]
+fn datagrams_at_a_rate() {
+    everywhere("net_udp.sh");
 }
 #[test]
 fn tools() {
-    compare("net_tools.sh");
+    everywhere("net_tools.sh");
+}
+#[test]
+fn java() {
+    if std::env::var_os("CHITIN_TEST_ALL").is_none() {
+        return skip("network.java", "its root file system is large; CHITIN_TEST_ALL=1 builds it");
+    }
+    apps::compare_networked("java", "net_java.sh", "network.toml");
 }
 #[test]
 fn python_servers() {
-    compare("net_python.py");
+    alone("net_python.py");
 }
 #[test]
 fn python_test_socket() {
-    compare("net_pysuite.sh");
+    alone("net_pysuite.sh");
 }

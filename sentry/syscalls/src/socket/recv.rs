@@ -1,5 +1,6 @@
 //! recvfrom, recvmsg, recvmmsg, and read(2) on sockets.
 
+use super::many::{Messages, Writes};
 use super::send::read_header;
 use super::wait::Patience;
 use super::{lookup, write_addr};
@@ -10,10 +11,12 @@ use chitin_abi::time::Timespec;
 use chitin_kernel::time::{from_timespec, monotonic, to_timespec};
 use chitin_kernel::{FdTable, Outcome, SysError, SysResult, Task};
 use chitin_mm::{Mm, Sink, UserIo};
-use chitin_net::{Received, SocketFile, WaitOn, trash};
+use chitin_net::{Received, SockAddr, SocketFile, WaitOn, trash};
 use chitin_vfs::File;
+use std::mem::offset_of;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use zerocopy::IntoBytes;
 
 /// One message being received.
 struct Receiving {
@@ -153,17 +156,38 @@ impl Drop for Installed {
     }
 }
 
-/// Writes what came beside the data: control messages, the sender's address, the flags.
-fn hand_out(task: &Task, got: &mut Received, head: &MsgHdr, at: u64) -> Result<(), Errno> {
-    let mm = task.mm();
+/// Writes what came beside the data: control messages, the sender's address, the flags; `count` for recvmmsg(2).
+fn hand_out(
+    task: &Task,
+    got: &mut Received,
+    head: &MsgHdr,
+    at: u64,
+    count: Option<u32>,
+) -> Result<(), Errno> {
     let mut flags = got.out_flags | (got.flags & MSG_CMSG_CLOEXEC);
     let control_len = write_control(task, got, head, &mut flags);
+    let mut writes = Writes::default();
     if head.msg_name != 0 {
-        let len_at = at.wrapping_add(std::mem::offset_of!(MsgHdr, msg_namelen) as u64);
-        write_addr(&mm, got.addr.as_ref(), head.msg_name, len_at)?;
+        // move_addr_to_user(): as much as fits, and the whole length.
+        let raw = got.addr.as_ref().map(SockAddr::encode).unwrap_or_default();
+        let room = usize::try_from(head.msg_namelen).unwrap_or(0);
+        writes.add(head.msg_name, raw.get(..room.min(raw.len())).unwrap_or_default());
+        let len = u32::try_from(raw.len()).unwrap_or(0);
+        writes.add(at.wrapping_add(offset_of!(MsgHdr, msg_namelen) as u64), len.as_bytes());
     }
-    mm.write(at.wrapping_add(std::mem::offset_of!(MsgHdr, msg_flags) as u64), &flags)?;
-    mm.write(at.wrapping_add(std::mem::offset_of!(MsgHdr, msg_controllen) as u64), &control_len)
+    // These adjoin.
+    let tail = MMsgHdr {
+        msg_hdr: MsgHdr { msg_controllen: control_len, msg_flags: flags, ..*head },
+        msg_len: count.unwrap_or(0),
+        _pad0: 0,
+    };
+    let from = offset_of!(MsgHdr, msg_controllen);
+    let to = match count {
+        Some(_) => offset_of!(MMsgHdr, _pad0),
+        None => offset_of!(MsgHdr, _pad1),
+    };
+    writes.add(at.wrapping_add(from as u64), tail.as_bytes().get(from..to).unwrap_or_default());
+    writes.all(&task.mm())
 }
 
 /// The bytes of control messages written. As on Linux, those that cannot be are lost without an error.
@@ -204,19 +228,25 @@ pub(crate) fn recvmsg(task: &Arc<Task>, args: Args) -> Outcome {
         Err(error) => Outcome::error(error),
         Ok((receiving, head)) => receiving.start(task, move |task, got, result| {
             let count = result?;
-            hand_out(task, got, &head, at)?;
+            hand_out(task, got, &head, at, None)?;
             Ok(count)
         }),
     }
 }
 
 /// Receives one message of recvmmsg(2); whether it was out of band.
-async fn one_of_many(task: &Arc<Task>, file: &Arc<File>, at: u64, flags: u32) -> Result<bool, SysError> {
-    let (mut receiving, head) = scatter(task, file.clone(), at, flags)?;
+async fn one_of_many(
+    task: &Arc<Task>,
+    file: &Arc<File>,
+    messages: &mut Messages,
+    n: u64,
+    flags: u32,
+) -> Result<bool, SysError> {
+    let (head, dst) = messages.get(&task.mm(), n)?;
+    let mut receiving = Receiving::new(file.clone(), dst, flags)?;
     let count = receiving.run(task).await?;
-    hand_out(task, &mut receiving.got, &head, at)?;
-    let len_at = at.wrapping_add(size_of::<MsgHdr>() as u64);
-    task.mm().write(len_at, &u32::try_from(count).unwrap_or(u32::MAX))?;
+    let count = u32::try_from(count).unwrap_or(u32::MAX);
+    hand_out(task, &mut receiving.got, &head, messages.address(n), Some(count))?;
     Ok(receiving.got.out_flags & MSG_OOB != 0)
 }
 
@@ -248,9 +278,9 @@ pub(crate) fn recvmmsg(task: &Arc<Task>, args: Args) -> Outcome {
     Outcome::block(async move {
         let mut received = 0u64;
         let mut result = Ok(0);
-        while received < u64::from(count) {
-            let head = at.wrapping_add(received.wrapping_mul(size_of::<MMsgHdr>() as u64));
-            match one_of_many(&task, &file, head, flags & !MSG_WAITFORONE).await {
+        let mut messages = Messages::new(at, count);
+        while received < messages.count() {
+            match one_of_many(&task, &file, &mut messages, received, flags & !MSG_WAITFORONE).await {
                 Err(error) => {
                     result = Err(error);
                     break;

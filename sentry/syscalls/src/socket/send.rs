@@ -1,5 +1,6 @@
 //! sendto, sendmsg, sendmmsg, and write(2) on sockets.
 
+use super::many::{Messages, Writes};
 use super::wait::Patience;
 use super::{MAX_ADDR, lookup, read_addr};
 use crate::Args;
@@ -14,8 +15,10 @@ use chitin_kernel::{Outcome, SysError, SysResult, Task};
 use chitin_mm::{Mm, Source, UserIo};
 use chitin_net::{Control, SendMsg, SockAddr, SocketFile, WaitOn, trash};
 use chitin_vfs::{Context, File};
+use std::mem::offset_of;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use zerocopy::IntoBytes;
 
 /// Control messages of one call, in bytes (net.core.optmem_max).
 const OPTMEM_MAX: u64 = 131_072;
@@ -167,7 +170,10 @@ fn destination(raw: &[u8]) -> Option<SockAddr> {
 
 /// The head of a message, checked as copy_msghdr_from_user() does; its name cut to what an address can have.
 pub(super) fn read_header(mm: &Mm, at: u64) -> Result<MsgHdr, Errno> {
-    let mut head = mm.read::<MsgHdr>(at)?;
+    check_header(mm.read::<MsgHdr>(at)?)
+}
+
+pub(super) fn check_header(mut head: MsgHdr) -> Result<MsgHdr, Errno> {
     if head.msg_name == 0 {
         head.msg_namelen = 0;
     }
@@ -185,8 +191,20 @@ pub(super) fn read_header(mm: &Mm, at: u64) -> Result<MsgHdr, Errno> {
 fn gather(task: &Arc<Task>, file: Arc<File>, at: u64, flags: u32) -> Result<Sending, Errno> {
     let mm = task.mm();
     let head = read_header(&mm, at)?;
-    let name = read_addr(&mm, head.msg_name, head.msg_namelen)?;
     let src = UserIo::vectored(&mm, head.msg_iov, head.msg_iovlen)?;
+    assemble(task, file, &head, src, flags)
+}
+
+/// A message of a head and its buffers.
+fn assemble(
+    task: &Arc<Task>,
+    file: Arc<File>,
+    head: &MsgHdr,
+    src: UserIo,
+    flags: u32,
+) -> Result<Sending, Errno> {
+    let mm = task.mm();
+    let name = read_addr(&mm, head.msg_name, head.msg_namelen)?;
     if head.msg_controllen >= OPTMEM_MAX {
         return Err(Errno::ENOBUFS);
     }
@@ -225,29 +243,48 @@ pub(crate) fn sendmmsg(task: &Arc<Task>, args: Args) -> Outcome {
     };
     let task = task.clone();
     Outcome::block(async move {
-        let mut sent = 0;
+        let (mut sent, mut told) = (0, 0);
         let mut result = Ok(0);
-        while sent < u64::from(count) {
-            let head = at.wrapping_add(sent.wrapping_mul(size_of::<MMsgHdr>() as u64));
-            let (one, whole) = match gather(&task, file.clone(), head, flags) {
+        let mut lengths = Writes::default();
+        let mut messages = Messages::new(at, count);
+        while sent < messages.count() {
+            let found = messages.get(&task.mm(), sent);
+            let sending = found.and_then(|(head, src)| assemble(&task, file.clone(), &head, src, flags));
+            let (one, whole) = match sending {
                 Ok(mut sending) => {
                     let one = sending.run(&task).await;
                     (one, sending.src.left() == 0)
                 }
                 Err(error) => (Err(error.into()), false),
             };
-            let len_at = head.wrapping_add(size_of::<MsgHdr>() as u64);
-            let told =
-                one.and_then(|len| Ok(task.mm().write(len_at, &u32::try_from(len).unwrap_or(u32::MAX))?));
-            if let Err(error) = told {
-                result = Err(error);
-                break;
+            match one {
+                Ok(len) => {
+                    let len_at = messages.address(sent).wrapping_add(offset_of!(MMsgHdr, msg_len) as u64);
+                    lengths.add(len_at, u32::try_from(len).unwrap_or(u32::MAX).as_bytes());
+                    sent += 1;
+                }
+                Err(error) => {
+                    result = Err(error);
+                    break;
+                }
             }
-            sent += 1;
+            // The first one's at once: who gave memory that cannot be written has one message sent.
+            if sent == 1 || sent - told >= 32 || !whole {
+                told += (lengths.flush(&task.mm()) / 4) as u64;
+                if told < sent {
+                    result = Err(Errno::EFAULT.into());
+                    break;
+                }
+            }
             if !whole {
                 break;
             }
         }
+        told += (lengths.flush(&task.mm()) / 4) as u64;
+        if told < sent && result.is_ok() {
+            result = Err(Errno::EFAULT.into());
+        }
+        let sent = told;
         if sent > 0 { Ok(sent) } else { result }
     })
 }
