@@ -124,4 +124,7 @@ pub struct NetworkConfig {
     pub routes: Vec<RouteConfig>,
     pub neighbours: Vec<NeighbourConfig>,
     pub outbound: Option<OutboundConfig>,
+    /// The namespace's net.ipv4.tcp_congestion_control.
+    #[serde(default)]
+    pub congestion: Option<String>,
 }

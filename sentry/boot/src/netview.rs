@@ -5,6 +5,7 @@ use chitin_kernel::Kernel;
 use chitin_kernel::inspect::{NetFiles, NetLink, ProcNet};
 use chitin_kernel::sysctl::Sysctls;
 use chitin_net::NetNs;
+use chitin_netstack::Congestion;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -53,6 +54,13 @@ pub fn connect(kernel: &Arc<Kernel>, net: &Arc<NetNs>) {
         };
         sysctls.watch(path.replace('/', "."), Box::new(set));
     }
+    let own = net.clone();
+    let congestion = move |text: &str| {
+        if let Some(found) = Congestion::named(text) {
+            *own.stack().sysctls.congestion.lock() = found;
+        }
+    };
+    sysctls.watch("net.ipv4.tcp_congestion_control".to_owned(), Box::new(congestion));
     let own = net.clone();
     sysctls
         .watch("net.core.somaxconn".to_owned(), number(move |n| own.somaxconn.store(n, Ordering::Relaxed)));

@@ -280,9 +280,9 @@ tunables! {
         "tcp_window_scaling" = "1" in 0, 1;
         "tcp_wmem" = "4096\t16384\t4194304" in 1, INT_MAX;
     } + &[
-        fixed!("tcp_allowed_congestion_control", "reno cubic"),
-        fixed!("tcp_available_congestion_control", "reno cubic"),
-        fixed!("tcp_congestion_control", "cubic"),
+        fixed!("tcp_allowed_congestion_control", CONGESTION),
+        fixed!("tcp_available_congestion_control", CONGESTION),
+        writable("tcp_congestion_control", show_congestion, store_congestion),
         dir("conf", CONFS4),
     ];
     CONF4: "net.ipv4.conf.all" {
@@ -455,6 +455,22 @@ fn store_actions_logged(kernel: &Arc<Kernel>, opener: &Caller, data: &[u8]) -> R
     }
     let chosen: Vec<&str> = all.split(' ').filter(|known| names.contains(known)).collect();
     Sysctls::of(kernel).set(ACTIONS_LOGGED, chosen.join(" ").into_bytes());
+    Ok(())
+}
+
+/// What `netstack` has.
+const CONGESTION: &str = "reno cubic bbr";
+const TCP_CONGESTION: &str = "net.ipv4.tcp_congestion_control";
+
+fn show_congestion(kernel: &Arc<Kernel>, out: &mut Vec<u8>) -> Result<(), Errno> {
+    out.extend_from_slice(&Sysctls::of(kernel).get(TCP_CONGESTION).unwrap_or_else(|| b"cubic".to_vec()));
+    out.push(b'\n');
+    Ok(())
+}
+fn store_congestion(kernel: &Arc<Kernel>, _opener: &Caller, data: &[u8]) -> Result<(), Errno> {
+    let name = trimmed(data)?;
+    let known = CONGESTION.split(' ').find(|known| *known == name).ok_or(Errno::ENOENT)?;
+    Sysctls::of(kernel).set(TCP_CONGESTION, known.into());
     Ok(())
 }
 

@@ -1,5 +1,7 @@
 //! net.ipv4.*, net.ipv6.* and net.core.* as far as this crate obeys them: plain numbers with Linux's defaults.
 
+use crate::tcp::Congestion;
+use parking_lot::Mutex;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 /// One setting.
@@ -32,11 +34,15 @@ macro_rules! sysctls {
     ($($name:ident = $value:expr, $path:literal, $min:expr, $max:expr;)*) => {
         /// The settings of one namespace.
         #[derive(Debug)]
-        pub struct Sysctls { $(pub $name: Sysctl,)* }
+        pub struct Sysctls {
+            $(pub $name: Sysctl,)*
+            /// What new connections get: tcp_congestion_control, which is a name and not in the list.
+            pub congestion: Mutex<Congestion>,
+        }
 
         impl Default for Sysctls {
             fn default() -> Sysctls {
-                Sysctls { $($name: Sysctl(AtomicI64::new($value)),)* }
+                Sysctls { $($name: Sysctl(AtomicI64::new($value)),)* congestion: Mutex::default() }
             }
         }
 

@@ -41,10 +41,23 @@ fn until(pair: &Pair, command: &str, want: &str) {
 #[test]
 fn the_configuration_is_found_and_stays() {
     let Some(pair) = Pair::with_addresses(1400) else { return };
-    sh(&format!("ip -n {} route add 10.88.0.0/16 via 10.77.0.9 metric 7", pair.far));
-    let o = run(&bundle(&pair, "ip addr show eth0; cat /proc/net/dev"));
+    sh(&format!(
+        "ip -n {0} route add 10.88.0.0/16 via 10.77.0.9 metric 7
+         ip netns exec {0} sh -c 'echo reno >/proc/sys/net/ipv4/tcp_congestion_control'",
+        pair.far
+    ));
+    let o =
+        run(&bundle(&pair, "ip addr show eth0; cat /proc/net/dev /proc/sys/net/ipv4/tcp_congestion_control"));
     let text = o.text();
-    for want in ["mtu 1400", "inet 10.77.0.2/24", "inet6 fd77::2/64", "inet6 fe80::", "link/ether", "eth0:"] {
+    for want in [
+        "mtu 1400",
+        "inet 10.77.0.2/24",
+        "inet6 fd77::2/64",
+        "inet6 fe80::",
+        "link/ether",
+        "eth0:",
+        "\nreno\n",
+    ] {
         assert!(text.contains(want), "{want}: {}", o.brief());
     }
     // Whoever made the namespace finds it as it was.

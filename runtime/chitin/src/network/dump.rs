@@ -35,7 +35,10 @@ pub fn dump(netlink: &mut Netlink) -> Result<NetworkConfig> {
     let routes = all_routes(netlink)?.into_iter().filter(|route| !is_derived(route)).collect();
     let neighbours = netlink.dump(RTM_GETNEIGH, &[0; 12]).context(failed("neighbours"))?;
     let neighbours = neighbours.iter().filter_map(|body| neighbour(body)).collect();
-    Ok(NetworkConfig { links, routes, neighbours, outbound: None })
+    // It goes by the namespace of whoever reads it.
+    let congestion = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_congestion_control").ok();
+    let congestion = congestion.map(|name| name.trim().to_owned());
+    Ok(NetworkConfig { links, routes, neighbours, outbound: None, congestion })
 }
 
 /// Every route of both families, the kernel's own included.

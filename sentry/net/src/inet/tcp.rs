@@ -115,7 +115,7 @@ impl TcpSock {
             ip: IpOptions::new(ns, v6),
             me: me.clone(),
             queue: WaitQueue::new(),
-            options: Mutex::default(),
+            options: Mutex::new(TcpOptions::with(*sysctls.congestion.lock())),
             core: Mutex::new(Core {
                 standing: Standing::Unconnected,
                 phase: Phase::Close,

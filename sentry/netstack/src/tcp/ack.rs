@@ -1,6 +1,8 @@
 //! Acknowledgements: what they say has arrived, what must be lost, and how much may be in the network from now on.
 
+use super::bbr::Acked;
 use super::board::News;
+use super::rate::Rate;
 use super::segment::Segment;
 use super::seq::Seq;
 use super::tcb::{Cx, Repair, Rtx, Tcb, Undo};
@@ -15,6 +17,7 @@ impl Tcb {
         let ack = segment.ack;
         self.stats.last_ack_in = cx.now;
         let before = self.una;
+        let in_flight = self.in_flight();
         let advanced = before.lt(ack);
         let mut news = News::default();
         if advanced {
@@ -50,7 +53,10 @@ impl Tcb {
         {
             self.dupacks += 1;
         }
-        self.repair_after(cx, segment, advanced, before, &news);
+        let min_rtt = self.rtt.min;
+        let rate = self.delivery.take(news.delivered, news.newest, min_rtt, cx.now);
+        let lost = self.repair_after(cx, segment, advanced, before, &news);
+        self.steer(cx, in_flight, rate, lost, &news);
         if advanced {
             self.limited = self.limited.filter(|until| ack.lt(*until));
             self.backoff = 0;
@@ -138,12 +144,48 @@ impl Tcb {
         }
     }
 
-    fn repair_after(&mut self, cx: &Cx<'_>, segment: &Segment<'_>, advanced: bool, before: Seq, news: &News) {
+    /// Tells BBR, where it is in charge.
+    fn steer(&mut self, cx: &Cx<'_>, before: usize, rate: Rate, lost: usize, news: &News) {
+        let in_flight = self.in_flight();
+        let Some(bbr) = &mut self.bbr else { return };
+        let acked = Acked {
+            now: cx.now,
+            rate,
+            rtt: news.once.filter(|_| !news.retransmitted).map(|at| cx.now.saturating_sub(at)),
+            srtt: self.rtt.srtt,
+            acked: news.delivered,
+            lost,
+            before,
+            in_flight,
+            total: self.delivery.delivered,
+            mending: self.repair != Repair::Open,
+            pace_at: self.pace_at,
+            mss: len32(self.mss),
+            random: u64::from(self.nxt.0),
+        };
+        bbr.on_ack(&mut self.window.cwnd, &acked);
+        if std::mem::take(&mut bbr.lacking) {
+            self.delivery.lack(in_flight);
+        }
+    }
+
+    /// Recovery begins, goes on or ends. Answers how many bytes are lost that were not before.
+    fn repair_after(
+        &mut self,
+        cx: &Cx<'_>,
+        segment: &Segment<'_>,
+        advanced: bool,
+        before: Seq,
+        news: &News,
+    ) -> usize {
         // Was it all a mistake? Then the echo is older than the first retransmission (RFC 3522).
         if let (Some(undo), Some((_, echo)), true) = (self.undo, segment.ts, advanced && self.ts_ok) {
             if self.repair != Repair::Open && echo.wrapping_sub(undo.clock).cast_signed() < 0 {
                 self.window.cwnd = self.window.cwnd.max(undo.cwnd);
                 self.window.ssthresh = undo.ssthresh;
+                if let Some(bbr) = &mut self.bbr {
+                    bbr.on_undo();
+                }
                 self.board.unlose();
                 self.repair = Repair::Open;
                 self.reordering = true;
@@ -154,7 +196,9 @@ impl Tcb {
         }
         match self.repair {
             Repair::Recovery(high) if high.le(self.una) => {
-                self.window.cwnd = self.window.ssthresh.max(2 * self.window.mss);
+                if self.bbr.is_none() {
+                    self.window.cwnd = self.window.ssthresh.max(2 * self.window.mss);
+                }
                 self.repair = Repair::Open;
                 self.undo = None;
                 self.reo_steps = self.reo_steps.saturating_sub(1).max(1);
@@ -171,6 +215,7 @@ impl Tcb {
         }
         let acked = self.una.from(before);
         match self.repair {
+            _ if self.bbr.is_some() => {}
             Repair::Open | Repair::Loss(_) => {
                 if acked > 0
                     && (self.limited.is_some() || self.window.slow_start() && self.repair != Repair::Open)
@@ -182,6 +227,7 @@ impl Tcb {
                 self.reduce(news.delivered.max(if self.sack_ok { 0 } else { acked }), lost > 0)
             }
         }
+        lost
     }
 
     /// RACK (RFC 8985): bytes that are now known to be lost; a timer for those that soon will be.
@@ -219,7 +265,10 @@ impl Tcb {
     pub fn enter_recovery(&mut self, now: Nanos) {
         let undo = Undo { cwnd: self.window.cwnd, ssthresh: self.window.ssthresh, clock: self.clock(now) };
         self.undo = Some(undo);
-        self.window.ssthresh = self.window.reduced();
+        match &mut self.bbr {
+            Some(bbr) => bbr.on_recovery(self.window.cwnd),
+            None => self.window.ssthresh = self.window.reduced(),
+        }
         self.recover_from = self.board.outstanding().max(self.mss);
         (self.prr_delivered, self.prr_out) = (0, 0);
         self.repair = Repair::Recovery(self.nxt);

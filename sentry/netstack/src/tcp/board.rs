@@ -3,6 +3,7 @@
 //! Entries lie in the order of the sequence space and adjoin; an entry is what was sent at once, up to 64 KiB, and is cut
 //! where an acknowledgement or a retransmission needs it.
 
+use super::rate::{Newest, Stamp};
 use super::seq::{Ranges, Seq};
 use crate::env::Nanos;
 use std::collections::VecDeque;
@@ -17,6 +18,7 @@ pub(crate) struct Sent {
     /// The last retransmission is on its way.
     pub again: bool,
     pub retransmitted: bool,
+    pub stamp: Stamp,
 }
 
 impl Sent {
@@ -36,6 +38,8 @@ pub(crate) struct News {
     pub reordered: bool,
     /// Something that had been retransmitted is among them.
     pub retransmitted: bool,
+    /// The most recently sent of them.
+    pub newest: Option<Newest>,
 }
 
 /// The most recently sent of what has been delivered (RFC 8985).
@@ -88,7 +92,7 @@ impl Board {
         (self.outstanding() + self.again_out).saturating_sub(self.sacked_out + self.lost_out)
     }
 
-    pub fn push(&mut self, seq: Seq, end: Seq, now: Nanos) {
+    pub fn push(&mut self, seq: Seq, end: Seq, now: Nanos, stamp: Stamp) {
         if self.queue.is_empty() {
             self.fack = seq;
             self.hint = seq;
@@ -101,6 +105,7 @@ impl Board {
             lost: false,
             again: false,
             retransmitted: false,
+            stamp,
         });
     }
 
@@ -136,6 +141,10 @@ impl Board {
     /// An entry is known to have arrived, for the first time.
     fn arrived(&mut self, sent: &Sent, now: Nanos, news: &mut News) {
         news.delivered += sent.len();
+        let later = |n: &Newest| (sent.at, sent.end.since(n.end)) > (n.at, 0) && sent.at >= n.at;
+        if news.newest.as_ref().is_none_or(later) {
+            news.newest = Some(Newest { stamp: sent.stamp, at: sent.at, end: sent.end });
+        }
         news.retransmitted |= sent.retransmitted;
         if !sent.retransmitted {
             news.once = news.once.max(Some(sent.at));
@@ -303,7 +312,7 @@ impl Board {
     }
 
     /// Something is sent again.
-    pub fn resent(&mut self, seq: Seq, end: Seq, now: Nanos) {
+    pub fn resent(&mut self, seq: Seq, end: Seq, now: Nanos, stamp: Stamp) {
         let mut at = self.cut(seq);
         self.cut(end);
         while let Some(sent) = self.queue.get_mut(at).filter(|sent| sent.end.le(end)) {
@@ -318,6 +327,7 @@ impl Board {
             sent.again = true;
             sent.retransmitted = true;
             sent.at = now;
+            sent.stamp = stamp;
             at += 1;
         }
     }
@@ -349,7 +359,7 @@ mod tests {
             match rng.below(7) {
                 0 | 1 if span < 50_000 => {
                     let len = 1 + rng.below(3000) as usize;
-                    board.push(nxt, nxt.plus(len), now);
+                    board.push(nxt, nxt.plus(len), now, Stamp::default());
                     nxt = nxt.plus(len);
                 }
                 2 => {
@@ -368,7 +378,7 @@ mod tests {
                 5 => {
                     while let Some(lost) = board.next_lost().filter(|_| rng.chance(80.0)) {
                         let end = lost.end.min(lost.seq.plus(1448));
-                        board.resent(lost.seq, end, now);
+                        board.resent(lost.seq, end, now, Stamp::default());
                         check(&board);
                     }
                 }

@@ -62,6 +62,7 @@ impl Window {
         match self.algorithm {
             Congestion::Reno => self.grow_reno(acked),
             Congestion::Cubic => self.grow_cubic(acked, srtt, now),
+            Congestion::Bbr => {}
         }
     }
 
@@ -112,6 +113,7 @@ impl Window {
         let floor = 2 * self.mss;
         match self.algorithm {
             Congestion::Reno => (self.cwnd / 2).max(floor),
+            Congestion::Bbr => self.cwnd,
             Congestion::Cubic => {
                 self.epoch = None;
                 // Fast convergence: leave room for others.

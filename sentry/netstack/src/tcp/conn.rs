@@ -366,7 +366,7 @@ impl TcpConn {
             let new = &tcb.opts;
             let keep = (old.keepalive, old.keep_idle) != (new.keepalive, new.keep_idle);
             if old.congestion != new.congestion {
-                tcb.window.algorithm = tcb.opts.congestion;
+                tcb.set_congestion(cx.now);
             }
             if !old.nodelay && tcb.opts.nodelay || old.cork && !tcb.opts.cork {
                 tcb.more = false;
@@ -436,6 +436,11 @@ impl Tcb {
             }
             _ if !self.can_send() => return Err(Errno::EPIPE),
             _ => {}
+        }
+        // tcp_rate_check_app_limited(): until now there was less to send than could be under way.
+        let idle = self.unsent() < self.mss && self.board.lost_out <= self.board.again_out;
+        if idle && self.in_flight() < self.window.cwnd as usize {
+            self.delivery.lack(self.in_flight());
         }
         let limit = self.send_limit(cx.stack);
         let mut done = 0;

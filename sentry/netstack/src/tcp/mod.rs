@@ -11,6 +11,7 @@
 //! Locks: connection → table shard, timers, neighbour, device. Upcalls run with none.
 
 mod ack;
+mod bbr;
 mod board;
 mod congestion;
 mod conn;
@@ -19,6 +20,7 @@ mod input;
 mod listen;
 mod options;
 mod output;
+mod rate;
 mod recv;
 mod ring;
 mod rtt;

@@ -8,6 +8,19 @@ pub enum Congestion {
     #[default]
     Cubic,
     Reno,
+    Bbr,
+}
+
+impl Congestion {
+    const ALL: [(Congestion, &'static str); 3] =
+        [(Congestion::Reno, "reno"), (Congestion::Cubic, "cubic"), (Congestion::Bbr, "bbr")];
+
+    pub fn name(self) -> &'static str {
+        Congestion::ALL.iter().find(|known| known.0 == self).map_or("cubic", |known| known.1)
+    }
+    pub fn named(name: &str) -> Option<Congestion> {
+        Congestion::ALL.iter().find(|known| known.1 == name).map(|known| known.0)
+    }
 }
 
 /// Settings of a connection or of a listener's connections to be. 0 stands for the sysctl's value where one exists.

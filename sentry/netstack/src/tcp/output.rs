@@ -1,10 +1,11 @@
 //! Segments to the wire: first it is decided what goes, then headers are written around slices of the send buffer, and a
 //! batch of them is handed to the device.
 
+use super::options::Congestion;
 use super::segment::Header;
 use super::seq::Seq;
 use super::tcb::{Cx, Path, Repair, Rtx, State, Tcb};
-use crate::env::{MILLI, Nanos};
+use crate::env::{MICRO, MILLI, Nanos, SECOND};
 use crate::link::{BATCH, Out};
 use crate::wire::{ACK, FIN, PSH, RST, SYN, URG, len16, len32};
 use chitin_abi::inet::*;
@@ -15,6 +16,9 @@ use chitin_abi::num::low16;
 const MAX_TSO: usize = 65_535 - 40 - 80;
 /// What is held back goes out after this.
 const HELD: Nanos = 200 * MILLI;
+
+/// How far ahead of its turn something may go, so that fast connections need few timers.
+const AHEAD: Nanos = 250 * MICRO;
 
 /// A segment that is to go.
 #[derive(Clone, Copy, Debug, Default)]
@@ -88,19 +92,31 @@ impl Tcb {
 
     /// Decides on up to a batch of segments, and notes them as sent.
     fn plan(&mut self, cx: &Cx<'_>, path: &Path, plans: &mut [Plan; BATCH]) -> usize {
+        if self.window.algorithm == Congestion::Bbr && self.bbr.is_none() {
+            self.set_congestion(cx.now);
+        }
         let tso = path.hop.port.info.tso;
         let most = if tso { self.burst() } else { self.mss };
         if self.board.is_empty() && self.nxt.lt(self.write_end()) {
             let idle = cx.now.saturating_sub(self.last_sent);
-            if idle > self.rtt.rto && cx.stack.sysctls.tcp_slow_start_after_idle.on() {
+            if let Some(bbr) = self.bbr.as_mut().filter(|_| self.delivery.lacks()) {
+                bbr.on_restart(&mut self.window.cwnd, cx.now);
+            } else if self.bbr.is_none()
+                && idle > self.rtt.rto
+                && cx.stack.sysctls.tcp_slow_start_after_idle.on()
+            {
                 self.window.idle(idle, self.rtt.rto);
             }
         }
         let mut n = 0;
         for plan in plans.iter_mut() {
+            if self.paced(cx.now) {
+                break;
+            }
             let Some(next) = self.plan_again(cx, most).or_else(|| self.plan_new(cx, most)) else { break };
             *plan = next;
             n += 1;
+            self.spend(next.data, cx.now);
         }
         if n > 0 {
             self.last_sent = cx.now;
@@ -108,9 +124,29 @@ impl Tcb {
         n
     }
 
+    /// Whether what is next must wait for its turn; then a timer is set.
+    fn paced(&mut self, now: Nanos) -> bool {
+        let waits = self.bbr.is_some() && self.pace_at > now.saturating_add(AHEAD);
+        self.pace = waits.then_some(self.pace_at);
+        waits
+    }
+
+    /// Something goes: the next one has to wait as long as this one takes (tcp_update_skb_after_send()).
+    fn spend(&mut self, bytes: usize, now: Nanos) {
+        let Some(bbr) = &self.bbr else { return };
+        let time = (bytes as u64).saturating_mul(SECOND) / bbr.pacing.max(1);
+        // Who is late catches up with half of it.
+        let credit = now.saturating_sub(self.pace_at).min(time / 2);
+        self.pace_at = self.pace_at.max(now).saturating_add(time - credit);
+    }
+
     /// How much goes in one piece: a millisecond's worth.
     fn burst(&self) -> usize {
         let most = MAX_TSO / self.mss.max(1) * self.mss;
+        if let Some(bbr) = &self.bbr {
+            let rate = usize::try_from(bbr.pacing >> 10).unwrap_or(most) / self.mss * self.mss;
+            return rate.clamp(2 * self.mss, most.max(2 * self.mss));
+        }
         if self.rtt.srtt < 2 * MILLI {
             return most.max(self.mss);
         }
@@ -136,7 +172,8 @@ impl Tcb {
         if end == lost.seq {
             return None;
         }
-        self.board.resent(lost.seq, end, cx.now);
+        let stamp = self.delivery.stamp(false, cx.now);
+        self.board.resent(lost.seq, end, cx.now, stamp);
         self.prr_out += data;
         self.stats.bytes_again += u64::from(len32(data));
         self.stats.again = self.stats.again.wrapping_add(len32(data.div_ceil(self.mss).max(1)));
@@ -191,7 +228,8 @@ impl Tcb {
         if data % self.mss != 0 {
             self.small = end;
         }
-        self.board.push(self.nxt, end, cx.now);
+        let stamp = self.delivery.stamp(self.board.is_empty(), cx.now);
+        self.board.push(self.nxt, end, cx.now, stamp);
         self.nxt = end;
         self.fin_sent |= with_fin;
         self.force &= data < waiting;
@@ -314,7 +352,11 @@ impl Tcb {
 
     /// Something waits, and nothing under way will call for it: a timer must.
     fn arm_persist(&mut self, cx: &Cx<'_>) {
-        if !self.board.is_empty() || self.rtx.is_some() || !self.nxt.lt(self.write_end()) {
+        if !self.board.is_empty()
+            || self.rtx.is_some()
+            || self.pace.is_some()
+            || !self.nxt.lt(self.write_end())
+        {
             return;
         }
         let held = self.wnd > 0;

@@ -1,8 +1,10 @@
 //! The state of a connection.
 
+use super::bbr::Bbr;
 use super::board::Board;
 use super::congestion::Window;
-use super::options::TcpOptions;
+use super::options::{Congestion, TcpOptions};
+use super::rate::Delivery;
 use super::ring::Ring;
 use super::rtt::Rtt;
 use super::seq::{Ranges, Seq};
@@ -129,6 +131,10 @@ pub(crate) struct Tcb {
     pub mss: usize,
     pub board: Board,
     pub window: Window,
+    pub bbr: Option<Box<Bbr>>,
+    pub delivery: Delivery,
+    /// When the next piece may go, where a rate is kept to.
+    pub pace_at: Nanos,
     pub repair: Repair,
     pub undo: Option<Undo>,
     pub rtt: Rtt,
@@ -198,6 +204,8 @@ pub(crate) struct Tcb {
     pub key: Option<Key>,
     pub rtx: Option<(Nanos, Rtx)>,
     pub delack: Option<Nanos>,
+    /// Something waits for its turn.
+    pub pace: Option<Nanos>,
     pub keep: Option<Nanos>,
     pub keep_probes: u32,
     /// FIN_WAIT2's end, a linger's.
@@ -267,6 +275,9 @@ impl Tcb {
             mss,
             board: Board::default(),
             window: Window::new(opts.congestion, 536),
+            bbr: None,
+            delivery: Delivery::default(),
+            pace_at: 0,
             repair: Repair::Open,
             undo: None,
             rtt: Rtt::default(),
@@ -322,12 +333,24 @@ impl Tcb {
             key: None,
             rtx: None,
             delack: None,
+            pace: None,
             keep: None,
             keep_probes: 0,
             life: None,
             trim: None,
             stats: Counters::default(),
             opts,
+        }
+    }
+
+    /// Sees to it that the congestion control is the one that is asked for.
+    pub fn set_congestion(&mut self, now: Nanos) {
+        self.window.algorithm = self.opts.congestion;
+        let wanted = self.opts.congestion == Congestion::Bbr;
+        if wanted && self.bbr.is_none() {
+            self.bbr = Some(Box::new(Bbr::new(self.window.cwnd, self.rtt.srtt, now)));
+        } else if !wanted {
+            (self.bbr, self.pace) = (None, None);
         }
     }
 
@@ -348,7 +371,8 @@ impl Tcb {
     pub fn send_limit(&self, stack: &Stack) -> usize {
         match self.opts.sndbuf {
             0 => {
-                let want = (self.window.cwnd as usize).saturating_mul(2);
+                let times = if self.bbr.is_some() { 3 } else { 2 };
+                let want = (self.window.cwnd as usize).saturating_mul(times);
                 want.max(65536).min(stack.sysctls.tcp_wmem_max.size().max(65536))
             }
             set => (set as usize / 2).max(2048),
@@ -384,7 +408,7 @@ impl Tcb {
         }
         self.ooo.clear();
         self.sacks.clear();
-        (self.rtx, self.delack, self.keep, self.life, self.trim) = (None, None, None, None, None);
+        (self.rtx, self.delack, self.pace, self.keep, self.life, self.trim) = Default::default();
         self.events |= POLLIN | POLLOUT | POLLHUP | POLLRDHUP | if error.is_some() { POLLERR } else { 0 };
     }
 

@@ -20,7 +20,7 @@ fn patience(retries: u32) -> Nanos {
 impl Tcb {
     fn next_deadline(&self) -> Option<Nanos> {
         let rtx = self.rtx.map(|(at, _)| at);
-        [rtx, self.delack, self.keep, self.life, self.trim].into_iter().flatten().min()
+        [rtx, self.delack, self.pace, self.keep, self.life, self.trim].into_iter().flatten().min()
     }
 
     /// Makes sure that the stack's timer comes no later than the first of ours.
@@ -61,6 +61,9 @@ impl Tcb {
         if due(&self.delack) {
             self.delack = None;
             self.ack_now = true;
+        }
+        if due(&self.pace) {
+            self.pace = None;
         }
         if due(&self.keep) {
             self.keep = None;
@@ -151,8 +154,13 @@ impl Tcb {
             if self.repair == Repair::Open {
                 let (cwnd, ssthresh) = (self.window.cwnd, self.window.ssthresh);
                 self.undo = Some(Undo { cwnd, ssthresh, clock: self.clock(cx.now) });
-                self.window.ssthresh = self.window.reduced();
+                if self.bbr.is_none() {
+                    self.window.ssthresh = self.window.reduced();
+                }
             }
+        }
+        if let Some(bbr) = &mut self.bbr {
+            bbr.on_timeout(self.window.cwnd);
         }
         // A peer that has dropped what it said it has begins with the first.
         let reneged = self.board.front().is_some_and(|sent| sent.sacked);

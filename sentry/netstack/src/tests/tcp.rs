@@ -59,6 +59,7 @@ fn losses_reordering_doubles_delays() {
             (false, false, Congestion::Cubic),
             (true, true, Congestion::Cubic),
             (false, true, Congestion::Reno),
+            (true, false, Congestion::Bbr),
         ] {
             seed += 1;
             let delay = delay_ms * 1_000_000;
@@ -130,6 +131,37 @@ fn a_bottleneck_is_filled() {
         let rate = size as f64 * 8.0 / took / 1e6;
         println!("rtt {rtt_ms} ms, queue {queue_ms} ms: {rate:.1} Mbit/s");
         assert!(rate > 60.0, "{rate}");
+    }
+}
+
+/// As before, with losses on the way, which make CUBIC slow: 1% at 20 ms leaves it a few Mbit/s.
+#[test]
+fn bbr_fills_a_bottleneck_whatever_is_lost() {
+    for (loss, rtt_ms, queue_ms, offload) in [
+        (0.0, 40, 20, false),
+        (0.0, 40, 60, true),
+        (1.0, 20, 20, false),
+        (3.0, 40, 40, false),
+        (1.0, 20, 20, true),
+    ] {
+        let faults = Faults {
+            loss,
+            rate: 100_000_000,
+            queue: queue_ms * 1_000_000,
+            delay: rtt_ms * 500_000,
+            ..Faults::default()
+        };
+        let pair = Pair::new(World::with(45, faults, offload, 1500));
+        let size = 50_000_000;
+        let options = TcpOptions { congestion: Congestion::Bbr, ..TcpOptions::default() };
+        let took = transfer(&pair, false, size, 0, options, 100.0);
+        let rate = size as f64 * 8.0 / took / 1e6;
+        let sent = pair.world.wire.bytes.load(std::sync::atomic::Ordering::Relaxed) as f64 / size as f64;
+        println!(
+            "loss {loss}%, rtt {rtt_ms} ms, queue {queue_ms} ms, offload {offload}: {rate:.1} Mbit/s, {sent:.2} sent"
+        );
+        assert!(rate > 70.0, "{rate}");
+        assert!(sent < 1.25, "{sent}");
     }
 }
 

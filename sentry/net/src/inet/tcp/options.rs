@@ -6,6 +6,7 @@ use chitin_abi::Errno;
 use chitin_abi::capability::CAP_NET_ADMIN;
 use chitin_abi::inet::*;
 use chitin_abi::num::low8;
+use chitin_netstack::Congestion;
 use chitin_vfs::walk::Caller;
 use std::net::IpAddr;
 use zerocopy::IntoBytes;
@@ -15,8 +16,6 @@ const LO_MSS: u32 = 65_483;
 const LO_MSS6: u32 = 65_464;
 /// TCP_MSS_DEFAULT
 const DEFAULT_MSS: u32 = 536;
-/// Congestion control that may be asked for.
-const ALGORITHMS: [&str; 2] = ["cubic", "reno"];
 /// TCP_RTO_MAX and TCP_TIMEOUT_INIT in seconds.
 const RTO_MAX: u32 = 120;
 
@@ -35,7 +34,7 @@ pub struct TcpOptions {
     /// In retransmissions of a SYN+ACK.
     pub defer_accept: u8,
     pub window_clamp: i32,
-    pub congestion: &'static str,
+    pub congestion: Congestion,
     pub user_timeout: i32,
     fastopen: i32,
     fastopen_no_cookie: bool,
@@ -61,7 +60,7 @@ impl Default for TcpOptions {
             linger2: 60,
             defer_accept: 0,
             window_clamp: 0,
-            congestion: "cubic",
+            congestion: Congestion::default(),
             user_timeout: 0,
             fastopen: 0,
             fastopen_no_cookie: false,
@@ -76,6 +75,11 @@ impl Default for TcpOptions {
 }
 
 impl TcpOptions {
+    /// What a new socket has.
+    pub fn with(congestion: Congestion) -> TcpOptions {
+        TcpOptions { congestion, ..TcpOptions::default() }
+    }
+
     pub fn defer_seconds(&self) -> i32 {
         seconds(self.defer_accept)
     }
@@ -120,7 +124,7 @@ impl TcpSock {
                 if value.is_empty() {
                     return Err(Errno::EINVAL);
                 }
-                let found = ALGORITHMS.iter().find(|name| name.as_bytes() == wanted);
+                let found = std::str::from_utf8(&wanted).ok().and_then(Congestion::named);
                 self.options.lock().congestion = found.ok_or(Errno::ENOENT)?;
                 return Ok(());
             }
@@ -263,7 +267,7 @@ impl TcpSock {
             TCP_TX_DELAY => options.tx_delay,
             TCP_CONGESTION => {
                 let mut raw = [0u8; 16];
-                for (to, from) in raw.iter_mut().zip(options.congestion.bytes()) {
+                for (to, from) in raw.iter_mut().zip(options.congestion.name().bytes()) {
                     *to = from;
                 }
                 return Ok(OptValue::Value(raw.into_iter().take(room).collect()));

@@ -7,7 +7,7 @@ use crate::msg::{RecvMsg, SendMsg};
 use chitin_abi::Errno;
 use chitin_abi::inet::*;
 use chitin_abi::socket::*;
-use chitin_netstack::tcp::{Congestion, SendFlags};
+use chitin_netstack::tcp::SendFlags;
 use chitin_netstack::{TcpConn, TcpEvents, TcpListener, TcpOptions};
 use std::sync::{Arc, Weak};
 
@@ -48,7 +48,7 @@ impl TcpSock {
             defer_accept: number(own.defer_seconds()),
             window_clamp: number(own.window_clamp),
             max_seg: u16::try_from(own.max_segment).unwrap_or(0),
-            congestion: if own.congestion == "reno" { Congestion::Reno } else { Congestion::Cubic },
+            congestion: own.congestion,
             sndbuf: size(send, self.common.sndbuf()),
             rcvbuf: size(receive, self.common.rcvbuf()),
             notsent_lowat: number(own.notsent_lowat),
