@@ -425,7 +425,8 @@ fn packets_are_captured() {
         return;
     }
     let Some(pair) = Pair::with_addresses(1500) else { return };
-    let s = Steps::new(pair.bundle(
+    let s = Steps::new(bundle(
+        &pair,
         "while :; do ping -c 1 -W 2 10.77.0.1 >/dev/null; ping -c 1 127.0.0.1 >/dev/null; sleep 0.1; done",
     ));
     s.launch();
