@@ -88,6 +88,23 @@ fn no_frame() -> PlatformError {
     PlatformError::Corrupt("the task has no frame now")
 }
 
+impl Task {
+    /// Does something with it to the end; if the kernel ends it meanwhile, its thread ends after that.
+    pub(crate) async fn whole<T>(self: Arc<Self>, operation: impl Future<Output = T>) -> T {
+        self.st.lock().ops += 1;
+        let done = operation.await;
+        let due = {
+            let mut st = self.st.lock();
+            st.ops -= 1;
+            st.ops == 0 && st.exit_due
+        };
+        if due {
+            self.exit_thread();
+        }
+        done
+    }
+}
+
 impl PlatformTask for Task {
     fn set_owner(&self, owner: Owner) {
         let old = self.st.lock().owner.replace(owner);
@@ -210,12 +227,17 @@ impl PlatformTask for Task {
         let mut st = self.st.lock();
         match st.phase {
             Phase::Dead | Phase::Limbo => return,
+            _ if st.ops > 0 => {
+                st.exit_due = true;
+                return;
+            }
             Phase::Stopped => {}
             _ => {
                 tracing::error!(tid = self.tid, phase = ?st.phase, "exit of a thread that is not stopped");
                 return;
             }
         }
+        st.exit_due = false;
         let last = self.proc.one_less() == 0;
         let owner = if last {
             let owner = self.bury(&mut st);

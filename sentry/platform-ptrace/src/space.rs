@@ -135,7 +135,7 @@ impl AddressSpace for Space {
         let found = self.task_of(&*task);
         Box::pin(async move {
             let task = found.ok_or((0, PlatformError::Gone))?;
-            to_the_end(run_ops(task, ops), drop).await
+            to_the_end(task.clone().whole(run_ops(task, ops)), drop).await
         })
     }
 

@@ -38,7 +38,8 @@ impl Drop for Place {
 
 /// Clones the stopped `maker`.
 pub async fn spawn(maker: Arc<Task>, kind: Spawn) -> Result<Spawned, PlatformError> {
-    let made = to_the_end(clone(maker, kind), if kind == Spawn::Thread { end_thread } else { end_process });
+    let whole = maker.clone().whole(clone(maker, kind));
+    let made = to_the_end(whole, if kind == Spawn::Thread { end_thread } else { end_process });
     let (task, space) = made.await?;
     Ok(Spawned { task, space })
 }

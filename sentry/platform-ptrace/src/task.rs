@@ -91,6 +91,10 @@ pub struct St {
     pub results: Vec<i64>,
     pub waker: Option<Waker>,
     pub owner: Option<Owner>,
+    /// Operations that come to their end whoever has ended meanwhile.
+    pub ops: u32,
+    /// The kernel has ended it amid one.
+    pub exit_due: bool,
 }
 
 pub struct Task {
@@ -131,6 +135,8 @@ impl Task {
                 results: Vec::new(),
                 waker: None,
                 owner: None,
+                ops: 0,
+                exit_due: false,
             }),
         });
         proc.add(&t);

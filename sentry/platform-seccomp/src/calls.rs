@@ -253,6 +253,14 @@ impl Task {
 
     /// Ends the thread alone.
     pub async fn exit_by_list(self: Arc<Self>) {
+        let busy = {
+            let st = self.st.lock();
+            st.phase == Phase::Calls || st.phase == Phase::AwaitFrame && st.after == After::Op
+        };
+        // Calls that nobody waits for any more, since the task ends, come to their end first.
+        if busy && self.settled().await.is_err() {
+            return;
+        }
         if self.frame_up().await.is_ok() {
             let _ = self.run(vec![Call::new(libc::SYS_exit, [0; 6])]).await;
         }

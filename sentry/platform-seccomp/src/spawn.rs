@@ -4,7 +4,8 @@
 //!
 //! Invariants: at most one clone is under way per address space; its child presents a random token that only that address
 //! space can know, and its thread group is checked, so an announcement is what it claims to be. A forked child maps its
-//! own window over its maker's before it does anything else. If nobody waits for a child any more it is killed.
+//! own window over its maker's before it does anything else. If nobody waits for a child any more it is killed; a thread
+//! ends alone, since others of its process go on (one that executes a program, which ended the maker).
 
 use crate::Process;
 use crate::frame;
@@ -48,19 +49,34 @@ struct State {
     waker: Option<Waker>,
     /// What the maker's clone call said; untrusted.
     claim: i32,
+    /// Nobody waits for this thread any more.
+    unwanted: bool,
 }
 
 /// Takes the expectation back when its future ends, however that happens.
 struct Expect {
     sb: Arc<Sandbox>,
     pending: Arc<Pending>,
+    /// The maker has not said how its call went: a child may still come.
+    open: bool,
 }
 
 impl Drop for Expect {
     fn drop(&mut self) {
-        self.sb.pending.lock().remove(&self.pending.token);
-        if let Some(Ok(t)) = self.pending.state.lock().done.take() {
-            t.proc.kill(true);
+        let Expect { sb, pending, open } = self;
+        let mut s = pending.state.lock();
+        let done = s.done.take();
+        if *open && done.is_none() && pending.kind == Spawn::Thread {
+            // It will find itself expected, and be ended; or the process's end takes the expectation away.
+            s.unwanted = true;
+            return;
+        }
+        drop(s);
+        sb.pending.lock().remove(&pending.token);
+        match done {
+            Some(Ok(t)) if pending.kind == Spawn::Thread => t.exit_thread(),
+            Some(Ok(t)) => t.proc.kill(true),
+            _ => {}
         }
     }
 }
@@ -68,6 +84,13 @@ impl Drop for Expect {
 impl Pending {
     pub fn complete(&self, r: Result<Arc<Task>, PlatformError>) {
         let mut s = self.state.lock();
+        if s.unwanted {
+            drop(s);
+            if let Ok(t) = r {
+                t.exit_thread();
+            }
+            return;
+        }
         if s.done.is_none() {
             s.done = Some(r);
         }
@@ -194,7 +217,7 @@ pub async fn spawn(maker: Arc<Task>, kind: Spawn) -> Result<Spawned, PlatformErr
     let mapped_chunk = !calls.is_empty();
     calls.push(Call::new(libc::SYS_clone, [flags as u64, 0, 0, 0, 0, 0]));
 
-    let expect = {
+    let mut expect = {
         let st = maker.st.lock();
         let uc = Task::stopped_with_frame(&st)?;
         win.copy_from(&st.win, uc - 8);
@@ -221,7 +244,7 @@ pub async fn spawn(maker: Arc<Task>, kind: Spawn) -> Result<Spawned, PlatformErr
             state: Mutex::new(State { win: Some(win), ..State::default() }),
         });
         sb.pending.lock().insert(token, pending.clone());
-        Expect { sb: sb.clone(), pending }
+        Expect { sb: sb.clone(), pending, open: true }
     };
 
     let wanted = calls.len();
@@ -240,6 +263,7 @@ pub async fn spawn(maker: Arc<Task>, kind: Spawn) -> Result<Spawned, PlatformErr
     let results = match results {
         Ok(r) => r,
         Err(e) => {
+            expect.open = false;
             give_back(&space);
             return Err(e);
         }
@@ -249,6 +273,7 @@ pub async fn spawn(maker: Arc<Task>, kind: Spawn) -> Result<Spawned, PlatformErr
     }
     let last = results.last().copied().unwrap_or(-i64::from(libc::EAGAIN));
     if let Some(errno) = failed(last) {
+        expect.open = false;
         give_back(&space);
         return Err(PlatformError::Host { op: "clone", errno });
     }

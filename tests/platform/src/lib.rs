@@ -63,6 +63,7 @@ const CASES: &[Case] = &[
     ("forks_200", tasks::forks_200),
     ("threads_200", tasks::threads_200),
     ("leader_exits_first", tasks::leader_exits_first),
+    ("makers_end_amid_clones", tasks::makers_end_amid_clones),
     ("copy_faults", memory::copy_faults),
     ("apply_files", memory::apply_files),
     ("interrupt_storm", calls::interrupt_storm),

@@ -4,6 +4,7 @@ use crate::*;
 use chitin_platform::*;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 pub fn fork_copies(m: &Machine) {
@@ -180,6 +181,40 @@ pub fn threads_200(m: &Machine) {
         kids.iter().for_each(|k| gone(m, k));
         g.task.resume(Resume::Return(round));
         m.syscall(&g, 110);
+    }
+}
+
+/// A thread that is ended while it makes another (a sibling executes a program) takes nobody along but that one.
+pub fn makers_end_amid_clones(m: &Machine) {
+    let g = m.load(entry!(g_getppid));
+    g.task.resume(Resume::Frame);
+    m.syscall(&g, 110);
+    for round in 0..60u64 {
+        let maker = m.adopt(wait(g.task.spawn(Spawn::Thread)).expect("thread"));
+        let mut clone = maker.task.spawn(Spawn::Thread);
+        let begun = clone.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        // Given up at once, or a little later, when the clone may be under way or done.
+        std::thread::sleep(Duration::from_micros(round % 12 * 20));
+        drop(clone);
+        if let Poll::Ready(made) = begun {
+            made.expect("a clone that is done at once").task.exit_thread();
+        }
+        maker.task.exit_thread();
+        g.task.resume(Resume::Return(round as i64));
+        m.syscall(&g, 110);
+        gone(m, &maker);
+    }
+    m.no_event(20);
+    if m.traits.host_side {
+        let threads =
+            || std::fs::read_dir(format!("/proc/{}/task", g.task.debug_id())).map_or(0, Iterator::count);
+        for _ in 0..500 {
+            if threads() == 1 {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        panic!("{} threads are left", threads());
     }
 }
 
