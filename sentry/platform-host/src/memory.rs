@@ -4,6 +4,8 @@
 //!
 //! Lock: `readers` is held while memory is copied, so that a process is not reaped (and its pid not reused) meanwhile.
 
+use crate::layout::STUB_BASE;
+use crate::sys;
 use parking_lot::{Mutex, RwLock};
 use std::ops::Range;
 use std::os::fd::OwnedFd;
@@ -34,6 +36,18 @@ impl Host {
     pub fn vdso_start(&self) -> Option<u64> {
         self.vdso.get()?.as_ref().map(|r| r.start)
     }
+}
+
+/// Whether we may read another process's memory, on which everything rests: told by the zygote, before there are guests.
+pub fn reachable(pid: i32) -> Result<(), String> {
+    let at = libc::iovec { iov_base: STUB_BASE as *mut libc::c_void, iov_len: 1 };
+    sys::vm_read(pid, &mut [0], &[at]).map(drop).map_err(|errno| {
+        let e = std::io::Error::from_raw_os_error(errno);
+        format!(
+            "reading a guest's memory: {e}; the sysctl kernel.yama.ptrace_scope must be 0 or 1, and the seccomp profile of an \
+             outer container must allow process_vm_readv and process_vm_writev (docker: --security-opt seccomp=unconfined)"
+        )
+    })
 }
 
 pub struct Memory {

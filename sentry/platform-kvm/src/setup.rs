@@ -79,6 +79,13 @@ pub fn machine(config: Config) -> Result<Arc<Machine>, SetupError> {
     let phys = Arc::new(Phys::new(Some(vm.clone()), config.memory, features.phys_bits, slots)?);
     let count = (config.cpus.max(1) as usize).min(kvm.get_max_vcpus()).min(ring0::MAX_VCPUS);
     ring0::build(&phys, count);
+    if host::read_mapping(phys.hva(0), &mut [0]) != 1 {
+        return Err(SetupError(format!(
+            "platform kvm: process_vm_readv of our own memory: {}; the seccomp profile of an outer container must allow \
+             process_vm_readv and process_vm_writev",
+            std::io::Error::last_os_error()
+        )));
+    }
     let vcpus = (0..count).map(|i| Vcpu::new(&vm, i, &list, &features)).collect::<Result<Vec<_>, _>>()?;
     let mask = vcpus.first().and_then(|v| v.handle.get_xsave().ok());
     let mask = mask.and_then(|area| area.region.get(7).copied()).unwrap_or(0);

@@ -445,6 +445,11 @@ impl Vcpu {
 /// Opens what the platform needs of the host, and says what it lacks.
 pub fn check(kvm: &Kvm) -> Result<(), SetupError> {
     let version = kvm.get_api_version();
+    if version < 0 {
+        return Err(SetupError(
+            "platform kvm: /dev/kvm is not KVM's device; make it anew (mknod /dev/kvm c 10 232), or use --platform=seccomp".into(),
+        ));
+    }
     if version != 12 {
         return Err(SetupError(format!(
             "platform kvm: /dev/kvm speaks version {version} of the interface, not 12; update the host's kernel"

@@ -16,7 +16,7 @@ use chitin_platform::{AsyncLock, HostVmaKind};
 use chitin_platform_host::SetupError;
 use chitin_platform_host::calls::failed;
 use chitin_platform_host::maps;
-use chitin_platform_host::memory::Host;
+use chitin_platform_host::memory::{Host, reachable};
 use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
@@ -175,6 +175,7 @@ pub fn boot(embryo: Embryo) -> Result<(Sandbox, i32, UserRegs), SetupError> {
     z.until(|status| status >> 8 == sys::EVENT_STOP)?;
     let regs = sys::get_regs(pid).map_err(|e| err("the zygote's registers", e, "try again"))?;
     z.arrange(&regs, &host)?;
+    reachable(pid).map_err(|why| SetupError(format!("platform ptrace: {why}")))?;
     let mut state = Vec::new();
     sys::get_xstate(pid, &mut state).map_err(|e| {
         err("the FPU state", e, "needs a processor and kernel with XSAVE; use --platform=seccomp")

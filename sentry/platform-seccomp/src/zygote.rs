@@ -21,6 +21,7 @@ use chitin_platform::HostVmaKind;
 use chitin_platform_host::SetupError;
 use chitin_platform_host::calls::{Call, failed};
 use chitin_platform_host::maps;
+use chitin_platform_host::memory::reachable;
 use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
@@ -116,6 +117,7 @@ pub fn start(config: Config) -> Result<(Arc<Sandbox>, i32), SetupError> {
     tracing::info!(?features, window = arena.window_size(), zygote = pid, "platform seccomp");
     let sb = Sandbox::new(listener, arena, features, proc_dir);
     boot(&sb, pid)?;
+    reachable(pid).map_err(|why| SetupError(format!("platform seccomp: {why}")))?;
     std::mem::forget(kill);
     Ok((sb, pid))
 }
@@ -135,9 +137,16 @@ fn setup_failure(step: i32, errno: i32) -> SetupError {
         (_, libc::EBUSY) => err(
             "installing the filter",
             errno,
-            "another seccomp user-notify listener already supervises this process; start it without one",
+            "another seccomp user-notify listener already supervises this process; start it without one, or use \
+             --platform=ptrace",
         ),
         (3, _) => err("executing the stub", errno, "allow execution of memfds (sysctl vm.memfd_noexec)"),
+        (2, libc::EPERM | libc::EACCES) => err(
+            "installing the filter",
+            errno,
+            "the seccomp profile of an outer container forbids seccomp user notification: give it none (docker: \
+             --security-opt seccomp=unconfined), or use --platform=ptrace",
+        ),
         (2, _) => err(
             "installing the filter",
             errno,
