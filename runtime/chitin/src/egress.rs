@@ -137,6 +137,17 @@ pub fn same_as(pod: Option<&Egress>, spec: &Spec, bundle: &Path, sandbox: &str) 
     ))
 }
 
+/// The same of the flag, which a configuration file may have for all.
+pub fn warn_of_other(pod: Option<&Egress>, options: &Options) {
+    let Some(value) = &options.egress else { return };
+    let there = pod.and_then(|pod| pod.flag.as_deref()).unwrap_or(OFF);
+    if read(value).is_ok_and(|text| text.trim() != there && !text.contains("resolv.conf")) {
+        crate::log::warn(
+            "--egress is not applied: the network is that of the pod's sandbox, and so is the policy",
+        );
+    }
+}
+
 /// A policy's text, which may be in a file.
 fn read(value: &str) -> Result<String> {
     if !value.starts_with(['/', '.']) {

@@ -10,7 +10,10 @@ const MAX_ALIASES: usize = 16;
 const TYPE_A: u16 = 1;
 const TYPE_CNAME: u16 = 5;
 const TYPE_AAAA: u16 = 28;
+const TYPE_OPT: u16 = 41;
 const CLASS_IN: u16 = 1;
+/// Bytes of EDNS options in a question.
+const MAX_OPTIONS: usize = 128;
 const HEADER: usize = 12;
 
 #[derive(Debug, PartialEq, Eq)]
@@ -67,6 +70,29 @@ pub fn answer(message: &[u8]) -> Option<Answer> {
         }
     }
     (!found.addresses.is_empty()).then_some(found)
+}
+
+/// The name that a plain question is about: one question, nothing behind it but EDNS's record, so that nothing else travels along.
+pub fn question(message: &[u8]) -> Option<String> {
+    // A standard query; answers and authorities: none.
+    if byte(message, 2)? & 0b1111_1000 != 0 || be16(message, 4)? != 1 || be32(message, 6)? != 0 {
+        return None;
+    }
+    let (asked, at) = name(message, HEADER)?;
+    let end = at.checked_add(4)?;
+    let rest = message.get(end..)?;
+    let plain = match be16(message, 10)? {
+        0 => rest.is_empty(),
+        1 => {
+            let length = usize::from(be16(rest, 9)?);
+            byte(rest, 0)? == 0
+                && be16(rest, 1)? == TYPE_OPT
+                && length <= MAX_OPTIONS
+                && rest.len() == length.saturating_add(11)
+        }
+        _ => false,
+    };
+    asked.filter(|_| plain)
 }
 
 /// The name at `at`, if a host can be called so, and where it ends. Pointers lead backwards only, so they come to an end.

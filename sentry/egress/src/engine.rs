@@ -219,10 +219,34 @@ impl Engine {
     }
 
     /// Whether a datagram may be sent; if not, the log has it.
-    pub fn may_send(&self, proto: u8, local: SocketAddr, remote: SocketAddr) -> bool {
+    pub fn may_send(&self, proto: u8, local: SocketAddr, remote: SocketAddr, payload: &[u8]) -> bool {
         let (rules, key) = (self.rules(), Key::new(proto, local, remote));
-        let Some(mut shard) = self.table.shard(&key) else { return false };
-        self.find(&mut shard, &rules, &key, Stage::Opening).is_some_and(|flow| flow.lives())
+        let incoming = {
+            let Some(mut shard) = self.table.shard(&key) else { return false };
+            match self.find(&mut shard, &rules, &key, Stage::Opening) {
+                Some(flow) if flow.lives() => flow.incoming,
+                _ => return false,
+            }
+        };
+        incoming || self.may_ask(&rules, &key, payload)
+    }
+
+    /// Whether a datagram is a question that may be asked, if it goes to a name server; if not, the log has it.
+    pub(crate) fn may_ask(&self, rules: &Rules, key: &Key, payload: &[u8]) -> bool {
+        let server = key.remote.ip();
+        if key.proto != UDP || key.remote.port() != DNS || !rules.policies.iter().any(|policy| policy.strict)
+        {
+            return true;
+        }
+        let name = dns::question(payload);
+        let allowed = rules.policies.iter().all(|policy| policy.may_ask(server, name.as_deref()));
+        if !allowed {
+            let mut asked = Flow::new(key, false, 0);
+            asked.rule = "dns strict".into();
+            asked.known = Known::Named(name.unwrap_or_default().into());
+            self.audit(rules, Event::Deny, key, &asked);
+        }
+        allowed
     }
 
     /// Whether something may be sent in an IP packet. What needs more to be judged by is left to its frame.
@@ -234,14 +258,19 @@ impl Engine {
             (ICMP, Some(0 | 8)) | (ICMP6, Some(128 | 129)) => (port(4), 0),
             _ => (0, 0),
         };
-        self.may_send(proto, SocketAddr::new(local, own), SocketAddr::new(remote, other))
+        let payload = if proto == UDP { payload.get(8..).unwrap_or_default() } else { payload };
+        self.may_send(proto, SocketAddr::new(local, own), SocketAddr::new(remote, other), payload)
     }
 
     /// Whether an IP packet without its link header may be sent as it is.
     pub fn may_send_packet(&self, packet: &[u8]) -> bool {
         match packet::parse(&Pieces([packet, &[], &[]]), false) {
             Parsed::Ip(p) if packet::is_housekeeping(&p) || p.tcp.is_some() || p.fragment.is_some() => true,
-            Parsed::Ip(p) => self.may_send(p.proto, from(&p).local, from(&p).remote),
+            Parsed::Ip(p) => {
+                let payload =
+                    packet.get(p.payload..p.payload.saturating_add(p.payload_len)).unwrap_or_default();
+                self.may_send(p.proto, from(&p).local, from(&p).remote, payload)
+            }
             _ => true,
         }
     }
@@ -368,6 +397,14 @@ impl Engine {
             let before = flow.held();
             let said = flow.says(&tcp, packet.payload_len, &payload);
             if !self.heard(rules, &key, flow, said, before) {
+                return Fate::Drop;
+            }
+        }
+        if key.proto == UDP && key.remote.port() == DNS && !flow.incoming {
+            // In pieces nobody asks who is in his right mind.
+            let whole = packet.fragment.is_none();
+            let question = frame.gather(packet.payload, packet.payload_len.min(MAX_ANSWER));
+            if !self.may_ask(rules, &key, if whole { &question } else { &[] }) {
                 return Fate::Drop;
             }
         }

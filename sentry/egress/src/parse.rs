@@ -23,6 +23,7 @@ impl Policy {
             rules: Vec::new(),
             default: Action::Deny,
             resolvers: Resolvers::These(Vec::new()),
+            strict: false,
             metadata: false,
             rate: None,
             audit: None,
@@ -99,9 +100,13 @@ impl Policy {
 
     fn dns(&mut self, words: &[&str]) -> Result<(), String> {
         if words.is_empty() {
-            return Err("write `dns ADDRESS…`, or `dns any` to trust any server".into());
+            return Err("write `dns ADDRESS… [strict]`, or `dns any` to trust any server".into());
         }
         for word in words {
+            if *word == "strict" {
+                self.strict = true;
+                continue;
+            }
             if *word == "any" {
                 self.resolvers = Resolvers::Any;
                 continue;

@@ -61,6 +61,8 @@ pub struct Policy {
     pub(crate) rules: Vec<Rule>,
     pub(crate) default: Action,
     pub(crate) resolvers: Resolvers,
+    /// They may be asked for names that are allowed, and nothing else.
+    pub(crate) strict: bool,
     pub(crate) metadata: bool,
     pub(crate) rate: Option<Rate>,
     pub(crate) audit: Option<String>,
@@ -172,7 +174,9 @@ impl Policy {
         if self.metadata && (is_metadata(asked.remote) || inner_v4(asked.remote).is_some_and(is_metadata)) {
             return (false, "block-metadata".into());
         }
-        if matches!(asked.proto, TCP | UDP) && asked.port == DNS && self.believes(asked.remote) {
+        // Streams of questions are not looked into, so they are no way round.
+        let questions = asked.proto == UDP || asked.proto == TCP && !self.strict;
+        if questions && asked.port == DNS && self.believes(asked.remote) {
             return (true, "dns".into());
         }
         match self.rules.iter().find(|rule| rule.fits(asked)) {
@@ -187,6 +191,16 @@ impl Policy {
             Resolvers::Any => true,
             Resolvers::These(servers) => servers.contains(&server),
         }
+    }
+
+    /// Whether a trusted name server may be asked this, by UDP.
+    pub(crate) fn may_ask(&self, server: IpAddr, name: Option<&str>) -> bool {
+        let allowed = |name: &str| {
+            let rules = self.rules.iter().filter(|rule| rule.action == Action::Allow);
+            let mut targets = rules.flat_map(|rule| &rule.targets);
+            targets.any(|target| matches!(target, Target::Domain(pattern) if pattern.matches(name)))
+        };
+        !self.strict || !self.believes(server) || name.is_some_and(allowed)
     }
 
     /// Whether a rule speaks of a name.

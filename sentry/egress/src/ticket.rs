@@ -74,6 +74,12 @@ impl Ticket {
         fine
     }
 
+    /// The guest is about to send a datagram. False: it is a question that may not be asked.
+    pub fn may_ask(&self, datagram: &[u8]) -> bool {
+        let key = self.inner.lock().0;
+        !self.engine.is_on() || self.engine.may_ask(&self.engine.rules(), &key, datagram)
+    }
+
     /// So many of them were taken; the others will come again.
     pub fn sent(&self, offered: &[u8], taken: usize) {
         let mut inner = self.inner.lock();

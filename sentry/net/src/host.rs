@@ -270,6 +270,10 @@ impl HostSocket {
             return Err(Errno::EFAULT);
         }
         let data = bounce.get(..taken).unwrap_or_default();
+        if matches!(&leave, Leave::Ticket(ticket) if !ticket.may_ask(data)) {
+            msg.data.untake(taken);
+            return Err(Errno::EPERM);
+        }
         let sent = host::send(self.fd(), data, to, flags).map_err(|error| {
             msg.data.untake(taken);
             errno(error)

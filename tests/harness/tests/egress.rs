@@ -54,6 +54,7 @@ impl World {
              ip -n {near} link set lo up; ip -n {far} link set lo up
              ip -n {near} link add veth0 type veth peer name eth0 netns {far}
              ip -n {near} addr add {THERE}/24 dev veth0; ip -n {near} addr add 169.254.169.254/32 dev veth0
+             ip -n {near} addr add fd79::1/64 dev veth0 nodad; ip -n {far} addr add fd79::2/64 dev eth0 nodad
              ip -n {near} link set veth0 up
              ip -n {far} addr add {OWN}/24 dev eth0; ip -n {far} link set eth0 up; ip -n {far} route add default via {THERE}"
         ));
@@ -220,6 +221,27 @@ fn domains_without_a_namespace() {
     let steps = ["udp 10.79.0.1 9000 no", "udp 10.79.0.1 9001 yes", "inside"];
     assert_text(&w.run_do("allow any udp:9001", &steps), &["EPERM", "heard", "inside"]);
     assert_eq!(w.heard(), "yes\n");
+}
+
+#[test]
+fn ipv6_and_strict_questions() {
+    let Some(w) = World::new("ipv6_and_strict_questions") else { return };
+    let steps = [
+        "tcp fd79::1 80",
+        "tcp fd79::1 443",
+        "resolve 10.79.0.1 secret.test",
+        "resolvetcp 10.79.0.1 good.test",
+        "resolve 10.79.0.1 good.test",
+        "tls 10.79.0.1 443 good.test",
+    ];
+    let want = ["served", "ECONNREFUSED", "EPERM", "ECONNREFUSED", "10.79.0.1", "served"];
+    let policy = "dns 10.79.0.1 strict; allow fd79::/64 tcp:80; allow good.test";
+    // The last one takes the interface from the host's stack for good.
+    assert_text(&w.run_bundle(&["--network=host"], &w.with_audit(policy), &w.bundle(&steps)), &want);
+    assert_text(&w.run_do(policy, &steps[2..]), &want[2..]);
+    assert_text(&w.run(policy, &steps), &want);
+    w.expect_line(json!({"event": "deny", "rule": "dns strict", "domain": "secret.test", "port": 53}));
+    w.expect_line(json!({"event": "close", "remote": "fd79::1", "port": 80, "local": "fd79::2"}));
 }
 
 #[test]

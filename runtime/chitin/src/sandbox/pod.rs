@@ -66,6 +66,7 @@ impl Joined {
             _ if pod.sandbox.is_some() => return Err(lost("it is no sandbox")),
             _ => {}
         }
+        egress::warn_of_other(pod.egress.as_ref(), options);
         egress::same_as(pod.egress.as_ref(), creation.spec, creation.bundle, sandbox)?;
         for warning in spec::check_in(creation.spec, creation.bundle, Some(pod.sentry.pid))? {
             crate::log::warn(&format!("config.json: {warning}"));

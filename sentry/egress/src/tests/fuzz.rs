@@ -1,7 +1,7 @@
 //! The parsers against what they must survive: every cut, every flipped byte, and noise.
 
 use super::support::*;
-use crate::dns::{answer as parse, framed};
+use crate::dns::{answer as parse, framed, question as asked};
 use crate::hello::{Hello, LONGEST, look};
 use crate::{Engine, Fate, Pieces, Policy};
 
@@ -61,6 +61,12 @@ fn answers() {
         if let Some(found) = parse(&noise.spoil(&good)) {
             assert!(found.names.len() <= 16 && found.names.iter().all(|n| n.len() <= 253));
         }
+    }
+    let good = question("www.example.org", 0, &[]);
+    assert_eq!(asked(&good).as_deref(), Some("www.example.org"));
+    assert!((0..good.len()).all(|cut| asked(&good[..cut]).is_none()));
+    for _ in 0..50_000 {
+        let _ = asked(&noise.spoil(&good));
     }
     let stream = [&[0, 3][..], b"abc", &[0, 9, 1]].concat();
     assert_eq!(framed(&stream), Some((&b"abc"[..], &[0, 9, 1][..])));

@@ -210,6 +210,37 @@ fn name_servers_by_tcp() {
 }
 
 #[test]
+fn strict_questions() {
+    let (engine, noted) = engine("dns 10.0.0.53 strict; allow *.example.org tcp:443; allow 10.0.1.0/24");
+    let ask = |to: Ipv4Addr, message: &[u8]| out(&engine, &ipv4(HOST, to, UDP, 0, &udp(9, 53, message)));
+    let edns = [0, 0, 41, 4, 208, 0, 0, 0, 0, 0, 2, 7, 7];
+    assert_eq!(ask(RESOLVER, &question("A.example.org", 0, &[])), Fate::Pass);
+    assert_eq!(ask(RESOLVER, &question("a.example.org", 1, &edns)), Fate::Pass);
+    noted.events();
+    for message in [
+        question("secret.evil.org", 0, &[]),
+        question("example.org", 0, &[]),
+        // What travels along.
+        question("a.example.org", 0, b"secret"),
+        question("a.example.org", 1, &[&edns[..], b"secret"].concat()),
+        b"secret".to_vec(),
+        Vec::new(),
+    ] {
+        assert_eq!(ask(RESOLVER, &message), Fate::Drop, "{message:?}");
+    }
+    assert_eq!(noted.events()[0], "deny secret.evil.org [dns strict]");
+    // In pieces, or in a stream; others are asked as rules have it.
+    let whole = udp(9, 53, &question("a.example.org", 0, &[]));
+    assert_eq!(out(&engine, &ipv4(HOST, RESOLVER, UDP, 0x2000, &whole)), Fate::Drop);
+    assert_eq!(out(&engine, &ipv4(HOST, RESOLVER, TCP, 0, &tcp(1, 53, SYN, 0, 0, &[]))), Fate::Drop);
+    assert_eq!(ask(Ipv4Addr::new(10, 0, 1, 3), b"anything"), Fate::Pass);
+    let ticket = engine.ticket(UDP, "10.0.0.53:53".parse().unwrap()).unwrap();
+    assert!(
+        ticket.may_ask(&question("a.example.org", 0, &[])) && !ticket.may_ask(&question("b.org", 0, &[]))
+    );
+}
+
+#[test]
 fn tickets() {
     let (engine, noted) = engine(POLICY);
     let at = "10.0.0.9:443".parse().unwrap();

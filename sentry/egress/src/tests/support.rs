@@ -103,6 +103,11 @@ fn labels(name: &str) -> Vec<u8> {
     out
 }
 
+/// A question, with what follows it.
+pub fn question(name: &str, more: u8, rest: &[u8]) -> Vec<u8> {
+    [&[0x12, 0x34, 1, 0, 0, 1, 0, 0, 0, 0, 0, more][..], &labels(name), &[0, 1, 0, 1], rest].concat()
+}
+
 /// An answer: `name` is an alias of `aliases`, the last of which has the addresses.
 pub fn answer(name: &str, aliases: &[&str], addresses: &[&str]) -> Vec<u8> {
     let count = u16::try_from(aliases.len() + addresses.len()).unwrap().to_be_bytes();

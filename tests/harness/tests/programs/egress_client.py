@@ -9,10 +9,7 @@ import time
 
 
 def connect(host, port):
-    s = socket.socket()
-    s.settimeout(8)
-    s.connect((host, int(port)))
-    return s
+    return socket.create_connection((host, int(port)), 8)
 
 
 def finish(s):

@@ -65,9 +65,9 @@ def log(s):
 
 
 def start(kind, port, work):
-    s = socket.socket(socket.AF_INET, kind)
+    s = socket.socket(socket.AF_INET6, kind)
     s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    s.bind(("0.0.0.0", port))
+    s.bind(("::", port))
     if kind == socket.SOCK_STREAM:
         s.listen(16)
     threading.Thread(target=work, args=(s,), daemon=True).start()

@@ -189,7 +189,8 @@ impl UdpSock {
             return Err(Errno::EHOSTUNREACH);
         }
         let ns = &self.common.ns;
-        if ns.egress().is_some_and(|egress| !egress.may_send(UDP, from.socket_addr(), dest.socket_addr())) {
+        let (own, other) = (from.socket_addr(), dest.socket_addr());
+        if ns.egress().is_some_and(|egress| !egress.may_send(UDP, own, other, data)) {
             return Err(Errno::EPERM);
         }
         let v6 = dest.ip.is_ipv6();
