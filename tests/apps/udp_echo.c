@@ -3,7 +3,6 @@
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
-#include <netdb.h>
 #include <poll.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -100,10 +99,12 @@ static double once(int s, uint32_t packets, uint32_t base) {
 int main(int argc, char **argv) {
     if (argc == 3 && !strcmp(argv[1], "serve")) return serve(argv[2]);
     if (argc != 6) return 2;
-    struct addrinfo hints = {.ai_socktype = SOCK_DGRAM, .ai_flags = AI_NUMERICHOST}, *a;
-    if (getaddrinfo(argv[2], argv[3], &hints, &a)) return 2;
-    int s = socket(a->ai_family, SOCK_DGRAM, 0);
-    if (connect(s, a->ai_addr, a->ai_addrlen)) return fail("connect");
+    struct sockaddr_in v4 = {.sin_family = AF_INET, .sin_port = htons(atoi(argv[3]))};
+    struct sockaddr_in6 v6 = {.sin6_family = AF_INET6, .sin6_port = htons(atoi(argv[3]))};
+    int six = inet_pton(AF_INET6, argv[2], &v6.sin6_addr) == 1;
+    if (!six && inet_pton(AF_INET, argv[2], &v4.sin_addr) != 1) return 2;
+    int s = socket(six ? AF_INET6 : AF_INET, SOCK_DGRAM, 0);
+    if (connect(s, six ? (void *)&v6 : (void *)&v4, six ? sizeof v6 : sizeof v4)) return fail("connect");
     // Until the server is there.
     for (int i = 0; i < 300; i++) {
         char c = 0;
