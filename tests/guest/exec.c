@@ -2,6 +2,7 @@
 #include "t.h"
 #include <sys/auxv.h>
 #include <linux/capability.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/xattr.h>
 
@@ -207,6 +208,33 @@ TEST(execveat_and_fexecve) {
     script("s", "#!/bin/sh\n");
     int s = OK(open("s", O_RDONLY | O_CLOEXEC));
     ERR(syscall(SYS_execveat, s, "", av, environ, AT_EMPTY_PATH), ENOENT); // its name is gone before the interpreter runs
+}
+TEST(args_at_the_end_of_memory) {
+    // Three pages: the last one cannot be read.
+    char *m = mmap(NULL, 3 * 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0), *end = m + 2 * 4096;
+    CK(m != MAP_FAILED);
+    OK(mprotect(end, 4096, PROT_NONE));
+    char *av[] = {"zero", "--child", "dump", m + 4096 - 3, end - 4, NULL}; // one string over two pages, one to the end
+    strcpy(m + 4096 - 3, "abcdef");
+    strcpy(end - 4, "end");
+    STREQ(output(t_self, av, (char **)m), "zero|--child|dump|abcdef|end|;");
+    av[4] = "far";
+    memcpy(end - sizeof av, av, sizeof av); // ends with the page, too
+    STREQ(output(t_self, (char **)(end - sizeof av), (char **)m), "zero|--child|dump|abcdef|far|;");
+    memcpy(m + 4096 - 20, av, sizeof av); // pointers that are not aligned, one of them over two pages
+    strcpy(m + 4096 + 64, "abc");
+    av[3] = m + 4096 + 64;
+    memcpy(m + 4096 - 20, av, sizeof av);
+    STREQ(output(t_self, (char **)(m + 4096 - 20), (char **)m), "zero|--child|dump|abc|far|;");
+    int e;
+    memset(end - 4, 'x', 4); // no terminator before the end
+    char *over[] = {t_self, end - 4, NULL};
+    run_env(t_self, over, environ, &e);
+    EQ(e, EFAULT);
+    memcpy(end - 16, over, 16); // no null pointer before the end
+    ((char **)end)[-1] = "x";
+    run_env(t_self, (char **)(end - 16), environ, &e);
+    EQ(e, EFAULT);
 }
 TEST(empty_argv) {
     char *none[] = {NULL};

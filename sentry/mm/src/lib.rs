@@ -32,11 +32,13 @@ mod copy;
 mod io;
 mod map;
 mod names;
+mod pages;
 mod ptr;
 
 pub use io::{MAX_RW_COUNT, Sink, SliceSource, Source, UserIo, VecSink};
 pub use map::{Layout, MmapRequest, host_errno};
 pub use names::MappedFile;
+pub use pages::PageReader;
 pub use ptr::UserPtr;
 
 /// A mapping as the platform lists it ([`Mm::space`]).

@@ -19,6 +19,7 @@ use chitin_kernel::exec::ExecRequest;
 use chitin_kernel::pidfd::PidFd;
 use chitin_kernel::wait::{ChildEvent, ChildState, Which, wait_child};
 use chitin_kernel::{ExitStatus, Outcome, Process, Task, clone as kclone, exec, exit as kexit};
+use chitin_mm::PageReader;
 use chitin_vfs::walk::{Target, Walk};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -112,16 +113,17 @@ const MAX_STRING: usize = 32 * 4096;
 /// Reads a NULL-terminated array of strings.
 fn read_strings(task: &Task, mut at: u64, total: &mut usize) -> Result<Vec<Vec<u8>>, Errno> {
     let mm = task.mm();
+    let (mut pointers, mut texts) = (PageReader::new(&mm), PageReader::new(&mm));
     let mut strings = Vec::new();
     if at == 0 {
         return Ok(strings);
     }
     loop {
-        let pointer: u64 = mm.read(at)?;
+        let pointer = pointers.word(at)?;
         if pointer == 0 {
             return Ok(strings);
         }
-        let text = mm.read_cstr(pointer, MAX_STRING - 1)?.ok_or(Errno::E2BIG)?;
+        let text = texts.cstr(pointer, MAX_STRING - 1)?.ok_or(Errno::E2BIG)?;
         *total = total.saturating_add(text.len() + 9);
         if *total > MAX_STRINGS {
             return Err(Errno::E2BIG);
