@@ -1,5 +1,6 @@
 // What each platform adds: the least of several rounds, in microseconds, so that what else the machine does counts little.
 #define _GNU_SOURCE
+#include <linux/futex.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -43,6 +44,23 @@ static void map_once(void) {
     *m = 1;
     if (munmap(m, 4096)) die("munmap");
 }
+// Two processes hand a turn to and fro: each time one sleeps and the other wakes.
+static int *turn;
+static void wait_for(int mine) {
+    for (;;) {
+        int is = __atomic_load_n(turn, __ATOMIC_ACQUIRE);
+        if (is == mine || is < 0) return;
+        syscall(SYS_futex, turn, FUTEX_WAIT, is, NULL, NULL, 0);
+    }
+}
+static void hand_to(int whom) {
+    __atomic_store_n(turn, whom, __ATOMIC_RELEASE);
+    syscall(SYS_futex, turn, FUTEX_WAKE, 1, NULL, NULL, 0);
+}
+static void to_and_fro(void) {
+    hand_to(1);
+    wait_for(0);
+}
 static void nothing(void) {}
 static void least(const char *name, int times, int per, void (*before)(void), void (*body)(void)) {
     double best = 1e12;
@@ -63,6 +81,17 @@ int main(void) {
     least("page_fault", 1, PAGES, drop_all, fault_all);
     least("mmap_touch_munmap", 20, 1, nothing, map_once);
     least("fork_exit_wait", 3, 1, nothing, fork_once);
+    turn = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (turn == MAP_FAILED) die("mmap");
+    pid_t other = fork();
+    if (other < 0) die("fork");
+    if (!other) {
+        while (wait_for(1), *turn >= 0) hand_to(0);
+        _exit(0);
+    }
+    least("context_switch", 20, 2, nothing, to_and_fro);
+    hand_to(-1);
+    if (waitpid(other, NULL, 0) != other) die("waitpid");
     pid_t echo = fork();
     if (echo < 0) die("fork");
     if (!echo) {
