@@ -58,6 +58,7 @@ impl Sandbox {
             ExitStatus::Exited(code) => code,
             ExitStatus::Signaled { signal, .. } => 128u8.saturating_add(low8(signal)),
         };
+        self.first.show_rest();
         self.containers.tear_down(&self.first, status);
         self.network.finish();
         // The answers to waiting control connections go out before the process does.

@@ -29,7 +29,7 @@ use chitin_kernel::kernel::{Machine, Uts};
 use chitin_kernel::reactor::HostFdWatch;
 use chitin_kernel::time::Base;
 use chitin_kernel::time::ns::{Offsets, checked};
-use chitin_kernel::tty::Tty;
+use chitin_kernel::tty::{ConsoleTty, Tty};
 use chitin_kernel::wait::{block_on, block_until};
 use chitin_kernel::{CgroupNs, ExitStatus, Kernel, NsProxy, Process, Task, run};
 use chitin_platform::SpaceGroup;
@@ -163,6 +163,13 @@ impl Record {
             Some(pid) => inner.execs.get(&pid).and_then(|exec| exec.tty.clone()),
         };
         tty.ok_or_else(|| format!("the process of container {} has no terminal", self.id))
+    }
+
+    /// After init's end: lets its last output reach the host's terminal.
+    pub fn show_rest(&self) {
+        if let Ok(tty) = self.tty(None) {
+            ConsoleTty::show_rest(&tty);
+        }
     }
 
     pub fn limit(&self, limits: Limits, machine: Machine) {
@@ -532,6 +539,7 @@ impl Containers {
             .stack_size(128 << 10)
             .spawn(move || {
                 let status = block_until(&init.exit_events, || init.exit_status());
+                record.show_rest();
                 me.tear_down(&record, status);
             })
             .map(|_| ())
@@ -597,7 +605,7 @@ fn set_sysctls(
         return Ok(());
     }
     // They are the kernel's: any instance shows them.
-    let proc = ProcFs::new(kernel, &namespaces.pid_for_children);
+    let proc = ProcFs::new(kernel, &kernel.container, &namespaces.pid_for_children);
     for (name, value) in settings {
         proc.set_sysctl(&namespaces.uts, name, value.as_bytes()).map_err(|errno| {
             let why = match errno {

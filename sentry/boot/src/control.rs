@@ -271,6 +271,9 @@ impl Session<'_> {
         let process = &exec.task.process;
         // The end of the connection ends the process, too: when it is undone.
         let status = self.wait(&process.exit_events, || process.exit_status()).ok_or_else(gone)?;
+        if let Some(tty) = &exec.tty {
+            ConsoleTty::show_rest(tty);
+        }
         self.execs.remove(at);
         self.control.containers.forget_exec(&record, &exec);
         Ok(Response::Exited { status: status_of(status) })

@@ -41,8 +41,11 @@ impl Types {
         Ok(match fstype {
             "tmpfs" | "ramfs" => TmpFs::new(self.storage.clone(), data, memory)?,
             "mqueue" => asker()?.0.ipc.mq.file_system(),
-            "proc" => ProcFs::new(&kernel, &asker()?.0.pid_for_children),
-            "sysfs" => SysFs::new(&kernel),
+            "proc" => {
+                let (namespaces, container) = asker()?;
+                ProcFs::new(&kernel, container, &namespaces.pid_for_children)
+            }
+            "sysfs" => SysFs::new(&kernel, &asker()?.1),
             "devpts" => DevPts::new(&kernel, data)?,
             "devtmpfs" => DevTmpFs::new(&chitin_fs_dev::default_nodes(true), data, memory)?,
             "cgroup2" => {

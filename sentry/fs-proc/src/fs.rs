@@ -6,6 +6,7 @@ use chitin_abi::Errno;
 use chitin_abi::limits::{NAME_MAX, PAGE_SIZE};
 use chitin_abi::stat::{PROC_SUPER_MAGIC, Statfs};
 use chitin_abi::time::Timespec;
+use chitin_kernel::container::Container;
 use chitin_kernel::{Kernel, PidNs, UtsNs, time};
 use chitin_vfs::{
     Attr, Caller, DirEntry, DirSink, Directory, FileKind, FileOps, FileSystem, Inode, InodeState, NewInode,
@@ -16,6 +17,8 @@ use std::sync::Arc;
 /// What all inodes of one instance share.
 pub(crate) struct Shared {
     pub(crate) kernel: Arc<Kernel>,
+    /// Whose limits it shows.
+    pub(crate) container: Arc<Container>,
     /// Whose processes it shows, by their numbers there.
     pub(crate) ns: Arc<PidNs>,
     pub(crate) dev: u64,
@@ -46,12 +49,13 @@ pub struct ProcFs {
 }
 
 impl ProcFs {
-    /// An instance that shows the processes of `ns`.
-    pub fn new(kernel: &Arc<Kernel>, ns: &Arc<PidNs>) -> Arc<ProcFs> {
+    /// An instance that shows the processes of `ns` and the limits of `container`.
+    pub fn new(kernel: &Arc<Kernel>, container: &Arc<Container>, ns: &Arc<PidNs>) -> Arc<ProcFs> {
         let now = time::realtime();
         let booted = now.saturating_sub(time::monotonic().saturating_sub(kernel.boot_ns));
         let shared = Arc::new(Shared {
             kernel: kernel.clone(),
+            container: container.clone(),
             ns: ns.clone(),
             dev: chitin_vfs::inode::anon_dev(),
             booted,

@@ -70,7 +70,7 @@ pub(crate) static ROOT: &[Entry] = &[
 macro_rules! fixed {
     ($name:literal, $text:expr) => {
         file($name, {
-            fn show(_: &Arc<Kernel>, out: &mut Vec<u8>) -> Result<(), Errno> {
+            fn show(_: &Shared, out: &mut Vec<u8>) -> Result<(), Errno> {
                 put!(out, "{}\n", $text);
                 Ok(())
             }
@@ -431,14 +431,14 @@ fn actions(skip: usize) -> String {
     let names: Vec<&str> = ACTIONS.iter().rev().skip(skip).rev().map(|(_, name)| *name).collect();
     names.join(" ")
 }
-fn show_actions(_kernel: &Arc<Kernel>, out: &mut Vec<u8>) -> Result<(), Errno> {
+fn show_actions(_shared: &Shared, out: &mut Vec<u8>) -> Result<(), Errno> {
     put!(out, "{}\n", actions(0));
     Ok(())
 }
 
-fn show_actions_logged(kernel: &Arc<Kernel>, out: &mut Vec<u8>) -> Result<(), Errno> {
+fn show_actions_logged(shared: &Shared, out: &mut Vec<u8>) -> Result<(), Errno> {
     let default = || actions(1).into_bytes();
-    out.extend_from_slice(&Sysctls::of(kernel).get(ACTIONS_LOGGED).unwrap_or_else(default));
+    out.extend_from_slice(&Sysctls::of(&shared.kernel).get(ACTIONS_LOGGED).unwrap_or_else(default));
     out.push(b'\n');
     Ok(())
 }
@@ -462,8 +462,10 @@ fn store_actions_logged(kernel: &Arc<Kernel>, opener: &Caller, data: &[u8]) -> R
 const CONGESTION: &str = "reno cubic bbr";
 const TCP_CONGESTION: &str = "net.ipv4.tcp_congestion_control";
 
-fn show_congestion(kernel: &Arc<Kernel>, out: &mut Vec<u8>) -> Result<(), Errno> {
-    out.extend_from_slice(&Sysctls::of(kernel).get(TCP_CONGESTION).unwrap_or_else(|| b"cubic".to_vec()));
+fn show_congestion(shared: &Shared, out: &mut Vec<u8>) -> Result<(), Errno> {
+    out.extend_from_slice(
+        &Sysctls::of(&shared.kernel).get(TCP_CONGESTION).unwrap_or_else(|| b"cubic".to_vec()),
+    );
     out.push(b'\n');
     Ok(())
 }
@@ -474,7 +476,7 @@ fn store_congestion(kernel: &Arc<Kernel>, _opener: &Caller, data: &[u8]) -> Resu
     Ok(())
 }
 
-fn file_nr(_kernel: &Arc<Kernel>, out: &mut Vec<u8>) -> Result<(), Errno> {
+fn file_nr(_shared: &Shared, out: &mut Vec<u8>) -> Result<(), Errno> {
     put!(out, "{}\t0\t{}\n", FILES.used(), FILES.limit());
     Ok(())
 }
@@ -495,7 +497,7 @@ fn new_uuid() -> Result<String, Errno> {
     Ok(text)
 }
 
-fn uuid(_kernel: &Arc<Kernel>, out: &mut Vec<u8>) -> Result<(), Errno> {
+fn uuid(_shared: &Shared, out: &mut Vec<u8>) -> Result<(), Errno> {
     put!(out, "{}\n", new_uuid()?);
     Ok(())
 }
@@ -504,10 +506,10 @@ fn uuid(_kernel: &Arc<Kernel>, out: &mut Vec<u8>) -> Result<(), Errno> {
 #[derive(Default)]
 struct BootId(Mutex<Option<String>>);
 
-fn boot_id(kernel: &Arc<Kernel>, out: &mut Vec<u8>) -> Result<(), Errno> {
-    let id = kernel.extension::<BootId>().unwrap_or_else(|| {
-        kernel.extend(Arc::new(BootId::default()));
-        kernel.extension::<BootId>().unwrap_or_default()
+fn boot_id(shared: &Shared, out: &mut Vec<u8>) -> Result<(), Errno> {
+    let id = shared.kernel.extension::<BootId>().unwrap_or_else(|| {
+        shared.kernel.extend(Arc::new(BootId::default()));
+        shared.kernel.extension::<BootId>().unwrap_or_default()
     });
     let mut id = id.0.lock();
     if id.is_none() {

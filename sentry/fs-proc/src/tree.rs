@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Makes a file's text.
-pub(crate) type Show = fn(&Arc<Kernel>, &mut Vec<u8>) -> Result<(), Errno>;
+pub(crate) type Show = fn(&Shared, &mut Vec<u8>) -> Result<(), Errno>;
 /// The same for what depends on the instance's namespace or on who reads.
 pub(crate) type ShowOwn = fn(&Shared, &Caller, &mut Vec<u8>) -> Result<(), Errno>;
 /// Works on what was written to a file; the caller is who opened it.
@@ -235,7 +235,7 @@ impl Text for StaticText {
     fn show(&self, opener: &Caller, out: &mut Vec<u8>) -> Result<(), Errno> {
         let kernel = &self.0.shared.kernel;
         match self.0.node {
-            Node::File(show, _) => show(kernel, out),
+            Node::File(show, _) => show(&self.0.shared, out),
             Node::Own(show, _) => show(&self.0.shared, opener, out),
             Node::Sysctl(sysctl) => sysctl::show(kernel, sysctl, out),
             _ => Err(Errno::EINVAL),

@@ -3,6 +3,7 @@
 use crate::node::{Item, Show};
 use chitin_host::cpuid::leaf;
 use chitin_kernel::Kernel;
+use chitin_kernel::container::Container;
 use chitin_kernel::inspect::{NetLink, ProcNet};
 use std::collections::BTreeMap;
 
@@ -129,7 +130,7 @@ fn cpus(kernel: &Kernel) -> Item {
     ] {
         items.insert(name.to_string(), text(value));
     }
-    items.insert("online".to_string(), made(|kernel| format!("{}\n", range(kernel.container.cpus()))));
+    items.insert("online".to_string(), made(|_, container| format!("{}\n", range(container.cpus()))));
     for cpu in 0..count {
         items.insert(format!("cpu{cpu}"), processor(cpu, count));
     }
@@ -237,9 +238,9 @@ fn nodes(kernel: &Kernel) -> Item {
     ])
 }
 
-fn node_meminfo(kernel: &Kernel) -> String {
-    let total = kernel.container.memory();
-    let used = kernel.memory_used().min(total);
+fn node_meminfo(kernel: &Kernel, container: &Container) -> String {
+    let total = container.memory();
+    let used = kernel.memory_in_cgroup(&container.cgroup).min(total);
     [("MemTotal", total), ("MemFree", total - used), ("MemUsed", used), ("AnonPages", used)]
         .iter()
         .map(|(name, bytes)| {

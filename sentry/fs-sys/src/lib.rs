@@ -28,6 +28,7 @@ use chitin_abi::Errno;
 use chitin_abi::limits::{NAME_MAX, PAGE_SIZE};
 use chitin_abi::stat::{SYSFS_MAGIC, Statfs};
 use chitin_kernel::Kernel;
+use chitin_kernel::container::Container;
 use chitin_vfs::{FileSystem, Inode};
 use node::Node;
 use std::sync::Arc;
@@ -39,10 +40,10 @@ pub struct SysFs {
 }
 
 impl SysFs {
-    /// Shows the machine and the network interfaces as they are now.
-    pub fn new(kernel: &Arc<Kernel>) -> Arc<SysFs> {
+    /// Shows the machine as far as it is the container's, and the network interfaces as they are now.
+    pub fn new(kernel: &Arc<Kernel>, container: &Arc<Container>) -> Arc<SysFs> {
         let dev = chitin_vfs::inode::anon_dev();
-        let root = node::build(kernel, dev, contents::tree(kernel));
+        let root = node::build(kernel, container, dev, contents::tree(kernel));
         Arc::new(SysFs { dev, root })
     }
 }

@@ -2,6 +2,7 @@
 
 use chitin_abi::Errno;
 use chitin_abi::fcntl::{O_ACCMODE, O_RDONLY};
+use chitin_kernel::container::Container;
 use chitin_kernel::{Kernel, time};
 use chitin_mm::Sink;
 use chitin_vfs::{
@@ -11,7 +12,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Makes a file's text.
-pub(crate) type Show = fn(&Kernel) -> String;
+pub(crate) type Show = fn(&Kernel, &Container) -> String;
 
 /// What a name stands for, before it has an inode.
 pub(crate) enum Item {
@@ -30,6 +31,7 @@ enum Body {
 
 pub(crate) struct Node {
     kernel: Arc<Kernel>,
+    container: Arc<Container>,
     dev: u64,
     ino: u64,
     booted: u64,
@@ -38,35 +40,36 @@ pub(crate) struct Node {
 }
 
 /// Makes the inodes of a tree.
-pub(crate) fn build(kernel: &Arc<Kernel>, dev: u64, item: Item) -> Arc<Node> {
+pub(crate) fn build(kernel: &Arc<Kernel>, container: &Arc<Container>, dev: u64, item: Item) -> Arc<Node> {
     let up = time::monotonic().saturating_sub(kernel.boot_ns);
     let booted = time::realtime().saturating_sub(up);
     let mut next = 1;
-    node(kernel, dev, booted, &mut next, item)
+    node((kernel, container), dev, booted, &mut next, item)
 }
 
-fn node(kernel: &Arc<Kernel>, dev: u64, booted: u64, next: &mut u64, item: Item) -> Arc<Node> {
+fn node(of: (&Arc<Kernel>, &Arc<Container>), dev: u64, booted: u64, next: &mut u64, item: Item) -> Arc<Node> {
     let ino = *next;
     *next = next.saturating_add(1);
     let body = match item {
         Item::Dir(items) => Body::Dir(
             items
                 .into_iter()
-                .map(|(name, item)| (name.into_bytes(), node(kernel, dev, booted, next, item)))
+                .map(|(name, item)| (name.into_bytes(), node(of, dev, booted, next, item)))
                 .collect(),
         ),
         Item::Text(text) => Body::Text(text),
         Item::Made(show) => Body::Made(show),
         Item::Link(text) => Body::Link(text),
     };
-    Arc::new(Node { kernel: kernel.clone(), dev, ino, booted, body, state: InodeState::default() })
+    let (kernel, container) = (of.0.clone(), of.1.clone());
+    Arc::new(Node { kernel, container, dev, ino, booted, body, state: InodeState::default() })
 }
 
 impl Node {
     fn text(&self) -> Result<String, Errno> {
         match &self.body {
             Body::Text(text) => Ok(text.clone()),
-            Body::Made(show) => Ok(show(&self.kernel)),
+            Body::Made(show) => Ok(show(&self.kernel, &self.container)),
             Body::Dir(_) | Body::Link(_) => Err(Errno::EINVAL),
         }
     }

@@ -27,7 +27,8 @@ impl Platform for NoPlatform {
 
 fn tree(cpus: u32) -> Arc<SysFs> {
     let machine = Machine { cpus, memory_bytes: 1 << 30 };
-    SysFs::new(&Kernel::new(Arc::new(NoPlatform), Reactor::start().unwrap(), machine))
+    let kernel = Kernel::new(Arc::new(NoPlatform), Reactor::start().unwrap(), machine);
+    SysFs::new(&kernel, &kernel.container)
 }
 
 struct Names(Vec<(String, u64, FileKind)>);

@@ -66,15 +66,6 @@ impl Kernel {
         caller.links.lock().tty = None;
         Ok(caller.pid())
     }
-
-    /// Memory that guests use, for sysinfo and /proc/meminfo.
-    pub fn memory_used(&self) -> u64 {
-        self.processes()
-            .iter()
-            .filter_map(|process| process.leader())
-            .map(|task| task.mm().space().usage().resident)
-            .fold(0, u64::saturating_add)
-    }
 }
 
 impl Process {

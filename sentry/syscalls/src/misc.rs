@@ -56,13 +56,14 @@ pub(crate) fn setdomainname(task: &Arc<Task>, args: Args) -> Outcome {
 
 pub(crate) fn sysinfo(task: &Arc<Task>, args: Args) -> Outcome {
     let kernel = &task.kernel;
-    let total = task.process.container.memory();
+    let container = &task.process.container;
+    let total = container.memory();
     let up = time::monotonic().saturating_sub(kernel.boot_ns);
     let up = time::ns::shifted(up, task.time_offset(time::Base::Boottime));
     let info = Sysinfo {
         uptime: (up / 1_000_000_000).cast_signed(),
         totalram: total,
-        freeram: total.saturating_sub(kernel.memory_used()),
+        freeram: total.saturating_sub(kernel.memory_in_cgroup(&container.cgroup)),
         procs: u16::try_from(kernel.thread_count()).unwrap_or(u16::MAX),
         mem_unit: 1,
         ..Sysinfo::default()

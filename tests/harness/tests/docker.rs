@@ -156,3 +156,51 @@ fn a_build_of_two_steps() {
     // The classic builder runs each step as a container of the daemon's default runtime.
     client::build_of_two_steps(d, &[], &[("DOCKER_BUILDKIT", "0")]);
 }
+
+/// `--userns-remap`: root of a container is a user without power on the host, and its files belong to that user.
+#[test]
+fn ids_are_remapped() {
+    let d = match Docker::start_remapped("docker-remap") {
+        Ok(d) => d,
+        Err(why) => return skip("docker userns-remap", &format!("such a daemon does not start here: {why}")),
+    };
+    let volume = paths::scratch("remap-volume");
+    let open = std::os::unix::fs::PermissionsExt::from_mode(0o777);
+    std::fs::set_permissions(&volume, open).expect("own directory");
+    let bind = format!("{}:/vol", volume.display());
+    let c =
+        Container::up(&d, &["-v", &bind], &["sh", "-c", "echo made >/vol/file; echo own >/own; sleep 1000"]);
+    settle(LIMIT, || match std::fs::metadata(volume.join("file")) {
+        Ok(m) if m.len() == 5 => Ok(()),
+        other => Err(format!("{other:?}: {}", d.log())),
+    })
+    .unwrap();
+    let owner = |p: &std::path::Path| {
+        let m = std::fs::metadata(p).expect("it is there");
+        (std::os::unix::fs::MetadataExt::uid(&m), std::os::unix::fs::MetadataExt::gid(&m))
+    };
+    assert_eq!(owner(&volume.join("file")), (100_000, 100_000));
+    let inside = "cat /proc/self/uid_map | tr -s ' '; id -u; stat -c '%u %g' /own /etc/passwd /vol/file";
+    let shown = c.ok(&["exec", &c.name, "sh", "-c", inside]);
+    assert_eq!(shown.trim_start(), "0 100000 65536\n0\n0 0\n0 0\n0 0\n", "{shown:?}");
+    let o = d.call(&["exec", "-u", "1000:1001", &c.name, "sh", "-c", "echo u >/vol/user; id -u; id -g"]);
+    assert_eq!((o.code, o.text().as_str()), (Some(0), "1000\n1001\n"), "{}", o.brief());
+    assert_eq!(owner(&volume.join("user")), (101_000, 101_001));
+    // Out of the container and into it.
+    let dir = paths::scratch("remap-cp");
+    c.ok(&["cp", &format!("{}:/own", c.name), &dir.join("own").to_string_lossy()]);
+    assert_eq!(std::fs::read_to_string(dir.join("own")).expect("copied"), "own\n");
+    c.ok(&["cp", &dir.join("own").to_string_lossy(), &format!("{}:/tmp/in", c.name)]);
+    assert_eq!(c.ok(&["exec", &c.name, "cat", "/tmp/in"]), "own\n");
+    // What belongs to the host's root is out of reach.
+    let o = d.call(&[
+        "exec",
+        &c.name,
+        "sh",
+        "-c",
+        "mount -t tmpfs t /mnt 2>&1; cat /proc/1/environ >/dev/null && echo self",
+    ]);
+    assert!(o.text().contains("self"), "{}", o.brief());
+    c.ok(&["kill", &c.name]);
+    c.ok(&["rm", "-f", &c.name]);
+}

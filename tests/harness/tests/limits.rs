@@ -227,3 +227,44 @@ fn memory_that_runs_out_is_told() {
         finish(events);
     }
 }
+
+#[test]
+fn memory_that_runs_out_again_is_told_again() {
+    if !v1_host("events-oom-again") {
+        return;
+    }
+    let hog =
+        "awk 'BEGIN { x = \"0123456789abcdef\"; while (length(x) < 200000000) x = x x; print length(x) }'";
+    let script = format!(
+        "for i in 1 2 3; do while ! [ -e /dev/shm/go$i ]; do sleep 0.1; done; {hog}; echo $? >/dev/shm/end$i; done; sleep 1000"
+    );
+    for engine in engines() {
+        let resources = json!({"memory": {"limit": 67_108_864, "swap": 67_108_864}});
+        let c = launch(engine, &script, resources);
+        let (events, out) = follow(&c, "1h");
+        std::thread::sleep(Duration::from_millis(500));
+        let mut before = 0;
+        for i in 1..=3 {
+            c.ok(&["exec", &c.id, "touch", &format!("/dev/shm/go{i}")]);
+            settle(LIMIT, || {
+                let o = c.call(&["exec", &c.id, "cat", &format!("/dev/shm/end{i}")]);
+                if o.text() == "137\n" { Ok(()) } else { Err(o.brief()) }
+            })
+            .unwrap_or_else(|e| panic!("{} victim {i}: {e}", engine.name()));
+            settle(LIMIT, || {
+                let text = fs::read_to_string(&out).unwrap();
+                let told = lines(&text).iter().filter(|e| **e == json!({"type": "oom", "id": c.id})).count();
+                if told <= before {
+                    return Err(format!("no news of {i}: {text:?}"));
+                }
+                before = told;
+                Ok(())
+            })
+            .unwrap_or_else(|e| panic!("{}: {e}", engine.name()));
+        }
+        // Whoever was not killed goes on.
+        assert_eq!(c.ok(&["exec", &c.id, "echo", "here"]).text(), "here\n", "{}", engine.name());
+        c.ok(&["delete", "--force", &c.id]);
+        finish(events);
+    }
+}

@@ -23,14 +23,16 @@ struct Pair {
 
 impl Pair {
     fn up(name: &str) -> Pair {
+        Pair::with(name, |_, bundle| bundle)
+    }
+
+    fn with(name: &str, change: impl Fn(&str, Bundle) -> Bundle) -> Pair {
         let shared: PathBuf = paths::scratch(&format!("{name}-shared"));
         let bundle = |which: &str| {
             let program = ["/bin/sh", "-c", WAITS];
-            Bundle::new(&format!("{name}-{which}"), &paths::rootfs("bookworm"), &program).bind(
-                &shared,
-                "/shared",
-                &[],
-            )
+            let name = format!("{name}-{which}");
+            let bundle = Bundle::new(&name, &paths::rootfs("bookworm"), &program);
+            change(which, bundle.bind(&shared, "/shared", &[]))
         };
         let mut first = Steps::new(bundle("first"));
         let mut second = Steps::new(bundle("second"));
@@ -152,4 +154,47 @@ fn each_shows_its_own_files_to_the_host() {
         });
         assert_eq!(read.join().expect("no panic").expect("the file is seen"), name);
     }
+}
+
+/// /proc and /sys show each container its own limits, and what it uses of them.
+#[test]
+fn each_sees_its_own_limits() {
+    if Engine::under_test() != Engine::Chitin || !chitin_tests::limited::v1_host("pods limits") {
+        return;
+    }
+    let pair = Pair::with("pods-limits", |which, bundle| {
+        let limit = if which == "first" { 256u64 << 20 } else { 64 << 20 };
+        let cpu = if which == "first" { json!({}) } else { json!({"quota": 50_000, "period": 100_000}) };
+        let path = format!("/chitin-tests-{}-{which}", chitin_tests::engine::unique_id());
+        let resources = json!({"memory": {"limit": limit}, "cpu": cpu});
+        bundle.set("/linux/cgroupsPath", json!(path)).set("/linux/resources", resources)
+    });
+    let show = "grep MemTotal: /proc/meminfo; head -1 /sys/devices/system/node/node0/meminfo; nproc; \
+        grep -c ^processor /proc/cpuinfo; cat /sys/devices/system/cpu/online; \
+        grep -c ^cpu[0-9] /proc/stat; grep Cpus_allowed_list /proc/self/status | tr -d '\\t'";
+    let shown = |s: &Steps| {
+        let o = s.exec(&[], &["/bin/bash", "-c", show]);
+        assert_eq!(o.code, Some(0), "{}", o.brief());
+        o.text()
+    };
+    let cpus = std::thread::available_parallelism().map_or(1, |n| n.get());
+    let last = if cpus == 1 { "0".into() } else { format!("0-{}", cpus - 1) };
+    assert_eq!(
+        shown(&pair.first),
+        format!(
+            "MemTotal:         262144 kB\nNode 0 MemTotal:         262144 kB\n{cpus}\n{cpus}\n{last}\n{cpus}\nCpus_allowed_list:{last}\n"
+        )
+    );
+    assert_eq!(
+        shown(&pair.second),
+        "MemTotal:          65536 kB\nNode 0 MemTotal:          65536 kB\n1\n1\n0\n1\nCpus_allowed_list:0\n"
+    );
+    // What the first one uses is not the second one's.
+    let hog = "import time; x = bytearray(100 << 20); print('up', flush=True); time.sleep(1000)";
+    behind(&pair.first, hog.replace('\'', "\"").as_str());
+    said(&pair.first, "up\n");
+    let free = "grep MemFree: /proc/meminfo | tr -dc 0-9";
+    let kb = |s: &Steps| s.exec(&[], &["/bin/bash", "-c", free]).text().parse::<u64>().expect("a number");
+    let (first, second) = (kb(&pair.first), kb(&pair.second));
+    assert!(first < (256 - 100) << 10 && second > 32 << 10, "{first} {second}");
 }

@@ -67,6 +67,9 @@ impl Signals {
     }
 }
 
+/// How long nothing may be shown after the end until that is taken for all.
+const LAST_OUTPUT_MS: u8 = 100;
+
 /// Who is attended.
 pub trait Attended {
     /// Readable at its end.
@@ -284,9 +287,18 @@ impl Relay {
         }
     }
 
-    /// Shows what is left after the container's end.
+    /// Shows what is left after the container's end. What is on its way through the host's terminal comes before the end
+    /// of its last slave; somebody else may keep that open.
     fn drain(&mut self) {
-        while self.output() {}
+        while self.master_open {
+            if self.output() {
+                continue;
+            }
+            let mut fds = [PollFd::new(self.master.as_fd(), PollFlags::POLLIN)];
+            if matches!(poll(&mut fds, PollTimeout::from(LAST_OUTPUT_MS)), Ok(0)) {
+                return;
+            }
+        }
     }
 }
 

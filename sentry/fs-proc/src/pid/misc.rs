@@ -157,7 +157,7 @@ pub(super) fn oom_score(subject: &Subject, _opener: &Caller, out: &mut Vec<u8>) 
     let adj = adj(subject);
     let score = match memory(subject) {
         Some(mm) if adj != MIN => {
-            let total = i64::try_from(subject.shared.kernel.container.memory()).unwrap_or(i64::MAX).max(1);
+            let total = i64::try_from(subject.shared.container.memory()).unwrap_or(i64::MAX).max(1);
             let used = i64::try_from(mm.space().usage().resident).unwrap_or(i64::MAX);
             let share = i64::try_from(i128::from(used) * 1000 / i128::from(total)).unwrap_or(i64::MAX);
             (1000i64.saturating_add(share).saturating_add(adj)).max(0) * 2 / 3

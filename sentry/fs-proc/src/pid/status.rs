@@ -137,8 +137,8 @@ fn signals(subject: &Subject, out: &mut Vec<u8>) {
 }
 
 fn cpus(subject: &Subject, out: &mut Vec<u8>) {
-    let count = subject.shared.kernel.container.cpus() as usize;
-    let all = crate::system::cpu_mask(&subject.shared.kernel);
+    let count = subject.shared.container.cpus() as usize;
+    let all = crate::system::cpu_mask(&subject.shared);
     let mut mask = match subject.task.as_ref().map(|task| task.platform().affinity(None)) {
         Some(Ok(mask)) => mask,
         _ => all.clone(),

@@ -1,10 +1,9 @@
 //! /proc/cpuinfo (arch/x86/kernel/cpu/proc.c), from CPUID.
 
 use crate::format::put;
+use crate::fs::Shared;
 use chitin_abi::Errno;
 use chitin_host::cpuid::leaf;
-use chitin_kernel::Kernel;
-use std::sync::Arc;
 
 /// A CPUID register whose bits Linux has names for: leaf, sub-leaf, register, names from bit 0 ("-": none).
 struct Word(u32, u32, usize, &'static str);
@@ -110,7 +109,7 @@ fn cache_kb() -> u32 {
     u32::try_from(largest).unwrap_or(u32::MAX).max(amd)
 }
 
-pub(super) fn cpuinfo(kernel: &Arc<Kernel>, out: &mut Vec<u8>) -> Result<(), Errno> {
+pub(super) fn cpuinfo(shared: &Shared, out: &mut Vec<u8>) -> Result<(), Errno> {
     let [highest, b, c, d] = leaf(0, 0);
     let vendor = registers_text(&[b, d, c]);
     let [signature, basic, ..] = leaf(1, 0);
@@ -124,7 +123,7 @@ pub(super) fn cpuinfo(kernel: &Arc<Kernel>, out: &mut Vec<u8>) -> Result<(), Err
     let (flags, cache) = (flags(), cache_kb());
     let line = (basic >> 8 & 0xff) * 8;
     let sizes = leaf(0x8000_0008, 0)[0];
-    let cpus = kernel.container.cpus();
+    let cpus = shared.container.cpus();
     for cpu in 0..cpus {
         put!(out, "processor\t: {cpu}\nvendor_id\t: {vendor}\ncpu family\t: {full_family}\n");
         put!(out, "model\t\t: {full_model}\nmodel name\t: {brand}\nstepping\t: {}\n", signature & 0xf);

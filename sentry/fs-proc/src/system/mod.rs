@@ -7,12 +7,12 @@ mod tables;
 pub(crate) use tables::lock_line;
 
 use crate::format::put;
+use crate::fs::Shared;
 use crate::sysctl;
 use crate::tree::{Entry, Node, dir, file, link, own, secret};
 use chitin_abi::Errno;
 use chitin_kernel::kernel::{RELEASE, VERSION};
-use chitin_kernel::{Kernel, time};
-use std::sync::Arc;
+use chitin_kernel::time;
 
 type Shown = Result<(), Errno>;
 
@@ -64,8 +64,8 @@ pub(crate) static ROOT: &[Entry] = &[
 ];
 
 /// A mask with all CPUs of the machine, a bit each.
-pub(crate) fn cpu_mask(kernel: &Kernel) -> Vec<u8> {
-    let cpus = kernel.container.cpus() as usize;
+pub(crate) fn cpu_mask(shared: &Shared) -> Vec<u8> {
+    let cpus = shared.container.cpus() as usize;
     let mut mask = vec![0u8; cpus.div_ceil(8)];
     for cpu in 0..cpus {
         if let Some(byte) = mask.get_mut(cpu / 8) {
@@ -76,17 +76,18 @@ pub(crate) fn cpu_mask(kernel: &Kernel) -> Vec<u8> {
 }
 
 /// Nanoseconds since boot.
-pub(crate) fn uptime_ns(kernel: &Kernel) -> u64 {
+pub(crate) fn uptime_ns(shared: &Shared) -> u64 {
+    let kernel = &shared.kernel;
     time::monotonic().saturating_sub(kernel.boot_ns)
 }
 
-fn version(_kernel: &Arc<Kernel>, out: &mut Vec<u8>) -> Shown {
+fn version(_shared: &Shared, out: &mut Vec<u8>) -> Shown {
     put!(out, "Linux version {RELEASE} (chitin@chitin) (rustc) {VERSION}\n");
     Ok(())
 }
 
 /// Nobody booted this kernel with arguments.
-fn cmdline(_kernel: &Arc<Kernel>, out: &mut Vec<u8>) -> Shown {
+fn cmdline(_shared: &Shared, out: &mut Vec<u8>) -> Shown {
     out.push(b'\n');
     Ok(())
 }

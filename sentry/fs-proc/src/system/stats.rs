@@ -5,15 +5,16 @@ use crate::format::put;
 use crate::fs::Shared;
 use chitin_abi::limits::PAGE_SIZE;
 use chitin_kernel::inspect::RunState;
+use chitin_kernel::time;
 use chitin_kernel::time::Base;
 use chitin_kernel::time::ns::shifted;
-use chitin_kernel::{Kernel, time};
 use chitin_vfs::Caller;
 use parking_lot::Mutex;
 use std::sync::Arc;
 
 /// User and system time of everything that ever ran here, in nanoseconds.
-fn busy(kernel: &Kernel) -> (u64, u64) {
+fn busy(shared: &Shared) -> (u64, u64) {
+    let kernel = &shared.kernel;
     let micros = |time: &chitin_abi::time::Timeval| {
         u64::try_from(time.tv_sec.saturating_mul(1_000_000).saturating_add(time.tv_usec)).unwrap_or(0)
     };
@@ -29,7 +30,8 @@ fn busy(kernel: &Kernel) -> (u64, u64) {
 }
 
 /// Threads that run or could run, and those there are.
-fn threads(kernel: &Kernel) -> (usize, usize) {
+fn threads(shared: &Shared) -> (usize, usize) {
+    let kernel = &shared.kernel;
     let (mut running, mut total) = (0, 0);
     for process in kernel.processes() {
         for task in process.threads() {
@@ -43,14 +45,15 @@ fn threads(kernel: &Kernel) -> (usize, usize) {
 }
 
 /// Time in which the CPUs had nothing to do, summed over them.
-fn idle(kernel: &Kernel, busy: u64) -> u64 {
-    uptime_ns(kernel).saturating_mul(u64::from(kernel.container.cpus())).saturating_sub(busy)
+fn idle(shared: &Shared, busy: u64) -> u64 {
+    uptime_ns(shared).saturating_mul(u64::from(shared.container.cpus())).saturating_sub(busy)
 }
 
-pub(super) fn stat(kernel: &Arc<Kernel>, out: &mut Vec<u8>) -> Shown {
-    let (user, system) = busy(kernel);
-    let idle = idle(kernel, user.saturating_add(system));
-    let cpus = u64::from(kernel.container.cpus()).max(1);
+pub(super) fn stat(shared: &Shared, out: &mut Vec<u8>) -> Shown {
+    let kernel = &shared.kernel;
+    let (user, system) = busy(shared);
+    let idle = idle(shared, user.saturating_add(system));
+    let cpus = u64::from(shared.container.cpus()).max(1);
     let ticks = |ns: u64| ns / 10_000_000;
     put!(out, "cpu  {} 0 {} {} 0 0 0 0 0 0\n", ticks(user), ticks(system), ticks(idle));
     for cpu in 0..cpus {
@@ -58,8 +61,8 @@ pub(super) fn stat(kernel: &Arc<Kernel>, out: &mut Vec<u8>) -> Shown {
         let share = |ns: u64| ticks(ns / cpus);
         put!(out, "cpu{cpu} {} 0 {} {} 0 0 0 0 0 0\n", share(user), share(system), share(idle));
     }
-    let booted = time::realtime().saturating_sub(uptime_ns(kernel)) / 1_000_000_000;
-    let (running, _) = threads(kernel);
+    let booted = time::realtime().saturating_sub(uptime_ns(shared)) / 1_000_000_000;
+    let (running, _) = threads(shared);
     put!(out, "intr 0\nctxt 0\nbtime {booted}\nprocesses {}\n", kernel.forks());
     put!(out, "procs_running {}\nprocs_blocked 0\nsoftirq 0 0 0 0 0 0 0 0 0 0 0\n", running.max(1));
     Ok(())
@@ -68,9 +71,9 @@ pub(super) fn stat(kernel: &Arc<Kernel>, out: &mut Vec<u8>) -> Shown {
 pub(super) fn uptime(shared: &Shared, opener: &Caller, out: &mut Vec<u8>) -> Shown {
     let kernel = &shared.kernel;
     let offset = kernel.task_by_kid(opener.tid).map_or(0, |task| task.time_offset(Base::Boottime));
-    let (user, system) = busy(kernel);
-    let idle = idle(kernel, user.saturating_add(system)) / 10_000_000;
-    let up = shifted(uptime_ns(kernel), offset) / 10_000_000;
+    let (user, system) = busy(shared);
+    let idle = idle(shared, user.saturating_add(system)) / 10_000_000;
+    let up = shifted(uptime_ns(shared), offset) / 10_000_000;
     put!(out, "{}.{:02} {}.{:02}\n", up / 100, up % 100, idle / 100, idle % 100);
     Ok(())
 }
@@ -89,14 +92,15 @@ struct LoadState {
     averages: [f64; 3],
 }
 
-fn load(kernel: &Kernel) -> [f64; 3] {
+fn load(shared: &Shared) -> [f64; 3] {
+    let kernel = &shared.kernel;
     let load = kernel.extension::<Load>().unwrap_or_else(|| {
         kernel.extend(Arc::new(Load::default()));
         kernel.extension::<Load>().unwrap_or_default()
     });
-    let (user, system) = busy(kernel);
+    let (user, system) = busy(shared);
     let busy = user.saturating_add(system);
-    let now = uptime_ns(kernel);
+    let now = uptime_ns(shared);
     let mut state = load.state.lock();
     let gone = now.saturating_sub(state.at);
     // The host counts CPU time in steps; shorter spans say nothing.
@@ -113,9 +117,8 @@ fn load(kernel: &Kernel) -> [f64; 3] {
 }
 
 pub(super) fn loadavg(shared: &Shared, _opener: &Caller, out: &mut Vec<u8>) -> Shown {
-    let kernel = &shared.kernel;
-    let [one, five, fifteen] = load(kernel);
-    let (running, total) = threads(kernel);
+    let [one, five, fifteen] = load(shared);
+    let (running, total) = threads(shared);
     put!(out, "{one:.2} {five:.2} {fifteen:.2} {running}/{total} {}\n", shared.ns.last());
     Ok(())
 }
@@ -126,14 +129,14 @@ struct Memory {
     free: u64,
 }
 
-fn memory(kernel: &Kernel) -> Memory {
-    let total = kernel.container.memory();
-    let used = kernel.memory_used().min(total);
+fn memory(shared: &Shared) -> Memory {
+    let total = shared.container.memory();
+    let used = shared.kernel.memory_in_cgroup(&shared.container.cgroup).min(total);
     Memory { total, used, free: total - used }
 }
 
-pub(super) fn meminfo(kernel: &Arc<Kernel>, out: &mut Vec<u8>) -> Shown {
-    let Memory { total, used, free } = memory(kernel);
+pub(super) fn meminfo(shared: &Shared, out: &mut Vec<u8>) -> Shown {
+    let Memory { total, used, free } = memory(shared);
     let known = [
         ("MemTotal", total),
         ("MemFree", free),
@@ -178,8 +181,8 @@ fn node_stats(memory: &Memory) -> Vec<(&'static str, u64)> {
         .collect()
 }
 
-pub(super) fn vmstat(kernel: &Arc<Kernel>, out: &mut Vec<u8>) -> Shown {
-    let memory = memory(kernel);
+pub(super) fn vmstat(shared: &Shared, out: &mut Vec<u8>) -> Shown {
+    let memory = memory(shared);
     put!(out, "nr_free_pages {}\n", memory.free / PAGE_SIZE);
     for (name, value) in node_stats(&memory) {
         put!(out, "{name} {value}\n");
@@ -190,8 +193,8 @@ pub(super) fn vmstat(kernel: &Arc<Kernel>, out: &mut Vec<u8>) -> Shown {
     Ok(())
 }
 
-pub(super) fn zoneinfo(kernel: &Arc<Kernel>, out: &mut Vec<u8>) -> Shown {
-    let memory = memory(kernel);
+pub(super) fn zoneinfo(shared: &Shared, out: &mut Vec<u8>) -> Shown {
+    let memory = memory(shared);
     let (total, free) = (memory.total / PAGE_SIZE, memory.free / PAGE_SIZE);
     put!(out, "Node 0, zone   Normal\n  per-node stats\n");
     for (name, value) in node_stats(&memory) {

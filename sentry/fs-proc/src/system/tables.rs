@@ -5,13 +5,12 @@ use crate::format::put;
 use crate::fs::Shared;
 use chitin_abi::Errno;
 use chitin_abi::stat::{major, minor};
-use chitin_kernel::Kernel;
 use chitin_kernel::ipc::Ipc;
 use chitin_vfs::Caller;
 use chitin_vfs::locks::{self, LockClass, LockInfo, LockKind, OFFSET_MAX};
 use std::sync::Arc;
 
-pub(super) fn empty(_kernel: &Arc<Kernel>, _out: &mut Vec<u8>) -> Shown {
+pub(super) fn empty(_shared: &Shared, _out: &mut Vec<u8>) -> Shown {
     Ok(())
 }
 
@@ -45,42 +44,42 @@ pub(super) fn locks(shared: &Shared, _opener: &Caller, out: &mut Vec<u8>) -> Sho
     Ok(())
 }
 
-pub(super) fn swaps(_kernel: &Arc<Kernel>, out: &mut Vec<u8>) -> Shown {
+pub(super) fn swaps(_shared: &Shared, out: &mut Vec<u8>) -> Shown {
     put!(out, "Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n");
     Ok(())
 }
 
 /// No block device; as on Linux not even the heading then.
-pub(super) fn partitions(_kernel: &Arc<Kernel>, _out: &mut Vec<u8>) -> Shown {
+pub(super) fn partitions(_shared: &Shared, _out: &mut Vec<u8>) -> Shown {
     Ok(())
 }
 
-pub(super) fn devices(_kernel: &Arc<Kernel>, out: &mut Vec<u8>) -> Shown {
+pub(super) fn devices(_shared: &Shared, out: &mut Vec<u8>) -> Shown {
     put!(out, "Character devices:\n  1 mem\n  5 /dev/tty\n  5 /dev/console\n  5 /dev/ptmx\n");
     put!(out, " 10 misc\n128 ptm\n136 pts\n\nBlock devices:\n");
     Ok(())
 }
 
-pub(super) fn misc(_kernel: &Arc<Kernel>, _out: &mut Vec<u8>) -> Shown {
+pub(super) fn misc(_shared: &Shared, _out: &mut Vec<u8>) -> Shown {
     Ok(())
 }
 
 /// No console device is registered.
-pub(super) fn consoles(_kernel: &Arc<Kernel>, _out: &mut Vec<u8>) -> Shown {
+pub(super) fn consoles(_shared: &Shared, _out: &mut Vec<u8>) -> Shown {
     Ok(())
 }
 
-pub(super) fn execdomains(_kernel: &Arc<Kernel>, out: &mut Vec<u8>) -> Shown {
+pub(super) fn execdomains(_shared: &Shared, out: &mut Vec<u8>) -> Shown {
     put!(out, "0-0\tLinux           \t[kernel]\n");
     Ok(())
 }
 
-pub(super) fn ldiscs(_kernel: &Arc<Kernel>, out: &mut Vec<u8>) -> Shown {
+pub(super) fn ldiscs(_shared: &Shared, out: &mut Vec<u8>) -> Shown {
     put!(out, "n_tty       0\n");
     Ok(())
 }
 
-pub(super) fn filesystems(_kernel: &Arc<Kernel>, out: &mut Vec<u8>) -> Shown {
+pub(super) fn filesystems(_shared: &Shared, out: &mut Vec<u8>) -> Shown {
     for name in
         ["sysfs", "tmpfs", "proc", "devtmpfs", "sockfs", "pipefs", "devpts", "mqueue", "cgroup2", "overlay"]
     {
@@ -89,17 +88,17 @@ pub(super) fn filesystems(_kernel: &Arc<Kernel>, out: &mut Vec<u8>) -> Shown {
     Ok(())
 }
 
-pub(super) fn cgroups(_kernel: &Arc<Kernel>, out: &mut Vec<u8>) -> Shown {
+pub(super) fn cgroups(_shared: &Shared, out: &mut Vec<u8>) -> Shown {
     put!(out, "#subsys_name\thierarchy\tnum_cgroups\tenabled\n");
     Ok(())
 }
 
-pub(super) fn key_users(_kernel: &Arc<Kernel>, out: &mut Vec<u8>) -> Shown {
+pub(super) fn key_users(_shared: &Shared, out: &mut Vec<u8>) -> Shown {
     put!(out, "{:5}: {:5} 0/0 0/200 0/20000\n", 0, 0);
     Ok(())
 }
 
-pub(super) fn pressure(_kernel: &Arc<Kernel>, out: &mut Vec<u8>) -> Shown {
+pub(super) fn pressure(_shared: &Shared, out: &mut Vec<u8>) -> Shown {
     put!(
         out,
         "some avg10=0.00 avg60=0.00 avg300=0.00 total=0\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=0\n"
@@ -107,10 +106,11 @@ pub(super) fn pressure(_kernel: &Arc<Kernel>, out: &mut Vec<u8>) -> Shown {
     Ok(())
 }
 
-pub(super) fn buddyinfo(kernel: &Arc<Kernel>, out: &mut Vec<u8>) -> Shown {
+pub(super) fn buddyinfo(shared: &Shared, out: &mut Vec<u8>) -> Shown {
+    let kernel = &shared.kernel;
     put!(out, "Node 0, zone {:>8} ", "Normal");
     // All that is free, in the largest blocks (4 MiB).
-    let free = kernel.container.memory().saturating_sub(kernel.memory_used());
+    let free = shared.container.memory().saturating_sub(kernel.memory_in_cgroup(&shared.container.cgroup));
     for order in 0..=10 {
         let blocks = if order == 10 { free >> 22 } else { 0 };
         put!(out, "{blocks:6} ");
@@ -119,20 +119,20 @@ pub(super) fn buddyinfo(kernel: &Arc<Kernel>, out: &mut Vec<u8>) -> Shown {
     Ok(())
 }
 
-fn cpu_heading(kernel: &Kernel, indent: usize, out: &mut Vec<u8>) {
+fn cpu_heading(shared: &Shared, indent: usize, out: &mut Vec<u8>) {
     put!(out, "{:indent$}", "");
-    for cpu in 0..kernel.container.cpus() {
+    for cpu in 0..shared.container.cpus() {
         put!(out, "CPU{cpu:<8}");
     }
     out.push(b'\n');
 }
 
 /// Interrupts belong to the host; only the counters every machine has are listed.
-pub(super) fn interrupts(kernel: &Arc<Kernel>, out: &mut Vec<u8>) -> Shown {
-    cpu_heading(kernel, 11, out);
+pub(super) fn interrupts(shared: &Shared, out: &mut Vec<u8>) -> Shown {
+    cpu_heading(shared, 11, out);
     for (name, text) in [("NMI", "Non-maskable interrupts"), ("LOC", "Local timer interrupts")] {
         put!(out, "{name}: ");
-        for _ in cpu_numbers(kernel) {
+        for _ in cpu_numbers(shared) {
             put!(out, "{:10} ", 0);
         }
         put!(out, "  {text}\n");
@@ -141,12 +141,12 @@ pub(super) fn interrupts(kernel: &Arc<Kernel>, out: &mut Vec<u8>) -> Shown {
     Ok(())
 }
 
-pub(super) fn softirqs(kernel: &Arc<Kernel>, out: &mut Vec<u8>) -> Shown {
-    cpu_heading(kernel, 20, out);
+pub(super) fn softirqs(shared: &Shared, out: &mut Vec<u8>) -> Shown {
+    cpu_heading(shared, 20, out);
     for name in ["HI", "TIMER", "NET_TX", "NET_RX", "BLOCK", "IRQ_POLL", "TASKLET", "SCHED", "HRTIMER", "RCU"]
     {
         put!(out, "{name:>12}:");
-        for _ in cpu_numbers(kernel) {
+        for _ in cpu_numbers(shared) {
             put!(out, " {:10}", 0);
         }
         out.push(b'\n');
@@ -154,9 +154,9 @@ pub(super) fn softirqs(kernel: &Arc<Kernel>, out: &mut Vec<u8>) -> Shown {
     Ok(())
 }
 
-fn cpu_numbers(kernel: &Kernel) -> std::ops::Range<usize> {
-    debug_assert!(!cpu_mask(kernel).is_empty(), "a machine has a CPU");
-    0..kernel.container.cpus() as usize
+fn cpu_numbers(shared: &Shared) -> std::ops::Range<usize> {
+    debug_assert!(!cpu_mask(shared).is_empty(), "a machine has a CPU");
+    0..shared.container.cpus() as usize
 }
 
 /// The IPC namespace of whoever opened the file, and pids as the instance shows them.

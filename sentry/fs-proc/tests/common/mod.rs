@@ -232,7 +232,7 @@ impl Guest {
         file.write(&mut SliceSource::new(&program())).unwrap();
         drop(file);
         let point = ctx.make(&ctx.cwd, b"/proc", chitin_vfs::NewKind::Directory, 0o555).unwrap();
-        let proc = ProcFs::new(&kernel, &namespaces.pid_for_children);
+        let proc = ProcFs::new(&kernel, &kernel.container, &namespaces.pid_for_children);
         ns.attach(Mount::new(proc.clone(), b"proc", 2 | 4 | 8), point).unwrap();
         let request = InitRequest {
             namespaces,

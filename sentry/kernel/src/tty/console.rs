@@ -24,7 +24,11 @@ use parking_lot::Mutex;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
 use zerocopy::{FromBytes, IntoBytes};
+
+/// How long the last output waits for somebody to read it.
+const STALLED_MS: u32 = 2000;
 
 /// The host's side of a console.
 pub(super) struct Host {
@@ -105,6 +109,21 @@ impl ConsoleTty {
     pub fn resize(tty: &Tty, size: Winsize) {
         tty.set_winsize(size);
         tty.tell_host_size(size);
+    }
+
+    /// Waits, after the end of the console's process, until the host has taken what it has shown: for as long as somebody
+    /// reads there. On Linux the terminal keeps it; ours goes with the process.
+    pub fn show_rest(tty: &Tty) {
+        let (mut before, mut stalled) = (usize::MAX, 0u32);
+        while stalled < STALLED_MS {
+            let left = tty.state.lock().shown.len();
+            if left == 0 {
+                return;
+            }
+            stalled = if left < before { 0 } else { stalled.saturating_add(1) };
+            before = left;
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     /// A signal that the host's terminal made for whoever has it as the controlling one there.

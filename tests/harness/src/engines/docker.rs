@@ -20,11 +20,30 @@ pub struct Docker {
 
 impl Docker {
     pub fn start(name: &str) -> Result<Docker, String> {
+        Docker::start_with(name, "", &[])
+    }
+
+    /// A daemon that maps containers' ids to those from 100000 on, for a user that the daemon's world alone knows.
+    pub fn start_remapped(name: &str) -> Result<Docker, String> {
+        let users = "cp /etc/passwd /etc/group .; echo remap:x:99999:99999::/:/bin/false >>passwd; \
+            echo remap:x:99999: >>group; echo remap:100000:65536 >subid
+            for f in passwd group; do mount --bind $f /etc/$f; done
+            for f in subuid subgid; do touch /etc/$f; mount --bind subid /etc/$f; done";
+        Docker::start_with(name, users, &["--userns-remap=remap"])
+    }
+
+    /// `prepare` is a script for its world.
+    fn start_with(name: &str, prepare: &str, flags: &[&str]) -> Result<Docker, String> {
         for program in ["docker", "dockerd", "containerd"] {
             which(program).ok_or(format!("{program} is not installed (tests/rootfs/packages does it)"))?;
         }
         let world = World::start(name, Cgroups::for_engine(Engine::under_test()))?;
         let dir = world.dir.clone();
+        let prepare = format!("set -e; cd {}; {prepare}", dir.display());
+        let o = world.run(&["sh", "-c", &prepare], LIMIT);
+        if o.code != Some(0) {
+            return Err(format!("preparing its world: {}", o.brief()));
+        }
         let arg = |flag: &str, value: &std::ffi::OsStr| format!("--{flag}={}", value.to_string_lossy());
         let mut c = world.command("dockerd");
         c.arg(arg("data-root", dir.join("root").as_os_str()));
@@ -37,6 +56,7 @@ impl Docker {
             "--ip-forward=false",
         ]);
         c.arg(format!("--cgroup-parent=/{}", world.cookie));
+        c.args(flags);
         // The runtime is named chitin whichever one proves the test.
         c.arg(arg("add-runtime", format!("chitin={}", runtime().display()).as_ref()))
             .arg("--default-runtime=chitin");

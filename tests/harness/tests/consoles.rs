@@ -1,0 +1,221 @@
+//! A user's terminal in front of `exec --tty` and `run`: keys, sizes, raw mode, job control, hang-ups and output that is
+//! still on its way at the end. `CHITIN_TEST_ENGINE=runc` proves each test.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
+
+use chitin_tests::leftovers::settle;
+use chitin_tests::run;
+use chitin_tests::steps::Steps;
+
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// A terminal with a program in front of it, whose session it is.
+struct Terminal {
+    keys: File,
+    path: String,
+    shown: Receiver<Vec<u8>>,
+    seen: String,
+    child: Child,
+}
+
+impl Terminal {
+    fn with(command: &Command) -> Terminal {
+        let pty = nix::pty::openpty(None, None).expect("openpty");
+        let number = std::os::fd::AsRawFd::as_raw_fd(&pty.slave);
+        let path = std::fs::read_link(format!("/proc/self/fd/{number}")).expect("a name");
+        let path = path.to_string_lossy().into_owned();
+        let slave: File = pty.slave.into();
+        let keys: File = pty.master.into();
+        size(&path, 24, 80);
+        let io = || Stdio::from(slave.try_clone().expect("dup"));
+        let mut c = Command::new("setsid");
+        c.args(["--ctty", "--wait"]).arg(command.get_program()).args(command.get_args());
+        c.envs(command.get_envs().filter_map(|(k, v)| Some((k, v?))));
+        let child = c.stdin(io()).stdout(io()).stderr(io()).spawn().expect("setsid starts");
+        let (tell, shown) = channel();
+        let mut master = keys.try_clone().expect("dup");
+        std::thread::spawn(move || {
+            let mut chunk = [0; 4096];
+            while let Ok(n @ 1..) = master.read(&mut chunk) {
+                if tell.send(chunk[..n].to_vec()).is_err() {
+                    break;
+                }
+            }
+        });
+        Terminal { keys, path, shown, seen: String::new(), child }
+    }
+
+    fn exec(s: &Steps, command: &[&str]) -> Terminal {
+        let args = [&["exec", "--tty", s.id.as_str()], command].concat();
+        Terminal::with(&s.engine.command(&s.root, None, &args))
+    }
+
+    fn keys(&mut self, bytes: &[u8]) {
+        self.keys.write_all(bytes).expect("the terminal takes keys");
+    }
+
+    /// Waits until this is shown, behind what was waited for before.
+    fn until(&mut self, what: &str) {
+        let end = Instant::now() + LIMIT;
+        loop {
+            if let Some(at) = self.seen.find(what) {
+                self.seen.drain(..at + what.len());
+                return;
+            }
+            let left = end.saturating_duration_since(Instant::now());
+            match self.shown.recv_timeout(left) {
+                Ok(bytes) => self.seen.push_str(&String::from_utf8_lossy(&bytes)),
+                Err(e) => {
+                    let last: String =
+                        self.seen.chars().rev().take(200).collect::<Vec<_>>().into_iter().rev().collect();
+                    panic!("{what:?} is not shown ({e}), but …{last:?}")
+                }
+            }
+        }
+    }
+
+    fn code(&mut self) -> Option<i32> {
+        run::wait_for(&mut self.child, LIMIT)
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn size(terminal: &str, rows: u16, columns: u16) {
+    let (rows, columns) = (rows.to_string(), columns.to_string());
+    let set = Command::new("stty").args(["-F", terminal, "rows", &rows, "cols", &columns]).status();
+    assert!(set.is_ok_and(|s| s.success()), "stty");
+}
+
+fn container(name: &str) -> Steps {
+    let s = Steps::busybox(name, "while :; do sleep 1; done");
+    s.launch();
+    s
+}
+
+const TRAPS: &str = "trap 'echo got INT' INT; trap 'echo got QUIT' QUIT; trap 'echo got TSTP' TSTP; \
+    trap 'echo got $(stty size)' WINCH; stty size; echo ready; while :; do sleep 0.05; done";
+
+#[test]
+fn keys_and_sizes_become_signals() {
+    let s = container("consoles-keys");
+    let mut t = Terminal::exec(&s, &["sh", "-c", TRAPS]);
+    t.until("24 80");
+    t.until("ready");
+    for (key, signal) in [(b"\x03", "INT"), (b"\x1c", "QUIT"), (b"\x1a", "TSTP"), (b"\x03", "INT")] {
+        t.keys(key);
+        t.until(&format!("got {signal}"));
+    }
+    size(&t.path, 41, 102);
+    t.until("got 41 102");
+    size(&t.path, 12, 34);
+    t.until("got 12 34");
+}
+
+#[test]
+fn a_shell_has_job_control() {
+    let s = container("consoles-jobs");
+    let mut t = Terminal::exec(&s, &["sh", "-i"]);
+    t.keys(b"PS1='> '\n");
+    t.until("\n> ");
+    t.keys(b"sleep 1000\n");
+    std::thread::sleep(Duration::from_millis(300));
+    t.keys(b"\x1a");
+    t.until("Stopped");
+    t.keys(b"jobs; echo jobs-$?\n");
+    t.until("Stopped");
+    t.until("jobs-0");
+    t.keys(b"fg\n");
+    t.until("sleep 1000\r\n");
+    std::thread::sleep(Duration::from_millis(300));
+    t.keys(b"\x03");
+    t.keys(b"echo was-$?\n");
+    t.until("was-130");
+    t.keys(b"exit 7\n");
+    assert_eq!(t.code(), Some(7));
+}
+
+#[test]
+fn raw_mode_passes_every_byte() {
+    let s = container("consoles-raw");
+    let script = "stty raw -echo; echo ready; head -c 8 | od -An -tx1; stty sane; echo done";
+    let mut t = Terminal::exec(&s, &["sh", "-c", script]);
+    t.until("ready");
+    t.keys(b"\x03\x1a\x1c\x04\x11\x13\r\x7f");
+    t.until("03 1a 1c 04 11 13 0d 7f");
+    t.until("done");
+    assert_eq!(t.code(), Some(0));
+}
+
+#[test]
+fn a_line_is_edited_and_echoed() {
+    let s = container("consoles-line");
+    let mut t = Terminal::exec(&s, &["sh", "-c", "echo ready; read line; echo \"[$line]\"; cat; echo end"]);
+    t.until("ready");
+    t.keys(b"abx\x7fc\r");
+    t.until("abx\x08 \x08c\r\n[abc]");
+    t.keys(b"\x04");
+    t.until("end");
+    assert_eq!(t.code(), Some(0));
+}
+
+#[test]
+fn output_that_is_on_its_way_at_the_end_is_shown() {
+    let s = container("consoles-output");
+    for code in [0, 5] {
+        let mut t = Terminal::exec(&s, &["sh", "-c", &format!("seq 1 60000; exit {code}")]);
+        t.until("\n59999\r\n60000\r\n");
+        assert_eq!(t.code(), Some(code));
+    }
+}
+
+#[test]
+fn a_hang_up_reaches_the_process() {
+    let s = container("consoles-hup");
+    let script = "trap 'echo hup >/dev/shm/hup; exit 1' HUP; echo ready; while :; do sleep 0.05; done";
+    let mut t = Terminal::exec(&s, &["sh", "-c", script]);
+    t.until("ready");
+    hang_up(t);
+    settle(LIMIT, || match s.exec(&[], &["cat", "/dev/shm/hup"]) {
+        o if o.text() == "hup\n" => Ok(()),
+        o => Err(o.brief()),
+    })
+    .unwrap();
+}
+
+/// What closing the terminal's window does: its session's processes get SIGHUP.
+fn hang_up(t: Terminal) {
+    let pid = nix::unistd::Pid::from_raw(t.child.id().cast_signed());
+    // The one in front of the terminal is the child of `setsid`, or `setsid` itself.
+    for p in chitin_tests::leftovers::descendants(pid.as_raw()).into_iter().chain([pid.as_raw()]) {
+        let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(p), nix::sys::signal::Signal::SIGHUP);
+    }
+    std::mem::forget(t);
+}
+
+#[test]
+fn run_attends_its_container_likewise() {
+    let s = Steps::busybox("consoles-run", TRAPS);
+    s.bundle.clone().set("/process/terminal", serde_json::json!(true)).write();
+    let args = ["run", "--bundle", &s.bundle_path(), &s.id];
+    let mut t = Terminal::with(&s.engine.command(&s.root, Some(&s.bundle), &args));
+    t.until("24 80");
+    t.until("ready");
+    t.keys(b"\x03");
+    t.until("got INT");
+    t.keys(b"\x1c");
+    t.until("got QUIT");
+    size(&t.path, 50, 60);
+    t.until("got 50 60");
+    s.ok(&["kill", &s.id, "KILL"]);
+    assert_eq!(t.code(), Some(137));
+}
