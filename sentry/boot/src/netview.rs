@@ -62,9 +62,6 @@ pub fn connect(kernel: &Arc<Kernel>, net: &Arc<NetNs>) {
     };
     sysctls.watch("net.ipv4.tcp_congestion_control".to_owned(), Box::new(congestion));
     let own = net.clone();
-    sysctls
-        .watch("net.core.somaxconn".to_owned(), number(move |n| own.somaxconn.store(n, Ordering::Relaxed)));
-    let own = net.clone();
     let dgrams = number(move |n| own.max_dgram_qlen.store(n, Ordering::Relaxed));
     sysctls.watch("net.unix.max_dgram_qlen".to_owned(), dgrams);
 }
@@ -75,4 +72,26 @@ fn number(set: impl Fn(u32) + Send + Sync + 'static) -> chitin_kernel::sysctl::W
             set(number);
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use chitin_fs_proc::tunable;
+
+    /// /proc/sys shows and bounds what the stack begins with, and has a file for all of it.
+    #[test]
+    fn both_sides_know_the_same_settings() {
+        let stack = NetNs::new(true).stack().clone();
+        let mut shown: BTreeMap<&'static str, (String, i64, i64)> = BTreeMap::new();
+        for (path, setting, min, max) in stack.sysctls.list() {
+            let entry = shown.entry(path).or_insert_with(|| (String::new(), min, max));
+            let tab = if entry.0.is_empty() { "" } else { "\t" };
+            entry.0 = format!("{}{tab}{}", entry.0, setting.get());
+        }
+        for (path, (value, min, max)) in shown {
+            let found = tunable(&path.replace('/', "."));
+            assert_eq!(found, Some((value.as_str(), min, max)), "{path}");
+        }
+    }
 }

@@ -38,3 +38,4 @@ mod text;
 mod tree;
 
 pub use fs::ProcFs;
+pub use sysctl::tunable;

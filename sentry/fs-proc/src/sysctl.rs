@@ -304,7 +304,10 @@ tunables! {
         "bindv6only" = "0" in 0, 1;
         "ip6frag_high_thresh" = "4194304" in 0, INT_MAX;
         "ip6frag_time" = "60" in 0, INT_MAX;
-    } + &[dir("conf", CONFS6)];
+    } + &[dir("conf", CONFS6), dir("icmp", ICMP6)];
+    ICMP6: "net.ipv6.icmp" {
+        "ratelimit" = "1000" in 0, INT_MAX;
+    } + &[];
     CONF6: "net.ipv6.conf.all" {
         "disable_ipv6" = "0" in 0, 1;
         "forwarding" = "0" in 0, 1;
@@ -312,6 +315,7 @@ tunables! {
     CONF6_DEFAULT: "net.ipv6.conf.default" {
         "disable_ipv6" = "0" in 0, 1;
         "forwarding" = "0" in 0, 1;
+        "hop_limit" = "64" in 1, 255;
     } + &[];
     CONF6_LO: "net.ipv6.conf.lo" {
         "disable_ipv6" = "0" in 0, 1;
@@ -321,6 +325,19 @@ tunables! {
 
 static CONFS4: &[Entry] = &[dir("all", CONF4), dir("default", CONF4_DEFAULT), dir("lo", CONF4_LO)];
 static CONFS6: &[Entry] = &[dir("all", CONF6), dir("default", CONF6_DEFAULT), dir("lo", CONF6_LO)];
+
+/// What a tunable of numbers begins with, and its bounds, by its dotted name: for those who keep a copy.
+pub fn tunable(name: &str) -> Option<(&'static str, i64, i64)> {
+    let mut entries = ROOT;
+    for part in name.split('.') {
+        match &entries.iter().find(|entry| entry.name == part)?.node {
+            Node::Dir(below) => entries = below,
+            Node::Sysctl(found) => return Some((found.default, found.min, found.max)),
+            _ => return None,
+        }
+    }
+    None
+}
 
 pub(crate) fn show(kernel: &Arc<Kernel>, sysctl: &Sysctl, out: &mut Vec<u8>) -> Result<(), Errno> {
     match Sysctls::of(kernel).get(sysctl.name) {

@@ -53,8 +53,6 @@ pub struct NetNs {
     pub(crate) inet: crate::inet::Tables,
     /// net.unix.max_dgram_qlen.
     pub max_dgram_qlen: AtomicU32,
-    /// net.core.somaxconn.
-    pub somaxconn: AtomicU32,
 }
 
 /// A process's own number, by the id that callers are known by.
@@ -107,7 +105,6 @@ impl NetNs {
             taps: RwLock::default(),
             inet: crate::inet::Tables::new(),
             max_dgram_qlen: AtomicU32::new(10),
-            somaxconn: AtomicU32::new(chitin_abi::socket::SOMAXCONN),
         });
         stack.install(Arc::new(Upcalls(Arc::downgrade(&ns))));
         let weak = Arc::downgrade(&ns);

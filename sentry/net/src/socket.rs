@@ -231,7 +231,7 @@ impl SocketFile {
     }
     pub fn listen(&self, backlog: i32, caller: &Caller) -> Result<(), Errno> {
         // Negative ones are huge.
-        let backlog = backlog.cast_unsigned().min(self.common().ns.somaxconn.load(Ordering::Relaxed));
+        let backlog = backlog.cast_unsigned().min(self.common().ns.stack.sysctls.somaxconn.u32());
         self.ops.listen(backlog, caller)
     }
     /// The new socket's file; its peer's address is its `getpeername`. `flags`: SOCK_NONBLOCK, SOCK_CLOEXEC; EINVAL else.

@@ -166,7 +166,7 @@ impl TcpSock {
                 if number < 0 || !(closed || listens) {
                     return Err(Errno::EINVAL);
                 }
-                let most = self.common.ns.somaxconn.load(std::sync::atomic::Ordering::Relaxed);
+                let most = self.common.ns.stack.sysctls.somaxconn.u32();
                 options.fastopen = number.min(i32::try_from(most).unwrap_or(i32::MAX));
             }
             TCP_FASTOPEN_CONNECT if !(0..=1).contains(&number) => return Err(Errno::EINVAL),
