@@ -9,7 +9,7 @@
 //! Invariant: `St::near` says that the host's mask of the thread is ours; what the guest wants is in `St::affinity`.
 
 use crate::sys;
-use crate::task::{St, Task};
+use crate::task::{Phase, St, Task};
 use chitin_platform::PlatformError;
 use chitin_platform_host::thread;
 use std::sync::Arc;
@@ -36,7 +36,10 @@ impl Near {
     /// The child, which has inherited all that, may go where its maker may.
     pub fn release_child(&self, child: &Task) {
         let mask = self.0.wanted_affinity(&self.0.st.lock()).to_vec();
-        let _gone = sys::set_affinity(child.tid, &mask);
+        let st = child.st.lock();
+        if st.phase != Phase::Dead {
+            let _gone = sys::set_affinity(child.tid, &mask);
+        }
     }
 }
 
@@ -44,7 +47,10 @@ impl Drop for Near {
     fn drop(&mut self) {
         let mut st = self.0.st.lock();
         st.near = false;
-        let _gone = sys::set_affinity(self.0.tid, self.0.wanted_affinity(&st));
+        // Until it is marked dead its number is its own.
+        if st.phase != Phase::Dead {
+            let _gone = sys::set_affinity(self.0.tid, self.0.wanted_affinity(&st));
+        }
     }
 }
 
