@@ -7,6 +7,9 @@
 //! CPU time with the clock. (A queue of notifications says little: the host may run a guest before the thread that answered
 //! it, so that its next call waits already.)
 //!
+//! The watcher stays on the CPU of whoever left a seat last: waking every tick on an idle CPU beside it would slow down a
+//! busy one that shares its core, and costs a virtual machine exits.
+//!
 //! Neighbours: `sandbox` (its workers sit here), `lib` (starts the watcher).
 //!
 //! Lock: `standing` is a leaf. `word` and `watched` are sequentially consistent: a worker that leaves its seat sees that
@@ -46,6 +49,8 @@ pub struct Seats {
     wanted: AtomicUsize,
     most: usize,
     watched: AtomicBool,
+    /// Where a worker left a seat last.
+    cpu: AtomicUsize,
     /// How many stand by.
     standing: Mutex<usize>,
     standby: Condvar,
@@ -61,6 +66,7 @@ impl Default for Seats {
             wanted: AtomicUsize::new(1),
             most: std::thread::available_parallelism().map_or(2, usize::from).clamp(1, 8),
             watched: AtomicBool::new(false),
+            cpu: AtomicUsize::new(usize::MAX),
             standing: Mutex::default(),
             standby: Condvar::new(),
             watcher: Condvar::new(),
@@ -123,6 +129,7 @@ impl Seats {
     }
 
     pub fn leave(&self) {
+        self.cpu.store(sys::current_cpu().unwrap_or(usize::MAX), Ordering::Relaxed);
         self.word.fetch_add(LEFT - 1, Ordering::SeqCst);
         if !self.watched.load(Ordering::SeqCst) && !self.watched.swap(true, Ordering::SeqCst) {
             let standing = self.standing.lock();
@@ -152,9 +159,19 @@ impl Seats {
     }
 }
 
+/// Moves the caller to a CPU, if it may run there.
+fn follow(cpu: usize) {
+    let mut mask = vec![0u8; cpu / 8 + 1];
+    if let Some(last) = mask.last_mut() {
+        *last = 1 << (cpu % 8);
+        let _elsewhere = sys::set_affinity(0, &mask);
+    }
+}
+
 /// The watcher's thread.
 pub fn run(sb: &Arc<Sandbox>) {
     let seats = &sb.seats;
+    let mut here = usize::MAX;
     while !sb.closing.load(Ordering::Relaxed) {
         {
             let mut standing = seats.standing.lock();
@@ -164,6 +181,11 @@ pub fn run(sb: &Arc<Sandbox>) {
         }
         let (mut quiet, mut starved) = (0, 0);
         while quiet < QUIET && !sb.closing.load(Ordering::Relaxed) {
+            let cpu = seats.cpu.load(Ordering::Relaxed);
+            if cpu != here && cpu < 1 << 16 {
+                here = cpu;
+                follow(cpu);
+            }
             let before = seats.word.load(Ordering::SeqCst);
             std::thread::sleep(TICK);
             let mut now = seats.word.load(Ordering::SeqCst);
