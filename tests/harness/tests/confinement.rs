@@ -86,6 +86,7 @@ fn every_process_is_confined() {
     let mut cli = command.spawn().expect("chitin starts");
     let root = cli.id().cast_signed();
     let mut found = (0, 0, Vec::new());
+    let mut before = Vec::new();
     let up = leftovers::settle(Duration::from_secs(20), || {
         let all = leftovers::descendants(root);
         let role = |role: &str| all.iter().copied().find(|p| cmdline(*p).split(' ').nth(1) == Some(role));
@@ -93,9 +94,10 @@ fn every_process_is_confined() {
             std::fs::read_to_string(format!("/proc/{p}/comm")).is_ok_and(|c| c.trim() == "chitin-stub")
         };
         let stubs: Vec<i32> = all.iter().copied().filter(stub).collect();
+        let settled = std::mem::replace(&mut before, stubs.clone()) == stubs;
         match (role("sentry"), role("gofer")) {
-            // The zygote and two sleeps.
-            (Some(sentry), Some(gofer)) if stubs.len() >= 3 => {
+            // The zygote and two sleeps; not one that ends, as a shell's child does when it executes its program.
+            (Some(sentry), Some(gofer)) if stubs.len() >= 3 && settled => {
                 found = (sentry, gofer, stubs);
                 Ok(())
             }

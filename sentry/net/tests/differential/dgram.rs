@@ -128,8 +128,10 @@ fn datagrams() {
 fn nobody_there() {
     same(|k, out| {
         let (b, port) = bound(k);
-        k.close(b);
         let a = k.socket(INET, DGRAM, 0).unwrap();
+        // While the port is taken: the port that this socket gets now must be another one.
+        k.send(a, b"early", 0, Some(&v4(LO, port)), &[]).unwrap();
+        k.close(b);
         log!(
             out,
             k.send(a, b"x", 0, Some(&v4(LO, port)), &[]),
