@@ -294,12 +294,15 @@ TEST(exit_group_from_thread) {
     OK(waitpid(c, &st, 0));
     EQ(WEXITSTATUS(st), 9);
 }
+static int late_go[2];
 static void *late_body(void *a) {
     (void)a;
-    ms(100);
+    char c;
+    read(late_go[0], &c, 1);
     exit(6);
 }
 TEST(leader_exits_first) {
+    OK(pipe(late_go));
     pid_t c = SPAWN({
         pthread_t t;
         pthread_create(&t, NULL, late_body, NULL);
@@ -307,6 +310,7 @@ TEST(leader_exits_first) {
     });
     CK(state_is(c, "Z"));
     EQ(waitpid(c, NULL, WNOHANG), 0); // the group still lives
+    EQ(write(late_go[1], "x", 1), 1);
     int st;
     OK(waitpid(c, &st, 0));
     EQ(WEXITSTATUS(st), 6);
