@@ -127,6 +127,13 @@ pub fn current_cpu() -> Option<usize> {
     usize::try_from(unsafe { libc::sched_getcpu() }).ok()
 }
 
+/// The mask of one CPU.
+pub fn only_cpu(cpu: usize) -> Vec<u8> {
+    let mut mask = vec![0; cpu / 8];
+    mask.push(1 << (cpu % 8));
+    mask
+}
+
 pub fn set_nice(tid: i32, nice: i32) -> Result<(), i32> {
     // SAFETY: no memory is involved.
     check(unsafe { libc::setpriority(libc::PRIO_PROCESS, tid as u32, nice) }.into()).map(drop)

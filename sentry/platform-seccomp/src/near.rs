@@ -26,9 +26,7 @@ impl Near {
         if st.near || !bit(own) || own.iter().map(|byte| byte.count_ones()).sum::<u32>() < 2 {
             return None;
         }
-        let mut here = vec![0u8; own.len()];
-        *here.get_mut(cpu / 8)? = 1 << (cpu % 8);
-        sys::set_affinity(task.tid, &here).ok()?;
+        sys::set_affinity(task.tid, &sys::only_cpu(cpu)).ok()?;
         st.near = true;
         Some(Near(task.clone()))
     }
@@ -36,10 +34,7 @@ impl Near {
     /// The child, which has inherited all that, may go where its maker may.
     pub fn release_child(&self, child: &Task) {
         let mask = self.0.wanted_affinity(&self.0.st.lock()).to_vec();
-        let st = child.st.lock();
-        if st.phase != Phase::Dead {
-            let _gone = sys::set_affinity(child.tid, &mask);
-        }
+        child.give_affinity(&child.st.lock(), &mask);
     }
 }
 
@@ -47,16 +42,20 @@ impl Drop for Near {
     fn drop(&mut self) {
         let mut st = self.0.st.lock();
         st.near = false;
-        // Until it is marked dead its number is its own.
-        if st.phase != Phase::Dead {
-            let _gone = sys::set_affinity(self.0.tid, self.0.wanted_affinity(&st));
-        }
+        self.0.give_affinity(&st, self.0.wanted_affinity(&st));
     }
 }
 
 impl Task {
     fn wanted_affinity<'a>(&'a self, st: &'a St) -> &'a [u8] {
         st.affinity.as_deref().unwrap_or(&self.sb.cpus)
+    }
+
+    /// Until a thread is marked dead its number is its own.
+    fn give_affinity(&self, st: &St, mask: &[u8]) {
+        if st.phase != Phase::Dead {
+            let _gone = sys::set_affinity(self.tid, mask);
+        }
     }
 
     /// What `PlatformTask::affinity` does.

@@ -159,15 +159,6 @@ impl Seats {
     }
 }
 
-/// Moves the caller to a CPU, if it may run there.
-fn follow(cpu: usize) {
-    let mut mask = vec![0u8; cpu / 8 + 1];
-    if let Some(last) = mask.last_mut() {
-        *last = 1 << (cpu % 8);
-        let _elsewhere = sys::set_affinity(0, &mask);
-    }
-}
-
 /// The watcher's thread.
 pub fn run(sb: &Arc<Sandbox>) {
     let seats = &sb.seats;
@@ -184,7 +175,8 @@ pub fn run(sb: &Arc<Sandbox>) {
             let cpu = seats.cpu.load(Ordering::Relaxed);
             if cpu != here && cpu < 1 << 16 {
                 here = cpu;
-                follow(cpu);
+                // Unless it may not run there any more.
+                let _elsewhere = sys::set_affinity(0, &sys::only_cpu(cpu));
             }
             let before = seats.word.load(Ordering::SeqCst);
             std::thread::sleep(TICK);
