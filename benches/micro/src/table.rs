@@ -1,6 +1,9 @@
 //! The printed table: medians, ratios to native, and the targets that are asked of chitin.
+//!
+//! A ratio is the median of the passes' ratios, not the ratio of medians: a machine that is slow for a minute slows both
+//! sides of one pass.
 
-use crate::{COLUMNS, Column, Results};
+use crate::{COLUMNS, Column, Results, median};
 use std::fmt::Write;
 
 /// Row, what it is compared with, the highest allowed ratio (or value).
@@ -27,7 +30,15 @@ fn number(v: f64) -> String {
     if v >= 1000.0 { format!("{v:.0}") } else { format!("{v:.1}") }
 }
 
-pub fn render(r: &Results) -> String {
+/// What a pass found for one row in one column, compared with what it found elsewhere.
+fn ratio(passes: &[Results], of: (&str, Column), to: (&str, Column)) -> Option<f64> {
+    let get = |p: &Results, (row, column): (&str, Column)| p.get(row)?.get(&column).copied();
+    let all: Vec<f64> = passes.iter().filter_map(|p| Some(get(p, of)? / get(p, to)?)).collect();
+    (!all.is_empty()).then(|| median(all))
+}
+
+/// `r` are the medians of `passes`.
+pub fn render(r: &Results, passes: &[Results]) -> String {
     let mut t = String::new();
     let _ = write!(t, "{:<22}", "median (ns, or as named)");
     for c in COLUMNS {
@@ -36,29 +47,28 @@ pub fn render(r: &Results) -> String {
     t.push('\n');
     for (row, cells) in r {
         let _ = write!(t, "{row:<24}");
-        let native = cells.get(&Column::Native);
         for c in COLUMNS {
             let v = cells.get(&c).map_or("-".to_owned(), |v| number(*v));
-            let x = match (c, native, cells.get(&c)) {
-                (Column::Native, ..) => String::new(),
-                (_, Some(n), Some(v)) => format!("{:.2}", v / n),
-                _ => String::new(),
+            let x = match c {
+                Column::Native => None,
+                _ => ratio(passes, (row, c), (row, Column::Native)),
             };
+            let x = x.map_or_else(String::new, |x| format!("{x:.2}"));
             let _ = write!(t, "{v:>12}{x:>8}");
         }
         t.push('\n');
     }
     t.push_str("\ntargets for chitin\n");
     for (row, limit) in &TARGETS {
-        let get = |row: &str, c| r.get(row).and_then(|m| m.get(&c)).copied();
-        let mine = get(row, Column::Chitin);
+        let to = |row: &str, c| ratio(passes, (row, Column::Chitin), (row, c));
         let (have, max, what) = match limit {
-            Limit::Native(x) => (mine.zip(get(row, Column::Native)).map(|(a, b)| a / b), *x, "x native"),
-            Limit::Crun(x) => (mine.zip(get(row, Column::Crun)).map(|(a, b)| a / b), *x, "x crun"),
+            Limit::Native(x) => (to(row, Column::Native), *x, "x native"),
+            Limit::Crun(x) => (to(row, Column::Crun), *x, "x crun"),
             Limit::Of(other, x) => {
-                (mine.zip(get(other, Column::Native)).map(|(a, b)| a / b), *x, "x the bare notification")
+                let have = ratio(passes, (row, Column::Chitin), (other, Column::Native));
+                (have, *x, "x the bare notification")
             }
-            Limit::Value(x) => (mine, *x, ""),
+            Limit::Value(x) => (r.get(*row).and_then(|m| m.get(&Column::Chitin)).copied(), *x, ""),
         };
         let _ = match have {
             Some(v) => writeln!(
