@@ -73,14 +73,15 @@ fn compile(rules: Rules, mismatch: SeccompAction, matched: SeccompAction) -> Res
         .map_err(|e| format!("the sentry's seccomp rules do not compile: {e}; this is a bug"))
 }
 
-/// Adds alternatives to those that are there. A call that is allowed unconditionally stays so.
+/// Adds alternatives before those that are there: the platform's own, which are the most frequent, are looked at first. A
+/// call that is allowed unconditionally stays so.
 fn merge(rules: &mut Rules, nr: i64, alternatives: Vec<SeccompRule>) {
     match rules.get_mut(&nr) {
         None => {
             rules.insert(nr, alternatives);
         }
         Some(there) if there.is_empty() || alternatives.is_empty() => there.clear(),
-        Some(there) => there.extend(alternatives),
+        Some(there) => drop(there.splice(0..0, alternatives)),
     }
 }
 
