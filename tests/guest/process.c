@@ -136,6 +136,54 @@ TEST(forks_keep_the_cpus) {
     OK(sched_setaffinity(0, sizeof all, &all));
     fork_on(&all, 5);
 }
+static int policy_of_child(int *nice) {
+    int fd[2], got[2];
+    OK(pipe(fd));
+    WAIT0(SPAWN({
+        int mine[2] = {sched_getscheduler(0), getpriority(PRIO_PROCESS, 0)};
+        EQ(write(fd[1], mine, sizeof mine), sizeof mine);
+    }));
+    EQ(read(fd[0], got, sizeof got), sizeof got);
+    close(fd[0]), close(fd[1]);
+    if (nice) *nice = got[1];
+    return got[0];
+}
+TEST(scheduling_policies) {
+    struct sched_param none = {0}, one = {1};
+    EQ(sched_getscheduler(0), SCHED_OTHER);
+    OK(sched_setscheduler(0, SCHED_BATCH, &none));
+    EQ(sched_getscheduler(0), SCHED_BATCH);
+    EQ(policy_of_child(NULL), SCHED_BATCH);
+    ERR(sched_setscheduler(0, SCHED_BATCH, &one), EINVAL);
+    ERR(sched_setscheduler(0, 77, &none), EINVAL);
+    OK(setpriority(PRIO_PROCESS, 0, 3));
+    OK(sched_setscheduler(0, SCHED_OTHER | SCHED_RESET_ON_FORK, &none));
+    EQ(sched_getscheduler(0), SCHED_OTHER | SCHED_RESET_ON_FORK);
+    int nice;
+    EQ(policy_of_child(&nice), SCHED_OTHER);
+    EQ(nice, 3);
+    struct { uint32_t size, policy; uint64_t flags; int32_t nice; uint32_t priority; uint64_t rest[3]; } attr;
+    OK(syscall(SYS_sched_getattr, 0, &attr, 48, 0));
+    EQ(attr.policy, SCHED_OTHER);
+    EQ(attr.flags & 1, 1);
+    EQ(attr.nice, 3);
+    // As another user, who has no power: what was lowered stays.
+    WAIT0(SPAWN({
+        if (!geteuid()) OK(setuid(65534));
+        struct rlimit none_nicer = {0, 0};
+        OK(setrlimit(RLIMIT_NICE, &none_nicer));
+        ERR(sched_setscheduler(0, SCHED_RESET_ON_FORK | SCHED_FIFO, &one), EPERM);
+        ERR(sched_setscheduler(getppid(), SCHED_BATCH, &none), EPERM);
+        OK(sched_setscheduler(0, SCHED_IDLE, &none));
+        EQ(sched_getscheduler(0), SCHED_IDLE);
+        OK(sched_setscheduler(0, SCHED_IDLE | SCHED_RESET_ON_FORK, &none));
+        ERR(sched_setscheduler(0, SCHED_IDLE, &none), EPERM);
+        ERR(sched_setscheduler(0, SCHED_OTHER | SCHED_RESET_ON_FORK, &none), EPERM);
+        memset(&attr, 0, sizeof attr);
+        attr.size = 48, attr.policy = SCHED_IDLE, attr.flags = 1 << 20;
+        ERR(syscall(SYS_sched_setattr, 0, &attr, 0), EINVAL);
+    }));
+}
 TEST(wait_wakes_on_exit) {
     pid_t c = SPAWN(ms(100));
     int64_t t = now_ns();

@@ -49,6 +49,25 @@ pub fn duplicate(fd: impl AsFd) -> Result<OwnedFd> {
     crate::sandbox::launch::own_fd(raw).context(|| format!("descriptor {raw}"))
 }
 
+/// Whether we are in a user namespace, where user 0 is not the machine's root.
+pub fn in_user_namespace() -> bool {
+    // Without the file there are no user namespaces.
+    let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    !map.is_empty() && !maps_all_ids(&map)
+}
+
+/// Whether we act for an unprivileged user: one without power, or root of a user namespace (rootless Podman) that does not
+/// call itself root, as an engine in a container does. So runc decides it.
+pub fn acts_for_user() -> bool {
+    let is_root = nix::unistd::geteuid().is_root();
+    !is_root || in_user_namespace() && std::env::var_os("USER").is_none_or(|user| user != "root")
+}
+
+/// Whether a map is that of the initial namespace, where every id is itself.
+fn maps_all_ids(map: &str) -> bool {
+    map.split_ascii_whitespace().eq(["0", "0", "4294967295"])
+}
+
 pub fn dev_null() -> Result<File> {
     OpenOptions::new().read(true).write(true).open("/dev/null").context(|| "cannot open /dev/null".into())
 }
@@ -80,6 +99,16 @@ pub fn rfc3339(time: SystemTime) -> String {
 mod tests {
     use super::*;
     use std::time::Duration;
+
+    #[test]
+    fn the_initial_namespace_is_known_by_its_map() {
+        assert!(maps_all_ids("         0          0 4294967295\n"));
+        for other in
+            ["", "0 1000 1\n", "0 0 65536\n", "0 1000 1\n1 200000 65536\n", "0 0 4294967295\n1 1 1\n"]
+        {
+            assert!(!maps_all_ids(other), "{other:?}");
+        }
+    }
 
     #[test]
     fn time_stamps() {

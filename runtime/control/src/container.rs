@@ -52,6 +52,12 @@ pub struct ProcessConfig {
     /// The nice value of the configured scheduler.
     #[serde(default)]
     pub nice: Option<i32>,
+    /// Its policy (`SCHED_*`, with SCHED_RESET_ON_FORK) by number.
+    #[serde(default)]
+    pub scheduler: Option<u32>,
+    /// The CPUs that it may run on, in bits from CPU 0 on.
+    #[serde(default)]
+    pub cpus: Option<Vec<u8>>,
     /// The stdio descriptors are the *slave* of a host pty that the runtime made: the sentry gives the process a
     /// controlling terminal whose termios and window size it proxies to that host pty, and does job control itself.
     /// The runtime holds (or has passed on) the master. For a sandbox's first container that host pty is also the

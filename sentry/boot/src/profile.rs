@@ -1,5 +1,5 @@
 //! What a container's configuration says about every process that the runtime starts in it: seccomp filter, personality,
-//! nice value. Neighbours: `containers` keeps it with the container, `exec` applies it to processes that have not run yet.
+//! scheduling. Neighbours: `containers` keeps it with the container, `exec` applies it to processes that have not run yet.
 
 use chitin_abi::seccomp::SockFilter;
 use chitin_control::{ContainerConfig, ProcessConfig, SeccompOp};
@@ -35,10 +35,39 @@ impl Profile {
             // What the host does not grant the sentry (raising) stays a guest's number.
             let _ = task.platform().set_nice(nice);
         }
+        if let Some(policy) = settings.scheduler {
+            task.policy.store(policy, Ordering::Relaxed);
+        }
+        if let Some(cpus) = &settings.cpus {
+            set_cpus(task, cpus).inspect_err(|_| end(task))?;
+        }
         let Some((flags, code)) = &self.seccomp else { return Ok(()) };
         install::install(task, *flags, code.clone()).map_err(|errno| {
-            exit::group_exit(&task.process, ExitStatus::Signaled { signal: 9, core: false });
+            end(task);
             format!("linux.seccomp: the filter cannot be installed: {}", errno.message())
         })
     }
+}
+
+/// Where it may run: those of the CPUs that the container has.
+fn set_cpus(task: &Task, cpus: &[u8]) -> Result<(), String> {
+    let there = task.process.container.cpus() as usize;
+    let mut wanted = vec![0u8; there.div_ceil(64).saturating_mul(8)];
+    for cpu in (0..there).filter(|cpu| cpus.get(cpu / 8).is_some_and(|byte| byte >> (cpu % 8) & 1 == 1)) {
+        if let Some(byte) = wanted.get_mut(cpu / 8) {
+            *byte |= 1 << (cpu % 8);
+        }
+    }
+    let failed = |why: &dyn std::fmt::Display| format!("process.execCPUAffinity: {why}");
+    if wanted.iter().all(|byte| *byte == 0) {
+        return Err(failed(&format!(
+            "the container has CPUs 0 to {} only; name some of them",
+            there.saturating_sub(1)
+        )));
+    }
+    task.platform().affinity(Some(&wanted)).map(drop).map_err(|e| failed(&e))
+}
+
+fn end(task: &Task) {
+    exit::group_exit(&task.process, ExitStatus::Signaled { signal: 9, core: false });
 }

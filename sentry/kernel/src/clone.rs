@@ -202,7 +202,13 @@ fn make_child(
         signals.altstack = altstack;
     }
     child.set_name(&task.name());
-    child.nice.store(task.nice.load(Ordering::Relaxed), Ordering::Relaxed);
+    let (nice, policy) = (task.nice.load(Ordering::Relaxed), task.policy.load(Ordering::Relaxed));
+    let reset = policy & SCHED_RESET_ON_FORK != 0 && nice < 0;
+    child.policy.store(policy & !SCHED_RESET_ON_FORK, Ordering::Relaxed);
+    child.nice.store(if reset { 0 } else { nice }, Ordering::Relaxed);
+    if reset {
+        let _ = child.platform().set_nice(0);
+    }
     if flags & CLONE_CHILD_CLEARTID != 0 {
         child.clear_child_tid.store(request.child_tid, Ordering::Relaxed);
     }
@@ -409,6 +415,7 @@ impl Task {
             counters: Default::default(),
             last_times: OnceLock::new(),
             nice: AtomicI32::new(0),
+            policy: AtomicU32::new(SCHED_OTHER),
             last_fault: Mutex::default(),
             in_syscall: AtomicU64::new(u64::MAX),
         })

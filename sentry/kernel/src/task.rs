@@ -57,6 +57,8 @@ pub struct Task {
     pub(crate) last_times: OnceLock<CpuTimes>,
     /// Nice value (-20..19), for getpriority.
     pub nice: AtomicI32,
+    /// `SCHED_OTHER`, `SCHED_BATCH` or `SCHED_IDLE`, with SCHED_RESET_ON_FORK, as it reads back.
+    pub policy: AtomicU32,
     /// trapno, err and cr2 of the last fault, as signal frames show them.
     pub(crate) last_fault: Mutex<(u64, u64, u64)>,
     /// The number of the system call being handled or parked; -1 when running guest code.

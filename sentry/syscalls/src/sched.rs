@@ -82,7 +82,7 @@ pub(crate) fn sched_setaffinity(task: &Arc<Task>, args: Args) -> Outcome {
 }
 
 pub(crate) fn sched_getscheduler(task: &Arc<Task>, args: Args) -> Outcome {
-    done(task_of(task, args.i32(0)).map(|_| SCHED_OTHER.into()))
+    done(task_of(task, args.i32(0)).map(|other| other.policy.load(Ordering::Relaxed).into()))
 }
 
 /// Real-time classes are not granted: EPERM, as to a process without CAP_SYS_NICE and with RLIMIT_RTPRIO 0.
@@ -94,14 +94,39 @@ fn check_policy(policy: u32, priority: i32) -> Result<(), Errno> {
     }
 }
 
+/// Sets a policy that has been checked, if the caller may.
+fn set_policy(task: &Task, other: &Task, policy: u32) -> Result<(), Errno> {
+    let (own, target) = (task.creds(), other.creds());
+    let old = other.policy.load(Ordering::Relaxed);
+    let privileged = own.capable_in(&target.user_ns, CAP_SYS_NICE);
+    let owner = own.euid == target.uid || own.euid == target.euid;
+    let keeps_reset = old & SCHED_RESET_ON_FORK == 0 || policy & SCHED_RESET_ON_FORK != 0;
+    // Leaving SCHED_IDLE raises, as from a nice value of 20.
+    let class = |policy: u32| policy & !SCHED_RESET_ON_FORK;
+    let raises = class(old) == SCHED_IDLE && class(policy) != SCHED_IDLE;
+    if !privileged
+        && (!owner || !keeps_reset || raises && !may_nice(other, other.nice.load(Ordering::Relaxed)))
+    {
+        return Err(Errno::EPERM);
+    }
+    other.policy.store(policy, Ordering::Relaxed);
+    Ok(())
+}
+
+/// Whether RLIMIT_NICE lets a task have this nice value.
+fn may_nice(other: &Task, nice: i32) -> bool {
+    u64::try_from(20 - nice).is_ok_and(|wanted| wanted <= other.process.rlimit(RLIMIT_NICE).rlim_cur)
+}
+
 pub(crate) fn sched_setscheduler(task: &Arc<Task>, args: Args) -> Outcome {
     let work = || {
         if args.i32(0) < 0 || args.i32(1) < 0 {
             return Err(Errno::EINVAL);
         }
         let param: SchedParam = task.mm().read(args.u64(2))?;
-        task_of(task, args.i32(0))?;
-        check_policy(args.u32(1), param.sched_priority)
+        let other = task_of(task, args.i32(0))?;
+        check_policy(args.u32(1), param.sched_priority)?;
+        set_policy(task, &other, args.u32(1))
     };
     unit(work())
 }
@@ -114,8 +139,9 @@ pub(crate) fn sched_getparam(task: &Arc<Task>, args: Args) -> Outcome {
 pub(crate) fn sched_setparam(task: &Arc<Task>, args: Args) -> Outcome {
     let work = || {
         let param: SchedParam = task.mm().read(args.u64(1))?;
-        task_of(task, args.i32(0))?;
-        check_policy(SCHED_OTHER, param.sched_priority)
+        let other = task_of(task, args.i32(0))?;
+        check_policy(SCHED_OTHER, param.sched_priority)?;
+        set_policy(task, &other, other.policy.load(Ordering::Relaxed))
     };
     unit(work())
 }
@@ -130,8 +156,15 @@ pub(crate) fn sched_getattr(task: &Arc<Task>, args: Args) -> Outcome {
             return Err(Errno::EINVAL);
         }
         let other = task_of(task, args.i32(0))?;
-        let nice = other.nice.load(Ordering::Relaxed);
-        let attr = SchedAttr { size: SCHED_ATTR_SIZE_VER0, sched_nice: nice, ..SchedAttr::default() };
+        let (nice, policy) = (other.nice.load(Ordering::Relaxed), other.policy.load(Ordering::Relaxed));
+        let reset = policy & SCHED_RESET_ON_FORK != 0;
+        let attr = SchedAttr {
+            size: SCHED_ATTR_SIZE_VER0,
+            sched_policy: policy & !SCHED_RESET_ON_FORK,
+            sched_flags: if reset { SCHED_FLAG_RESET_ON_FORK } else { 0 },
+            sched_nice: nice,
+            ..SchedAttr::default()
+        };
         let bytes = zerocopy::IntoBytes::as_bytes(&attr);
         task.mm().write_bytes(args.u64(1), bytes.get(..SCHED_ATTR_SIZE_VER0 as usize).unwrap_or_default())
     };
@@ -153,9 +186,31 @@ pub(crate) fn sched_setattr(task: &Arc<Task>, args: Args) -> Outcome {
             u32::from_le_bytes(part.unwrap_or_default())
         };
         let (policy, nice, priority) = (word(4), word(16).cast_signed(), word(20).cast_signed());
+        let flags = u64::from(word(8)) | u64::from(word(12)) << 32;
+        if policy.cast_signed() < 0 || policy & SCHED_RESET_ON_FORK != 0 || flags & !SCHED_FLAG_ALL != 0 {
+            return Err(Errno::EINVAL);
+        }
+        if flags & SCHED_FLAG_UTIL_CLAMP != 0 {
+            return Err(Errno::EOPNOTSUPP);
+        }
         let other = task_of(task, args.i32(0))?;
+        let policy = match flags & SCHED_FLAG_KEEP_POLICY {
+            0 => policy,
+            _ => other.policy.load(Ordering::Relaxed) & !SCHED_RESET_ON_FORK,
+        };
         check_policy(policy, priority)?;
-        set_nice(task, &other, nice)
+        let reset = if flags & SCHED_FLAG_RESET_ON_FORK != 0 { SCHED_RESET_ON_FORK } else { 0 };
+        // Which policy it may have is looked at first, and nothing is set if the nice value is refused.
+        let keeps_nice = flags & SCHED_FLAG_KEEP_PARAMS != 0 || policy == SCHED_IDLE;
+        let old = other.policy.load(Ordering::Relaxed);
+        set_policy(task, &other, policy | reset)?;
+        if keeps_nice {
+            return Ok(());
+        }
+        set_nice(task, &other, nice).map_err(|_| {
+            other.policy.store(old, Ordering::Relaxed);
+            Errno::EPERM
+        })
     };
     unit(work())
 }
@@ -190,8 +245,7 @@ fn set_nice(task: &Task, other: &Arc<Task>, nice: i32) -> Result<(), Errno> {
     let old = other.nice.load(Ordering::Relaxed);
     let creds = task.creds();
     if nice < old && !creds.capable(CAP_SYS_NICE) {
-        let limit = other.process.rlimit(RLIMIT_NICE).rlim_cur;
-        if u64::try_from(20 - nice).unwrap_or(u64::MAX) > limit {
+        if !may_nice(other, nice) {
             return Err(Errno::EACCES);
         }
     }

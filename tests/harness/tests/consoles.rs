@@ -3,13 +3,18 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
+use std::os::fd::AsFd;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, channel};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use chitin_tests::leftovers::settle;
 use chitin_tests::run;
 use chitin_tests::steps::Steps;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -20,6 +25,9 @@ struct Terminal {
     shown: Receiver<Vec<u8>>,
     seen: String,
     child: Child,
+    /// Who reads from the terminal, until it is told to close it.
+    reader: Option<JoinHandle<()>>,
+    closing: Arc<AtomicBool>,
 }
 
 impl Terminal {
@@ -38,15 +46,22 @@ impl Terminal {
         let child = c.stdin(io()).stdout(io()).stderr(io()).spawn().expect("setsid starts");
         let (tell, shown) = channel();
         let mut master = keys.try_clone().expect("dup");
-        std::thread::spawn(move || {
+        let closing = Arc::new(AtomicBool::new(false));
+        let closed = closing.clone();
+        let reader = std::thread::spawn(move || {
             let mut chunk = [0; 4096];
-            while let Ok(n @ 1..) = master.read(&mut chunk) {
-                if tell.send(chunk[..n].to_vec()).is_err() {
-                    break;
+            while !closed.load(Ordering::Relaxed) {
+                let mut fds = [PollFd::new(master.as_fd(), PollFlags::POLLIN)];
+                if !matches!(poll(&mut fds, PollTimeout::from(20u8)), Ok(n) if n > 0) {
+                    continue;
+                }
+                match master.read(&mut chunk) {
+                    Ok(n @ 1..) if tell.send(chunk[..n].to_vec()).is_ok() => {}
+                    _ => break,
                 }
             }
         });
-        Terminal { keys, path, shown, seen: String::new(), child }
+        Terminal { keys, path, shown, seen: String::new(), child, reader: Some(reader), closing }
     }
 
     fn exec(s: &Steps, command: &[&str]) -> Terminal {
@@ -192,14 +207,46 @@ fn a_hang_up_reaches_the_process() {
     .unwrap();
 }
 
-/// What closing the terminal's window does: its session's processes get SIGHUP.
-fn hang_up(t: Terminal) {
-    let pid = nix::unistd::Pid::from_raw(t.child.id().cast_signed());
-    // The one in front of the terminal is the child of `setsid`, or `setsid` itself.
-    for p in chitin_tests::leftovers::descendants(pid.as_raw()).into_iter().chain([pid.as_raw()]) {
-        let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(p), nix::sys::signal::Signal::SIGHUP);
+/// What closing the terminal's window does: the master's last descriptor goes, and the host's kernel hangs up.
+fn hang_up(mut t: Terminal) {
+    t.closing.store(true, Ordering::Relaxed);
+    t.reader.take().expect("it reads").join().expect("it ends");
+    let Terminal { keys, child, .. } = &mut t;
+    // The number stays taken, by something else.
+    *keys = File::open("/dev/null").expect("/dev/null");
+    let code = run::wait_for(child, LIMIT);
+    assert!(code.is_some(), "who was in front of the terminal stays");
+}
+
+/// The one in front of the terminal: a descendant of `setsid`, or `setsid` itself.
+fn in_front(t: &Terminal) -> i32 {
+    let setsid = t.child.id().cast_signed();
+    let name = |pid: i32| std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    let engine = chitin_tests::engine::Engine::under_test().name();
+    let all = chitin_tests::leftovers::descendants(setsid).into_iter().chain([setsid]);
+    all.into_iter().find(|pid| name(*pid).trim() == engine).unwrap_or(setsid)
+}
+
+#[test]
+fn signals_are_passed_on_to_the_last() {
+    let s = container("consoles-signals");
+    let names = ["HUP", "INT", "QUIT", "USR1", "USR2", "ALRM", "CONT", "TERM"];
+    let traps: String = names.iter().map(|n| format!("trap 'echo got {n}' {n}; ")).collect();
+    let mut t =
+        Terminal::exec(&s, &["sh", "-c", &format!("{traps} echo ready; while :; do sleep 0.05; done")]);
+    t.until("ready");
+    let pid = nix::unistd::Pid::from_raw(in_front(&t));
+    for name in names {
+        let signal: nix::sys::signal::Signal = format!("SIG{name}").parse().expect("a signal");
+        nix::sys::signal::kill(pid, signal).expect("it lives");
+        t.until(&format!("got {name}"));
     }
-    std::mem::forget(t);
+    // What nobody catches ends it, and is its exit code.
+    let mut t = Terminal::exec(&s, &["sh", "-c", "echo ready; exec sleep 1000"]);
+    t.until("ready");
+    let pid = nix::unistd::Pid::from_raw(in_front(&t));
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGUSR1).expect("it lives");
+    assert_eq!(t.code(), Some(138));
 }
 
 #[test]

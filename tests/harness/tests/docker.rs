@@ -204,3 +204,9 @@ fn ids_are_remapped() {
     c.ok(&["kill", &c.name]);
     c.ok(&["rm", "-f", &c.name]);
 }
+
+#[test]
+fn detach_and_attach() {
+    let Some(d) = daemon("docker attach") else { return };
+    client::detach_and_attach(d);
+}

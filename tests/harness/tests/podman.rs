@@ -167,3 +167,9 @@ fn a_build_of_two_steps() {
     let Some(d) = podman("podman build") else { return };
     client::build_of_two_steps(d, &["--isolation", "oci"], &[]);
 }
+
+#[test]
+fn detach_and_attach() {
+    let Some(d) = podman("podman attach") else { return };
+    client::detach_and_attach(d);
+}

@@ -66,12 +66,6 @@ impl Home {
         run::quick(self.command(&[], args), LIMIT)
     }
 
-    fn ok(&self, args: &[&str]) -> Outcome {
-        let o = self.call(args);
-        assert_eq!(o.code, Some(0), "{args:?}: {}", o.brief());
-        o
-    }
-
     /// A bundle with a user namespace of one id, as `spec --rootless` makes it.
     fn bundle(&self, script: &str, host: u32) -> String {
         self.bundle_with(script, json!([{ "containerID": 0, "hostID": host, "size": 1 }]))
@@ -196,21 +190,181 @@ fn a_range_of_subordinate_ids() {
     }
 }
 
+/// create, state, start, exec, kill, delete.
+fn steps(call: &dyn Fn(&[&str]) -> Outcome, bundle: &str) {
+    let id = unique_id();
+    let ok = |args: &[&str]| {
+        let o = call(args);
+        assert_eq!(o.code, Some(0), "{args:?}: {}", o.brief());
+        o
+    };
+    ok(&["create", "--bundle", bundle, &id]);
+    let state = || -> Value { serde_json::from_slice(&ok(&["state", &id]).stdout).expect("JSON") };
+    assert_eq!(state()["status"], "created");
+    ok(&["start", &id]);
+    assert_eq!(state()["status"], "running");
+    let o = call(&["exec", &id, "/bin/sh", "-c", "echo inside; exit 5"]);
+    assert_eq!((o.code, o.text().as_str()), (Some(5), "inside\n"), "{}", o.brief());
+    assert_ne!(call(&["delete", &id]).code, Some(0), "it runs");
+    ok(&["kill", &id, "KILL"]);
+    settle(LIMIT, || if state()["status"] == "stopped" { Ok(()) } else { Err("not stopped".into()) })
+        .unwrap();
+    ok(&["delete", &id]);
+    assert_ne!(call(&["state", &id]).code, Some(0));
+}
+
 #[test]
 fn steps_as_a_user() {
     let Some(h) = Home::new("rootless steps") else { return };
+    steps(&|args| h.call(args), &h.bundle("sleep 100", 1000));
+}
+
+#[test]
+fn steps_with_a_range_of_ids() {
+    let Some(h) = Home::new("rootless steps with subordinate ids") else { return };
+    if chitin_tests::engines::which("newuidmap").is_none() {
+        return skip("steps_with_a_range_of_ids", "newuidmap is not installed (Debian: uidmap)");
+    }
+    steps(&|args| h.granted(args, "200000:1000"), &h.bundle_with("sleep 100", ranges()));
+}
+
+impl Home {
+    /// A bundle with a cgroup and limits; the directory of the bundle.
+    fn limited(&self, script: &str, cgroup: &str, resources: Value) -> String {
+        let dir = self.bundle(script, 1000);
+        let file = Path::new(&dir).join("config.json");
+        let mut config: Value = serde_json::from_slice(&std::fs::read(&file).expect("config")).expect("JSON");
+        config["linux"]["cgroupsPath"] = json!(cgroup);
+        config["linux"]["resources"] = resources;
+        std::fs::write(&file, config.to_string()).expect("own directory");
+        dir
+    }
+}
+
+/// A directory of the user's in every hierarchy, as systemd delegates one; the test's processes begin in it on v2.
+struct Delegated {
+    name: String,
+    tops: Vec<PathBuf>,
+}
+
+impl Delegated {
+    fn new() -> Delegated {
+        let name = format!("chitin-rootless-{}", unique_id());
+        let top = Path::new("/sys/fs/cgroup");
+        let plain = top.join("cgroup.procs").exists();
+        let below = std::fs::read_dir(top).into_iter().flatten().flatten().map(|e| e.path());
+        let all: Vec<PathBuf> = if plain { vec![top.into()] } else { below.filter(|p| p.is_dir()).collect() };
+        let tops: Vec<PathBuf> =
+            all.into_iter().map(|p| p.join(&name)).filter(|p| std::fs::create_dir_all(p).is_ok()).collect();
+        for dir in &tops {
+            if dir.join("cgroup.subtree_control").exists() {
+                let _ = std::fs::create_dir(dir.join("init"));
+            } else if dir.join("cpuset.cpus").exists() {
+                for f in ["cpuset.cpus", "cpuset.mems"] {
+                    let all = std::fs::read(dir.join("..").join(f)).unwrap_or_default();
+                    let _ = std::fs::write(dir.join(f), all);
+                }
+            }
+            let own = Command::new("chown").args(["-R", &format!("{USER}:{USER}")]).arg(dir).status();
+            assert!(own.is_ok_and(|s| s.success()), "chown");
+        }
+        Delegated { name, tops }
+    }
+
+    fn of(&self, controller: &str) -> Option<PathBuf> {
+        self.tops.iter().find(|t| t.ancestors().nth(1).is_some_and(|p| p.ends_with(controller))).cloned()
+    }
+
+    /// The user's call from within what is delegated to him.
+    fn call(&self, h: &Home, args: &[&str]) -> Outcome {
+        let inner = h.command(&[], args);
+        let mut c = Command::new("sh");
+        c.args(["-c", "for d in $D; do echo 0 >$d/init/cgroup.procs; done; exec \"$@\"", "sh"]);
+        c.arg(inner.get_program()).args(inner.get_args()).current_dir(&h.0);
+        c.envs(inner.get_envs().filter_map(|(k, v)| Some((k, v?))));
+        let v2 =
+            self.tops.iter().filter(|t| t.join("init").exists()).map(|t| t.to_string_lossy().into_owned());
+        c.env("D", v2.collect::<Vec<_>>().join(" "));
+        run::quick(c, LIMIT)
+    }
+}
+
+impl Drop for Delegated {
+    fn drop(&mut self) {
+        for dir in &self.tops {
+            let _ = settle(Duration::from_secs(5), || {
+                let below =
+                    std::fs::read_dir(dir).into_iter().flatten().flatten().filter(|e| e.path().is_dir());
+                below.for_each(|e| drop(std::fs::remove_dir(e.path())));
+                std::fs::remove_dir(dir).map_err(|e| e.to_string())
+            });
+        }
+    }
+}
+
+#[test]
+fn limits_of_a_delegated_cgroup() {
+    if Engine::under_test() == Engine::Crun {
+        return skip("limits_of_a_delegated_cgroup", "crun 1.8 refuses hybrid cgroups");
+    }
+    let Some(h) = Home::new("rootless cgroups") else { return };
+    let d = Delegated::new();
+    let (Some(memory), Some(pids)) = (d.of("memory"), d.of("pids")) else {
+        return skip("limits_of_a_delegated_cgroup", "no v1 hierarchies of memory and pids to delegate here");
+    };
+    let resources = json!({"memory": {"limit": 64 << 20}, "pids": {"limit": 60}});
+    let dir = h.limited("sleep 100", &format!("/{}/c", d.name), resources);
     let id = unique_id();
-    h.ok(&["create", "--bundle", &h.bundle("sleep 100", 1000), &id]);
-    let state = || -> Value { serde_json::from_slice(&h.ok(&["state", &id]).stdout).expect("JSON") };
-    assert_eq!(state()["status"], "created");
-    h.ok(&["start", &id]);
-    let o = h.call(&["exec", &id, "/bin/sh", "-c", "echo inside; exit 5"]);
-    assert_eq!((o.code, o.text().as_str()), (Some(5), "inside\n"), "{}", o.brief());
-    h.ok(&["kill", &id, "KILL"]);
-    settle(LIMIT, || if state()["status"] == "stopped" { Ok(()) } else { Err("not stopped".into()) })
-        .unwrap();
-    h.ok(&["delete", &id]);
-    assert_ne!(h.call(&["state", &id]).code, Some(0));
+    let ok = |args: &[&str]| {
+        let o = d.call(&h, args);
+        assert_eq!(o.code, Some(0), "{args:?}: {}", o.brief());
+        o
+    };
+    ok(&["create", "--bundle", &dir, &id]);
+    ok(&["start", &id]);
+    let read = |dir: &Path, file: &str| std::fs::read_to_string(dir.join("c").join(file)).unwrap_or_default();
+    assert_eq!(read(&memory, "memory.limit_in_bytes").trim(), "67108864");
+    assert_eq!(read(&pids, "pids.max").trim(), "60");
+    let state: Value = serde_json::from_slice(&ok(&["state", &id]).stdout).expect("JSON");
+    let pid = state["pid"].to_string();
+    for dir in &d.tops {
+        assert!(read(dir, "cgroup.procs").lines().any(|l| l == pid), "{pid} is not in {}", dir.display());
+    }
+    // What exec adds is inside, and bounded by the host.
+    let inside = ok(&["exec", &id, "sh", "-c", "sleep 100 & echo started"]);
+    assert_eq!(inside.text(), "started\n");
+    let o = d.call(&h, &["exec", &id, "sh", "-c", "head -c 200000000 /dev/zero | tail | wc -c"]);
+    assert!(!o.text().contains("200000000"), "the memory is not limited: {}", o.brief());
+    assert!(read(&memory, "memory.oom_control").contains("oom_kill "), "no count of kills");
+    assert!(
+        !read(&memory, "memory.oom_control").contains("oom_kill 0"),
+        "{}",
+        read(&memory, "memory.oom_control")
+    );
+    ok(&["delete", "--force", &id]);
+    for dir in &d.tops {
+        assert!(!dir.join("c").exists(), "{} is left", dir.display());
+    }
+}
+
+#[test]
+fn without_a_delegated_cgroup_it_runs_all_the_same() {
+    if Engine::under_test() != Engine::Chitin {
+        return skip(
+            "without_a_delegated_cgroup",
+            "runc refuses a path that it may not make, crun goes on as chitin does",
+        );
+    }
+    let Some(h) = Home::new("rootless without cgroups") else { return };
+    let path = format!("/chitin-rootless-none-{}", unique_id());
+    // Where no limit is asked for nothing is lost, and nothing is said.
+    let o = h.call(&["run", "--bundle", &h.limited("echo ran", &path, json!({})), &unique_id()]);
+    assert_eq!((o.code, o.text().as_str(), o.stderr.as_str()), (Some(0), "ran\n", ""), "{}", o.brief());
+    let limit = json!({"pids": {"limit": 50}});
+    let o = h.call(&["run", "--bundle", &h.limited("echo ran", &path, limit), &unique_id()]);
+    assert_eq!((o.code, o.text().as_str()), (Some(0), "ran\n"), "{}", o.brief());
+    assert!(o.stderr.contains("no cgroup and no limits"), "{}", o.brief());
+    steps(&|args| h.call(args), &h.limited("sleep 100", &path, json!({})));
 }
 
 #[test]

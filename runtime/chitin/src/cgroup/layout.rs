@@ -38,6 +38,17 @@ impl Hierarchy {
         let base = if beside { self.own.parent().unwrap_or(&self.own) } else { &self.own };
         Ok(base.join(relative))
     }
+
+    /// v2: the cgroup between ours and `leaf` that keeps our processes from being moved there, if one does. Who moves one
+    /// must be able to write to `cgroup.procs` of the nearest cgroup that both are in.
+    pub fn barrier(&self, leaf: &Path) -> Option<PathBuf> {
+        if !self.is_v2() {
+            return None;
+        }
+        let both = self.own.ancestors().find(|above| leaf.starts_with(above))?;
+        let procs = both.join("cgroup.procs");
+        nix::unistd::access(&procs, nix::unistd::AccessFlags::W_OK).is_err().then_some(procs)
+    }
 }
 
 /// The hierarchies of this host, as far as this process sees them.

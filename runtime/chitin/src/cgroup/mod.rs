@@ -5,7 +5,7 @@
 //! systemd (`systemd`, for `--systemd-cgroup`). What belongs to a container is noted in its state directory before it is
 //! made, in a *journal* of lines, from which [`Cgroups::open`] finds it again: `made PATH` is a directory that is ours to
 //! remove when it is empty, `leaf KIND PATH` a cgroup that the container's processes are in, `unit BUS NAME` a unit of
-//! systemd's. A leaf is removed with all cgroups below it; parents that were there before, or that others use, stay.
+//! systemd's, `without PATH` takes a leaf back and `none` all. A leaf is removed with all cgroups below it; parents that were there before, or that others use, stay.
 //!
 //! Neighbours: `sandbox` creates and adds, `container`'s directory keeps the journal, `cli` pauses, updates and looks.
 
@@ -45,11 +45,38 @@ pub struct Request<'a> {
     /// `--systemd-cgroup`.
     pub systemd: bool,
     /// Go on without what we may not do.
-    pub rootless: bool,
+    pub lenient: bool,
+    /// The systemd that is asked is the user's.
+    pub user: bool,
     pub resources: Option<&'a LinuxResources>,
     /// `linux.intelRdt`.
     pub intel_rdt: Option<&'a LinuxIntelRdt>,
 }
+
+impl Request<'_> {
+    /// Whether a limit is asked for. Rules about devices alone need no cgroup here.
+    pub fn limits(&self) -> bool {
+        self.resources.is_some_and(|r| {
+            r.memory().is_some()
+                || r.cpu().is_some()
+                || r.pids().is_some()
+                || r.block_io().is_some()
+                || r.hugepage_limits().is_some()
+                || r.unified().is_some()
+        })
+    }
+
+    /// Says so where something is lost. A warning is also in the container's output, as engines read it.
+    fn go_without(&self, why: &str) {
+        match self.limits() {
+            true => crate::log::warn(&format!("no cgroup and no limits, as we are rootless: {why}")),
+            false => crate::log::debug(&format!("no cgroup, as we are rootless: {why}")),
+        }
+    }
+}
+
+/// A line of the journal: what was noted before was not made.
+pub const NONE: &str = "none";
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Kind {
@@ -94,10 +121,11 @@ pub type Journal<'a> = &'a mut dyn FnMut(&str) -> Result<()>;
 impl Cgroups {
     /// Makes the container's cgroup in every hierarchy and sets its limits. The journal is told before.
     pub fn create(request: &Request<'_>, journal: Journal<'_>) -> Result<Self> {
-        let created = layout::hierarchies().and_then(|found| {
-            if !request.systemd {
-                return Self::create_in(&found, request, journal);
-            }
+        let found = layout::hierarchies();
+        if let (Ok(found), false) = (&found, request.systemd) {
+            return Self::create_in(found, request, journal)?.with_group(request, journal);
+        }
+        let created = found.and_then(|found| {
             if !systemd::is_running() {
                 return Err(
                     "systemd not running on this host, cannot use systemd cgroups manager: do without \
@@ -107,19 +135,24 @@ impl Cgroups {
             }
             Self::plan_unit(&found, request, None, journal)
         });
-        let mut cgroups = match created {
-            Err(e) if request.rootless => {
-                crate::log::warn(&format!("no cgroup and no limits, as we are rootless: {e}"));
+        let cgroups = match created {
+            Err(e) if request.lenient => {
+                request.go_without(&e);
                 Self::default()
             }
             created => created?,
         };
+        cgroups.with_group(request, journal)
+    }
+
+    /// With a group of resctrl's, if one is asked for.
+    fn with_group(mut self, request: &Request<'_>, journal: Journal<'_>) -> Result<Self> {
         if let Some(rdt) = request.intel_rdt {
             let group = resctrl::group(Path::new(resctrl::MOUNT_POINT), rdt, request.id)?;
-            cgroups.owned = true;
-            cgroups.add_group(group, rdt, journal)?;
+            self.owned = true;
+            self.add_group(group, rdt, journal)?;
         }
-        Ok(cgroups)
+        Ok(self)
     }
 
     fn create_in(found: &[Hierarchy], request: &Request<'_>, journal: Journal<'_>) -> Result<Self> {
@@ -130,10 +163,21 @@ impl Cgroups {
         let mut refused = None;
         let mut made = Vec::new();
         for (leaf, hierarchy) in cgroups.leaves.iter().zip(found) {
-            match make_leaf(leaf, &hierarchy.mounted_at, &mut cgroups.made) {
+            let why = match make_leaf(leaf, &hierarchy.mounted_at, &mut cgroups.made) {
                 Ok(stepped) => {
                     stepped?;
-                    made.push(leaf.clone());
+                    match hierarchy.barrier(&leaf.path).filter(|_| request.lenient) {
+                        None => {
+                            made.push(leaf.clone());
+                            continue;
+                        }
+                        Some(barrier) => format!(
+                            "processes may not be moved from here to {}, as {} is not ours (begin in the delegated \
+                             subtree: systemd-run --user --scope)",
+                            leaf.path.display(),
+                            barrier.display()
+                        ),
+                    }
                 }
                 Err(e) => {
                     let refusal =
@@ -142,17 +186,21 @@ impl Cgroups {
                         "cannot make the cgroup {}: {e} (have a subtree delegated and name it in linux.cgroupsPath)",
                         leaf.path.display()
                     );
-                    if !(refusal && request.rootless) {
+                    if !(refusal && request.lenient) {
                         return Err(why);
                     }
-                    refused = Some(why);
+                    why
                 }
-            }
+            };
+            journal(&format!("without {}\n", leaf.path.display()))?;
+            refused = Some(why);
         }
-        // Rootless: those of the hierarchies that let us.
+        // Lenient: those of the hierarchies that let us.
         cgroups.leaves = made;
         if let (true, Some(why)) = (cgroups.leaves.is_empty(), refused) {
-            return Err(why);
+            request.go_without(&why);
+            // What was made on the way goes with its drop.
+            return Ok(Self::default());
         }
         if let Some(resources) = request.resources {
             settings::apply(&cgroups.leaves, resources)?;
@@ -167,14 +215,14 @@ impl Cgroups {
         addresses: Option<Vec<systemd::Address>>,
         journal: Journal<'_>,
     ) -> Result<Self> {
-        if request.rootless && found.iter().any(|h| !h.is_v2()) {
+        if request.user && found.iter().any(|h| !h.is_v2()) {
             return Err(
                 "cannot use rootless systemd cgroups manager on cgroup v1: do without --systemd-cgroup"
                     .into(),
             );
         }
         let (unit, path) =
-            systemd::Unit::planned(request.path, request.id, request.rootless, addresses, request.resources)?;
+            systemd::Unit::planned(request.path, request.id, request.user, addresses, request.resources)?;
         let mut cgroups = Self::planned(found, &path)?;
         cgroups.refuse_used()?;
         let bus = if unit.user { "user" } else { "system" };
@@ -217,6 +265,10 @@ impl Cgroups {
     pub fn open(journal: &str) -> Result<Self> {
         let mut cgroups = Self::default();
         for line in journal.lines() {
+            if line == NONE {
+                cgroups = Self::default();
+                continue;
+            }
             let wrong = || format!("the list of the container's cgroups is damaged: {line:?}");
             match line.split_once(' ').ok_or_else(wrong)? {
                 ("made", path) => cgroups.made.push(path.into()),
@@ -229,6 +281,7 @@ impl Cgroups {
                     };
                     cgroups.leaves.push(Leaf { kind, path: path.into() });
                 }
+                ("without", path) => cgroups.leaves.retain(|leaf| leaf.path != Path::new(path)),
                 ("unit", rest) => {
                     let (bus, name) = rest.split_once(' ').ok_or_else(wrong)?;
                     cgroups.unit = Some(systemd::Unit::running(bus == "user", name));

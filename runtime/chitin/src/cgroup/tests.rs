@@ -64,7 +64,8 @@ fn only_what_was_made_is_removed() {
         path: Some(Path::new("/old/new/leaf")),
         id: "c",
         systemd: false,
-        rootless: false,
+        lenient: false,
+        user: false,
         resources: None,
         intel_rdt: None,
     };
@@ -99,7 +100,8 @@ fn a_cgroup_in_use_is_refused() {
         path: Some(Path::new(path)),
         id: "c",
         systemd: false,
-        rootless: false,
+        lenient: false,
+        user: false,
         resources: None,
         intel_rdt: None,
     };
@@ -403,7 +405,8 @@ fn a_real_cgroup_is_frozen_and_killed() {
             path: Some(&path),
             id: "c",
             systemd: false,
-            rootless: false,
+            lenient: false,
+            user: false,
             resources: None,
             intel_rdt: None,
         };

@@ -126,10 +126,12 @@ impl Exec {
             }
             slave = Some(pty.slave);
         }
+        let mut settings = spec::process_config(&process);
+        settings.cpus = spec::exec_cpus(&process);
         let mut child = exec(Execution {
             directory: &directory,
             state: &state,
-            process: spec::process_config(&process),
+            process: settings,
             terminal: slave,
             extra,
             cgroups: directory.cgroups()?,

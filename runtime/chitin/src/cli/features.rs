@@ -76,6 +76,12 @@ impl Features {
                 "selinux": {"enabled": false},
                 "intelRdt": {"enabled": true},
                 "mountExtensions": {"idmap": {"enabled": true}},
+                "netDevices": {"enabled": true},
+                "memoryPolicy": {
+                    "modes": ["MPOL_BIND", "MPOL_DEFAULT", "MPOL_INTERLEAVE", "MPOL_LOCAL", "MPOL_PREFERRED",
+                        "MPOL_PREFERRED_MANY", "MPOL_WEIGHTED_INTERLEAVE"],
+                    "flags": ["MPOL_F_NUMA_BALANCING", "MPOL_F_RELATIVE_NODES", "MPOL_F_STATIC_NODES"],
+                },
             },
             "annotations": {"chitin.version": env!("CARGO_PKG_VERSION"), "chitin.checkpoint.enabled": "false"},
             "potentiallyUnsafeConfigAnnotations": [],

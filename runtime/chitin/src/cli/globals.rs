@@ -17,7 +17,7 @@ use chitin_control::{LogFormat, NetworkMode, OverlayMode, PlatformChoice};
 use clap::{Args, CommandFactory, Parser, ValueEnum};
 
 use crate::sandbox::{Options, OverlayMedium};
-use crate::util::{Context, Result};
+use crate::util::{Context, Result, in_user_namespace};
 
 /// The file that is read if there is one.
 const CONFIG: &str = "/etc/chitin/config.toml";
@@ -188,6 +188,12 @@ impl Globals {
     /// What the command shall do; `overlay` is its default.
     pub fn options(self, overlay: OverlayMode) -> Options {
         let (log_format, debug) = (self.log_format(), self.debug());
+        let is_root = nix::unistd::geteuid().is_root();
+        let rootless = match self.rootless.as_deref() {
+            Some("true") => Some(true),
+            Some("false") => Some(false),
+            _ => None,
+        };
         let (overlay, medium) = self.overlay.unwrap_or((overlay, OverlayMedium::Memory));
         Options {
             root: self.root.unwrap_or_else(crate::container::default_root),
@@ -205,11 +211,8 @@ impl Globals {
             debug_log: self.debug_log,
             strace: self.strace.unwrap_or(false),
             systemd_cgroup: self.systemd_cgroup.unwrap_or(false),
-            rootless: match self.rootless.as_deref() {
-                Some("true") => true,
-                Some("false") => false,
-                _ => !nix::unistd::geteuid().is_root(),
-            },
+            rootless: rootless.unwrap_or(!is_root),
+            lenient_cgroups: rootless.unwrap_or_else(|| !is_root || in_user_namespace()),
             publish: Vec::new(),
             egress: self.egress,
         }

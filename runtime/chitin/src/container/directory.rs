@@ -8,14 +8,14 @@ use std::path::{Path, PathBuf};
 use super::NOT_FOUND;
 use super::state::State;
 use crate::cgroup::Cgroups;
-use crate::util::{Context, Result};
+use crate::util::{Context, Result, acts_for_user};
 
 /// The file with the cgroups that are made for a container.
 const CGROUPS: &str = "cgroups";
 
 /// Where containers are kept unless `--root` says otherwise.
 pub fn default_root() -> PathBuf {
-    if nix::unistd::geteuid().is_root() {
+    if !acts_for_user() {
         return "/run/chitin".into();
     }
     match std::env::var_os("XDG_RUNTIME_DIR").filter(|d| !d.is_empty()) {

@@ -9,6 +9,7 @@
 //!
 //! Neighbours: `sandbox::start` calls it and hands descriptors and configuration to the sentry.
 
+pub mod devices;
 mod dump;
 mod netlink;
 pub mod outbound;

@@ -134,6 +134,7 @@ pub fn with_proxy(id: &str, mut attached: Attached, policy: Policy, ports: Ports
             terminal: None,
             namespace_root: true,
             cgroups: None,
+            memory: None,
         },
     )?;
     crate::sandbox::map_ids(&child)?;

@@ -82,6 +82,7 @@ impl Gofer {
                 terminal: None,
                 namespace_root: options.rootless,
                 cgroups,
+                memory: None,
             },
         )?;
         if options.rootless {

@@ -83,6 +83,7 @@ pub fn namespace(exe: BorrowedFd<'_>, maps: &IdMappings, null: BorrowedFd<'_>) -
             terminal: None,
             namespace_root: false,
             cgroups: None,
+            memory: None,
         },
     )?;
     map(&holder, maps)?;

@@ -19,6 +19,7 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 
 use crate::cgroup::{Cgroups, Entrances};
+use crate::spec::MemoryPolicy;
 use crate::util::{Context, Result};
 
 /// What a child says once it is in its cgroups; no step's number.
@@ -65,6 +66,8 @@ pub struct Role<'a> {
     pub namespace_root: bool,
     /// Where it is from its first instruction on.
     pub cgroups: Option<&'a Cgroups>,
+    /// Where it and all that it forks get their memory from.
+    pub memory: Option<&'a MemoryPolicy>,
 }
 
 /// What the child needs between clone and exec, all allocated before.
@@ -90,7 +93,7 @@ pub struct Child {
 }
 
 /// Steps in the child that can fail, by the number that is sent to the parent.
-const STEPS: [&str; 9] = [
+const STEPS: [&str; 10] = [
     "entering the container's cgroup (tasks)",
     "clearing groups",
     "becoming group 0",
@@ -100,6 +103,7 @@ const STEPS: [&str; 9] = [
     "close_range",
     "fcntl",
     "execveat",
+    "set_mempolicy (linux.memoryPolicy: name nodes that the host has, /sys/devices/system/node/online)",
 ];
 
 /// This binary, in a form that an unprivileged user can execute.
@@ -280,6 +284,17 @@ fn prepare_and_exec(prepared: &Prepared<'_>) -> u8 {
         // SAFETY: integers only.
         if unsafe { libc::fcntl(fd, libc::F_SETFD, 0) } != 0 {
             return 7;
+        }
+    }
+    if let Some(policy) = role.memory {
+        let (nodes, most) = match policy.nodes.len() {
+            0 => (std::ptr::null(), 0),
+            // The kernel counts one bit more than it reads.
+            words => (policy.nodes.as_ptr(), words * 64 + 1),
+        };
+        // SAFETY: the words are there, and the kernel reads no more of them than that many bits.
+        if unsafe { libc::syscall(libc::SYS_set_mempolicy, policy.mode, nodes, most) } != 0 {
+            return 9;
         }
     }
     settle();

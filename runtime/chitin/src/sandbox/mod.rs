@@ -42,7 +42,7 @@ use crate::egress::Egress;
 use crate::network::outbound::Publish;
 use crate::network::{self, Attachment};
 use crate::spec::{self, Network, Plan};
-use crate::util::{Context, Result, dev_null, duplicate, now_rfc3339, write_atomically};
+use crate::util::{Context, Result, acts_for_user, dev_null, duplicate, now_rfc3339, write_atomically};
 use extra::Extra;
 use gofer::{Gofer, Streams};
 use hooks::{Kind, Told};
@@ -80,7 +80,10 @@ pub struct Options {
     pub debug_log: Option<PathBuf>,
     pub strace: bool,
     pub systemd_cgroup: bool,
+    /// Our user has no power over the host: what sandboxes need of it they have in user namespaces of theirs.
     pub rootless: bool,
+    /// Cgroups that nobody lets us make are done without, as by every rootless runtime.
+    pub lenient_cgroups: bool,
     /// Ports of the host that lead into the sandbox.
     pub publish: Vec<Publish>,
     /// What may be connected to, as the flag has it.
@@ -133,6 +136,10 @@ impl Creation<'_> {
             paused: false,
             ephemeral: self.ephemeral,
         }
+    }
+
+    fn net_devices(&self) -> Vec<(String, String)> {
+        self.spec.linux().as_ref().map(spec::net_devices).unwrap_or_default()
     }
 
     /// There are hooks of the time of creation.
@@ -201,6 +208,9 @@ impl Sandbox {
         let rootfs = plan.rootfs.clone();
         let mut launched = launch(options, &creation, plan, listener.as_fd(), (cgroups.as_ref(), at_once))?;
         let pid = launched.sentry.pid();
+        for (from, to) in creation.net_devices() {
+            network::devices::move_in(&from, &to, pid)?;
+        }
         if creation.has_hooks() {
             launched.sentry.joined();
             launched.gofer.child.joined();
@@ -376,32 +386,25 @@ fn make_cgroups(
     reserved: &Reserved,
 ) -> Result<Option<Cgroups>> {
     let Creation { id, spec, .. } = *creation;
-    let resources = spec.linux().as_ref().and_then(|l| l.resources().as_ref());
-    // Rules about devices alone need no cgroup here.
-    let limited = resources.is_some_and(|r| {
-        r.memory().is_some()
-            || r.cpu().is_some()
-            || r.pids().is_some()
-            || r.block_io().is_some()
-            || r.hugepage_limits().is_some()
-            || r.unified().is_some()
-    });
-    let asked = plan.cgroup.is_some() || limited;
-    if !asked && (creation.plain_command || options.rootless) {
-        return Ok(None);
-    }
     let request = cgroup::Request {
         // Without a path: one of the container's name.
         path: plan.cgroup.as_deref(),
         id,
         systemd: options.systemd_cgroup,
-        rootless: options.rootless,
-        resources,
+        lenient: options.lenient_cgroups,
+        user: acts_for_user(),
+        resources: spec.linux().as_ref().and_then(|l| l.resources().as_ref()),
         intel_rdt: spec.linux().as_ref().and_then(|l| l.intel_rdt().as_ref()),
     };
-    match Cgroups::create(&request, &mut |lines| reserved.directory()?.note_cgroups(lines)) {
+    let asked = plan.cgroup.is_some() || request.limits();
+    if !asked && (creation.plain_command || options.rootless) {
+        return Ok(None);
+    }
+    let mut journal = |lines: &str| reserved.directory()?.note_cgroups(lines);
+    match Cgroups::create(&request, &mut journal) {
         // Nobody asked for one, and root of a user namespace may not make any.
         Err(e) if !asked => {
+            journal(&format!("{}\n", cgroup::NONE))?;
             crate::log::warn(&format!("no cgroup for this container: {e}"));
             Ok(None)
         }
@@ -550,6 +553,7 @@ fn launch(
             terminal: creation.terminal.as_ref().map(AsFd::as_fd),
             namespace_root: true,
             cgroups,
+            memory: plan.memory_policy.as_ref(),
         },
     )?;
     if let Some(left) = left {
@@ -601,7 +605,9 @@ fn attachment(options: &Options, creation: &Creation<'_>, namespace: &Network) -
         (NetworkMode::Sandbox, Network::Path(_)) => Attachment::Namespace,
         (NetworkMode::Host, _) => Attachment::Shown,
         // Nobody has had the time to put anything into a new one, or the right.
-        (NetworkMode::Sandbox, Network::New) if root && (!creation.start || creation.has_hooks()) => {
+        (NetworkMode::Sandbox, Network::New)
+            if root && (!creation.start || creation.has_hooks() || !creation.net_devices().is_empty()) =>
+        {
             Attachment::Namespace
         }
         (NetworkMode::Sandbox, Network::Callers) => Attachment::Outbound,

@@ -102,6 +102,7 @@ impl StandIn {
                 terminal: terminal.map(AsFd::as_fd),
                 namespace_root: false,
                 cgroups: Some(cgroups),
+                memory: None,
             },
         )?;
         Ok(Self { child, config, container: whom.container.to_owned(), ready, inherited })

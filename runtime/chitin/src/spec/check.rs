@@ -4,12 +4,10 @@ use std::collections::HashSet;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::{
-    Hooks, Linux, LinuxNamespaceType, LinuxSchedulerPolicy, Mount, Process, Scheduler, Spec,
-};
+use oci_spec::runtime::{Hooks, Linux, LinuxNamespaceType, Mount, Process, Spec};
 
-use super::mappings;
-use crate::util::Result;
+use super::{mappings, placement};
+use crate::util::{Result, acts_for_user};
 
 /// File systems that the sentry implements.
 const FILE_SYSTEMS: [&str; 9] =
@@ -168,9 +166,9 @@ fn check_process(process: &Process, f: &mut Findings) {
         f.error("process.ioPriority.priority", format!("{} is not between 0 and 7", priority.priority()));
     }
     if let Some(scheduler) = process.scheduler() {
-        check_scheduler(scheduler, f);
+        placement::check_scheduler(scheduler, f);
     }
-    f.unsupported("process.execCPUAffinity", process.exec_cpu_affinity().is_some());
+    placement::check_affinity(process, f);
 }
 
 /// Labels of host security modules: without the module nobody could apply them, which runc takes for an error. With it they
@@ -196,24 +194,6 @@ pub fn check_labels(process: &Process) -> Result<()> {
     let mut findings = Findings::default();
     labels(process, &mut findings);
     findings.done().map(drop)
-}
-
-fn check_scheduler(scheduler: &Scheduler, f: &mut Findings) {
-    use LinuxSchedulerPolicy as Policy;
-    match scheduler.policy() {
-        Policy::SchedOther | Policy::SchedBatch | Policy::SchedIdle => {}
-        policy => f.error(
-            "process.scheduler.policy",
-            format!("{policy} is not supported: a sandbox has no real-time threads; use SCHED_OTHER"),
-        ),
-    }
-    if scheduler.nice().is_some_and(|nice| !(-20..=19).contains(&nice)) {
-        f.error("process.scheduler.nice", "must be between -20 and 19");
-    }
-    // As runc and the kernel have it.
-    if scheduler.priority().is_some_and(|priority| priority != 0) {
-        f.error("process.scheduler.priority", "must be 0 for a policy that is not real-time");
-    }
 }
 
 fn no_nul(path: &str, text: &str, f: &mut Findings) {
@@ -416,16 +396,72 @@ fn check_linux(linux: &Linux, pod: Option<i32>, f: &mut Findings) {
         f.error("linux.cgroupsPath", format!("{:?} must not contain ..", cgroup.display()));
     }
     super::resources::check(linux, f);
-    f.unsupported("linux.memoryPolicy", linux.memory_policy().is_some());
+    if let Some(policy) = linux.memory_policy() {
+        match pod {
+            None => placement::check_memory(policy, f),
+            Some(_) => f.error("linux.memoryPolicy", "is the pod's sandbox's; set it there"),
+        }
+    }
     if let Some(flags) = linux.personality().as_ref().and_then(|p| p.flags().as_ref())
         && !flags.is_empty()
     {
         f.warn("linux.personality.flags", "ignored, as by runc: there are none yet");
     }
-    f.unsupported("linux.netDevices", linux.net_devices().as_ref().is_some_and(|d| !d.is_empty()));
+    check_net_devices(linux, pod.is_some(), f);
     if linux.mount_label().as_ref().is_some_and(|l| !l.is_empty()) {
         f.warn("linux.mountLabel", "ignored: the sandbox's file systems have no labels");
     }
+}
+
+/// As runc checks them.
+fn check_net_devices(linux: &Linux, in_pod: bool, f: &mut Findings) {
+    if linux.net_devices().as_ref().is_none_or(|devices| devices.is_empty()) {
+        return;
+    }
+    let namespaces = linux.namespaces().iter().flatten();
+    if in_pod || !namespaces.into_iter().any(|n| n.typ() == LinuxNamespaceType::Network) {
+        let why = if in_pod {
+            "the network is the pod's sandbox's; set them there"
+        } else {
+            "need a network namespace"
+        };
+        f.error("linux.netDevices", why);
+    }
+    if acts_for_user() {
+        f.error("linux.netDevices", "moving interfaces takes root");
+    }
+    // As the kernel's dev_valid_name().
+    let valid = |name: &str| {
+        let odd = |c: char| c == '/' || c == ':' || c.is_ascii_whitespace() || c == '\0';
+        (1..16).contains(&name.len()) && name != "." && name != ".." && !name.chars().any(odd)
+    };
+    let mut inside = HashSet::new();
+    for (from, to) in net_devices(linux) {
+        for name in [&from, &to] {
+            if !valid(name) {
+                f.error(
+                    format!("linux.netDevices[{from:?}]"),
+                    format!("{name:?} cannot be an interface's name"),
+                );
+            }
+        }
+        if !inside.insert(to.clone()) {
+            f.error(format!("linux.netDevices[{from:?}]"), format!("the name {to:?} is given twice"));
+        }
+    }
+}
+
+/// The host's interfaces that become the container's, with their names there, in the order of names.
+pub fn net_devices(linux: &Linux) -> Vec<(String, String)> {
+    let all = linux.net_devices().iter().flatten();
+    let mut all: Vec<(String, String)> = all
+        .map(|(from, to)| {
+            let to = to.name().as_deref().filter(|name| !name.is_empty()).unwrap_or(from);
+            (from.clone(), to.to_owned())
+        })
+        .collect();
+    all.sort();
+    all
 }
 
 #[cfg(test)]

@@ -82,7 +82,15 @@ pub fn from_file(container: &Process, path: &Path) -> Result<Process> {
     let text = std::fs::read(path).context(failed)?;
     let mut process: Value = serde_json::from_slice(&text).context(failed)?;
     let base = as_value(container)?;
-    for name in ["capabilities", "rlimits", "apparmorProfile", "selinuxLabel", "oomScoreAdj"] {
+    for name in [
+        "capabilities",
+        "rlimits",
+        "apparmorProfile",
+        "selinuxLabel",
+        "oomScoreAdj",
+        "scheduler",
+        "execCPUAffinity",
+    ] {
         if process[name].is_null() && !base[name].is_null() {
             process[name] = base[name].clone();
         }

@@ -8,6 +8,7 @@ mod check;
 mod exec;
 mod lsm;
 mod mappings;
+mod placement;
 mod resources;
 mod seccomp;
 mod translate;
@@ -20,8 +21,9 @@ use chitin_control::IdMappings;
 use oci_spec::runtime::Spec;
 
 pub use build::{ALL_CAPABILITIES, AdHoc, template};
-pub use check::{check, check_in, check_labels};
+pub use check::{check, check_in, check_labels, net_devices};
 pub use exec::{ExecFlags, from_file as exec_from_file, from_flags as exec_from_flags};
+pub use placement::{MemoryPolicy, cpus as exec_cpus};
 pub use translate::{GoferRoot, Network, Plan, process_config, translate};
 
 use crate::util::{Context, Result};

@@ -15,7 +15,8 @@ use oci_spec::runtime::{
 use serde::{Deserialize, Serialize};
 
 use super::check::{mount_source, mount_type};
-use super::mappings;
+use super::placement::MemoryPolicy;
+use super::{mappings, placement};
 use crate::cgroup::guest;
 use crate::util::{Context, Result};
 
@@ -49,6 +50,7 @@ pub struct Plan {
     pub rootfs: PathBuf,
     pub network: Network,
     pub cgroup: Option<PathBuf>,
+    pub memory_policy: Option<MemoryPolicy>,
 }
 
 /// Translates a configuration that has passed [`super::check`].
@@ -133,7 +135,8 @@ pub fn translate(id: &str, spec: &Spec, bundle: &Path, overlay: OverlayMode) -> 
         time_offsets: linux.map(mappings::time_offsets).unwrap_or_default(),
     };
     let cgroup = linux.and_then(|l| l.cgroups_path().clone()).filter(|p| !p.as_os_str().is_empty());
-    Ok(Plan { container, roots, rootfs, network: network(spec), cgroup })
+    let memory_policy = linux.and_then(|l| l.memory_policy().as_ref()).map(placement::memory);
+    Ok(Plan { container, roots, rootfs, network: network(spec), cgroup, memory_policy })
 }
 
 /// The network namespace that the configuration asks for.
@@ -191,6 +194,9 @@ pub fn process_config(process: &Process) -> ProcessConfig {
         no_new_privileges: process.no_new_privileges().unwrap_or(false),
         oom_score_adj: process.oom_score_adj(),
         nice: process.scheduler().as_ref().and_then(|s| *s.nice()),
+        scheduler: placement::policy(process),
+        // Of processes that `exec` adds; it sets them.
+        cpus: None,
         terminal: process.terminal().unwrap_or(false),
         console_size: process
             .console_size()

@@ -6,6 +6,7 @@ use crate::format::{escape, put};
 use chitin_abi::Errno;
 use chitin_abi::limits::PAGE_SIZE;
 use chitin_abi::resource::{RLIMIT_RSS, Rusage};
+use chitin_abi::sched::SCHED_RESET_ON_FORK;
 use chitin_abi::signal::{SIG_DFL, SIG_IGN, SigSet};
 use chitin_kernel::inspect::RunState;
 use chitin_kernel::result::ExitStatus;
@@ -131,7 +132,8 @@ pub(super) fn stat(subject: &Subject, opener: &Caller, out: &mut Vec<u8>) -> Res
     }
     let sleeping = u8::from(state(subject).0 == 'S');
     let exit_signal = if subject.single { -1 } else { process.exit_signal.load(Ordering::Relaxed) };
-    put!(out, "{sleeping} 0 0 {exit_signal} 0 0 0 0 0 0");
+    let policy = task.map_or(0, |task| task.policy.load(Ordering::Relaxed) & !SCHED_RESET_ON_FORK);
+    put!(out, "{sleeping} 0 0 {exit_signal} 0 0 {policy} 0 0 0");
 
     if mm.is_some() && permitted {
         let heap = mm.as_ref().map_or(0, |mm| mm.brk_range().start);

@@ -8,7 +8,7 @@ static OTHERS: &[Entry] = table! {
     SYS_sched_getparam sched::sched_getparam, [Int, Ptr], Full;
     SYS_sched_setparam sched::sched_setparam, [Int, Ptr], Full;
     SYS_sched_getattr sched::sched_getattr, [Int, Ptr, Size, Hex], Partial, "SCHED_OTHER";
-    SYS_sched_setattr sched::sched_setattr, [Int, Ptr, Hex], Partial, "SCHED_OTHER";
+    SYS_sched_setattr sched::sched_setattr, [Int, Ptr, Hex], Partial, "SCHED_OTHER, SCHED_BATCH and SCHED_IDLE";
     SYS_sched_get_priority_max sched::sched_get_priority_max, [Int], Full;
     SYS_sched_get_priority_min sched::sched_get_priority_min, [Int], Full;
     SYS_sched_rr_get_interval sched::sched_rr_get_interval, [Int, Ptr], Full;

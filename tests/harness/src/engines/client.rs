@@ -11,6 +11,8 @@ use crate::leftovers::settle;
 use crate::paths;
 use crate::run::{self, Outcome};
 
+/// What containers here are made of.
+const IMAGE: &str = BUSYBOX;
 const LIMIT: Duration = Duration::from_secs(60);
 /// How long a command may take.
 const CALL: Duration = Duration::from_secs(90);
@@ -90,6 +92,32 @@ pub fn terminal<C: Client>(d: &C, size: &str, shown: &str) {
     t.send("exit 3\n");
     let (code, seen) = t.finish(LIMIT);
     assert_eq!(code, Some(3), "{seen}");
+}
+
+/// A shell on a terminal that is left by the engine's keys (^P ^Q), and come back to.
+pub fn detach_and_attach<C: Client>(d: &C) {
+    let c = Container::named(d);
+    let args = ["run", "-it", "--network", "none", "--name", &c.name, IMAGE, "sh"];
+    let mut t = Session::start(&d.command(&args));
+    t.expect("# ", LIMIT).unwrap();
+    t.send("X=kept\n");
+    t.expect("# ", LIMIT).unwrap();
+    t.send("\x10\x11");
+    let (code, seen) = t.finish(LIMIT);
+    assert_eq!(code, Some(0), "{seen}");
+    assert_eq!(c.inspect(".State.Status"), "running");
+    let mut t = Session::start(&d.command(&["attach", &c.name]));
+    t.send("\necho still $X\n");
+    t.expect("still kept", LIMIT).unwrap();
+    t.resize(21, 43);
+    settle(LIMIT, || {
+        t.send("stty size\n");
+        t.expect("21 43", Duration::from_secs(2))
+    })
+    .unwrap();
+    t.send("exit 6\n");
+    let (code, seen) = t.finish(LIMIT);
+    assert_eq!(code, Some(6), "{seen}");
 }
 
 /// A limited container with a volume and a read-only root, after a pause.

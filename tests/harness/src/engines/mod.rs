@@ -8,6 +8,7 @@ pub mod cri;
 pub mod docker;
 pub mod podman;
 pub mod pty;
+pub mod rootless;
 pub mod world;
 
 use std::path::PathBuf;

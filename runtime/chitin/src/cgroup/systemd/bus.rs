@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::wire::{self, Body, Header, Reader};
-use crate::util::{Context, Result};
+use crate::util::{Context, Result, in_user_namespace};
 
 const SYSTEM_BUS: &str = "/run/dbus/system_bus_socket";
 const SYSTEMD: &str = "/run/systemd/private";
@@ -226,16 +226,23 @@ impl Bus {
     }
 }
 
-/// SASL's EXTERNAL: the socket itself says who we are.
+/// SASL's EXTERNAL: the socket itself says who we are. In a user namespace we do not know the number that it says, and name
+/// none.
 fn authenticate(stream: &UnixStream) -> std::io::Result<()> {
     let uid: String = nix::unistd::geteuid().to_string().bytes().map(|b| format!("{b:02x}")).collect();
+    let steps = match in_user_namespace() {
+        false => vec![(format!("\0AUTH EXTERNAL {uid}\r\n"), "OK ")],
+        true => vec![("\0AUTH EXTERNAL\r\n".to_owned(), "DATA"), ("DATA\r\n".to_owned(), "OK ")],
+    };
     let mut writer = stream;
-    writer.write_all(format!("\0AUTH EXTERNAL {uid}\r\n").as_bytes())?;
-    let mut line = String::new();
-    // Nothing but this line comes before we begin, so no byte of a message is lost in the buffer.
-    BufReader::new(stream).take(4096).read_line(&mut line)?;
-    if !line.starts_with("OK ") {
-        return Err(std::io::Error::other(format!("refused: {:?}", line.trim_end())));
+    for (said, expected) in steps {
+        writer.write_all(said.as_bytes())?;
+        let mut line = String::new();
+        // Nothing but this line comes before we go on, so no byte of a message is lost in the buffer.
+        BufReader::new(stream).take(4096).read_line(&mut line)?;
+        if !line.starts_with(expected) {
+            return Err(std::io::Error::other(format!("refused: {:?}", line.trim_end())));
+        }
     }
     writer.write_all(b"BEGIN\r\n")
 }
