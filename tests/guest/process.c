@@ -133,6 +133,16 @@ TEST(forks_keep_the_cpus) {
     CPU_SET(last, &one);
     OK(sched_setaffinity(0, sizeof one, &one));
     fork_on(&one, 5);
+    // A new program runs where the old one did, as nicely.
+    pid_t c = SPAWN({
+        OK(setpriority(PRIO_PROCESS, 0, 4));
+        char cpu[16];
+        snprintf(cpu, sizeof cpu, "%d", last);
+        execl(t_self, t_self, "--child", "where", cpu, (char *)NULL);
+    });
+    int st;
+    EQ(waitpid(c, &st, 0), c);
+    EQ(st, 0);
     OK(sched_setaffinity(0, sizeof all, &all));
     fork_on(&all, 5);
 }
@@ -394,5 +404,9 @@ TEST(zombie_is_visible) {
 int t_child(int argc, char **argv) {
     if (argc && !strcmp(argv[0], "exit7")) return 7;
     if (argc && !strcmp(argv[0], "sleep")) return pause(), 0;
+    if (argc > 1 && !strcmp(argv[0], "where")) {
+        cpu_set_t now = cpus_of(0);
+        return !(CPU_COUNT(&now) == 1 && CPU_ISSET(atoi(argv[1]), &now) && getpriority(PRIO_PROCESS, 0) == 4);
+    }
     return 1;
 }

@@ -11,6 +11,7 @@ use crate::{Kernel, Process, Task, exit, futex};
 use chitin_abi::Errno;
 use chitin_abi::resource::RLIMIT_STACK;
 use chitin_abi::signal::{SS_DISABLE, StackT};
+use chitin_platform::PlatformTask;
 use chitin_vfs::{Creds, File};
 use creds::{ExecCreds, after_exec};
 use std::sync::Arc;
@@ -111,6 +112,7 @@ async fn replace(task: &Arc<Task>, request: ExecRequest) -> Result<(), Errno> {
         usage.dead_threads_user_ns = usage.dead_threads_user_ns.saturating_add(times.user_ns);
         usage.dead_threads_system_ns = usage.dead_threads_system_ns.saturating_add(times.system_ns);
     }
+    keep_scheduling(task, &*old);
     old.kill_process();
     task.kernel.memory_left(&left, process.kid());
     let files = task.files();
@@ -140,6 +142,21 @@ async fn replace(task: &Arc<Task>, request: ExecRequest) -> Result<(), Errno> {
     task.set_name(&loaded.name);
     task.set_creds(creds);
     Ok(())
+}
+
+/// What a program does not change: the CPUs and the nice value, which the new host process knows nothing of.
+fn keep_scheduling(task: &Task, old: &dyn PlatformTask) {
+    let new = task.platform();
+    if let (Ok(had), Ok(has)) = (old.affinity(None), new.affinity(None))
+        && had != has
+    {
+        let _gone = new.affinity(Some(&had));
+    }
+    let nice = task.nice.load(Ordering::Relaxed);
+    if nice != 0 {
+        // As in setpriority(2): what the host does not grant stays the guest's number.
+        let _ = new.set_nice(nice);
+    }
 }
 
 /// Ends all other threads of the process. `false`: the process is ending as a whole.

@@ -141,8 +141,8 @@ fn closing_the_master_hangs_up_on_init() {
     .unwrap();
 }
 
-/// A detached shell in the container, with its terminal and its pid on the host.
-fn shell(s: &Steps) -> (Console, i32) {
+/// A detached shell with these arguments in the container, with its terminal and its pid on the host.
+fn shell(s: &Steps, more: &[&str]) -> (Console, i32) {
     let (mut console, file) = (Console::listen(), s.root.join("exec.pid"));
     let pid_file = file.to_string_lossy().into_owned();
     let flags = [
@@ -156,7 +156,7 @@ fn shell(s: &Steps) -> (Console, i32) {
         &s.id,
         "sh",
     ];
-    s.ok(&flags);
+    s.ok(&[&flags, more].concat());
     console.until("master ");
     let pid = std::fs::read_to_string(&file).expect("a pid file").trim().parse().expect("a pid");
     (console, pid)
@@ -171,7 +171,7 @@ fn running(name: &str) -> Steps {
 #[test]
 fn a_detached_shell_to_its_end() {
     let s = running("console-exec");
-    let (mut c, pid) = shell(&s);
+    let (mut c, pid) = shell(&s, &[]);
     c.keys(b"PS1='> '; echo $((6 * 7))\n");
     c.until("\n42");
     c.keys(b"sleep 1000\n");
@@ -204,8 +204,8 @@ fn a_detached_shell_to_its_end() {
 #[test]
 fn closing_the_master_hangs_up_on_a_shell() {
     let s = running("console-exec-hangup");
-    let (mut c, pid) = shell(&s);
-    c.keys(b"trap 'echo hup >/dev/shm/hup; exit 1' HUP; echo rea''dy\n");
+    let script = "trap 'echo hup >/dev/shm/hup; exit 1' HUP; echo ready; while :; do sleep 0.05; done";
+    let (mut c, pid) = shell(&s, &["-c", script]);
     c.until("ready");
     c.close();
     settle(LIMIT, || match s.exec(&[], &["cat", "/dev/shm/hup"]) {

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use chitin_tests::leftovers::settle;
 use chitin_tests::run;
 use chitin_tests::steps::Steps;
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 const LIMIT: Duration = Duration::from_secs(30);
@@ -38,6 +39,8 @@ impl Terminal {
         let path = path.to_string_lossy().into_owned();
         let slave: File = pty.slave.into();
         let keys: File = pty.master.into();
+        // Nobody else has the master: its end here is the hang-up.
+        fcntl(&keys, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).expect("fcntl");
         size(&path, 24, 80);
         let io = || Stdio::from(slave.try_clone().expect("dup"));
         let mut c = Command::new("setsid");

@@ -149,13 +149,13 @@ fn interfaces_become_the_containers() {
     };
     // What is wrong leaves the interface where it is, up and with its addresses.
     for (devices, field) in [
-        (json!({"eth7": {}}), "linux.netDevices[\"eth7\"]"),
-        (json!({"eth0": {"name": "a/b"}}), "linux.netDevices[\"eth0\"]"),
-        (json!({"eth0": {"name": "lo"}}), "linux.netDevices[\"eth0\"]"),
+        (json!({"eth7": {}}), "eth7"),
+        (json!({"eth0": {"name": "a/b"}}), "eth0"),
+        (json!({"eth0": {"name": "lo"}}), "eth0"),
     ] {
         let o = run_at_far_end(&pair, &bundle("echo ran", devices));
         assert!(o.code.is_some_and(|c| c != 0) && o.stdout.is_empty(), "{}", o.brief());
-        assert!(o.stderr.contains(field), "{}", o.brief());
+        assert!(o.stderr.contains("linux.netDevices") && o.stderr.contains(field), "{}", o.brief());
     }
     let mut without = bundle("echo ran", json!({"eth0": {}}));
     without.config["linux"]["namespaces"].as_array_mut().expect("a list").retain(|n| n["type"] != "network");
