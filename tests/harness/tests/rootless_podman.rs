@@ -115,7 +115,7 @@ fn cp_and_top() {
     c.ok(&["cp", &d.file("containers.conf"), &format!("{}:/mem/in", c.name)]);
     assert!(c.ok(&["exec", &c.name, "cat", "/mem/in"]).contains("netns"));
     let top = c.ok(&["top", &c.name, "pid", "args"]);
-    assert!(top.lines().any(|l| l.starts_with('1') && l.contains("echo inside")), "{top}");
+    assert!(top.lines().any(|l| l.starts_with('1') && l.contains("sleep 1000")), "{top}");
 }
 
 #[test]

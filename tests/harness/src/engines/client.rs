@@ -102,7 +102,15 @@ pub fn detach_and_attach<C: Client>(d: &C) {
     t.expect("# ", LIMIT).unwrap();
     t.send("X=kept\n");
     t.expect("# ", LIMIT).unwrap();
-    t.send("\x10\x11");
+    // The engine knows its keys only when they are typed one by one.
+    let typed = (0..20).any(|_| {
+        for key in ["\x10", "\x11"] {
+            t.send(key);
+            std::thread::sleep(Duration::from_millis(150));
+        }
+        t.ended(Duration::from_secs(2))
+    });
+    assert!(typed, "the keys do not detach: {}", t.seen());
     let (code, seen) = t.finish(LIMIT);
     assert_eq!(code, Some(0), "{seen}");
     assert_eq!(c.inspect(".State.Status"), "running");

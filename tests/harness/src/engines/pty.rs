@@ -97,6 +97,18 @@ impl Session {
         }
     }
 
+    /// Whether it ends within the time.
+    pub fn ended(&mut self, limit: Duration) -> bool {
+        let end = Instant::now() + limit;
+        while Instant::now() < end {
+            self.read_for(Duration::from_millis(20));
+            if !matches!(self.child.try_wait(), Ok(None)) {
+                return true;
+            }
+        }
+        false
+    }
+
     /// Waits for the end; the exit code and everything that was printed.
     pub fn finish(mut self, limit: Duration) -> (Option<i32>, String) {
         let end = Instant::now() + limit;
