@@ -27,8 +27,19 @@ const IFF_UP: u32 = 1;
 pub fn move_in(from: &str, to: &str, pid: i32) -> Result<()> {
     let failed = |e: String| format!("linux.netDevices[{from:?}]: {e}");
     let namespace = namespace_of(pid)?;
+    // First: the kernel finds a name taken only when the interface has moved, and would leave it there.
+    within(namespace_of(pid)?, || refuse_taken(to)).map_err(failed)?;
     let link = take(from, to, &namespace).map_err(failed)?;
     within(namespace, || settle(to, &link)).map_err(failed)
+}
+
+fn refuse_taken(name: &str) -> Result<()> {
+    match dump(&mut Netlink::open()?)?.links.iter().any(|link| link.name == name) {
+        true => Err(format!(
+            "the container's network namespace has an interface {name} already; choose another name"
+        )),
+        false => Ok(()),
+    }
 }
 
 /// On the host's side. What the interface was.
