@@ -128,7 +128,7 @@ mod tests {
 
     #[test]
     fn what_is_not_there_cannot_be_moved() {
-        let e = move_in("no-such-link", "eth0", std::process::id().cast_signed()).unwrap_err();
+        let e = move_in("no-such-link", "no-such-name", std::process::id().cast_signed()).unwrap_err();
         assert_eq!(e, "linux.netDevices[\"no-such-link\"]: there is no such interface on the host");
     }
 }
