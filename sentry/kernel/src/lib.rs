@@ -54,6 +54,7 @@ pub mod reactor;
 pub mod result;
 pub mod run;
 pub mod seccomp;
+pub mod sigio;
 pub mod signal;
 pub mod signalfd;
 pub mod sysctl;

@@ -8,7 +8,7 @@ use crate::kernel::{Kernel, SyscallArgs};
 use crate::result::{Blocking, Interrupted, Outcome, Restart, SysError, SysResult};
 use crate::seccomp::enter::{Then, enter};
 use crate::signal::{self, Next};
-use crate::{Task, exit, lane};
+use crate::{Task, exit, lane, sigio};
 use chitin_abi::Errno;
 use chitin_abi::nr::SYS_restart_syscall;
 use chitin_platform::{Event, EventKind, Resume};
@@ -97,19 +97,27 @@ impl Wake for Task {
     }
 }
 
+/// Whether this thread calls [`drain`].
+pub(crate) fn drains() -> bool {
+    DRAINS.get()
+}
+
 /// Works off this thread's run queue. Every kernel thread calls it after each unit of work, holding no lock.
 pub fn drain() {
     DRAINS.set(true);
+    sigio::flush();
     if ANY_INJECTED.swap(false, Ordering::AcqRel) {
         let injected = std::mem::take(&mut *INJECTED.lock());
         for task in injected {
             task.queued.store(false, Ordering::Release);
             task.woken();
         }
+        sigio::flush();
     }
     while let Some(task) = QUEUE.with_borrow_mut(VecDeque::pop_front) {
         task.queued.store(false, Ordering::Release);
         task.woken();
+        sigio::flush();
     }
 }
 
@@ -144,6 +152,7 @@ pub fn handle(kernel: &Arc<Kernel>, event: Event) {
             let call = SyscallArgs { arch, nr, args, ip };
             task.in_syscall.store(nr, Ordering::Relaxed);
             let outcome = kernel.dispatch(&task, call);
+            sigio::flush();
             task.settle(outcome);
         }
         EventKind::Fault { signal, code, addr, trap_no, error_code } => {

@@ -300,6 +300,10 @@ impl FileOps for SocketFile {
         Ok(Written { count, end: 0 })
     }
 
+    fn signals(&self) -> bool {
+        true
+    }
+
     fn poll(&self, table: Option<&mut PollTable>) -> u32 {
         self.ops.poll(table)
     }

@@ -273,7 +273,7 @@ pub(crate) fn getsockopt(task: &Arc<Task>, args: Args) -> Outcome {
 }
 
 /// The ioctls that all sockets have and that concern the descriptor (sock_ioctl()); `None`: another's.
-pub(crate) fn ioctl(task: &Task, file: &File, cmd: u32, arg: u64) -> Option<Result<(), Errno>> {
+pub(crate) fn ioctl(task: &Task, file: &Arc<File>, cmd: u32, arg: u64) -> Option<Result<(), Errno>> {
     if !is_socket(file) {
         return None;
     }

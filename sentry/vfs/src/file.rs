@@ -2,6 +2,7 @@
 
 pub mod state;
 
+use crate::wait::{Notify, Registration};
 use crate::{FileKind, Inode, Path, PollTable};
 use chitin_abi::Errno;
 use chitin_abi::fcntl::*;
@@ -111,6 +112,10 @@ pub trait FileOps: Any + Send + Sync {
     fn readable_bytes(&self) -> Result<u64, Errno> {
         Err(Errno::ENOTTY)
     }
+    /// Whether O_ASYNC means something: its owner gets SIGIO when the object becomes ready.
+    fn signals(&self) -> bool {
+        false
+    }
     /// F_GET_SEALS; EINVAL for files that cannot be sealed.
     fn seals(&self) -> Result<u32, Errno> {
         Err(Errno::EINVAL)
@@ -136,6 +141,8 @@ pub struct File {
     surplus: bool,
     /// F_SETOWN / F_SETSIG.
     pub owner: Mutex<FileOwner>,
+    /// Where whoever tells the owner listens; a leaf.
+    listening: Mutex<Vec<Registration>>,
 }
 
 /// Who gets SIGIO.
@@ -145,6 +152,11 @@ pub struct FileOwner {
     pub kind: i32,
     pub id: i32,
     pub signal: i32,
+    /// The descriptor on which O_ASYNC was set.
+    pub fd: i32,
+    /// Who chose the owner.
+    pub uid: u32,
+    pub euid: u32,
 }
 
 /// Flags that F_SETFL can change.
@@ -165,6 +177,7 @@ impl File {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             surplus: !crate::bounds::FILES.force(1),
             owner: Mutex::default(),
+            listening: Mutex::default(),
         })
     }
 
@@ -216,6 +229,17 @@ impl File {
         self.ops.flags_changed(new)?;
         self.flags.store(new, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Has `target` told of every event of the object from now on, instead of whoever was told until now.
+    pub fn listen(&self, target: Option<Arc<dyn Notify>>) {
+        let new = target.map_or_else(Vec::new, |target| {
+            let mut table = PollTable::new(target);
+            self.ops.poll(Some(&mut table));
+            table.into_registrations()
+        });
+        // Dropped with nothing locked.
+        let _old = std::mem::replace(&mut *self.listening.lock(), new);
     }
 
     /// The turn at the file position: read(2), write(2) and lseek(2) have it while they last (f_pos_lock).

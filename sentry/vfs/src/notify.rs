@@ -208,6 +208,10 @@ impl FileOps for Inotify {
         self.core.events.lock().read(dst)
     }
 
+    fn signals(&self) -> bool {
+        true
+    }
+
     fn poll(&self, table: Option<&mut PollTable>) -> u32 {
         if let Some(table) = table {
             table.add(&self.core.queue);

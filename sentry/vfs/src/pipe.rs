@@ -415,6 +415,10 @@ impl FileOps for PipeEnd {
         Ok(Written { count, end: 0 })
     }
 
+    fn signals(&self) -> bool {
+        true
+    }
+
     fn poll(&self, table: Option<&mut PollTable>) -> u32 {
         if let Some(table) = table {
             if self.reads {

@@ -264,6 +264,10 @@ impl FileOps for TtyFile {
         Ok(Written { count, end: 0 })
     }
 
+    fn signals(&self) -> bool {
+        true
+    }
+
     fn poll(&self, table: Option<&mut PollTable>) -> u32 {
         let tty = &*self.tty;
         if let Some(table) = table {

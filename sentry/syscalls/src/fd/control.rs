@@ -5,7 +5,7 @@ use chitin_abi::Errno;
 use chitin_abi::capability::CAP_SYS_RESOURCE;
 use chitin_abi::fcntl::*;
 use chitin_abi::num::{low32, sign_extend};
-use chitin_kernel::{Outcome, Task};
+use chitin_kernel::{Outcome, Task, sigio};
 use chitin_vfs::locks::{self, LockOwner, Owner};
 use chitin_vfs::pipe::PipeEnd;
 use chitin_vfs::{File, FileKind};
@@ -30,7 +30,7 @@ pub(crate) fn fcntl(task: &Arc<Task>, args: Args) -> Outcome {
         F_GETFD => done(files.get_fd(fd).map(|fd| u64::from(fd.cloexec))),
         F_SETFD => unit(files.set_cloexec(fd, arg & u64::from(FD_CLOEXEC) != 0)),
         F_GETFL => Outcome::value(u64::from(file.flags())),
-        F_SETFL => unit(set_flags(task, &file, low32(arg))),
+        F_SETFL => unit(set_flags(task, fd, &file, low32(arg))),
         F_GETLK | F_OFD_GETLK => unit(get_lock(task, &file, cmd, arg)),
         F_SETLK | F_SETLKW | F_OFD_SETLK | F_OFD_SETLKW => set_lock(task, file, cmd, arg),
         F_GETOWN => Outcome::value(i64::from(signed_owner(task, &file)).cast_unsigned()),
@@ -76,11 +76,22 @@ fn duplicate(task: &Task, file: Arc<File>, min: u32, cloexec: bool) -> Result<u6
 }
 
 /// setfl()
-fn set_flags(task: &Task, file: &File, flags: u32) -> Result<(), Errno> {
+fn set_flags(task: &Task, fd: i32, file: &Arc<File>, flags: u32) -> Result<(), Errno> {
     if flags & O_NOATIME != 0 && file.flags() & O_NOATIME == 0 && !task.creds().owns(&file.inode().attr()?) {
         return Err(Errno::EPERM);
     }
-    file.set_flags(flags)
+    change_flags(task, fd, file, flags)
+}
+
+/// With what O_ASYNC brings along.
+fn change_flags(task: &Task, fd: i32, file: &Arc<File>, flags: u32) -> Result<(), Errno> {
+    let before = file.flags();
+    file.set_flags(flags)?;
+    if (before ^ file.flags()) & FASYNC != 0 {
+        file.owner.lock().fd = fd;
+        sigio::changed(&task.kernel, file);
+    }
+    Ok(())
 }
 
 fn pipe(file: &File) -> Result<&PipeEnd, Errno> {
@@ -104,7 +115,7 @@ pub(crate) fn signed_owner(task: &Task, file: &File) -> i32 {
 }
 
 /// F_SETOWN: process groups are negative.
-pub(crate) fn set_owner_by_sign(task: &Task, file: &File, id: i32) -> Result<(), Errno> {
+pub(crate) fn set_owner_by_sign(task: &Task, file: &Arc<File>, id: i32) -> Result<(), Errno> {
     if id >= 0 {
         return set_owner(task, file, F_OWNER_PID, id);
     }
@@ -112,7 +123,7 @@ pub(crate) fn set_owner_by_sign(task: &Task, file: &File, id: i32) -> Result<(),
 }
 
 /// ESRCH for an id that nobody has; 0 means nobody.
-fn set_owner(task: &Task, file: &File, kind: i32, id: i32) -> Result<(), Errno> {
+fn set_owner(task: &Task, file: &Arc<File>, kind: i32, id: i32) -> Result<(), Errno> {
     let found = match kind {
         F_OWNER_TID => task.find_task(id).map(|thread| thread.kid()),
         F_OWNER_PID => task.find_process(id).map(|process| process.kid()),
@@ -120,9 +131,13 @@ fn set_owner(task: &Task, file: &File, kind: i32, id: i32) -> Result<(), Errno> 
         _ => return Err(Errno::EINVAL),
     };
     let kid = if id == 0 { 0 } else { found.ok_or(Errno::ESRCH)? };
-    let mut owner = file.owner.lock();
-    owner.kind = kind;
-    owner.id = kid;
+    let creds = task.creds();
+    {
+        let mut owner = file.owner.lock();
+        (owner.kind, owner.id) = (kind, kid);
+        (owner.uid, owner.euid) = (creds.uid, creds.euid);
+    }
+    sigio::changed(&task.kernel, file);
     Ok(())
 }
 
@@ -159,10 +174,13 @@ fn set_lock(task: &Arc<Task>, file: Arc<File>, cmd: u32, addr: u64) -> Outcome {
     })
 }
 
-/// FIOASYNC and FIONBIO: one flag on or off.
-pub(super) fn set_flag(file: &File, flag: u32, on: bool) -> Result<(), Errno> {
+/// FIOASYNC and FIONBIO: one flag on or off. ENOTTY where O_ASYNC means nothing.
+pub(super) fn set_flag(task: &Task, fd: i32, file: &Arc<File>, flag: u32, on: bool) -> Result<(), Errno> {
     let flags = file.flags();
-    file.set_flags(if on { flags | flag } else { flags & !flag })
+    if flag == FASYNC && on != (flags & FASYNC != 0) && !file.ops().signals() {
+        return Err(Errno::ENOTTY);
+    }
+    change_flags(task, fd, file, if on { flags | flag } else { flags & !flag })
 }
 
 /// Whether a file has a size that FIONREAD and FIOQSIZE tell.

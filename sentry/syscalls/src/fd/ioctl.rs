@@ -47,8 +47,8 @@ fn common(task: &Arc<Task>, fd: i32, file: &Arc<File>, cmd: u32, arg: u64) -> Op
     Some(match cmd {
         FIOCLEX => task.files().set_cloexec(fd, true),
         FIONCLEX => task.files().set_cloexec(fd, false),
-        FIONBIO => mm.read::<i32>(arg).and_then(|on| set_flag(file, O_NONBLOCK, on != 0)),
-        FIOASYNC => mm.read::<i32>(arg).and_then(|on| set_flag(file, FASYNC, on != 0)),
+        FIONBIO => mm.read::<i32>(arg).and_then(|on| set_flag(task, fd, file, O_NONBLOCK, on != 0)),
+        FIOASYNC => mm.read::<i32>(arg).and_then(|on| set_flag(task, fd, file, FASYNC, on != 0)),
         FIOQSIZE => match file.inode().kind() {
             FileKind::Regular | FileKind::Directory | FileKind::Symlink => {
                 file.inode().attr().and_then(|attr| {
