@@ -2,7 +2,7 @@
 //!
 //! [`socket`] has what is common: how sockets are made, the open file around one, and the trait the families implement.
 //! [`unix`] is AF_UNIX, [`inet`] AF_INET, AF_INET6 and AF_PACKET, [`netlink`] AF_NETLINK; [`proc`] has the texts of /proc/net.
-//! [`host`] takes the place of TCP/IP with `--network=host`.
+//! [`filter`] is SO_ATTACH_FILTER, [`completions`] MSG_ZEROCOPY. [`host`] takes the place of TCP/IP with `--network=host`.
 //!
 //! Neighbours: `vfs` below (open files, wait queues, path walking for names of AF_UNIX); `syscalls` above, which builds
 //! blocking, timeouts and signals around operations that never wait, and copies messages from and to guests.
@@ -29,7 +29,9 @@
 )]
 
 pub mod addr;
+pub mod completions;
 pub mod control;
+pub mod filter;
 pub(crate) mod guard;
 pub mod host;
 pub mod iface;

@@ -13,6 +13,7 @@ mod rt;
 #[cfg(test)]
 mod tests;
 
+use crate::filter::Packet;
 use crate::msg::{RecvMsg, SendMsg, WaitOn};
 use crate::options::{Common, OptValue};
 use crate::socket::{Family, SocketFile, SocketOps, sender_cred};
@@ -96,7 +97,12 @@ impl NetlinkSock {
         Ok(port)
     }
 
-    fn push(&self, packet: Vec<u8>) {
+    fn push(&self, mut packet: Vec<u8>) {
+        if self.common.filters() {
+            let shown = Packet { bytes: &packet, ..Packet::default() };
+            let Some(kept) = self.common.admit(&shown) else { return };
+            packet.truncate(kept);
+        }
         {
             let mut state = self.state.lock();
             if state.queued.saturating_add(packet.len()) > self.common.rcvbuf() {

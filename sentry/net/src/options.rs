@@ -3,10 +3,13 @@
 //! Locks: `Common::options` is a leaf; what messages look at on their way is atomic.
 
 use crate::NetNs;
+use crate::completions::Completions;
+use crate::filter::{Packet, Program};
 use crate::inet::ports::{REUSE_ADDR, REUSE_PORT};
 use crate::socket::SocketOps;
 use chitin_abi::Errno;
 use chitin_abi::capability::{CAP_NET_ADMIN, CAP_NET_RAW};
+use chitin_abi::seccomp::SockFilter;
 use chitin_abi::socket::*;
 use chitin_abi::time::Timeval;
 use chitin_vfs::walk::Caller;
@@ -45,6 +48,10 @@ pub struct Common {
     pub(crate) passcred: AtomicBool,
     /// SO_PEEK_OFF; -1: off.
     pub(crate) peek_off: AtomicI32,
+    pub(crate) completions: Completions,
+    /// Whether there is one, and it; a leaf.
+    filters: AtomicBool,
+    filter: Mutex<Option<Arc<Program>>>,
     options: Mutex<Options>,
 }
 
@@ -90,8 +97,26 @@ impl Common {
             reuse: Arc::default(),
             passcred: AtomicBool::new(false),
             peek_off: AtomicI32::new(-1),
+            completions: Completions::default(),
+            filters: AtomicBool::new(false),
+            filter: Mutex::default(),
             options: Mutex::default(),
         }
+    }
+
+    /// Whether packets are to be shown to [`Common::admit`].
+    pub(crate) fn filters(&self) -> bool {
+        self.filters.load(Ordering::Relaxed)
+    }
+    /// How much of a packet the filter keeps, from its data's start; `None`: nothing, it is lost.
+    pub(crate) fn admit(&self, packet: &Packet<'_>) -> Option<usize> {
+        let filter = self.filter.lock().clone();
+        let Some(filter) = filter else { return Some(usize::MAX) };
+        usize::try_from(filter.run(packet)).ok().filter(|&kept| kept > 0)
+    }
+    fn set_filter(&self, filter: Option<Arc<Program>>) -> Option<Arc<Program>> {
+        self.filters.store(filter.is_some(), Ordering::Relaxed);
+        std::mem::replace(&mut *self.filter.lock(), filter)
     }
 
     /// SO_COOKIE: unique for ever.
@@ -231,6 +256,22 @@ fn timeout(value: &[u8]) -> Result<Option<Duration>, Errno> {
     Ok(Some(Duration::from_secs(seconds) + Duration::from_millis(millis)))
 }
 
+/// SO_ATTACH_FILTER (sk_attach_filter()). TCP has no packets on the direct path that a filter could see.
+pub(crate) fn attach(
+    common: &Common,
+    code: impl FnOnce() -> Result<Vec<SockFilter>, Errno>,
+) -> Result<(), Errno> {
+    if common.flag(SO_LOCK_FILTER) {
+        return Err(Errno::EPERM);
+    }
+    if common.kind == SOCK_STREAM && common.family != AF_UNIX {
+        return Err(Errno::ENOPROTOOPT);
+    }
+    let program = Program::new(code()?)?;
+    drop(common.set_filter(Some(Arc::new(program))));
+    Ok(())
+}
+
 /// setsockopt(2) at SOL_SOCKET.
 pub(crate) fn set(ops: &dyn SocketOps, name: u32, value: &[u8], caller: &Caller) -> Result<(), Errno> {
     let common = ops.common();
@@ -353,13 +394,19 @@ pub(crate) fn set(ops: &dyn SocketOps, name: u32, value: &[u8], caller: &Caller)
             common.options.lock().buf_lock = number;
             Ok(())
         }
-        SO_DETACH_FILTER => Err(Errno::ENOENT),
+        SO_DETACH_FILTER if common.flag(SO_LOCK_FILTER) => Err(Errno::EPERM),
+        SO_DETACH_FILTER => common.set_filter(None).map(drop).ok_or(Errno::ENOENT),
         SO_LOCK_FILTER if !on && common.flag(SO_LOCK_FILTER) => Err(Errno::EPERM),
         SO_LOCK_FILTER => {
             common.set_flag(name, on);
             Ok(())
         }
-        SO_ZEROCOPY => Err(Errno::EOPNOTSUPP),
+        SO_ZEROCOPY if !ops.copies() => Err(Errno::EOPNOTSUPP),
+        SO_ZEROCOPY if !(0..=1).contains(&number) => Err(Errno::EINVAL),
+        SO_ZEROCOPY => {
+            common.set_flag(name, on);
+            Ok(())
+        }
         // Obsolete, and without effect.
         SO_BSDCOMPAT => Ok(()),
         _ => Err(Errno::ENOPROTOOPT),
@@ -405,7 +452,8 @@ pub(crate) fn get(ops: &dyn SocketOps, name: u32, room: usize) -> Result<OptValu
         SO_INCOMING_CPU => -1,
         SO_BPF_EXTENSIONS => 64,
         SO_LOCK_FILTER => flag(name),
-        SO_BSDCOMPAT | SO_ZEROCOPY | SO_INCOMING_NAPI_ID => 0,
+        SO_ZEROCOPY => flag(name),
+        SO_BSDCOMPAT | SO_INCOMING_NAPI_ID => 0,
         _ => return get_long(ops, name, room, &options, time),
     };
     Ok(cut(number.to_ne_bytes().to_vec(), room))

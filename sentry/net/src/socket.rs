@@ -10,6 +10,7 @@ use crate::{NetNs, SockAddr, iface, inet, netlink, unix};
 use chitin_abi::Errno;
 use chitin_abi::fcntl::{O_NONBLOCK, O_RDWR};
 use chitin_abi::ioctl::{SIOCINQ, SIOCOUTQ};
+use chitin_abi::seccomp::SockFilter;
 use chitin_abi::socket::*;
 use chitin_mm::{Mm, Sink, Source};
 use chitin_vfs::walk::Caller;
@@ -101,6 +102,11 @@ pub trait SocketOps: Any + Send + Sync {
     fn memory(&self) -> (usize, usize) {
         (0, 0)
     }
+    /// Whether SO_ZEROCOPY is known here, and somebody to be woken when a send is complete.
+    fn copies(&self) -> bool {
+        false
+    }
+    fn completed(&self) {}
     fn buffers_changed(&self) {}
     /// The descriptor exists from now on, with this inode and (weakly) this file.
     fn attached(&self, _file: &Arc<File>) {}
@@ -264,6 +270,17 @@ impl SocketFile {
             return self.ops.set_socket_option(name, value);
         }
         self.ops.setsockopt(level, name, value, caller)
+    }
+    /// SO_ATTACH_FILTER; `code` reads the program.
+    pub fn attach_filter(&self, code: impl FnOnce() -> Result<Vec<SockFilter>, Errno>) -> Result<(), Errno> {
+        options::attach(self.common(), code)
+    }
+    /// A call has sent something with MSG_ZEROCOPY.
+    pub fn sent_zerocopy(&self) {
+        if self.common().flag(SO_ZEROCOPY) {
+            self.common().completions.add();
+            self.ops.completed();
+        }
     }
     /// `room`: optlen, not negative.
     pub fn getsockopt(&self, level: u32, name: u32, room: usize) -> Result<OptValue, Errno> {

@@ -51,7 +51,7 @@ pub mod wire;
 pub use addr::Prefix;
 pub use config::{Address, Change, Link, LinkKind, Neighbour, Route, RouteEntry, Rule};
 pub use device::{Device, DeviceInfo, Gso, RxFrame, TxFrame};
-pub use env::Env;
+pub use env::{Alarm, AlarmKey, Env};
 pub use sockets::{
     Cast, Datagram, FrameIn, FrameKind, IcmpError, IpPacket, SendOpts, Sockets, TcpEvents, TcpListener,
 };

@@ -2,10 +2,10 @@
 
 use crate::config::{Change, Config, LO};
 use crate::device::{Device, RxFrame, TxFrame};
-use crate::env::{Env, Nanos};
+use crate::env::{Alarm, AlarmKey, Env, Nanos};
 use crate::ip::{Groups, Limiter, Pmtu, Reassembly};
 use crate::link::{Backlog, LINK_LEN, Loopback, Neighbours, Port};
-use crate::sockets::{Cast, Sockets};
+use crate::sockets::{Cast, FrameKind, Sockets};
 use crate::sysctl::Sysctls;
 use crate::tcp::{Tcp, TcpConn};
 use crate::timer::{Due, Timers};
@@ -96,7 +96,7 @@ impl Stack {
     pub fn env(&self) -> &Arc<dyn Env> {
         &self.env
     }
-    pub(crate) fn now(&self) -> Nanos {
+    pub fn now(&self) -> Nanos {
         self.env.now()
     }
     /// A number that nobody outside can foresee.
@@ -181,6 +181,9 @@ impl Stack {
             let Some(port) = self.port(link).filter(|port| port.is_up()) else { return };
             let mut batch = self.batch();
             let frame = RxFrame { data: packet, csum_ok: true, gso_size: 0 };
+            if link == LO {
+                self.show(&port, packet, (0, 0), FrameKind::Host, batch.now);
+            }
             if packet.first().is_some_and(|first| first >> 4 == 4) {
                 self.ipv4_input(&mut batch, &port, &frame, Cast::Unicast);
             } else {
@@ -193,6 +196,7 @@ impl Stack {
     /// Does what is due. Answers when there is more, if at all.
     pub fn on_timer(&self, now: Nanos) -> Option<Nanos> {
         let mut due = Vec::new();
+        let mut alarms = Vec::new();
         let mut batch = self.batch();
         loop {
             self.timers.pop(now, &mut due);
@@ -211,12 +215,24 @@ impl Stack {
                     Due::Neighbour(link, addr) => self.neighbour_due(link, addr, key),
                     Due::Fragments => self.fragments_due(now),
                     Due::Groups(link) => self.groups_due(link, now),
+                    Due::Alarm(who) => alarms.extend(who.upgrade()),
                 }
             }
         }
         self.finish(batch);
         self.drain();
+        for alarm in alarms {
+            alarm.ring(now);
+        }
         self.timers.next()
+    }
+
+    /// Has `who` called at `at`. Who no longer wants to be says so ([`Stack::call_off`]): entries do not go by themselves.
+    pub fn call_at(&self, at: Nanos, who: Weak<dyn Alarm>) -> AlarmKey {
+        self.timers.arm(&*self.env, at, Due::Alarm(who))
+    }
+    pub fn call_off(&self, key: AlarmKey) {
+        self.timers.cancel(key);
     }
 
     /// Sends a frame as it is (AF_PACKET with SOCK_RAW). ENETDOWN if the link is down, EMSGSIZE if it is too long.
@@ -225,6 +241,8 @@ impl Stack {
         if !port.is_up() {
             return Err(Errno::ENETDOWN);
         }
+        // On `lo` there is a header as well, which means nothing.
+        let frame = if link == LO { frame.get(LINK_LEN..).ok_or(Errno::EINVAL)? } else { frame };
         let (proto, head) = match header::<Eth>(frame) {
             Some((eth, _)) if port.is_ether() => (eth.proto.get(), LINK_LEN),
             _ if port.is_ether() => return Err(Errno::EINVAL),
@@ -246,7 +264,7 @@ impl Stack {
     pub fn frame_send_to(&self, link: u32, dst: [u8; 6], proto: u16, packet: &[u8]) -> Result<(), Errno> {
         let port = self.port(link).ok_or(Errno::ENXIO)?;
         let mut frame = Vec::with_capacity(LINK_LEN + packet.len());
-        if port.is_ether() {
+        if port.is_ether() || link == LO {
             frame.extend_from_slice(&dst);
             frame.extend_from_slice(&port.info.hw_addr);
             frame.extend_from_slice(&proto.to_be_bytes());

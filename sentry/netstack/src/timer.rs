@@ -5,14 +5,14 @@
 //!
 //! Lock: a leaf.
 
-use crate::env::{Env, Nanos};
+use crate::env::{Alarm, Env, Nanos};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Weak;
 
 /// What is to be done.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) enum Due {
     Conn(Weak<crate::tcp::TcpConn>),
     /// A handshake without a connection yet, by its key's hash.
@@ -21,6 +21,7 @@ pub(crate) enum Due {
     Neighbour(u32, IpAddr),
     Fragments,
     Groups(u32),
+    Alarm(Weak<dyn Alarm>),
 }
 
 pub(crate) type Key = (Nanos, u64);

@@ -15,6 +15,7 @@ use crate::fd::install;
 use crate::{Args, done, unit};
 use chitin_abi::Errno;
 use chitin_abi::ioctl::{FIOGETOWN, FIOSETOWN, SIOCGPGRP, SIOCSPGRP};
+use chitin_abi::seccomp::{BPF_MAXINSNS, SockFilter, SockFprog};
 use chitin_abi::socket::*;
 use chitin_kernel::{Outcome, Task};
 use chitin_mm::{Mm, Source, UserIo};
@@ -215,6 +216,9 @@ pub(crate) fn setsockopt(task: &Arc<Task>, args: Args) -> Outcome {
     let work = || {
         let file = lookup(task, args.i32(0))?;
         let len = u64::try_from(args.i32(4)).map_err(|_| Errno::EINVAL)?;
+        if (args.u32(1), args.u32(2)) == (SOL_SOCKET, SO_ATTACH_FILTER) {
+            return attach_filter(task, &file, args.u64(3), len);
+        }
         let mut source = UserIo::single(&task.mm(), args.u64(3), len.min(MAX_OPTION));
         let mut value = vec![0; source.left()];
         // A value is shorter than its length claims where the guest's memory ends.
@@ -223,6 +227,21 @@ pub(crate) fn setsockopt(task: &Arc<Task>, args: Args) -> Outcome {
         SocketFile::of(&file)?.setsockopt(args.u32(1), args.u32(2), &value, &task.caller())
     };
     unit(work())
+}
+
+/// SO_ATTACH_FILTER: the value is a pointer to a program.
+fn attach_filter(task: &Task, file: &File, at: u64, len: u64) -> Result<(), Errno> {
+    if len != size_of::<SockFprog>() as u64 {
+        return Err(Errno::EINVAL);
+    }
+    let program: SockFprog = task.mm().read(at)?;
+    SocketFile::of(file)?.attach_filter(|| {
+        let len = usize::from(program.len);
+        if program.filter == 0 || len == 0 || len > BPF_MAXINSNS {
+            return Err(Errno::EINVAL);
+        }
+        task.mm().read_array::<SockFilter>(program.filter, len)
+    })
 }
 
 /// The peer's pid and ids as the caller sees them.

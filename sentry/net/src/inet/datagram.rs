@@ -5,10 +5,12 @@
 use super::addr::{Endpoint, as_v6};
 use super::ip::IpOptions;
 use super::route::LOOPBACK;
+use crate::filter::Packet;
 use crate::msg::RecvMsg;
 use crate::options::Common;
 use chitin_abi::Errno;
 use chitin_abi::inet::*;
+use chitin_abi::num::low8;
 use chitin_abi::poll::*;
 use chitin_abi::socket::*;
 use chitin_host::clock::now_ns;
@@ -20,6 +22,7 @@ use std::net::IpAddr;
 use zerocopy::IntoBytes;
 
 const CLOCK_REALTIME: i32 = 0;
+const UDP_HEADER: usize = 8;
 /// Errors kept for MSG_ERRQUEUE.
 const MAX_ERRORS: usize = 64;
 /// SO_EE_ORIGIN_ICMP and SO_EE_ORIGIN_ICMP6.
@@ -84,6 +87,9 @@ impl Inbox {
     pub fn push(&self, common: &Common, mut datagram: Datagram) {
         if common.timestamps() {
             datagram.at = now_ns(CLOCK_REALTIME);
+        }
+        if common.filters() && !filter(common, &mut datagram) {
+            return;
         }
         let weight = weight(datagram.data.len());
         {
@@ -229,6 +235,59 @@ impl Inbox {
         let (level, kind) = if v6 { (SOL_IPV6, IPV6_RECVERR) } else { (SOL_IP, IP_RECVERR) };
         msg.control.other.push((level, kind, raw));
         Ok(wanted)
+    }
+}
+
+/// Shows a datagram to the socket's filter, with the headers that it finds in Linux: UDP's with those of IP before it, of raw IPv4
+/// sockets what they receive anyway. Cuts what is not kept. False: it is lost.
+fn filter(common: &Common, datagram: &mut Datagram) -> bool {
+    let udp = common.kind == SOCK_DGRAM && matches!(common.protocol, IPPROTO_UDP | IPPROTO_UDPLITE);
+    let v4 = datagram.to.ip.is_ipv4();
+    let mut bytes = Vec::new();
+    if udp {
+        network_header(datagram, &mut bytes);
+        let len = datagram.data.len().saturating_add(UDP_HEADER);
+        for field in [datagram.from.port, datagram.to.port, u16::try_from(len).unwrap_or(u16::MAX), 0] {
+            bytes.extend(field.to_be_bytes());
+        }
+    }
+    let head = if udp { UDP_HEADER } else { 0 };
+    let start = bytes.len() - head;
+    bytes.extend_from_slice(&datagram.data);
+    let raw = common.kind == SOCK_RAW && v4;
+    let packet = Packet {
+        bytes: &bytes,
+        start,
+        net: (udp || raw).then_some(0),
+        protocol: if v4 { 0x0800 } else { 0x86dd },
+        index: datagram.index,
+        ..Packet::default()
+    };
+    let Some(kept) = common.admit(&packet) else { return false };
+    let kept = kept.saturating_sub(head);
+    if kept < datagram.data.len() {
+        datagram.data = datagram.data.get(..kept).unwrap_or_default().into();
+    }
+    true
+}
+
+/// The header of IP that a datagram came with, as far as it is known.
+fn network_header(datagram: &Datagram, out: &mut Vec<u8>) {
+    let payload = datagram.data.len().saturating_add(UDP_HEADER);
+    let short = |len: usize| u16::try_from(len).unwrap_or(u16::MAX).to_be_bytes();
+    match (datagram.from.ip, datagram.to.ip) {
+        (IpAddr::V4(from), IpAddr::V4(to)) => {
+            out.extend([0x45, datagram.tos]);
+            out.extend(short(payload.saturating_add(20)));
+            out.extend([0, 0, 0x40, 0, datagram.ttl, low8(IPPROTO_UDP), 0, 0]);
+            out.extend(from.octets().iter().chain(&to.octets()));
+        }
+        (from, to) => {
+            out.extend([0x60 | datagram.tos >> 4, datagram.tos << 4, 0, 0]);
+            out.extend(short(payload));
+            out.extend([low8(IPPROTO_UDP), datagram.ttl]);
+            out.extend(as_v6(from).octets().iter().chain(&as_v6(to).octets()));
+        }
     }
 }
 

@@ -5,7 +5,9 @@
 //!
 //! Locks: `PacketSock::state` is a leaf but for the wait queue.
 
+use super::route::LOOPBACK;
 use super::udp::take;
+use crate::filter::Packet;
 use crate::msg::{RecvMsg, SendMsg, WaitOn};
 use crate::options::{Common, OptValue};
 use crate::socket::{Family, SocketOps, sender_cred};
@@ -35,6 +37,8 @@ const PACKET_IGNORE_OUTGOING: u32 = 23;
 /// TP_STATUS_USER
 const STATUS_USER: u32 = 1;
 const CLOCK_REALTIME: i32 = 0;
+/// Bytes of a hardware header.
+const HEADER: usize = 14;
 /// What a frame counts for beside its bytes.
 const OVERHEAD: usize = 640;
 
@@ -64,6 +68,8 @@ struct State {
 
 struct Frame {
     data: Box<[u8]>,
+    /// Its length before a filter cut it.
+    len: usize,
     header: usize,
     from: SockaddrLl,
     at: u64,
@@ -116,36 +122,65 @@ impl Family for PacketFamily {
 pub(super) fn deliver(ns: &NetNs, frame: &FrameIn<'_>) {
     let socks: Vec<_> = ns.inet.packet.lock().values().filter_map(Weak::upgrade).collect();
     for sock in socks {
-        sock.take(ns, frame);
+        sock.take(frame);
     }
 }
 
 impl PacketSock {
-    fn take(&self, ns: &NetNs, frame: &FrameIn<'_>) {
+    fn take(&self, frame: &FrameIn<'_>) {
         let outgoing = frame.kind == FrameKind::Outgoing;
         if outgoing && (self.sending.load(Ordering::Acquire) || self.no_outgoing.load(Ordering::Relaxed)) {
             return;
         }
-        let len = frame.pieces.iter().map(|piece| piece.len()).sum::<usize>();
+        // On `lo` there is a hardware header as well, of zeros.
+        let [high, low] = frame.protocol.to_be_bytes();
+        let head = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, high, low];
+        let head: &[u8] = if frame.link == LOOPBACK { &head } else { &[] };
+        let header = frame.header.saturating_add(head.len());
+        let whole = || [head, &frame.pieces.concat()].concat();
+        let len = frame.pieces.iter().map(|piece| piece.len()).sum::<usize>().saturating_add(head.len());
+        let wanted = |state: &State| {
+            let all = state.protocol == ETH_P_ALL;
+            (all || (state.protocol == frame.protocol && !outgoing))
+                && (state.link == 0 || state.link == frame.link)
+        };
+        if !wanted(&self.state.lock()) {
+            return;
+        }
+        let mut kept = len;
+        if self.common.filters() {
+            let bytes = whole();
+            let start = if self.common.kind == SOCK_DGRAM { header } else { 0 };
+            let packet = Packet {
+                bytes: &bytes,
+                start,
+                net: Some(header),
+                mac: Some(0),
+                protocol: frame.protocol,
+                kind: frame.kind as u8,
+                index: frame.link,
+            };
+            let Some(admitted) = self.common.admit(&packet) else { return };
+            kept = admitted.saturating_add(start).min(len);
+        }
         {
             let mut state = self.state.lock();
-            let all = state.protocol == ETH_P_ALL;
-            if !(all || (state.protocol == frame.protocol && !outgoing))
-                || (state.link != 0 && state.link != frame.link)
-            {
+            if !wanted(&state) {
                 return;
             }
             state.packets = state.packets.wrapping_add(1);
-            let weight = len.saturating_add(OVERHEAD);
+            let weight = kept.saturating_add(OVERHEAD);
             if state.bytes > self.common.rcvbuf() || !UDP_BYTES.take(weight) {
                 state.drops = state.drops.wrapping_add(1);
                 return;
             }
             state.bytes += weight;
-            let data = frame.pieces.concat().into_boxed_slice();
-            let from = source(ns, frame, &data);
+            let mut data = whole();
+            data.truncate(kept);
+            let data = data.into_boxed_slice();
+            let from = source(frame, header, &data);
             let at = if self.common.timestamps() { now_ns(CLOCK_REALTIME) } else { 0 };
-            state.frames.push_back(Frame { data, header: frame.header, from, at });
+            state.frames.push_back(Frame { data, len, header, from, at });
         }
         self.queue.wake(POLLIN | POLLRDNORM);
     }
@@ -158,16 +193,16 @@ impl PacketSock {
 }
 
 /// Where a frame came from (the link's own type is not looked up with its locks held: it shows in the header).
-fn source(_ns: &NetNs, frame: &FrameIn<'_>, data: &[u8]) -> SockaddrLl {
+fn source(frame: &FrameIn<'_>, header: usize, data: &[u8]) -> SockaddrLl {
     let mut addr = SockaddrLl {
         sll_family: low16(AF_PACKET),
         sll_protocol: frame.protocol.to_be_bytes(),
         sll_ifindex: frame.link.cast_signed(),
-        sll_hatype: if frame.link == super::route::LOOPBACK { 772 } else { 1 },
+        sll_hatype: if frame.link == LOOPBACK { 772 } else { 1 },
         sll_pkttype: frame.kind as u8,
         ..SockaddrLl::default()
     };
-    if frame.header >= 14
+    if header >= HEADER
         && let Some(mac) = data.get(6..12)
     {
         addr.sll_halen = 6;
@@ -278,10 +313,11 @@ impl SocketOps for PacketSock {
         msg.addr = Some(SockAddr::Packet(frame.from));
         self.common.tell_timestamp(frame.at, &mut msg.control.other);
         if self.auxdata.load(Ordering::Relaxed) {
-            let whole = u32::try_from(len).unwrap_or(u32::MAX).to_ne_bytes();
+            let whole = u32::try_from(frame.len - start).unwrap_or(u32::MAX).to_ne_bytes();
+            let kept = u32::try_from(len).unwrap_or(u32::MAX).to_ne_bytes();
             let net = low16(u32::try_from(frame.header - start).unwrap_or(0)).to_ne_bytes();
             let mut aux = STATUS_USER.to_ne_bytes().to_vec();
-            aux.extend(whole.iter().chain(&whole).chain(&[0, 0]).chain(&net).chain(&[0; 4]));
+            aux.extend(whole.iter().chain(&kept).chain(&[0, 0]).chain(&net).chain(&[0; 4]));
             msg.control.other.push((SOL_PACKET, PACKET_AUXDATA, aux));
         }
         if peek {

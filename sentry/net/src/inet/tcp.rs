@@ -1,12 +1,13 @@
 //! TCP sockets (tcp(7)).
 //!
 //! A socket is closed, listens, connects, or has a connection: here a [`link::Direct`] one to a socket of the same
-//! namespace. Modules: [`connect`] and [`listen`] make connections, [`link`] moves data and says how a connection
+//! namespace. Modules: [`alarm`] sees to what takes too long, [`connect`] and [`listen`] make connections, [`link`] moves data and says how a connection
 //! stands, [`chunk`] the bytes, [`seat`] the table of connections, [`options`] setsockopt(2) and TCP_INFO.
 //!
 //! Locks: `TcpSock::core` of one socket at a time → tables of the namespace, and the link's locks. The listener's core is
 //! held while a connection to it is made, that of the connecting socket is not.
 
+mod alarm;
 mod chunk;
 mod connect;
 mod link;
@@ -29,7 +30,7 @@ use chitin_abi::ioctl::{SIOCATMARK, SIOCOUTQNSD};
 use chitin_abi::poll::*;
 use chitin_abi::socket::*;
 use chitin_mm::Mm;
-use chitin_netstack::TcpConn;
+use chitin_netstack::{AlarmKey, TcpConn};
 use chitin_vfs::bounds::{INET_SOCKETS, Share};
 use chitin_vfs::walk::Caller;
 use chitin_vfs::{Context, PollTable, WaitQueue};
@@ -38,6 +39,7 @@ use listen::Listener;
 use options::TcpOptions;
 use parking_lot::Mutex;
 use seat::Seat;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
 
 const IN: u32 = POLLIN | POLLRDNORM;
@@ -62,6 +64,10 @@ pub struct TcpSock {
     me: Weak<TcpSock>,
     queue: WaitQueue,
     options: Mutex<TcpOptions>,
+    /// TCP_USER_TIMEOUT in milliseconds, for whoever sends.
+    user_timeout: AtomicU32,
+    /// When it is looked at whether something takes too long; a leaf.
+    alarm: Mutex<Option<AlarmKey>>,
     core: Mutex<Core>,
     _counted: Share,
 }
@@ -86,6 +92,8 @@ struct Core {
     shutdown: u32,
     error: Option<Errno>,
     dead: bool,
+    /// When a connection that is not answered fails, and one that is deferred is accepted.
+    give_up: Option<u64>,
 }
 
 enum Phase {
@@ -116,6 +124,8 @@ impl TcpSock {
             me: me.clone(),
             queue: WaitQueue::new(),
             options: Mutex::new(TcpOptions::with(*sysctls.congestion.lock())),
+            user_timeout: AtomicU32::new(0),
+            alarm: Mutex::default(),
             core: Mutex::new(Core {
                 standing: Standing::Unconnected,
                 phase: Phase::Close,
@@ -127,6 +137,7 @@ impl TcpSock {
                 shutdown: 0,
                 error: None,
                 dead: false,
+                give_up: None,
             }),
             _counted: counted,
         });
@@ -222,6 +233,7 @@ impl TcpSock {
                 _ => false,
             };
             core.standing = Standing::Unconnected;
+            core.give_up = None;
             core.remote = None;
             core.shutdown = 0;
             if linked || matches!(old, Phase::SynSent(_)) {
@@ -296,7 +308,7 @@ impl TcpSock {
                 mask |= POLLPRI;
             }
         }
-        if view.error {
+        if view.error || self.common.completions.pending() {
             mask |= POLLERR;
         }
         mask
@@ -378,12 +390,16 @@ impl SocketOps for TcpSock {
                 _ => return Err(core.error.take().unwrap_or(Errno::EPIPE)),
             }
         };
-        link.send(side, msg, msg.sent > 0)
+        let result = link.send(side, msg, msg.sent > 0);
+        if self.user_timeout.load(Ordering::Relaxed) != 0 {
+            self.mind_the_time();
+        }
+        result
     }
 
     fn recvmsg(&self, msg: &mut RecvMsg<'_>) -> Result<usize, Errno> {
         if msg.flags & MSG_ERRQUEUE != 0 {
-            return Err(Errno::EAGAIN);
+            return self.common.completions.receive(self.v6, msg);
         }
         let (link, side) = {
             let mut core = self.core.lock();
@@ -513,6 +529,12 @@ impl SocketOps for TcpSock {
     fn memory(&self) -> (usize, usize) {
         let view = self.view();
         (view.readable, view.unsent)
+    }
+    fn copies(&self) -> bool {
+        true
+    }
+    fn completed(&self) {
+        self.queue.wake(POLLERR);
     }
     fn buffers_changed(&self) {
         if let Some((link, side)) = self.link() {

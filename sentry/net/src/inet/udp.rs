@@ -202,9 +202,17 @@ impl UdpSock {
         self.core.lock().shutdown & RCV == 0
     }
 
-    /// A datagram for this socket.
+    /// A datagram for this socket. Several in one (UDP_SEGMENT) stay together if it has asked for that (UDP_GRO).
     fn push(&self, datagram: Datagram) {
-        self.inbox.push(&self.common, datagram);
+        let size = usize::from(datagram.segment);
+        if size == 0 || self.gro.load(Ordering::Relaxed) {
+            return self.inbox.push(&self.common, datagram);
+        }
+        for part in datagram.data.chunks(size) {
+            let Datagram { from, to, index, ttl, tos, at, .. } = datagram;
+            let part = Datagram { data: part.into(), from, to, index, ttl, tos, segment: 0, at };
+            self.inbox.push(&self.common, part);
+        }
     }
 }
 
@@ -311,7 +319,12 @@ impl SocketOps for UdpSock {
         self.send(msg)
     }
     fn recvmsg(&self, msg: &mut RecvMsg<'_>) -> Result<usize, Errno> {
-        self.inbox.receive(&self.common, &self.ip, msg, !self.receives())
+        match self.inbox.receive(&self.common, &self.ip, msg, !self.receives()) {
+            Err(Errno::EAGAIN) if msg.flags & MSG_ERRQUEUE != 0 => {
+                self.common.completions.receive(self.v6, msg)
+            }
+            result => result,
+        }
     }
 
     fn shutdown(&self, how: u32) -> Result<(), Errno> {
@@ -398,6 +411,9 @@ impl SocketOps for UdpSock {
         }
         let shutdown = self.core.lock().shutdown;
         let mut mask = self.inbox.mask();
+        if self.common.completions.pending() {
+            mask |= POLLERR;
+        }
         if mask & POLLERR != 0 && self.common.flag(SO_SELECT_ERR_QUEUE) {
             mask |= POLLPRI;
         }
@@ -412,6 +428,12 @@ impl SocketOps for UdpSock {
 
     fn take_error(&self) -> Option<Errno> {
         self.inbox.take_error()
+    }
+    fn copies(&self) -> bool {
+        !self.lite()
+    }
+    fn completed(&self) {
+        self.inbox.queue.wake(POLLERR);
     }
     fn memory(&self) -> (usize, usize) {
         (self.inbox.queued().1, 0)

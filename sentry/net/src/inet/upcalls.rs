@@ -50,26 +50,17 @@ impl Sockets for Upcalls {
 
     fn udp(&self, datagram: &Datagram<'_>) -> bool {
         let Some(ns) = self.0.upgrade() else { return true };
-        let piece = |data: &[u8]| datagram::Datagram {
-            data: data.into(),
+        let datagram = datagram::Datagram {
+            data: datagram.payload.into(),
             from: Endpoint { scope: scope(datagram.src, datagram.link), ..endpoint(datagram.src) },
             to: endpoint(datagram.dst),
             index: datagram.link,
             ttl: datagram.ttl,
             tos: datagram.tos,
-            segment: 0,
+            segment: if datagram.payload.len() > datagram.gso_size.into() { datagram.gso_size } else { 0 },
             at: 0,
         };
-        match usize::from(datagram.gso_size) {
-            0 => udp::deliver(&ns, false, piece(datagram.payload)),
-            size => {
-                let mut taken = false;
-                for data in datagram.payload.chunks(size) {
-                    taken |= udp::deliver(&ns, false, piece(data));
-                }
-                taken
-            }
-        }
+        udp::deliver(&ns, false, datagram)
     }
 
     fn raw(&self, packet: &IpPacket<'_>) -> bool {

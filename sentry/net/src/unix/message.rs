@@ -154,7 +154,10 @@ impl Buffer {
         Ok(buffer)
     }
 
-    fn data(&self) -> &[u8] {
+    pub fn truncate(&mut self, len: usize) {
+        self.len = self.len.min(len);
+    }
+    pub fn data(&self) -> &[u8] {
         self.bytes.get(..self.len).unwrap_or_default()
     }
 }

@@ -4,6 +4,7 @@ use super::gc::Rights;
 use super::message::{ARRIVED, Buffer, Charge, Message, SMALL, STREAM_CHUNK, truesize};
 use super::{PeerRoom, Phase, RCV, SEND, State, UnixSock, is_peer};
 use crate::SockAddr;
+use crate::filter::Packet;
 use crate::msg::SendMsg;
 use crate::socket::sender_cred;
 use chitin_abi::Errno;
@@ -181,7 +182,14 @@ impl UnixSock {
             return Err(Errno::ENOBUFS);
         }
         let charge = Charge::new(&self.shared, truesize(len, false))?;
-        let buffer = Buffer::fill(msg.data, len)?;
+        let mut buffer = Buffer::fill(msg.data, len)?;
+        if other.common.filters() {
+            // What a filter does not want is lost, and nobody is told.
+            match other.common.admit(&Packet { bytes: buffer.data(), ..Packet::default() }) {
+                Some(kept) => buffer.truncate(kept),
+                None => return Ok(len),
+            }
+        }
         let creds = self.creds_for(msg, other);
         let rights = self.rights_of(msg).inspect_err(|_| msg.data.untake(len))?;
         let message = Message::new(buffer, creds, rights, charge);

@@ -2,6 +2,7 @@
 
 use super::{LINK_LEN, Port};
 use crate::device::RxFrame;
+use crate::env::Nanos;
 use crate::sockets::{Cast, FrameIn, FrameKind};
 use crate::stack::{Batch, Stack};
 use crate::wire::{Eth, header, len32};
@@ -17,6 +18,35 @@ impl Stack {
         stats.rx_bytes.fetch_add(u64::from(len32(frame.data.len())), Ordering::Relaxed);
         if self.take_in(batch, port, frame).is_none() {
             stats.rx_dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Shows a frame that comes in to whoever wants to see it. `protocol` 0: as the packet says.
+    pub(crate) fn show(
+        &self,
+        port: &Port,
+        data: &[u8],
+        (header, protocol): (usize, u16),
+        kind: FrameKind,
+        time: Nanos,
+    ) {
+        if !self.frames_wanted() {
+            return;
+        }
+        let protocol = match (protocol, data.first()) {
+            (0, Some(first)) if first >> 4 == 6 => ETH_P_IPV6,
+            (0, _) => ETH_P_IP,
+            (known, _) => known,
+        };
+        if let Some(sockets) = self.sockets() {
+            sockets.packet(&FrameIn {
+                link: port.index,
+                pieces: [data, &[], &[]],
+                header,
+                protocol,
+                kind,
+                time,
+            });
         }
     }
 
@@ -38,18 +68,8 @@ impl Stack {
             };
             (proto, frame.data, FrameKind::Host)
         };
-        if self.frames_wanted() {
-            if let Some(sockets) = self.sockets() {
-                sockets.packet(&FrameIn {
-                    link: port.index,
-                    pieces: [frame.data, &[], &[]],
-                    header: if port.is_ether() { LINK_LEN } else { 0 },
-                    protocol: proto,
-                    kind,
-                    time: batch.now,
-                });
-            }
-        }
+        let header = if port.is_ether() { LINK_LEN } else { 0 };
+        self.show(port, frame.data, (header, proto), kind, batch.now);
         let cast = match kind {
             FrameKind::OtherHost => return Some(()),
             FrameKind::Broadcast => Cast::Broadcast,

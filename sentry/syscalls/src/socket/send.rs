@@ -94,6 +94,9 @@ impl Sending {
     /// What was sent counts more than why no more was.
     fn finish(&self, task: &Arc<Task>, result: Result<(), SysError>) -> SysResult {
         if self.sent > 0 {
+            if self.flags & MSG_ZEROCOPY != 0 {
+                SocketFile::of(&self.file)?.sent_zerocopy();
+            }
             return Ok(self.sent as u64);
         }
         if matches!(result, Err(SysError::Errno(Errno::EPIPE)))

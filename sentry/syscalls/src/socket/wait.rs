@@ -2,7 +2,7 @@
 
 use chitin_abi::Errno;
 use chitin_abi::poll::POLLOUT;
-use chitin_abi::socket::MSG_DONTWAIT;
+use chitin_abi::socket::{MSG_DONTWAIT, MSG_ERRQUEUE};
 use chitin_kernel::time::{Deadline, with_timeout};
 use chitin_kernel::{SysError, Task};
 use chitin_net::WaitOn;
@@ -25,7 +25,10 @@ pub(super) struct Patience {
 impl Patience {
     /// `timeout`: `None` waits for ever, zero not at all.
     pub(super) fn new(file: &File, flags: u32, timeout: Option<Duration>) -> Patience {
-        let waits = flags & MSG_DONTWAIT == 0 && !file.nonblocking() && timeout != Some(Duration::ZERO);
+        // Nobody waits for errors.
+        let waits = flags & (MSG_DONTWAIT | MSG_ERRQUEUE) == 0
+            && !file.nonblocking()
+            && timeout != Some(Duration::ZERO);
         let deadline = timeout
             .filter(|_| waits)
             .map(|timeout| Deadline::after(u64::try_from(timeout.as_nanos()).unwrap_or(i64::MAX as u64)));

@@ -18,7 +18,7 @@ macro_rules! programs {
 programs! {
     files = "files", dirs = "dirs", locks = "locks", pipes = "pipes", events = "events", inotify = "inotify",
     unixsock = "unixsock", inet_tcp = "inet_tcp", inet_udp = "inet_udp",
-    sigio = "sigio", signals = "signals", signals_dyn = "signals.dyn",
+    inet_opts = "inet_opts", sigio = "sigio", signals = "signals", signals_dyn = "signals.dyn",
     process = "process", threads = "threads", mem = "mem", misc = "misc", tty = "tty", hostile = "hostile",
     sysvipc = "sysvipc", cgroup2 = "cgroup2", mqueue = "mqueue", bounds = "bounds", storm = "storm", long = "long",
     mounts = "mounts", ns = "ns", userns = "userns", timens = "timens", seccomp = "seccomp", threads_dyn = "threads.dyn",

@@ -113,6 +113,19 @@ impl Chunks {
         None
     }
 
+    /// Takes out the pieces that begin `limit` bytes from the first one or later.
+    pub fn keep(&mut self, limit: usize) -> Vec<Arc<Chunk>> {
+        let mut gone = Vec::new();
+        while let Some(last) = self.queue.back()
+            && self.queue.len() > 1
+            && self.len.saturating_sub(last.len) >= limit
+        {
+            self.len -= last.len;
+            gone.extend(self.queue.pop_back());
+        }
+        gone
+    }
+
     /// Forgets the first `count` bytes. Pieces are given back to whoever drops them.
     pub fn consume(&mut self, count: usize) {
         let count = count.min(self.len);

@@ -91,6 +91,7 @@ impl TcpSock {
                     let local = core.local;
                     drop(core);
                     self.meet(local, remote);
+                    self.mind_the_time();
                 }
                 Err(Errno::EINPROGRESS)
             }
@@ -150,6 +151,7 @@ impl TcpSock {
         core.local = local;
         core.remote = Some(remote);
         core.phase = Phase::SynSent(seat);
+        core.give_up = Some(self.connects_until());
         core.standing = Standing::Connecting;
         core.error = None;
         Ok(Some(remote))
@@ -240,6 +242,7 @@ impl TcpSock {
                 return link.close(side, true);
             }
             seat = std::mem::replace(&mut core.phase, Phase::Linked(link.clone(), side));
+            core.give_up = None;
         }
         if let Phase::SynSent(seat) = seat {
             link.seat(side, seat);

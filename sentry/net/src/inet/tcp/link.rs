@@ -14,11 +14,13 @@ use chitin_abi::Errno;
 use chitin_abi::inet::*;
 use chitin_abi::poll::*;
 use chitin_abi::socket::*;
+use chitin_host::clock::now_ns;
 use chitin_vfs::WaitQueue;
 use chitin_vfs::bounds::TCP_BYTES;
 use parking_lot::{Mutex, MutexGuard};
 use std::sync::{Arc, Weak};
 
+const CLOCK_MONOTONIC: i32 = 1;
 /// What a side may send while the sandbox's queues hold too much, if nothing of it is on the way.
 const SQUEEZED: usize = 4096;
 
@@ -56,6 +58,10 @@ pub struct End {
     nospace: bool,
     /// The listener that wants to see data before it accepts this.
     deferred: Option<Weak<TcpSock>>,
+    /// Since when there is something that does not fit into the other's window.
+    stuck: Option<u64>,
+    /// The other side has given up without telling: it answers what is said next with a RST.
+    deserted: bool,
     /// Segments, more or less: what TCP_INFO counts.
     pub sends: u32,
 }
@@ -173,6 +179,47 @@ impl Direct {
     }
     pub fn stop_deferring(&self) {
         self.ends.lock().end(1).deferred = None;
+    }
+
+    /// The time is over for which side 1 was to wait for data.
+    pub fn accept_silent(&self) {
+        let mut ends = self.ends.lock();
+        ends.undeferred = ends.end(1).deferred.take();
+        self.unlock(ends);
+    }
+
+    /// Gives the connection up if what a side has sent has not fitted into the other's window for `limit` nanoseconds
+    /// (tcp_probe_timer()). Answers when to look again.
+    pub fn give_up_stuck(&self, side: usize, limit: u64, now: u64) -> Option<u64> {
+        let mut ends = self.ends.lock();
+        let (me, peer) = ends.pair(side, self.looped);
+        let peer = peer.filter(|peer| !peer.closed && peer.chunks.len() > peer.window);
+        let Some(peer) = peer.filter(|_| !me.done) else {
+            me.stuck = None;
+            return None;
+        };
+        let until = me.stuck.get_or_insert(now).saturating_add(limit);
+        if until > now {
+            return Some(until);
+        }
+        me.reset(Errno::ETIMEDOUT);
+        me.first = false;
+        let lost = peer.chunks.keep(peer.window);
+        peer.received =
+            peer.received.saturating_sub(lost.iter().map(|chunk| chunk.data().len() as u64).sum());
+        peer.urgent = peer.urgent.filter(|urgent| urgent.at < peer.received);
+        peer.deserted = true;
+        ends.wake(side, ALL | POLLERR);
+        self.unlock(ends);
+        drop(lost);
+        None
+    }
+
+    /// A RST from who has given up.
+    fn desert(&self, ends: &mut Ends, side: usize) {
+        ends.end(side).reset(Errno::ECONNRESET);
+        ends.wake(side, ALL | POLLERR);
+        ends.settle = true;
     }
 
     pub fn set_limits(&self, side: usize, limits: Limits) {
@@ -343,6 +390,10 @@ impl Direct {
         if ends.end(side).done {
             return;
         }
+        if ends.end(side).deserted {
+            self.desert(&mut ends, side);
+            return self.unlock(ends);
+        }
         let peer = ends.end(other);
         if peer.closed || (peer.fin_sent && peer.shutdown & RCV != 0) {
             if !peer.closed {
@@ -437,7 +488,13 @@ impl Direct {
         if me.urgent.is_some_and(|urgent| urgent.at < me.taken) {
             me.urgent = None;
         }
+        if me.deserted && !me.done {
+            self.desert(ends, side);
+        }
         let other = self.other(side);
+        if let Some(since) = &mut ends.end(other).stuck {
+            *since = now_ns(CLOCK_MONOTONIC);
+        }
         if ends.end(other).nospace && self.writable(ends, other) {
             ends.end(other).nospace = false;
             ends.wake(other, OUT);

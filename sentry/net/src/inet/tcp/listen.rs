@@ -18,6 +18,9 @@ struct Embryo {
     link: Option<Arc<Direct>>,
 }
 
+/// How many wait at least before it is looked at who still does.
+const SWEEP: usize = 64;
+
 /// What a listening socket has.
 pub struct Listener {
     backlog: usize,
@@ -26,6 +29,8 @@ pub struct Listener {
     deferred: Vec<Embryo>,
     /// Who connects while the queue is full, and between which endpoints.
     waiting: VecDeque<(Weak<TcpSock>, Endpoint, Endpoint)>,
+    /// At this many, those that have given up are swept out.
+    sweep_at: usize,
 }
 
 impl Listener {
@@ -41,6 +46,28 @@ impl Listener {
     }
     pub fn full(&self) -> bool {
         self.pending.len() > self.backlog
+    }
+
+    fn wait(&mut self, client: &Arc<TcpSock>, from: Endpoint, to: Endpoint) {
+        if self.waiting.len() >= self.sweep_at {
+            let still = |(client, from, to): &(Weak<TcpSock>, Endpoint, Endpoint)| {
+                client.upgrade().is_some_and(|client| client.still_connects(*from, *to))
+            };
+            self.waiting.retain(still);
+            self.sweep_at = (2 * self.waiting.len()).max(SWEEP);
+        }
+        self.waiting.push_back((Arc::downgrade(client), from, to));
+    }
+
+    /// The next one that waits, if there is room for it.
+    fn next(&mut self) -> Option<(Arc<TcpSock>, Endpoint, Endpoint)> {
+        while !self.full() {
+            let (client, from, to) = self.waiting.pop_front()?;
+            if let Some(client) = client.upgrade().filter(|client| client.still_connects(from, to)) {
+                return Some((client, from, to));
+            }
+        }
+        None
     }
 }
 
@@ -81,6 +108,7 @@ impl TcpSock {
             pending: VecDeque::new(),
             deferred: Vec::new(),
             waiting: VecDeque::new(),
+            sweep_at: SWEEP,
         });
         let port = claim.port;
         core.claim = Some(claim);
@@ -97,12 +125,14 @@ impl TcpSock {
             let embryo = if listener.full() { None } else { self.conceive(client, to, from) };
             match embryo {
                 None => {
-                    listener.waiting.push_back((Arc::downgrade(client), from, to));
+                    listener.wait(client, from, to);
                     return true;
                 }
                 Some((embryo, link)) => {
-                    if self.options.lock().defer_accept > 0 {
+                    let patience = self.options.lock().defer_seconds();
+                    if patience > 0 {
                         link.defer(self.me.clone());
+                        embryo.sock.is_deferred(patience);
                         listener.deferred.push(embryo);
                     } else {
                         listener.pending.push_back(embryo);
@@ -122,6 +152,7 @@ impl TcpSock {
         sock.common.inherit(&self.common);
         sock.ip.inherit(&self.ip);
         *sock.options.lock() = self.options.lock().clone();
+        sock.user_timeout.store(self.user_timeout.load(Ordering::Relaxed), Ordering::Relaxed);
         Some(sock)
     }
 
@@ -169,13 +200,9 @@ impl TcpSock {
             }
             let Phase::Listen(listener) = &mut core.phase else { return Err(Errno::EINVAL) };
             let embryo = listener.pending.pop_front().ok_or(Errno::EAGAIN)?;
-            let next = if listener.full() { None } else { listener.waiting.pop_front() };
-            (embryo.sock, next)
+            (embryo.sock, listener.next())
         };
-        if let Some((client, from, to)) = next
-            && let Some(client) = client.upgrade()
-            && client.still_connects(from, to)
-        {
+        if let Some((client, from, to)) = next {
             client.meet(from, to);
         }
         Ok(sock)

@@ -9,6 +9,7 @@ use chitin_abi::num::low8;
 use chitin_netstack::Congestion;
 use chitin_vfs::walk::Caller;
 use std::net::IpAddr;
+use std::sync::atomic::Ordering;
 use zerocopy::IntoBytes;
 
 /// What the maximum segment size comes to on `lo`: its MTU as far as a packet can use it, less headers and timestamps.
@@ -161,7 +162,10 @@ impl TcpSock {
                 options.window_clamp = if on { number.max(1152) } else { 0 };
             }
             TCP_USER_TIMEOUT if number < 0 => return Err(Errno::EINVAL),
-            TCP_USER_TIMEOUT => options.user_timeout = number,
+            TCP_USER_TIMEOUT => {
+                options.user_timeout = number;
+                self.user_timeout.store(number.cast_unsigned(), Ordering::Relaxed);
+            }
             TCP_FASTOPEN => {
                 if number < 0 || !(closed || listens) {
                     return Err(Errno::EINVAL);

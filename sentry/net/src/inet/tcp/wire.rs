@@ -64,9 +64,10 @@ impl TcpSock {
     /// Settings have changed: so do those of the connection.
     pub(super) fn reconfigure(&self) {
         let conn = match &self.core.lock().phase {
-            Phase::Wire(conn) => conn.clone(),
-            _ => return,
+            Phase::Wire(conn) => Some(conn.clone()),
+            _ => None,
         };
+        let Some(conn) = conn else { return self.mind_the_time() };
         let wanted = self.wire_options();
         conn.configure(&mut |options| *options = wanted.clone());
     }

@@ -137,24 +137,17 @@ impl UdpSock {
             self.transmit(&way, from, dest, &data, segment, &told)?;
             return Ok(len);
         }
-        let datagram = |data: Box<[u8]>| Datagram {
+        let datagram = Datagram {
             data,
             from,
             to: dest,
             index: way.route.link,
             ttl: told.ttl.unwrap_or(self.ip.ttl_for(&self.common.ns, dest.ip)),
             tos: told.tos.unwrap_or(self.ip.tos_for(dest.ip)),
-            segment: 0,
+            segment: if len > usize::from(segment) { segment } else { 0 },
             at: 0,
         };
-        match usize::from(segment) {
-            size if size > 0 && len > size => {
-                for part in data.chunks(size) {
-                    self.dispatch(datagram(part.into()));
-                }
-            }
-            _ => self.dispatch(datagram(data)),
-        }
+        self.dispatch(datagram);
         Ok(len)
     }
 
