@@ -1,5 +1,5 @@
-// A faulty wire: hands packets from one interface to another and back, loses some, delays all, reorders some. For machines whose kernel
-// has no netem.   faulty IF1 IF2 LOSS% DELAY_us REORDER% SEED [whole]
+// A faulty wire: hands packets from one interface to another and back, loses some, delays all, reorders and doubles some. For machines whose kernel
+// has no netem.   faulty IF1 IF2 LOSS% DELAY_us REORDER% SEED [DUPLICATE%] [whole]
 // A packet that stands for several on the wire (segmentation offload) is cut into its segments unless `whole` is given; then it is
 // lost as one, as netem does it.
 #define _GNU_SOURCE
@@ -32,7 +32,7 @@ struct packet {
 };
 
 static struct packet *first, **tail = &first;
-static double loss, reorder;
+static double loss, reorder, twice;
 static uint64_t delay, seed;
 static int whole, s[2];
 static unsigned long passed, dropped;
@@ -52,6 +52,12 @@ static void queue(int to, const void *head, const void *data, int len, const voi
     if (chance(loss)) {
         dropped++;
         return;
+    }
+    if (twice && chance(twice)) {
+        double saved = loss, again = twice;
+        loss = twice = 0;
+        queue(to, head, data, len, more, more_len);
+        loss = saved, twice = again;
     }
     passed++;
     struct packet *p = malloc(sizeof *p + HEAD + len + more_len);
@@ -122,7 +128,10 @@ static void report(int sig) {
 int main(int argc, char **argv) {
     if (argc < 7) return 2;
     loss = atof(argv[3]), delay = atof(argv[4]) * 1000, reorder = atof(argv[5]), seed = atoll(argv[6]) * 2 + 1;
-    whole = argc > 7;
+    for (int i = 7; i < argc; i++) {
+        if (!strcmp(argv[i], "whole")) whole = 1;
+        else twice = atof(argv[i]);
+    }
     signal(SIGTERM, report);
     s[0] = open_one(argv[1]), s[1] = open_one(argv[2]);
     static unsigned char b[HEAD + MOST + 64];

@@ -92,14 +92,25 @@ fn judge(expect: &str, test: &str, want: &Outcome, got: &Outcome) {
 
 /// Fails unless the script gives the same output and exit code under both; known gaps are in `expect`.
 pub fn compare(rootfs: &str, script: &str, expect: &str) {
+    compare_with(rootfs, script, &[], expect);
+}
+
+/// The same with arguments.
+pub fn compare_with(rootfs: &str, script: &str, args: &[&str], expect: &str) {
     if have_crun(script) {
-        let want = reference(&bundle(rootfs, script, &[]));
-        let got = Engine::under_test().run(&bundle(rootfs, script, &[]), b"", patience());
+        let want = reference(&bundle(rootfs, script, args));
+        let got = Engine::under_test().run(&bundle(rootfs, script, args), b"", patience());
         judge(expect, script, &want, &got);
     }
 }
 
-/// The same for a script with two sides: both in one container; its server under crun at the other end of a veth pair; its
+/// For a script that takes no end under crun: here it must come to one, and to a good one.
+pub fn succeeds(rootfs: &str, script: &str, args: &[&str]) {
+    let got = Engine::under_test().run(&bundle(rootfs, script, args), b"", patience());
+    assert_eq!(got.code, Some(0), "{}", got.brief());
+}
+
+/// [`compare`] for a script with two sides: both in one container; its server under crun at the other end of a veth pair; its
 /// clients under crun there.
 pub fn compare_networked(rootfs: &str, script: &str, expect: &str) {
     if !have_crun(script) {

@@ -1,6 +1,6 @@
 //! Two network namespaces of a test with a veth pair between: `near` for the host's side, `far` for the container.
 
-use std::process::Command;
+use std::process::{Child, Command};
 use std::time::Duration;
 
 use serde_json::json;
@@ -62,6 +62,31 @@ impl Pair {
         Some(pair)
     }
 
+    /// As [`Pair::with_addresses`], with a wire in between that does what `faults` says (`tests/apps/faulty.c`: loss in percent, delay
+    /// in microseconds, …).
+    pub fn over_a_faulty_wire(faults: &str) -> Option<(Pair, Wire)> {
+        if !nix::unistd::geteuid().is_root() {
+            skip("wire", "making network namespaces needs root");
+            return None;
+        }
+        let id = unique_id();
+        let pair = Pair { near: format!("{id}-n"), far: format!("{id}-f") };
+        let mid = format!("{id}-m");
+        let Pair { near, far } = &pair;
+        sh(&format!(
+            "for n in {near} {far} {mid}; do ip netns add $n; ip -n $n link set lo up; done
+             ip -n {near} link add veth0 type veth peer name left netns {mid}
+             ip -n {far} link add eth0 type veth peer name right netns {mid}
+             ip -n {near} addr add {NEAR}/24 dev veth0; ip -n {far} addr add {FAR}/24 dev eth0
+             ip -n {mid} link set left up; ip -n {mid} link set right up
+             ip -n {near} link set veth0 up; ip -n {far} link set eth0 up"
+        ));
+        let mut wire = Command::new("ip");
+        wire.args(["netns", "exec", &mid]).arg(paths::guests().join("faulty")).args(["left", "right"]);
+        let wire = wire.args(faults.split_whitespace()).spawn().expect("the wire");
+        Some((pair, Wire { mid, wire }))
+    }
+
     /// A bundle whose network is the namespace `name`, one of the two.
     pub fn inside(&self, bundle: Bundle, name: &str) -> Bundle {
         let path = format!("/run/netns/{name}");
@@ -77,6 +102,21 @@ impl Pair {
         let script = command.replace("busybox", &busybox.to_string_lossy());
         ip.args(["netns", "exec", &self.near, "sh", "-c", &script]);
         quick(ip, LIMIT)
+    }
+}
+
+/// A wire between the two, in a namespace of its own.
+#[derive(Debug)]
+pub struct Wire {
+    mid: String,
+    wire: Child,
+}
+
+impl Drop for Wire {
+    fn drop(&mut self) {
+        let _ = self.wire.kill();
+        let _ = self.wire.wait();
+        let _ = Command::new("ip").args(["netns", "del", &self.mid]).status();
     }
 }
 

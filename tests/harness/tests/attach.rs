@@ -11,8 +11,8 @@ use chitin_tests::engine::Engine;
 use chitin_tests::leftovers::settle;
 use chitin_tests::run::{Outcome, kill_tree, quick};
 use chitin_tests::steps::Steps;
-use chitin_tests::veth::{Pair, sh};
-use chitin_tests::{paths, skip};
+use chitin_tests::veth::{FAR, Pair, sh};
+use chitin_tests::{paths, rng, skip};
 use serde_json::json;
 
 const LIMIT: Duration = Duration::from_secs(30);
@@ -138,6 +138,27 @@ fn streams_both_ways() {
     kill_tree(&mut server);
     assert_eq!(o.text(), "3000000\n3000000\n", "{}", o.brief());
     assert!(o.stderr.contains("refused"), "{}", o.brief());
+}
+
+/// Loss, delay, reordering, duplication: each byte arrives all the same, both ways. CHITIN_TEST_TRANSFER has the number of MiB.
+#[test]
+fn a_faulty_wire_damages_nothing() {
+    let mib = std::env::var("CHITIN_TEST_TRANSFER").unwrap_or("16".into());
+    for faults in ["1 500 1 {} 1", "0.5 0 0 {}", "0 2000 5 {} 5", "2 0 1 {} 1 whole"] {
+        let faults = faults.replace("{}", &rng::seed().to_string());
+        let Some((pair, _wire)) = Pair::over_a_faulty_wire(&faults) else { return };
+        let program = "/guest/transfer";
+        let b = Bundle::new("faulty", &paths::rootfs("busybox"), &[program, "serve", "7000"]);
+        let s = Steps::new(pair.inside(b.bind(&paths::guests(), "/guest", &["ro"]), &pair.far));
+        s.launch();
+        let mut ask = Command::new("ip");
+        ask.args(["netns", "exec", &pair.near]).arg(paths::guests().join("transfer"));
+        ask.args(["ask", FAR, "7000", &mib]);
+        let o = quick(ask, Duration::from_secs(if mib.len() > 2 { 1800 } else { 120 }));
+        assert!(o.text().starts_with(&format!("intact {mib} MiB")), "{faults}: {}", o.brief());
+        println!("{faults}: {}", o.text().trim());
+        s.until("stopped");
+    }
 }
 
 /// As Docker and others do it: a new namespace, which a hook fills.
