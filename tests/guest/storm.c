@@ -135,11 +135,11 @@ TEST(exec_among_busy_threads) {
 }
 static void handler(int s) { (void)s; }
 static void *signaller(void *to) {
-    for (int i = 0; i < 300; i++) pthread_kill(*(pthread_t *)to, SIGUSR1);
+    for (int i = 0; i < 100; i++) pthread_kill(*(pthread_t *)to, SIGUSR1);
     return NULL;
 }
 TEST(end_amid_signals) {
-    for (int n = 0; n < 45; n++) {
+    for (int n = 0; n < 15; n++) {
         pid_t c = SPAWN({
             struct sigaction a = {.sa_handler = handler};
             sigaction(SIGUSR1, &a, NULL);
@@ -147,7 +147,7 @@ TEST(end_amid_signals) {
             pthread_t me = pthread_self();
             threads(3, 14);
             pthread_create(&t, NULL, signaller, &me);
-            for (int i = rand() % 300; i; i--) getppid();
+            for (int i = rand() % 100; i; i--) getppid();
             if (n % 3 == 0) _exit(0);
             kill(getpid(), n % 3 == 1 ? SIGTERM : SIGKILL);
             for (;;) pause();

@@ -202,4 +202,5 @@ fn take_leadership(task: &Arc<Task>) {
     tree.remove_task(task);
     task.set_id(task.process.id.clone());
     tree.insert_task(task.clone());
+    task.forget_answers();
 }

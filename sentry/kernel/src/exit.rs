@@ -181,6 +181,7 @@ fn end_process(kernel: &Arc<Kernel>, process: &Arc<Process>) {
         children
     };
     for child in orphaned {
+        child.threads().iter().for_each(|task| task.forget_answers());
         after_reparent(kernel, &child);
     }
     if init {

@@ -34,6 +34,10 @@ pub struct SyscallArgs {
 /// The system call table; implemented by the `syscalls` crate.
 pub trait Dispatch: Send + Sync {
     fn call(&self, task: &Arc<Task>, call: SyscallArgs) -> Outcome;
+    /// Whether somebody is shown every call.
+    fn shows_calls(&self) -> bool {
+        false
+    }
 }
 
 /// Names of the machine (uname(2)).
@@ -107,6 +111,10 @@ impl Kernel {
             return seccomp::enter::enter(task, call, Then::Dispatch);
         }
         self.dispatch_allowed(task, call)
+    }
+
+    pub(crate) fn shows_calls(&self) -> bool {
+        self.dispatch.get().is_some_and(|table| table.shows_calls())
     }
 
     /// A call that the task's filters let pass.

@@ -28,6 +28,7 @@
     )
 )]
 
+mod answers;
 pub mod cgroup;
 pub mod clone;
 pub mod container;

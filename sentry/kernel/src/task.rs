@@ -163,6 +163,8 @@ impl Task {
         let mut slot = self.creds.write();
         creds.no_new_privs |= slot.no_new_privs;
         *slot = Arc::new(creds);
+        drop(slot);
+        self.forget_answers();
     }
     /// PR_SET_NO_NEW_PRIVS for a thread that may be doing something else.
     pub(crate) fn forbid_new_privs(&self) {

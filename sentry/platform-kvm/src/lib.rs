@@ -6,10 +6,11 @@
 //! the processor. An address space (`space`) is a list of mappings (`vma`) and page tables (`table`); pages come into being
 //! when they are touched; `remap` has the mmap family, `window` shows host files to the VM, `copy` and `listing` are the
 //! kernel's way to it. `vcpu` enters and leaves ring 3, `trap` says what an exception is, `machine` schedules tasks
-//! (`task`, `fpu`) over processors, `native` makes the calls that are the platform's.
+//! (`task`, `fpu`) over processors, `native` makes the calls that are the platform's. Some calls ring 0 answers (`answers`).
 //!
 //! Invariants:
-//! - Ring 0 of the VM does nothing but enter and leave; a guest's call or exception always leaves the VM.
+//! - Ring 0 of the VM does nothing but enter, leave, and answer calls whose answers the kernel has said; every exception,
+//!   and every other call, leaves the VM.
 //! - A right that is taken away is gone from every processor before its page goes elsewhere (`space`).
 //!
 //! The vDSO is the host's (`clock`). There are no restartable sequences (rseq answers ENOSYS).
@@ -33,6 +34,7 @@
     )
 )]
 
+mod answers;
 mod clock;
 mod copy;
 mod cpuid;

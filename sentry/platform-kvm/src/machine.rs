@@ -221,6 +221,7 @@ impl Machine {
                 switched |= st.bases_dirty || st.last != Some(handle.index);
                 st.bases_dirty = false;
                 st.last = Some(handle.index);
+                seat.vcpu.give_answers(&self.world.phys, task.id, &st.answers);
                 st.regs
             };
             task.used.lock().enter();

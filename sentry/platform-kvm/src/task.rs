@@ -2,9 +2,11 @@
 //!
 //! Locks: `Proc::tasks` → `Task::st` → `Task::fpu`; `Task::used` is a leaf; the scheduler's lock is taken with none of them held.
 
+use crate::answers::Answers;
 use crate::fpu::{self, Fpu};
 use crate::host;
 use crate::machine::Machine;
+use crate::ring0::Part;
 use crate::space::Space;
 use crate::vcpu::Handle;
 use chitin_platform::{
@@ -66,6 +68,7 @@ pub struct St {
     pub nr: u64,
     pub owner: Option<Owner>,
     affinity: Vec<u8>,
+    pub answers: Answers,
 }
 
 /// What a process is here: tasks that are killed together.
@@ -117,6 +120,7 @@ impl Task {
                 nr: u64::MAX,
                 owner: None,
                 affinity,
+                answers: Answers::default(),
             }),
             fpu: Mutex::new(fpu),
             used: Mutex::default(),
@@ -312,6 +316,22 @@ impl PlatformTask for Task {
             return Err(PlatformError::Host { op: "setpriority", errno: libc::EACCES });
         }
         Ok(())
+    }
+
+    fn may_answer(&self, nr: u64, value: u32) {
+        let mut st = self.st.lock();
+        if matches!(st.phase, Phase::Stopped) {
+            st.answers.add(nr, value);
+        }
+    }
+
+    fn forget_answers(&self) {
+        let mut st = self.st.lock();
+        let part = match &st.phase {
+            Phase::Running(handle) => Some((&*self.machine.world.phys, Part::new(handle.index))),
+            _ => None,
+        };
+        st.answers.forget(part);
     }
 
     fn debug_id(&self) -> u64 {

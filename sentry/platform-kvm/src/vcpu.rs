@@ -7,10 +7,11 @@
 //! Hosts that run ring 0 by emulation (PVM) do not reach the entry point of SYSCALL: it arrives as a page fault there, of
 //! ring 3, with interrupts masked as SYSCALL has left them, which ring 3 cannot do otherwise.
 
+use crate::answers::{Answers, Given};
 use crate::cpuid::Features;
 use crate::host::{self, SetupError};
 use crate::phys::Phys;
-use crate::ring0::{self, Part};
+use crate::ring0::{self, Answering, Part};
 use crate::space::Space;
 use chitin_platform::Registers;
 use kvm_bindings::{
@@ -186,6 +187,7 @@ pub struct Vcpu {
     space: (u64, u64),
     /// It rests in ring 0; a kick leaves it in ring 3.
     in_ring0: bool,
+    given: Given,
 }
 
 fn code_segment(selector: u16, dpl: u8) -> kvm_segment {
@@ -271,7 +273,7 @@ impl Vcpu {
         let star = u64::from(ring0::USER_SS - 8) << 48 | u64::from(ring0::KERNEL_CS) << 32;
         for (msr, data, must) in [
             (MSR_STAR, star, true),
-            (MSR_LSTAR, ring0::lstar(), true),
+            (MSR_LSTAR, part.lstar(), true),
             (MSR_FMASK, FMASK, true),
             (MSR_TSC_AUX, index as u64, false),
         ] {
@@ -287,7 +289,20 @@ impl Vcpu {
         }
         let handle = Handle::new(&fd, index)
             .map_err(|errno| SetupError(format!("platform kvm: mapping processor {index}: errno {errno}")))?;
-        Ok(Vcpu { fd, handle: Arc::new(handle), part, rest, space: (0, 0), in_ring0: true })
+        Ok(Vcpu {
+            fd,
+            handle: Arc::new(handle),
+            part,
+            rest,
+            space: (0, 0),
+            in_ring0: true,
+            given: Given::default(),
+        })
+    }
+
+    /// Before a run of the task `id`, under the lock under which its answers change.
+    pub fn give_answers(&mut self, phys: &Phys, id: u64, answers: &Answers) {
+        self.given.update(phys, self.part, id, answers);
     }
 
     /// Runs ring 3 from `regs` until it comes out; `regs` is then what ring 3 had (but for [`Exit::NotEntered`]).
@@ -314,7 +329,11 @@ impl Vcpu {
             match self.came_out(phys, ran, regs) {
                 Some(exit) => break exit,
                 // In the middle of something that ends by itself. It stays kicked, so that nothing holds it up again.
-                None => self.handle.set_immediate_exit(false),
+                // Nor may it go back to ring 3 from there without coming out.
+                None => {
+                    self.given.withdraw(phys, self.part);
+                    self.handle.set_immediate_exit(false);
+                }
             }
         };
         self.handle.turns.fetch_add(1, Ordering::SeqCst);
@@ -387,7 +406,7 @@ impl Vcpu {
                         // On its way to our handler: nobody else may get it.
                         return matches!(exit, Exit::NoPage).then_some(exit);
                     }
-                    if now.rip == ring0::lstar() && now.eflags & IF == 0 {
+                    if now.rip == self.part.lstar() && now.eflags & IF == 0 {
                         // Caught between the call and its page fault.
                         (now.rip, now.eflags) = (now.rcx, now.r11);
                         *regs = now;
@@ -395,6 +414,9 @@ impl Vcpu {
                     }
                     *regs = now;
                     return Some(exit);
+                }
+                if let (Exit::Kicked, Some(answering)) = (&exit, self.part.answering(g.rip)) {
+                    return Some(self.caught_answering(phys, answering, now, regs));
                 }
                 if ring0::is_entering(g.rip) {
                     // Nor may it have flushed.
@@ -432,13 +454,27 @@ impl Vcpu {
             return Some(Exit::Broken(format!("vector {vector} in ring 0 at {rip:#x}, error {error:#x}")));
         }
         (now.rip, now.eflags, now.rsp) = (rip, flags, rsp);
-        if vector == 14 && rip == ring0::lstar() && flags & IF == 0 {
+        if vector == 14 && rip == self.part.lstar() && flags & IF == 0 {
             (now.rip, now.eflags) = (now.rcx, now.r11);
             *regs = now;
             return Some(Exit::Syscall);
         }
         *regs = now;
         Some(Exit::Trap { vector, error, addr: sync.sregs.cr2 })
+    }
+
+    /// Ring 0 would have gone back to ring 3 without another look at us: the call ends here, or has not begun.
+    fn caught_answering(&self, phys: &Phys, at: Answering, mut now: Registers, regs: &mut Registers) -> Exit {
+        // SYSCALL leaves the stack as it is; a fault's frame has it.
+        if !self.part.is_own(now.rip) {
+            now.rsp = phys.load(self.part.trap_top() - 16);
+        }
+        (now.rip, now.eflags) = (now.rcx, now.r11);
+        *regs = now;
+        match at {
+            Answering::Not => Exit::Syscall,
+            Answering::Done => Exit::Kicked,
+        }
     }
 }
 

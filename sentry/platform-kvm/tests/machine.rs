@@ -19,6 +19,8 @@ fn main() {
         &[
             ("spinners_share", spinners_share),
             ("calls_of_the_platform", calls_of_the_platform),
+            ("ring0_answers", ring0_answers),
+            ("kicks_amid_answers", kicks_amid_answers),
             ("membarrier_beside_a_runner", membarrier_beside_a_runner),
             ("the_vdso_stays", the_vdso_stays),
             ("the_clock_is_there", the_clock_is_there),
@@ -54,6 +56,106 @@ fn spinners_share(m: &Machine) {
     }
     assert!(spinners.iter().any(|s| s.task.preemptions() > 0));
     assert!(spinners.iter().all(|s| s.task.cpu_times().user_ns > 0));
+}
+
+/// A call with an answer is no event, until the answer is forgotten; others' calls are.
+fn ring0_answers(m: &Machine) {
+    let g = m.load(entry!(g_getpids));
+    g.task.resume(Resume::Frame);
+    m.syscall(&g, 39);
+    let used = || g.task.cpu_times().user_ns;
+    let batch = |calls: u64| {
+        let start = used();
+        for _ in 0..calls {
+            g.task.resume(Resume::Return(5));
+            m.syscall(&g, 39);
+        }
+        (used() - start) / calls
+    };
+    let by_events = (0..30).map(|_| batch(10)).min();
+    g.task.may_answer(39, u32::MAX);
+    g.task.may_answer(1 << 40, 1);
+    let before = word(&g, DATA + 8);
+    g.task.resume(Resume::Return(5));
+    let batch = || {
+        let start = (used(), word(&g, DATA + 8));
+        std::thread::sleep(Duration::from_millis(5));
+        (used() - start.0) / (word(&g, DATA + 8) - start.1).max(1)
+    };
+    let by_ring0 = (0..40).map(|_| batch()).min();
+    println!("In the guest, a call takes {by_events:?} ns by an event, {by_ring0:?} ns by ring 0");
+    let calls = word(&g, DATA + 8) - before;
+    assert!(calls > 10, "{calls} calls");
+    assert_eq!(word(&g, DATA), u64::from(u32::MAX));
+    // Another task on the same processors has other answers, or none.
+    let other = m.load(entry!(g_getpids));
+    other.task.resume(Resume::Frame);
+    m.syscall(&other, 39);
+    other.task.may_answer(39, 77);
+    other.task.resume(Resume::Return(5));
+    let none = m.load(entry!(g_getpids));
+    none.task.resume(Resume::Frame);
+    let mut events = 0;
+    while events < 50 || word(&other, DATA) == 5 {
+        match guest_of(&m.event()) {
+            it if it.id == none.id => {
+                events += 1;
+                it.task.resume(Resume::Return(6));
+            }
+            // A processor that is wanted elsewhere was caught before the answer.
+            it if it.id == other.id => it.task.resume(Resume::Return(77)),
+            it => it.task.resume(Resume::Return(0xffff_ffff)),
+        }
+        assert_eq!(word(&g, DATA), u64::from(u32::MAX));
+        assert!(matches!(word(&other, DATA), 5 | 77));
+        assert!(matches!(word(&none, DATA), 0 | 6));
+    }
+    // From then on each of them asks.
+    g.task.forget_answers();
+    other.task.forget_answers();
+    let mut asked = [0; 4];
+    while asked.iter().filter(|n| **n >= 10).count() < 3 {
+        let it = guest_of(&m.event());
+        asked[it.id] += 1;
+        it.task.resume(Resume::Return(8));
+    }
+    assert_eq!((word(&g, DATA), word(&other, DATA), word(&none, DATA)), (8, 8, 8));
+}
+
+/// A task that is kicked on its way through ring 0 is where it was before its call, or after it.
+fn kicks_amid_answers(m: &Machine) {
+    let g = m.load(entry!(g_getpids));
+    let (call, after) = (entry!(g_getpids) + 5, entry!(g_getpids) + 7);
+    g.task.resume(Resume::Frame);
+    m.syscall(&g, 39);
+    g.task.may_answer(39, 4711);
+    g.task.resume(Resume::Return(4711));
+    let mut seen = 0;
+    for _ in 0..400 {
+        g.task.interrupt();
+        let mut event = m.event();
+        if let EventKind::Syscall { nr, .. } = event.kind {
+            // The kick caught the call before it had its answer.
+            assert_eq!(nr, 39);
+            let r = g.task.registers().expect("registers");
+            assert_eq!((r.rip, r.rax as u32), (after, 39));
+            g.task.resume(Resume::Return(4711));
+            event = m.event();
+        }
+        assert!(matches!(event.kind, EventKind::Interrupted), "{:?}", event.kind);
+        let r = g.task.registers().expect("registers");
+        assert!((call - 5..after + 20).contains(&r.rip), "{:x}", r.rip);
+        assert_eq!(r.rsp, STACK_TOP - 0x100);
+        match r.rip {
+            at if at == call => assert_eq!(r.rax, 39),
+            at if at >= after => assert_eq!(r.rax, 4711),
+            _ => {}
+        }
+        seen += u32::from(r.rip == after);
+        assert!(word(&g, DATA) == 4711 || word(&g, DATA) == 0);
+        g.task.resume(Resume::Frame);
+    }
+    println!("{seen} of 400 kicks came right after a call");
 }
 
 /// What `Resume::Native` means here.

@@ -101,6 +101,15 @@ pub trait PlatformTask: Send + Sync {
     /// Sets the host nice value (-20..19) of the thread; raising above what the sentry may is an error.
     fn set_nice(&self, nice: i32) -> Result<(), PlatformError>;
 
+    /// A stopped task's call `nr`, answered with `value`, would get this answer again until [`PlatformTask::forget_answers`]:
+    /// the platform may give it itself, without an event. Not all platforms do.
+    fn may_answer(&self, nr: u64, value: u32) {
+        let _ = (nr, value);
+    }
+
+    /// From when this returns, every call is an event again. Callable at any time, from any thread.
+    fn forget_answers(&self) {}
+
     /// The host thread id, for debug logs only; never shown to the guest.
     fn debug_id(&self) -> u64;
 

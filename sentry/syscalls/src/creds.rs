@@ -4,31 +4,43 @@ use crate::{Args, done, unit};
 use chitin_abi::Errno;
 use chitin_abi::capability::*;
 use chitin_abi::limits::NGROUPS_MAX;
+use chitin_abi::nr::{SYS_getegid, SYS_geteuid, SYS_getgid, SYS_getuid};
 use chitin_abi::num::low32;
 use chitin_kernel::{Outcome, Task};
 use chitin_vfs::{Caps, Creds};
 use std::sync::Arc;
 
-fn shown_user(task: &Task, which: impl Fn(&Creds) -> u32) -> Outcome {
+/// The ids of a namespace without maps change once these are written, by whomever.
+fn shown_user(task: &Task, nr: u64, which: impl Fn(&Creds) -> u32) -> Outcome {
     let creds = task.creds();
-    Outcome::value(creds.user_ns.show_uid(which(&creds)).into())
+    let lasts = creds.user_ns.has_user_map();
+    let uid = creds.user_ns.show_uid(which(&creds));
+    if lasts {
+        task.lasts(nr, uid);
+    }
+    Outcome::value(uid.into())
 }
-fn shown_group(task: &Task, which: impl Fn(&Creds) -> u32) -> Outcome {
+fn shown_group(task: &Task, nr: u64, which: impl Fn(&Creds) -> u32) -> Outcome {
     let creds = task.creds();
-    Outcome::value(creds.user_ns.show_gid(which(&creds)).into())
+    let lasts = creds.user_ns.has_group_map();
+    let gid = creds.user_ns.show_gid(which(&creds));
+    if lasts {
+        task.lasts(nr, gid);
+    }
+    Outcome::value(gid.into())
 }
 
 pub(crate) fn getuid(task: &Arc<Task>, _args: Args) -> Outcome {
-    shown_user(task, |creds| creds.uid)
+    shown_user(task, SYS_getuid, |creds| creds.uid)
 }
 pub(crate) fn geteuid(task: &Arc<Task>, _args: Args) -> Outcome {
-    shown_user(task, |creds| creds.euid)
+    shown_user(task, SYS_geteuid, |creds| creds.euid)
 }
 pub(crate) fn getgid(task: &Arc<Task>, _args: Args) -> Outcome {
-    shown_group(task, |creds| creds.gid)
+    shown_group(task, SYS_getgid, |creds| creds.gid)
 }
 pub(crate) fn getegid(task: &Arc<Task>, _args: Args) -> Outcome {
-    shown_group(task, |creds| creds.egid)
+    shown_group(task, SYS_getegid, |creds| creds.egid)
 }
 
 /// The kernel id behind an id of the caller's: EINVAL if there is none.

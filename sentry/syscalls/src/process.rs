@@ -9,6 +9,7 @@ use crate::{Args, done, unit};
 use chitin_abi::Errno;
 use chitin_abi::fcntl::*;
 use chitin_abi::limits::PATH_MAX;
+use chitin_abi::nr::{SYS_getpid, SYS_gettid};
 use chitin_abi::num::{low8, low32, sign_extend, to_usize};
 use chitin_abi::resource::Rusage;
 use chitin_abi::sched::*;
@@ -292,15 +293,17 @@ fn child_info(event: &ChildEvent) -> SigInfo {
 }
 
 pub(crate) fn getpid(task: &Arc<Task>, _args: Args) -> Outcome {
+    task.lasts(SYS_getpid, task.pid().cast_unsigned());
     Outcome::value(sign_extend(task.pid()))
 }
 
 pub(crate) fn gettid(task: &Arc<Task>, _args: Args) -> Outcome {
+    task.lasts(SYS_gettid, task.tid().cast_unsigned());
     Outcome::value(sign_extend(task.tid()))
 }
 
 pub(crate) fn getppid(task: &Arc<Task>, _args: Args) -> Outcome {
-    Outcome::value(sign_extend(task.process.ppid()))
+    Outcome::value(sign_extend(task.ppid()))
 }
 
 /// The process that a pid argument names; 0 is the caller's.

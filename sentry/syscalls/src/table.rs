@@ -100,6 +100,10 @@ impl Table {
 }
 
 impl Dispatch for Table {
+    fn shows_calls(&self) -> bool {
+        self.strace.is_some()
+    }
+
     fn call(&self, task: &Arc<Task>, call: SyscallArgs) -> Outcome {
         let entry = usize::try_from(call.nr).ok().and_then(|nr| self.slots.get(nr).copied().flatten());
         let Some(entry) = entry else {

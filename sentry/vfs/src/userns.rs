@@ -296,6 +296,10 @@ impl UserNs {
         self.initial || (self.uid(kuid).is_some() && self.gid(kgid).is_some())
     }
 
+    /// Whether its user ids are what they will be.
+    pub fn has_user_map(&self) -> bool {
+        self.initial || self.map(IdKind::User).is_some()
+    }
     pub fn has_group_map(&self) -> bool {
         self.initial || self.map(IdKind::Group).is_some()
     }

@@ -20,6 +20,7 @@ const KNOWN_FLAGS: u32 = SECCOMP_FILTER_FLAG_TSYNC
 pub fn set_strict(task: &Task) -> Result<(), Errno> {
     task.seccomp.may_assign(SECCOMP_MODE_STRICT)?;
     task.seccomp.set_strict();
+    task.forget_answers();
     Ok(())
 }
 
@@ -100,9 +101,11 @@ fn attach(
     }
     let filter = Filter::new(program, prev, flags, listener)?;
     task.seccomp.set_filter(filter.clone());
+    task.forget_answers();
     let no_new_privs = task.creds().no_new_privs;
     for other in others {
         other.seccomp.set_filter(filter.clone());
+        other.forget_answers();
         if no_new_privs {
             other.forbid_new_privs();
         }
