@@ -17,7 +17,12 @@ static void ask_all(void) {
     for (unsigned i = 0; i < sizeof all / sizeof *all; i++) ask(all[i]);
 }
 static pid_t in_status(const char *name) {
-    char *s = get("/proc/thread-self/status"), *p = strstr(s, name);
+    char b[4096];
+    int f = open("/proc/thread-self/status", O_RDONLY);
+    ssize_t n = read(f, b, sizeof b - 1);
+    close(f);
+    b[n > 0 ? n : 0] = 0;
+    char *p = strstr(b, name);
     return p ? atoi(p + strlen(name)) : -1;
 }
 // As /proc says, which nobody remembers.

@@ -13,7 +13,7 @@
 //!   and every other call, leaves the VM.
 //! - A right that is taken away is gone from every processor before its page goes elsewhere (`space`).
 //!
-//! The vDSO is the host's (`clock`). There are no restartable sequences (rseq answers ENOSYS).
+//! The vDSO is the host's (`clock`). Restartable sequences are ours (`rseq`).
 //!
 //! Lock order: `Proc::tasks` → `Task::st` → `Task::fpu`; `Space::inner` → `Shared`, `FileMap`, `Files` → `Phys`; the
 //! scheduler's queue is a leaf. No lock is held while the guest runs.
@@ -46,6 +46,7 @@ mod native;
 mod phys;
 mod remap;
 mod ring0;
+mod rseq;
 mod runs;
 mod setup;
 mod space;

@@ -11,6 +11,7 @@
 
 use crate::cpuid::Features;
 use crate::host;
+use crate::rseq;
 use crate::space::{Fault, World};
 use crate::task::{Phase, St, Task};
 use crate::trap;
@@ -209,6 +210,9 @@ impl Machine {
         }
         handle.preempt.store(false, Ordering::SeqCst);
         loop {
+            if let Err(rseq::Bad) = enter_sequences(task, handle.index) {
+                return self.fault_in_sequence(task);
+            }
             let mut regs = {
                 let mut st = task.st.lock();
                 if matches!(st.phase, Phase::Dying) {
@@ -241,7 +245,8 @@ impl Machine {
 
     /// `None`: it may go on.
     fn came_out(&self, task: &Arc<Task>, handle: &Handle, exit: Exit, mut regs: Registers) -> Option<Turn> {
-        let kind = match exit {
+        let called = matches!(exit, Exit::Syscall);
+        let mut kind = match exit {
             Exit::Syscall => Some(trap::syscall(&regs)),
             Exit::Trap { vector: 14, error, addr } => match task.space.fault(addr, trap::access(error)) {
                 Ok(()) => None,
@@ -257,6 +262,10 @@ impl Machine {
             Exit::NoPage => Some(trap::page_fault(Fault::Bus, 0, 4)),
             Exit::Broken(what) => return Some(self.broken(task, &what)),
         };
+        // A critical section makes no calls.
+        if !called && let Err(rseq::Bad) = leave_sequence(task, &mut regs) {
+            kind = Some(trap::FORCED);
+        }
         let mut st = task.st.lock();
         st.regs = regs;
         let Some(kind) = kind else {
@@ -279,6 +288,15 @@ impl Machine {
             st.nr = nr;
         }
         Some(stop(&mut st, kind))
+    }
+
+    /// Its area cannot be written.
+    fn fault_in_sequence(&self, task: &Arc<Task>) -> Turn {
+        let mut st = task.st.lock();
+        if matches!(st.phase, Phase::Dying) {
+            return Turn::Dead;
+        }
+        stop(&mut st, trap::FORCED)
     }
 
     /// No memory for a page: as the host's OOM killer would.
@@ -381,6 +399,22 @@ impl Machine {
         self.queue.lock().closing = true;
         self.tick.notify_all();
     }
+}
+
+/// Tells a thread with restartable sequences where it is about to run.
+fn enter_sequences(task: &Arc<Task>, cpu: usize) -> Result<(), rseq::Bad> {
+    let Some(mut rseq) = task.st.lock().rseq else { return Ok(()) };
+    rseq.enter(&task.space, cpu)?;
+    task.st.lock().rseq = Some(rseq);
+    Ok(())
+}
+
+/// Every way out but a call may be the end of the thread's time on its processor, or a signal's beginning: to the thread,
+/// which cannot tell, it is.
+fn leave_sequence(task: &Arc<Task>, regs: &mut Registers) -> Result<(), rseq::Bad> {
+    let Some(rseq) = task.st.lock().rseq else { return Ok(()) };
+    regs.rip = rseq.leave(&task.space, regs.rip)?;
+    Ok(())
 }
 
 fn is_canonical(addr: u64) -> bool {

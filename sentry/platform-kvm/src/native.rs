@@ -1,6 +1,7 @@
 //! System calls that the kernel leaves to the platform ([`Resume::Native`](chitin_platform::Resume::Native)): those about
 //! the thread's own registers, its scheduling and the order of its memory accesses.
 
+use crate::rseq::Rseq;
 use crate::space::Space;
 use crate::task::{Phase, Task};
 use chitin_platform::Registers;
@@ -10,6 +11,8 @@ use std::sync::atomic::Ordering;
 const ARCH_SET_GS: u64 = 0x1001;
 const ARCH_SET_FS: u64 = 0x1002;
 const MS_SYNC: u64 = 4;
+/// membarrier(2): one processor is meant.
+const ONE_CPU: u32 = 1;
 
 // membarrier(2).
 const GLOBAL: u32 = 1;
@@ -19,6 +22,8 @@ const PRIVATE: u32 = 8;
 const REGISTER_PRIVATE: u32 = 16;
 const SYNC_CORE: u32 = 32;
 const REGISTER_SYNC_CORE: u32 = 64;
+const RSEQ: u32 = 128;
+const REGISTER_RSEQ: u32 = 256;
 
 fn membarrier(task: &Task, space: &Space, command: u64, flags: u64) -> Result<u64, i32> {
     let all = GLOBAL
@@ -27,8 +32,12 @@ fn membarrier(task: &Task, space: &Space, command: u64, flags: u64) -> Result<u6
         | PRIVATE
         | REGISTER_PRIVATE
         | SYNC_CORE
-        | REGISTER_SYNC_CORE;
-    if flags as u32 != 0 {
+        | REGISTER_SYNC_CORE
+        | RSEQ
+        | REGISTER_RSEQ;
+    // All processors are asked, also where one was meant.
+    let one = command as u32 == RSEQ && flags as u32 == ONE_CPU;
+    if flags as u32 != 0 && !one {
         return Err(libc::EINVAL);
     }
     let register = |bit: u32| {
@@ -48,6 +57,9 @@ fn membarrier(task: &Task, space: &Space, command: u64, flags: u64) -> Result<u6
         GLOBAL | GLOBAL_EXPEDITED => run(0, None),
         PRIVATE => run(PRIVATE, Some(space.id)),
         SYNC_CORE => run(SYNC_CORE, Some(space.id)),
+        // A processor that is kicked out puts its task to the abort handler.
+        RSEQ => run(RSEQ, Some(space.id)),
+        REGISTER_RSEQ => register(RSEQ),
         REGISTER_GLOBAL => register(GLOBAL_EXPEDITED),
         REGISTER_PRIVATE => register(PRIVATE),
         REGISTER_SYNC_CORE => register(SYNC_CORE),
@@ -78,8 +90,13 @@ pub fn run(task: &Arc<Task>) {
         }
         libc::SYS_membarrier => membarrier(task, &task.space, rdi, rsi),
         libc::SYS_msync => task.space.check_range(rdi, rsi, rdx & MS_SYNC != 0).map(|()| 0),
-        // Not here: programs see that and do without.
-        libc::SYS_rseq => Err(libc::ENOSYS),
+        libc::SYS_rseq => {
+            let now = task.st.lock().rseq;
+            Rseq::call(now, &task.space, [rdi, rsi, rdx, regs.r10]).map(|rseq| {
+                task.st.lock().rseq = rseq;
+                0
+            })
+        }
         nr => {
             tracing::debug!(nr, "a call that the platform was given but does not know");
             Err(libc::ENOSYS)

@@ -7,6 +7,7 @@ use crate::fpu::{self, Fpu};
 use crate::host;
 use crate::machine::Machine;
 use crate::ring0::Part;
+use crate::rseq::Rseq;
 use crate::space::Space;
 use crate::vcpu::Handle;
 use chitin_platform::{
@@ -69,6 +70,7 @@ pub struct St {
     pub owner: Option<Owner>,
     affinity: Vec<u8>,
     pub answers: Answers,
+    pub rseq: Option<Rseq>,
 }
 
 /// What a process is here: tasks that are killed together.
@@ -121,6 +123,7 @@ impl Task {
                 owner: None,
                 affinity,
                 answers: Answers::default(),
+                rseq: None,
             }),
             fpu: Mutex::new(fpu),
             used: Mutex::default(),
@@ -189,7 +192,7 @@ impl Task {
     }
 
     fn spawn_now(&self, kind: Spawn) -> Result<Spawned, PlatformError> {
-        let (regs, affinity) = self.stopped(|st| Ok((st.regs, st.affinity.clone())))?;
+        let (regs, affinity, rseq) = self.stopped(|st| Ok((st.regs, st.affinity.clone(), st.rseq)))?;
         let fpu = self.fpu.lock().copy()?;
         let space = if kind == Spawn::Fork { self.space.fork()? } else { self.space.clone() };
         let proc = match kind {
@@ -197,6 +200,9 @@ impl Task {
             _ => Arc::new(Proc { tasks: Mutex::default() }),
         };
         let task = Task::new(&self.machine, proc, space.clone(), regs, fpu, affinity);
+        if kind == Spawn::Fork {
+            task.st.lock().rseq = rseq.map(Rseq::inherited);
+        }
         Ok(Spawned { task, space })
     }
 }

@@ -16,6 +16,10 @@ const TRAP_BRKPT: i32 = 1;
 const TRAP_TRACE: i32 = 2;
 const TF: u64 = 1 << 8;
 
+/// SIGSEGV as Linux forces it on who has told it nonsense.
+pub const FORCED: EventKind =
+    EventKind::Fault { signal: libc::SIGSEGV, code: SI_KERNEL, addr: 0, trap_no: 0, error_code: 0 };
+
 pub const ARCH_X86_64: u32 = 0xc000_003e;
 const ARCH_I386: u32 = 0x4000_0003;
 

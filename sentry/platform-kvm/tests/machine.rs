@@ -21,6 +21,7 @@ fn main() {
             ("calls_of_the_platform", calls_of_the_platform),
             ("ring0_answers", ring0_answers),
             ("kicks_amid_answers", kicks_amid_answers),
+            ("restartable_sequences", restartable_sequences),
             ("membarrier_beside_a_runner", membarrier_beside_a_runner),
             ("the_vdso_stays", the_vdso_stays),
             ("the_clock_is_there", the_clock_is_there),
@@ -158,6 +159,74 @@ fn kicks_amid_answers(m: &Machine) {
     println!("{seen} of 400 kicks came right after a call");
 }
 
+/// rseq(2): who is kicked in a critical section is at its abort handler, and knows the processor.
+fn restartable_sequences(m: &Machine) {
+    let g = m.load(entry!(g_call6));
+    let area = DATA + 0x200;
+    let rseq = |args: [u64; 4]| {
+        let [a, b, c, d] = args;
+        m.arm(&g, 334, [a, b, c, d, 0, 0]);
+        g.task.resume(Resume::Frame);
+        m.syscall(&g, 334);
+        g.task.resume(Resume::Native);
+        m.syscall(&g, 39);
+        word(&g, DATA) as i64
+    };
+    let failed = |errno: i32| -i64::from(errno);
+    const SIGNATURE: u64 = 0x5305_3053;
+    assert_eq!(rseq([area, 31, 0, SIGNATURE]), failed(libc::EINVAL));
+    assert_eq!(rseq([area + 16, 32, 0, SIGNATURE]), failed(libc::EINVAL));
+    assert_eq!(rseq([area, 32, 2, SIGNATURE]), failed(libc::EINVAL));
+    assert_eq!(rseq([1 << 62, 32, 0, SIGNATURE]), failed(libc::EFAULT));
+    assert_eq!(rseq([area, 32, 1, SIGNATURE]), failed(libc::EINVAL));
+    assert_eq!(rseq([area, 32, 0, SIGNATURE]), 0);
+    assert_eq!(rseq([area, 32, 0, SIGNATURE]), failed(libc::EBUSY));
+    assert_eq!(rseq([area, 32, 0, 1]), failed(libc::EPERM));
+    assert_eq!(rseq([area, 32, 1, 1]), failed(libc::EPERM));
+    assert_eq!(rseq([area, 32, 1, SIGNATURE]), 0);
+    assert_eq!(word(&g, area), u64::from(u32::MAX) << 32);
+    assert_eq!(rseq([area, 32, 0, SIGNATURE]), 0);
+
+    let (start, commit) = (entry!(g_rseq_start), entry!(g_rseq_commit));
+    for (i, word) in [0, start, commit - start, entry!(g_rseq_abort)].into_iter().enumerate() {
+        g.space.write(DATA + 0x240 + i as u64 * 8, &word.to_le_bytes()).expect("write");
+    }
+    let mut r = g.task.registers().expect("registers");
+    r.rip = entry!(g_rseq);
+    g.task.set_registers(&r).expect("set_registers");
+    g.task.resume(Resume::Frame);
+    let (mut commits, mut rounds) = (0, 0);
+    // It must get to commit at times, too.
+    while rounds < 300 || word(&g, DATA + 0x308) < 20 || word(&g, DATA + 0x300) < 20 {
+        rounds += 1;
+        std::thread::sleep(Duration::from_micros(rounds % 8 * 50));
+        g.task.interrupt();
+        m.interrupted(&g);
+        let r = g.task.registers().expect("registers");
+        assert!(!(start..commit).contains(&r.rip), "left in a critical section at {:x}", r.rip);
+        let ids = word(&g, area);
+        assert!(ids >> 32 == ids & 0xffff_ffff && ids >> 32 < 2, "{ids:x}");
+        assert!(word(&g, DATA + 0x300) >= commits);
+        commits = word(&g, DATA + 0x300);
+        g.task.resume(Resume::Frame);
+    }
+    g.task.interrupt();
+    m.interrupted(&g);
+    // A child has it, too; a description that makes no sense is a fault.
+    let child = m.adopt(wait(g.task.spawn(Spawn::Fork)).expect("fork"));
+    child.space.write(DATA + 0x258, &0u64.to_le_bytes()).expect("write");
+    loop {
+        child.task.resume(Resume::Frame);
+        std::thread::sleep(Duration::from_millis(1));
+        child.task.interrupt();
+        match m.event().kind {
+            EventKind::Interrupted => {}
+            EventKind::Fault { signal, code, .. } => return assert_eq!((signal, code), (libc::SIGSEGV, 128)),
+            kind => panic!("{kind:?}"),
+        }
+    }
+}
+
 /// What `Resume::Native` means here.
 fn calls_of_the_platform(m: &Machine) {
     let g = m.load(entry!(g_call6));
@@ -181,7 +250,6 @@ fn calls_of_the_platform(m: &Machine) {
     assert_eq!(membarrier(1 << 20, 0), -i64::from(libc::EINVAL));
     assert_eq!(call(26, [DATA, 4096, 4, 0, 0, 0]), 0);
     assert_eq!(call(26, [0x7000_0000, 4096, 4, 0, 0, 0]), -i64::from(libc::ENOMEM));
-    assert_eq!(call(334, [0; 6]), -i64::from(libc::ENOSYS));
 }
 
 /// membarrier(2) while another thread of the space runs, which writes to where the result goes: over and over, since what

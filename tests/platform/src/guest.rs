@@ -80,6 +80,27 @@ g_getpids:
     mov [0x500000], rax
     inc qword ptr [0x500008]
     jmp g_getpids
+    .globl g_rseq
+    .globl g_rseq_start
+    .globl g_rseq_commit
+    .globl g_rseq_abort
+// Counts in a restartable sequence whose area is at DATA+0x200 and whose section is described at DATA+0x240.
+g_rseq:
+    mov rax, 0x500240
+    mov [0x500208], rax
+g_rseq_start:
+    mov rax, [0x500300]
+    inc rax
+    mov ecx, 2000
+2:  dec ecx
+    jnz 2b
+    mov [0x500300], rax
+g_rseq_commit:
+    jmp g_rseq
+    .long 0x53053053
+g_rseq_abort:
+    inc qword ptr [0x500308]
+    jmp g_rseq
     .globl g_store
 // Writes a mark to r15 and asks.
 g_store:
