@@ -186,9 +186,14 @@ TEST(many_parked_threads) {
             if (pthread_create(&t, &a, thread, (void *)(i % 2 ? 4L : 2L))) _exit(1);
         }
         ms(300);
-        int64_t from = now_ns();
-        for (int i = 0; i < 1000; i++) getppid();
-        _exit(now_ns() - from > 1000000000); // 1 ms each would be a disaster
+        // 1 ms each would be a disaster; that the machine is busy is none.
+        int64_t least = INT64_MAX;
+        for (int n = 0; n < 20 && least > 50000000; n++) {
+            int64_t from = now_ns();
+            for (int i = 0; i < 50; i++) getppid();
+            if (now_ns() - from < least) least = now_ns() - from;
+        }
+        _exit(least > 50000000);
     });
     EQ(status_of(c), 0);
 }
