@@ -6,7 +6,7 @@
 //! the processor. An address space (`space`) is a list of mappings (`vma`) and page tables (`table`); pages come into being
 //! when they are touched; `remap` has the mmap family, `window` shows host files to the VM, `copy` and `listing` are the
 //! kernel's way to it. `vcpu` enters and leaves ring 3, `trap` says what an exception is, `machine` schedules tasks
-//! (`task`, `fpu`) over processors, `native` makes the calls that are the platform's. Some calls ring 0 answers (`answers`).
+//! (`task`, `fpu`) over processors (`cpus`), `native` makes the calls that are the platform's. Some calls ring 0 answers (`answers`).
 //!
 //! Invariants:
 //! - Ring 0 of the VM does nothing but enter, leave, and answer calls whose answers the kernel has said; every exception,
@@ -38,6 +38,7 @@ mod answers;
 mod clock;
 mod copy;
 mod cpuid;
+mod cpus;
 mod fpu;
 mod host;
 mod listing;

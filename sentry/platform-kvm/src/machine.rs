@@ -10,6 +10,7 @@
 //! Locks: `queue` is a leaf, taken with no task's lock held.
 
 use crate::cpuid::Features;
+use crate::cpus;
 use crate::host;
 use crate::rseq;
 use crate::space::{Fault, World};
@@ -26,6 +27,8 @@ use std::time::Duration;
 
 /// How long a task runs while others wait, and how often the helper looks.
 const TICK: Duration = Duration::from_millis(4);
+/// Of a mask, at least.
+const MASK_BYTES: usize = 8;
 /// What a turn costs beside the time in the guest, so that calls count, too.
 const TURN_NS: u64 = 2_000;
 
@@ -55,12 +58,39 @@ struct Queue {
     closing: bool,
 }
 
+impl Queue {
+    /// The first task that there is a processor for, and the best one: its last one, or this thread's.
+    fn take(&mut self, tid: i32) -> Option<(Seat, Arc<Task>)> {
+        let Queue { ready, idle, .. } = self;
+        if idle.is_empty() {
+            return None;
+        }
+        let (nth, at) = ready.iter().enumerate().find_map(|(nth, task)| {
+            let may = |s: &Seat| task.allowed.has(s.vcpu.handle.index);
+            let mine = |s: &Seat| s.vcpu.handle.tid.load(Ordering::Relaxed) == tid;
+            let find = |wanted: &dyn Fn(&Seat) -> bool| idle.iter().position(|s| may(s) && wanted(s));
+            let at = find(&|s| s.last_id == task.id).or_else(|| find(&mine)).or_else(|| find(&|_| true))?;
+            Some((nth, at))
+        })?;
+        let task = ready.remove(nth)?;
+        Some((idle.swap_remove(at), task))
+    }
+
+    /// Whether there is a processor for somebody.
+    fn has_place(&self) -> bool {
+        let may = |task: &Arc<Task>| self.idle.iter().any(|s| task.allowed.has(s.vcpu.handle.index));
+        self.ready.iter().any(may)
+    }
+}
+
 type More = Box<dyn Fn() + Send + Sync>;
 
 pub struct Machine {
     pub world: Arc<World>,
     pub features: Features,
     pub mxcsr_mask: u32,
+    /// Of the processors, by index.
+    pub numbers: Vec<u32>,
     queue: Mutex<Queue>,
     work: Condvar,
     tick: Condvar,
@@ -86,11 +116,13 @@ enum Turn {
 
 impl Machine {
     pub fn new(world: Arc<World>, features: Features, mxcsr_mask: u32, vcpus: Vec<Vcpu>) -> Arc<Machine> {
+        let numbers = vcpus.iter().map(|vcpu| vcpu.handle.number).collect();
         let idle = vcpus.into_iter().map(|vcpu| Seat { vcpu, last: Weak::new(), last_id: 0 }).collect();
         Arc::new(Machine {
             world,
             features,
             mxcsr_mask,
+            numbers,
             queue: Mutex::new(Queue { idle, ..Queue::default() }),
             work: Condvar::new(),
             tick: Condvar::new(),
@@ -101,6 +133,19 @@ impl Machine {
 
     pub fn next_task(&self) -> u64 {
         self.tasks.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// All processors, as a mask.
+    pub fn cpus(&self) -> Vec<u8> {
+        cpus::mask(self.numbers.iter().copied(), host::affinity().len().max(MASK_BYTES))
+    }
+
+    /// Somebody who is ready may run elsewhere now.
+    pub fn masks_changed(&self) {
+        let q = self.queue.lock();
+        if !q.ready.is_empty() {
+            self.work.notify_all();
+        }
     }
 
     pub fn on_starved(&self, more: More) {
@@ -156,18 +201,12 @@ impl Machine {
         let tid = host::gettid();
         let mut q = self.queue.lock();
         loop {
-            if !q.idle.is_empty() {
-                if let Some(task) = q.ready.pop_front() {
-                    let mine = |s: &Seat| s.vcpu.handle.tid.load(Ordering::Relaxed) == tid;
-                    let best = q.idle.iter().position(|s| s.last_id == task.id);
-                    let at = best.or_else(|| q.idle.iter().position(mine)).unwrap_or(0);
-                    let seat = q.idle.swap_remove(at);
-                    let handle = seat.vcpu.handle.clone();
-                    handle.tid.store(tid, Ordering::Release);
-                    handle.since.store(q.tick, Ordering::Relaxed);
-                    q.running.push(Running { handle, space: task.space.id });
-                    return (seat, task);
-                }
+            if let Some((seat, task)) = q.take(tid) {
+                let handle = seat.vcpu.handle.clone();
+                handle.tid.store(tid, Ordering::Release);
+                handle.since.store(q.tick, Ordering::Relaxed);
+                q.running.push(Running { handle, space: task.space.id });
+                return (seat, task);
             }
             q.waiting += 1;
             self.work.wait(&mut q);
@@ -210,7 +249,7 @@ impl Machine {
         }
         handle.preempt.store(false, Ordering::SeqCst);
         loop {
-            if let Err(rseq::Bad) = enter_sequences(task, handle.index) {
+            if let Err(rseq::Bad) = enter_sequences(task, handle.number) {
                 return self.fault_in_sequence(task);
             }
             let mut regs = {
@@ -220,6 +259,10 @@ impl Machine {
                 }
                 if std::mem::take(&mut st.interrupt) {
                     return stop(&mut st, EventKind::Interrupted);
+                }
+                if !task.allowed.has(handle.index) {
+                    st.phase = Phase::Ready;
+                    return Turn::Requeue;
                 }
                 handle.arm();
                 switched |= st.bases_dirty || st.last != Some(handle.index);
@@ -358,7 +401,7 @@ impl Machine {
             std::thread::sleep(TICK);
             q = self.queue.lock();
             q.tick += 1;
-            let (free, waiting) = (!q.idle.is_empty(), q.waiting > 0);
+            let (free, waiting) = (q.has_place(), q.waiting > 0);
             if q.ready.is_empty() || !free || waiting {
                 q.starved = 0;
             }
@@ -402,7 +445,7 @@ impl Machine {
 }
 
 /// Tells a thread with restartable sequences where it is about to run.
-fn enter_sequences(task: &Arc<Task>, cpu: usize) -> Result<(), rseq::Bad> {
+fn enter_sequences(task: &Arc<Task>, cpu: u32) -> Result<(), rseq::Bad> {
     let Some(mut rseq) = task.st.lock().rseq else { return Ok(()) };
     rseq.enter(&task.space, cpu)?;
     task.st.lock().rseq = Some(rseq);

@@ -27,7 +27,7 @@ pub struct Rseq {
     len: u64,
     signature: u32,
     /// The processor that the area tells.
-    cpu: Option<usize>,
+    cpu: Option<u32>,
 }
 
 /// What Linux answers with SIGSEGV.
@@ -119,10 +119,9 @@ impl Rseq {
     }
 
     /// The thread is about to run on a processor.
-    pub fn enter(&mut self, space: &Space, cpu: usize) -> Result<(), Bad> {
+    pub fn enter(&mut self, space: &Space, cpu: u32) -> Result<(), Bad> {
         if self.cpu != Some(cpu) {
-            let id = cpu as u32;
-            write_ids(space, self.area, self.len, id, id, id)?;
+            write_ids(space, self.area, self.len, cpu, cpu, cpu)?;
             self.cpu = Some(cpu);
         }
         Ok(())

@@ -2,6 +2,7 @@
 
 use crate::clock::{self, Clock};
 use crate::cpuid;
+use crate::cpus;
 use crate::host::{self, SetupError};
 use crate::machine::Machine;
 use crate::phys::Phys;
@@ -86,7 +87,9 @@ pub fn machine(config: Config) -> Result<Arc<Machine>, SetupError> {
             std::io::Error::last_os_error()
         )));
     }
-    let vcpus = (0..count).map(|i| Vcpu::new(&vm, i, &list, &features)).collect::<Result<Vec<_>, _>>()?;
+    let numbers = cpus::numbers(&host::affinity(), count);
+    let vcpus = numbers.iter().enumerate().map(|(i, number)| Vcpu::new(&vm, i, *number, &list, &features));
+    let vcpus = vcpus.collect::<Result<Vec<_>, _>>()?;
     let mask = vcpus.first().and_then(|v| v.handle.get_xsave().ok());
     let mask = mask.and_then(|area| area.region.get(7).copied()).unwrap_or(0);
     let shadow = config.shadow.unwrap_or_else(has_shadow_tables);

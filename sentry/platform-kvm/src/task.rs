@@ -3,8 +3,8 @@
 //! Locks: `Proc::tasks` → `Task::st` → `Task::fpu`; `Task::used` is a leaf; the scheduler's lock is taken with none of them held.
 
 use crate::answers::Answers;
+use crate::cpus::Allowed;
 use crate::fpu::{self, Fpu};
-use crate::host;
 use crate::machine::Machine;
 use crate::ring0::Part;
 use crate::rseq::Rseq;
@@ -91,6 +91,7 @@ pub struct Task {
     /// Nanoseconds since it was last put at the end of the queue.
     pub slice: AtomicU64,
     pub preempted: AtomicU64,
+    pub allowed: Allowed,
 }
 
 const GONE: PlatformError = PlatformError::Gone;
@@ -107,6 +108,7 @@ impl Task {
     ) -> Arc<Task> {
         space.add_task();
         let id = machine.next_task();
+        let allowed = Allowed::new(&machine.numbers, &affinity);
         let task = Arc::new_cyclic(|me| Task {
             me: me.clone(),
             id,
@@ -129,6 +131,7 @@ impl Task {
             used: Mutex::default(),
             slice: AtomicU64::new(0),
             preempted: AtomicU64::new(0),
+            allowed,
         });
         let mut tasks = proc.tasks.lock();
         tasks.retain(|t| t.strong_count() > 0);
@@ -141,7 +144,7 @@ impl Task {
     pub fn first(machine: &Arc<Machine>, space: Arc<Space>) -> Arc<Task> {
         let proc = Arc::new(Proc { tasks: Mutex::default() });
         let regs = Registers { eflags: crate::vcpu::RESERVED_FLAGS, ..Registers::default() };
-        Task::new(machine, proc, space, regs, Fpu::Saved(fpu::initial()), host::affinity())
+        Task::new(machine, proc, space, regs, Fpu::Saved(fpu::initial()), machine.cpus())
     }
 
     fn stopped<R>(&self, f: impl FnOnce(&mut St) -> Result<R, PlatformError>) -> Result<R, PlatformError> {
@@ -306,15 +309,25 @@ impl PlatformTask for Task {
     fn affinity(&self, set: Option<&[u8]>) -> Result<Vec<u8>, PlatformError> {
         let mut st = self.st.lock();
         if let Some(set) = set {
-            let allowed = host::affinity();
+            let all = self.machine.cpus();
             let new: Vec<u8> =
-                allowed.iter().zip(set.iter().chain(std::iter::repeat(&0))).map(|(a, b)| a & b).collect();
+                all.iter().zip(set.iter().chain(std::iter::repeat(&0))).map(|(a, b)| a & b).collect();
             if new.iter().all(|b| *b == 0) {
                 return Err(PlatformError::Host { op: "sched_setaffinity", errno: libc::EINVAL });
             }
+            self.allowed.set(&self.machine.numbers, &new);
             st.affinity = new;
+            if let Phase::Running(handle) = &st.phase {
+                // It looks at where it is before it enters again.
+                handle.kick();
+            }
         }
-        Ok(st.affinity.clone())
+        let now = st.affinity.clone();
+        drop(st);
+        if set.is_some() {
+            self.machine.masks_changed();
+        }
+        Ok(now)
     }
 
     fn set_nice(&self, nice: i32) -> Result<(), PlatformError> {

@@ -64,6 +64,8 @@ pub struct Handle {
     /// `immediate_exit` of its `kvm_run`, in a mapping of our own.
     page: *mut libc::c_void,
     pub index: usize,
+    /// As guests know it.
+    pub number: u32,
     /// The thread that runs it.
     pub tid: AtomicI32,
     /// Its task shall make room.
@@ -83,7 +85,7 @@ unsafe impl Send for Handle {}
 unsafe impl Sync for Handle {}
 
 impl Handle {
-    fn new(vcpu: &VcpuFd, index: usize) -> Result<Handle, i32> {
+    fn new(vcpu: &VcpuFd, index: usize, number: u32) -> Result<Handle, i32> {
         // SAFETY: no memory is involved.
         let fd = unsafe { libc::fcntl(vcpu.as_raw_fd(), libc::F_DUPFD_CLOEXEC, 3) };
         if fd < 0 {
@@ -102,6 +104,7 @@ impl Handle {
             fd,
             page,
             index,
+            number,
             tid: AtomicI32::new(0),
             preempt: AtomicBool::new(false),
             kicked: AtomicBool::new(false),
@@ -224,7 +227,13 @@ fn null_segment(base: u64) -> kvm_segment {
 }
 
 impl Vcpu {
-    pub fn new(vm: &VmFd, index: usize, cpuid: &CpuId, f: &Features) -> Result<Vcpu, SetupError> {
+    pub fn new(
+        vm: &VmFd,
+        index: usize,
+        number: u32,
+        cpuid: &CpuId,
+        f: &Features,
+    ) -> Result<Vcpu, SetupError> {
         let failed = |what: &'static str| {
             move |e: kvm_ioctls::Error| {
                 SetupError(format!(
@@ -275,7 +284,7 @@ impl Vcpu {
             (MSR_STAR, star, true),
             (MSR_LSTAR, part.lstar(), true),
             (MSR_FMASK, FMASK, true),
-            (MSR_TSC_AUX, index as u64, false),
+            (MSR_TSC_AUX, number.into(), false),
         ] {
             let entry = kvm_msr_entry { index: msr, data, ..Default::default() };
             let list = Msrs::from_entries(&[entry]).map_err(|_| SetupError("platform kvm: msrs".into()))?;
@@ -287,7 +296,7 @@ impl Vcpu {
         for reg in [SyncReg::Register, SyncReg::SystemRegister, SyncReg::VcpuEvents] {
             fd.set_sync_valid_reg(reg);
         }
-        let handle = Handle::new(&fd, index)
+        let handle = Handle::new(&fd, index, number)
             .map_err(|errno| SetupError(format!("platform kvm: mapping processor {index}: errno {errno}")))?;
         Ok(Vcpu {
             fd,

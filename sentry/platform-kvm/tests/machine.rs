@@ -22,6 +22,7 @@ fn main() {
             ("ring0_answers", ring0_answers),
             ("kicks_amid_answers", kicks_amid_answers),
             ("restartable_sequences", restartable_sequences),
+            ("masks_are_obeyed", masks_are_obeyed),
             ("membarrier_beside_a_runner", membarrier_beside_a_runner),
             ("the_vdso_stays", the_vdso_stays),
             ("the_clock_is_there", the_clock_is_there),
@@ -157,6 +158,62 @@ fn kicks_amid_answers(m: &Machine) {
         g.task.resume(Resume::Frame);
     }
     println!("{seen} of 400 kicks came right after a call");
+}
+
+/// Tasks stay on the processors of their masks, share these, and go elsewhere when the masks change.
+fn masks_are_obeyed(m: &Machine) {
+    let on = |g: &Guest, cpu: usize| word(g, DATA + 0x100 + cpu as u64 * 256);
+    let wait_for = |what: &str, done: &dyn Fn() -> bool| {
+        let end = Instant::now() + Duration::from_secs(15);
+        while !done() {
+            assert!(Instant::now() < end, "{what}");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    };
+    let first = m.load(entry!(g_cpu));
+    let mask = first.task.affinity(None).expect("mask");
+    let numbers: Vec<usize> =
+        (0..mask.len() * 8).filter(|i| mask[i / 8] >> (i % 8) & 1 == 1 && *i < 64).collect();
+    let &[a, b] = numbers.as_slice() else { panic!("two processors, not {numbers:?}") };
+    let only = |cpu: usize| {
+        let mut mask = vec![0; mask.len()];
+        mask[cpu / 8] = 1 << (cpu % 8);
+        mask
+    };
+    assert!(first.task.affinity(Some(&[0; 8])).is_err());
+    let guests: Vec<_> = [first].into_iter().chain((0..3).map(|_| m.load(entry!(g_cpu)))).collect();
+    for g in &guests {
+        g.task.affinity(Some(&only(b))).expect("set");
+        g.task.resume(Resume::Frame);
+        m.syscall(g, 334);
+        g.task.resume(Resume::Native);
+    }
+    wait_for("who shares a processor starves", &|| guests.iter().all(|g| on(g, b) > 0));
+    assert!(guests.iter().all(|g| on(g, a) == 0));
+    // The other processor is free for others.
+    let asks = m.load(entry!(g_getppid));
+    asks.task.resume(Resume::Frame);
+    for i in 0..20 {
+        m.syscall(&asks, 110);
+        asks.task.resume(Resume::Return(i));
+    }
+    m.syscall(&asks, 110);
+    // Whoever runs or waits moves.
+    for g in &guests {
+        g.task.affinity(Some(&only(a))).expect("set");
+    }
+    wait_for("who was moved starves", &|| guests.iter().all(|g| on(g, a) > 0));
+    let before: Vec<u64> = guests.iter().map(|g| on(g, b)).collect();
+    let moved: Vec<u64> = guests.iter().map(|g| on(g, a)).collect();
+    wait_for("it does not go on", &|| guests.iter().zip(&moved).all(|(g, was)| on(g, a) > *was));
+    let after: Vec<u64> = guests.iter().map(|g| on(g, b)).collect();
+    assert_eq!(before, after, "it has run where it may not");
+    for g in &guests {
+        g.task.affinity(Some(&mask)).expect("set");
+    }
+    wait_for("a free processor is not used", &|| guests.iter().zip(&after).any(|(g, was)| on(g, b) > *was));
+    let child = wait(asks.task.spawn(Spawn::Fork)).expect("fork");
+    assert_eq!(child.task.affinity(None).expect("mask"), mask);
 }
 
 /// rseq(2): who is kicked in a critical section is at its abort handler, and knows the processor.
