@@ -227,22 +227,24 @@ impl Bus {
 }
 
 /// SASL's EXTERNAL: the socket itself says who we are. In a user namespace we do not know the number that it says, and name
-/// none.
+/// none. All is said at once, as by systemd's own library: where a message is read together with BEGIN, systemd's socket
+/// lets it lie until another one comes.
 fn authenticate(stream: &UnixStream) -> std::io::Result<()> {
     let uid: String = nix::unistd::geteuid().to_string().bytes().map(|b| format!("{b:02x}")).collect();
-    let steps = match in_user_namespace() {
-        false => vec![(format!("\0AUTH EXTERNAL {uid}\r\n"), "OK ")],
-        true => vec![("\0AUTH EXTERNAL\r\n".to_owned(), "DATA"), ("DATA\r\n".to_owned(), "OK ")],
+    let (said, expected) = match in_user_namespace() {
+        false => (format!("\0AUTH EXTERNAL {uid}\r\nBEGIN\r\n"), &["OK "][..]),
+        true => ("\0AUTH EXTERNAL\r\nDATA\r\nBEGIN\r\n".to_owned(), &["DATA", "OK "][..]),
     };
     let mut writer = stream;
-    for (said, expected) in steps {
-        writer.write_all(said.as_bytes())?;
+    writer.write_all(said.as_bytes())?;
+    // Nothing but these lines comes before our first message, so no byte of one is lost in the buffer.
+    let mut reader = BufReader::new(stream.take(4096));
+    for start in expected {
         let mut line = String::new();
-        // Nothing but this line comes before we go on, so no byte of a message is lost in the buffer.
-        BufReader::new(stream).take(4096).read_line(&mut line)?;
-        if !line.starts_with(expected) {
+        reader.read_line(&mut line)?;
+        if !line.starts_with(start) {
             return Err(std::io::Error::other(format!("refused: {:?}", line.trim_end())));
         }
     }
-    writer.write_all(b"BEGIN\r\n")
+    Ok(())
 }
