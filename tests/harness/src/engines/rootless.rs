@@ -29,6 +29,17 @@ impl Drop for Home {
     }
 }
 
+/// Homes of test processes that are gone: one that all tests of a process share is never dropped.
+fn remove_stale() {
+    for entry in std::fs::read_dir(std::env::temp_dir()).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let pid = name.strip_prefix("chitin-podman-t-").and_then(|rest| rest.split('-').next());
+        if pid.is_some_and(|pid| !std::path::Path::new("/proc").join(pid).exists()) {
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
 /// Who the user is, as root of the world. FUSE is for everybody, as udev leaves it.
 const PREPARE: &str = "set -e; cd \"$1\"; mkdir -p etc .config/containers run
     printf 'root:x:0:0::/root:/bin/sh\\nsub:x:1000:1000::%s:/bin/sh\\n' \"$1\" >etc/passwd
@@ -47,6 +58,7 @@ impl RootlessPodman {
             which(program).ok_or(format!("{program} is not installed (tests/rootfs/packages does it)"))?;
         }
         let world = World::start(name, Cgroups::for_engine(Engine::under_test()))?;
+        remove_stale();
         // Where the user may go, unlike the tests' own scratch.
         let home = Home(std::env::temp_dir().join(format!("chitin-podman-{}", unique_id())));
         let io = |e: std::io::Error| format!("{}: {e}", home.0.display());
