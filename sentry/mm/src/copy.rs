@@ -1,12 +1,52 @@
 //! Copies between the sentry and guest memory. A fault is EFAULT, as `copy_from_user` and `copy_to_user` have it.
 
+use crate::pages::PAGE;
 use crate::{Mm, UserPtr};
 use chitin_abi::Errno;
 use chitin_abi::num::to_usize;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
-/// Bytes that a string copy reads at a time: within a page, so that a fault beyond the terminator is not met.
+/// What a string copy takes at a time, at most: paths and names are shorter.
 const STRING_STEP: u64 = 256;
+
+/// Where a string's bytes come from.
+pub(crate) trait Pieces {
+    /// Some bytes from `addr` on, at least one, and none beyond its page: protections change there, and a fault behind the
+    /// terminator must not be met.
+    fn piece(&mut self, addr: u64) -> Result<&[u8], Errno>;
+}
+
+/// A NUL-terminated string without the NUL. `None` when none ends within `max` bytes (without the NUL).
+pub(crate) fn read_cstr(from: &mut impl Pieces, addr: u64, max: usize) -> Result<Option<Vec<u8>>, Errno> {
+    let mut text = Vec::new();
+    let mut at = addr;
+    loop {
+        let piece = from.piece(at)?;
+        let end = piece.iter().position(|&byte| byte == 0);
+        text.extend_from_slice(piece.get(..end.unwrap_or(piece.len())).unwrap_or_default());
+        if text.len() > max {
+            return Ok(None);
+        }
+        if end.is_some() {
+            return Ok(Some(text));
+        }
+        at = at.checked_add(piece.len() as u64).ok_or(Errno::EFAULT)?;
+    }
+}
+
+struct Chunks<'a> {
+    mm: &'a Mm,
+    chunk: [u8; to_usize(STRING_STEP)],
+}
+
+impl Pieces for Chunks<'_> {
+    fn piece(&mut self, addr: u64) -> Result<&[u8], Errno> {
+        let step = STRING_STEP.min(PAGE - addr % PAGE);
+        let part = self.chunk.get_mut(..to_usize(step)).ok_or(Errno::EFAULT)?;
+        self.mm.read_bytes(addr, part)?;
+        Ok(part)
+    }
+}
 
 impl Mm {
     /// Copies `buf.len()` bytes in.
@@ -73,25 +113,7 @@ impl Mm {
 
     /// Reads a NUL-terminated string without the NUL. `None` when none ends within `max` bytes (without the NUL).
     pub fn read_cstr(&self, addr: u64, max: usize) -> Result<Option<Vec<u8>>, Errno> {
-        let mut text = Vec::new();
-        let mut at = addr;
-        let mut chunk = [0u8; to_usize(STRING_STEP)];
-        loop {
-            let step = STRING_STEP - at % STRING_STEP;
-            let Some(part) = chunk.get_mut(..to_usize(step)) else { return Err(Errno::EFAULT) };
-            self.read_bytes(at, part)?;
-            match part.iter().position(|&b| b == 0) {
-                Some(end) => {
-                    text.extend_from_slice(part.get(..end).unwrap_or_default());
-                    return Ok((text.len() <= max).then_some(text));
-                }
-                None => text.extend_from_slice(part),
-            }
-            if text.len() > max {
-                return Ok(None);
-            }
-            at = at.checked_add(step).ok_or(Errno::EFAULT)?;
-        }
+        read_cstr(&mut Chunks { mm: self, chunk: [0; to_usize(STRING_STEP)] }, addr, max)
     }
 
     /// Reads a path argument: ENAMETOOLONG past PATH_MAX.

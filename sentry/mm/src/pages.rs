@@ -4,10 +4,11 @@
 //! been read stays as it was then, whatever other threads write.
 
 use crate::Mm;
+use crate::copy::{Pieces, read_cstr};
 use chitin_abi::Errno;
 use chitin_abi::num::to_usize;
 
-const PAGE: u64 = 4096;
+pub(crate) const PAGE: u64 = 4096;
 
 pub struct PageReader<'a> {
     mm: &'a Mm,
@@ -44,19 +45,12 @@ impl<'a> PageReader<'a> {
 
     /// As [`Mm::read_cstr`].
     pub fn cstr(&mut self, addr: u64, max: usize) -> Result<Option<Vec<u8>>, Errno> {
-        let mut text = Vec::new();
-        let mut at = addr;
-        loop {
-            let part = self.rest(at)?;
-            if let Some(end) = part.iter().position(|&byte| byte == 0) {
-                text.extend_from_slice(part.get(..end).unwrap_or_default());
-                return Ok((text.len() <= max).then_some(text));
-            }
-            text.extend_from_slice(part);
-            if text.len() > max {
-                return Ok(None);
-            }
-            at = (at - at % PAGE).checked_add(PAGE).ok_or(Errno::EFAULT)?;
-        }
+        read_cstr(self, addr, max)
+    }
+}
+
+impl Pieces for PageReader<'_> {
+    fn piece(&mut self, addr: u64) -> Result<&[u8], Errno> {
+        self.rest(addr)
     }
 }
