@@ -1,6 +1,7 @@
 //! Host thread id → task, in many small locked maps: host thread ids wander through the whole of the host's `pid_max`
 //! range, so the table must not keep memory for those that are gone; and the hot path must not share a lock.
 
+use foldhash::fast::RandomState;
 use parking_lot::Mutex;
 use std::collections::HashMap;
 
@@ -9,7 +10,7 @@ const SHARDS: usize = 128;
 const KEEP: usize = 64;
 
 pub struct TidTable<T> {
-    shards: Box<[Mutex<HashMap<u32, T>>]>,
+    shards: Box<[Mutex<HashMap<u32, T, RandomState>>]>,
 }
 
 impl<T> Default for TidTable<T> {
@@ -19,7 +20,7 @@ impl<T> Default for TidTable<T> {
 }
 
 impl<T: Clone> TidTable<T> {
-    fn shard(&self, tid: u32) -> Option<&Mutex<HashMap<u32, T>>> {
+    fn shard(&self, tid: u32) -> Option<&Mutex<HashMap<u32, T, RandomState>>> {
         self.shards.get(tid as usize % SHARDS)
     }
 

@@ -7,6 +7,7 @@ use chitin_kernel::Task;
 use chitin_mm::UserPtr;
 use chitin_vfs::walk::{Target, Walk};
 use chitin_vfs::{Context, File, FileKind, Path};
+use std::borrow::Cow;
 use std::sync::Arc;
 
 /// The six argument registers. The conversions cut to the C type's width, as the ABI has it.
@@ -41,15 +42,20 @@ pub(crate) fn fd_file(task: &Task, fd: i32) -> Result<Arc<File>, Errno> {
 }
 
 /// Where a relative path starts for a dirfd argument. Absolute paths need no valid dirfd.
-pub(crate) fn at_start(task: &Task, ctx: &Context, dirfd: i32, path: &[u8]) -> Result<Path, Errno> {
+pub(crate) fn at_start<'a>(
+    task: &Task,
+    ctx: &'a Context,
+    dirfd: i32,
+    path: &[u8],
+) -> Result<Cow<'a, Path>, Errno> {
     if dirfd == AT_FDCWD || path.first() == Some(&b'/') {
-        return Ok(ctx.cwd.clone());
+        return Ok(Cow::Borrowed(&ctx.cwd));
     }
     let file = task.files().get(dirfd)?;
     if !path.is_empty() && file.inode().kind() != FileKind::Directory {
         return Err(Errno::ENOTDIR);
     }
-    file.path().cloned().ok_or(Errno::ENOTDIR)
+    file.path().cloned().map(Cow::Owned).ok_or(Errno::ENOTDIR)
 }
 
 /// What a (dirfd, path, flags) triple names; an empty path with `empty_ok` (AT_EMPTY_PATH) names dirfd itself.

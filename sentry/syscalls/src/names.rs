@@ -15,7 +15,7 @@ use std::sync::Arc;
 fn prepare(task: &Task, dirfd: i32, path: u64) -> Result<(Context, Path, Vec<u8>), Errno> {
     let path = task.mm().read_path(path)?;
     let ctx = task.context();
-    let start = at_start(task, &ctx, dirfd, &path)?;
+    let start = at_start(task, &ctx, dirfd, &path)?.into_owned();
     Ok((ctx, start, path))
 }
 

@@ -17,6 +17,7 @@ use chitin_vfs::ops::{OpenHow as HowToOpen, Opened};
 use chitin_vfs::pipe::{Pipe, PipeUser};
 use chitin_vfs::walk::Walk;
 use chitin_vfs::{Context, Creds, File, FileKind, Inode, Path};
+use std::borrow::Cow;
 use std::sync::Arc;
 
 const O_PATH_FLAGS: u32 = O_DIRECTORY | O_NOFOLLOW | O_PATH | O_CLOEXEC;
@@ -93,7 +94,13 @@ fn checked(how: &OpenHow) -> Result<HowToOpen, Errno> {
 }
 
 /// Where the walk starts; with RESOLVE_IN_ROOT absolute paths start at `dirfd` too.
-fn start(task: &Task, ctx: &Context, dirfd: i32, path: &[u8], walk: &Walk) -> Result<Path, Errno> {
+fn start<'a>(
+    task: &Task,
+    ctx: &'a Context,
+    dirfd: i32,
+    path: &[u8],
+    walk: &Walk,
+) -> Result<Cow<'a, Path>, Errno> {
     if !(walk.in_root || walk.beneath) || dirfd == AT_FDCWD {
         return at_start(task, ctx, dirfd, path);
     }
@@ -101,7 +108,7 @@ fn start(task: &Task, ctx: &Context, dirfd: i32, path: &[u8], walk: &Walk) -> Re
     if file.inode().kind() != FileKind::Directory {
         return Err(Errno::ENOTDIR);
     }
-    file.path().cloned().ok_or(Errno::ENOTDIR)
+    file.path().cloned().map(Cow::Owned).ok_or(Errno::ENOTDIR)
 }
 
 fn open_at(task: &Arc<Task>, dirfd: i32, path: u64, how: &OpenHow) -> Result<Outcome, Errno> {

@@ -7,6 +7,7 @@
 
 use crate::{FileSystem, Inode, Mount};
 use chitin_abi::Errno;
+use foldhash::quality::RandomState;
 use parking_lot::{Mutex, MutexGuard, RwLock};
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -45,7 +46,7 @@ struct Place {
 
 #[derive(Default)]
 struct Children {
-    map: HashMap<Box<[u8]>, Option<Arc<Dentry>>>,
+    map: HashMap<Box<[u8]>, Option<Arc<Dentry>>, RandomState>,
     negative: usize,
 }
 
@@ -117,6 +118,10 @@ impl Dentry {
         let place = self.place.read();
         (place.name.clone(), place.parent.clone())
     }
+    /// Something is mounted on it, in some namespace.
+    pub fn is_mountpoint(&self) -> bool {
+        self.mounted.load(Ordering::Acquire) > 0
+    }
     /// Unlinked or removed.
     pub fn is_dead(&self) -> bool {
         self.dead.load(Ordering::Acquire)
@@ -129,9 +134,7 @@ impl Dentry {
     /// Looks up `names[0]`; what comes along for the following names is cached. `None`: there is no such name.
     pub fn lookup(self: &Arc<Dentry>, names: &[&[u8]]) -> Result<Option<Arc<Dentry>>, Errno> {
         let Some(name) = names.first() else { return Err(Errno::ENOENT) };
-        if !self.sb.revalidates
-            && let Some(known) = self.cached(name)
-        {
+        if let Some(known) = self.known(name) {
             return Ok(known);
         }
         let _guard = self.dir_lock.lock();
@@ -141,9 +144,7 @@ impl Dentry {
     /// As [`Dentry::lookup`], with the directory locked by the caller.
     pub fn lookup_locked(self: &Arc<Dentry>, names: &[&[u8]]) -> Result<Option<Arc<Dentry>>, Errno> {
         let Some(name) = names.first() else { return Err(Errno::ENOENT) };
-        if !self.sb.revalidates
-            && let Some(known) = self.cached(name)
-        {
+        if let Some(known) = self.known(name) {
             return Ok(known);
         }
         if self.is_dead() {
@@ -176,8 +177,11 @@ impl Dentry {
         Ok(Some(first))
     }
 
-    /// The cached answer, if there is one: a dentry, or the knowledge that there is none.
-    fn cached(&self, name: &[u8]) -> Option<Option<Arc<Dentry>>> {
+    /// The cached answer, if there is one that holds: a dentry, or the knowledge that there is none.
+    pub(crate) fn known(&self, name: &[u8]) -> Option<Option<Arc<Dentry>>> {
+        if self.sb.revalidates {
+            return None;
+        }
         let children = self.children.lock();
         let known = children.map.get(name)?;
         if let Some(dentry) = known {

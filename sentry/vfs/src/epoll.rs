@@ -19,6 +19,7 @@ use chitin_abi::Errno;
 use chitin_abi::epoll::*;
 use chitin_abi::fcntl::O_RDWR;
 use chitin_abi::poll::{POLLIN, POLLRDNORM};
+use foldhash::fast::RandomState;
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -47,7 +48,7 @@ struct Core {
 
 #[derive(Default)]
 struct Items {
-    map: HashMap<Key, Item>,
+    map: HashMap<Key, Item, RandomState>,
     /// At this many items, those of closed files are swept out.
     sweep_at: usize,
 }

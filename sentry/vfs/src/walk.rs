@@ -8,6 +8,7 @@ use chitin_abi::capability::{CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH};
 use chitin_abi::limits::NAME_MAX;
 use chitin_abi::mount::MS_NOSYMFOLLOW;
 use parking_lot::Mutex;
+use std::borrow::Cow;
 use std::sync::Arc;
 
 /// Symbolic links followed in one walk (MAXSYMLINKS).
@@ -152,10 +153,10 @@ impl Context {
 struct Walker<'a> {
     ctx: &'a Context,
     how: Walk,
-    start: Path,
+    start: &'a Path,
     at: Path,
     /// What is left to walk, and where in it we are.
-    rest: Vec<u8>,
+    rest: Cow<'a, [u8]>,
     pos: usize,
     links: u32,
     last: Option<Last>,
@@ -164,7 +165,7 @@ struct Walker<'a> {
 }
 
 impl<'a> Walker<'a> {
-    fn new(ctx: &'a Context, start: &Path, path: &[u8], how: Walk) -> Result<Walker<'a>, Errno> {
+    fn new(ctx: &'a Context, start: &'a Path, path: &'a [u8], how: Walk) -> Result<Walker<'a>, Errno> {
         if path.is_empty() {
             return Err(Errno::ENOENT);
         }
@@ -176,9 +177,9 @@ impl<'a> Walker<'a> {
         Ok(Walker {
             ctx,
             how,
-            start: start.clone(),
+            start,
             at,
-            rest: path.to_vec(),
+            rest: Cow::Borrowed(path),
             pos: 0,
             links: 0,
             last: None,
@@ -189,18 +190,17 @@ impl<'a> Walker<'a> {
 
     /// The directory that ".." does not leave and absolute links lead to.
     fn root(&self) -> &Path {
-        if self.how.in_root { &self.start } else { &self.ctx.root }
+        if self.how.in_root { self.start } else { &self.ctx.root }
     }
 
     /// The next component as a range of `rest`.
     fn next_name(&mut self) -> Option<(usize, usize)> {
-        while self.rest.get(self.pos) == Some(&b'/') {
-            self.pos += 1;
-        }
-        let begin = self.pos;
-        while self.rest.get(self.pos).is_some_and(|&b| b != b'/') {
-            self.pos += 1;
-        }
+        let ahead = self.rest.get(self.pos..).unwrap_or_default();
+        let slashes = ahead.iter().position(|&b| b != b'/').unwrap_or(ahead.len());
+        let name = ahead.get(slashes..).unwrap_or_default();
+        let length = name.iter().position(|&b| b == b'/').unwrap_or(name.len());
+        let begin = self.pos + slashes;
+        self.pos = begin + length;
         (self.pos > begin).then_some((begin, self.pos))
     }
 
@@ -272,7 +272,7 @@ impl<'a> Walker<'a> {
         if self.at.is(self.root()) {
             return if self.how.beneath { Err(Errno::EXDEV) } else { Ok(()) };
         }
-        if self.how.beneath && self.at.is(&self.start) {
+        if self.how.beneath && self.at.is(self.start) {
             return Err(Errno::EXDEV);
         }
         let parent = self.at.parent();
@@ -292,6 +292,10 @@ impl<'a> Walker<'a> {
         let dentry = self.lookup(begin, end)?.ok_or(Errno::ENOENT)?;
         let inode = dentry.inode();
         if inode.kind() != FileKind::Symlink || (is_last && !self.how.follow && !self.slash) {
+            if !dentry.is_mountpoint() {
+                self.at.dentry = dentry;
+                return Ok(());
+            }
             let mount = self.at.mount.clone();
             return self.step_to(Path { mount, dentry });
         }
@@ -328,6 +332,9 @@ impl<'a> Walker<'a> {
     /// Looks up one component, and lets the file system look ahead over those after it.
     fn lookup(&self, begin: usize, end: usize) -> Result<Option<Arc<Dentry>>, Errno> {
         let name = self.rest.get(begin..end).unwrap_or_default();
+        if let Some(known) = self.at.dentry.known(name) {
+            return Ok(known);
+        }
         let ahead = self.rest.get(end..).unwrap_or_default();
         if ahead.iter().all(|&b| b == b'/') {
             return self.at.dentry.lookup(&[name]);
@@ -364,7 +371,7 @@ impl<'a> Walker<'a> {
         let mut joined = Vec::with_capacity(text.len() + rest.len());
         joined.extend_from_slice(text);
         joined.extend_from_slice(rest);
-        self.rest = joined;
+        self.rest = Cow::Owned(joined);
         self.pos = 0;
         Ok(())
     }

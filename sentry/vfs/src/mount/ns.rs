@@ -10,6 +10,7 @@ use chitin_abi::capability::CAP_SYS_ADMIN;
 use chitin_abi::mount::MS_RDONLY;
 use chitin_abi::num::low32;
 use chitin_abi::poll::{POLLERR, POLLPRI};
+use foldhash::fast::RandomState;
 use parking_lot::RwLock;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -23,7 +24,7 @@ struct Inner {
     /// In mount order; the root first.
     list: Vec<Arc<Mount>>,
     /// (mount id, dentry address) → what is mounted there.
-    by_point: HashMap<(u64, usize), Arc<Mount>>,
+    by_point: HashMap<(u64, usize), Arc<Mount>, RandomState>,
 }
 
 /// The mounts a group of processes sees.
@@ -54,7 +55,7 @@ impl MountNs {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             me: me.clone(),
             user_ns: user_ns.clone(),
-            inner: RwLock::new(Inner { list: vec![root.clone()], root, by_point: HashMap::new() }),
+            inner: RwLock::new(Inner { list: vec![root.clone()], root, by_point: HashMap::default() }),
             changes: AtomicU64::new(0),
             changed: WaitQueue::new(),
         });
@@ -86,7 +87,7 @@ impl MountNs {
 
     /// From a mount point to the root of what is mounted there, as often as there is something.
     pub fn follow(&self, mut path: Path) -> Path {
-        while path.dentry.mounted.load(Ordering::Acquire) > 0 {
+        while path.dentry.is_mountpoint() {
             // A path may lead through another namespace (/proc/PID/root): what is mounted there counts.
             let other = if self.holds(&path.mount) { None } else { path.mount.ns() };
             let inner = &other.as_deref().unwrap_or(self).inner;

@@ -86,7 +86,7 @@ impl Context {
         let victim = dir.dentry.lookup_locked(&[name])?.ok_or(Errno::ENOENT)?;
         self.may_change(dir)?;
         self.may_take(dir.inode(), victim.inode())?;
-        if victim.mounted.load(Ordering::Acquire) > 0 {
+        if victim.is_mountpoint() {
             return Err(Errno::EBUSY);
         }
         Ok(victim)
@@ -231,11 +231,11 @@ impl Context {
             if Arc::ptr_eq(source.inode(), target.inode()) && !source_is_dir && flags & RENAME_EXCHANGE == 0 {
                 return Ok(());
             }
-            if target.mounted.load(Ordering::Acquire) > 0 {
+            if target.is_mountpoint() {
                 return Err(Errno::EBUSY);
             }
         }
-        if source.mounted.load(Ordering::Acquire) > 0 {
+        if source.is_mountpoint() {
             return Err(Errno::EBUSY);
         }
         let ops = old.dir.inode().dir().ok_or(Errno::ENOTDIR)?;
