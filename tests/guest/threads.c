@@ -56,6 +56,41 @@ static void *pingpong(void *a) {
     }
     return NULL;
 }
+// A lock with an owner as user space has it: calls only when the word is not as expected.
+static unsigned pi_word, pi_inside;
+static long pi_count;
+static void pi_take(unsigned me) {
+    unsigned free = 0;
+    if (__atomic_compare_exchange_n(&pi_word, &free, me, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)) return;
+    while (syscall(SYS_futex, &pi_word, FUTEX_LOCK_PI_PRIVATE, 0, NULL))
+        if (errno != EINTR) FAIL("FUTEX_LOCK_PI: %s, word %#x", strerror(errno), pi_word);
+}
+static void pi_give(unsigned me) {
+    unsigned held = me;
+    if (!__atomic_compare_exchange_n(&pi_word, &held, 0, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
+        OK(syscall(SYS_futex, &pi_word, FUTEX_UNLOCK_PI_PRIVATE));
+}
+static void *pi_thread(void *unused) {
+    unsigned me = syscall(SYS_gettid);
+    for (int i = 0; i < 4000; i++) {
+        pi_take(me);
+        EQ(__atomic_fetch_add(&pi_inside, 1, __ATOMIC_SEQ_CST), 0);
+        EQ(pi_word & FUTEX_TID_MASK, me);
+        pi_count++;
+        for (volatile int spin = 0; spin < i % 64; spin++) {}
+        EQ(__atomic_fetch_sub(&pi_inside, 1, __ATOMIC_SEQ_CST), 1);
+        pi_give(me);
+        for (volatile int spin = 0; spin < i % 97; spin++) {}
+    }
+    return NULL;
+}
+TEST(pi_locks_taken_in_user_space) {
+    pthread_t t[4];
+    for (int i = 0; i < 4; i++) pthread_create(t + i, NULL, pi_thread, NULL);
+    for (int i = 0; i < 4; i++) pthread_join(t[i], NULL);
+    EQ(pi_count, 16000);
+    EQ(pi_word, 0);
+}
 TEST(condvar_pingpong) {
     pthread_t a, b;
     pthread_create(&a, NULL, pingpong, (void *)0);

@@ -101,6 +101,12 @@ impl FakeSpace {
                 }
                 Ok(0)
             }
+            HostOp::SetBit { addr, bit } => {
+                let mut word = [0; 4];
+                self.read(*addr, &mut word).map_err(|_| Errno::EFAULT.raw())?;
+                let word = u32::from_ne_bytes(word) | 1 << bit;
+                self.write(*addr, &word.to_ne_bytes()).map(|()| 0).map_err(|_| Errno::EFAULT.raw())
+            }
             _ => Err(Errno::ENOSYS.raw()),
         }
     }

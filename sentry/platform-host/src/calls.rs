@@ -1,7 +1,7 @@
 //! Host calls on a guest address space: which of them a guest may have made, and those that the sentry asks for.
 //!
-//! Invariant: no call that reaches the host names a byte of the platform's own range, and none of them reads guest memory
-//! through a pointer.
+//! Invariant: no call that reaches the host names a byte of the platform's own range, and none of them touches guest memory
+//! through a pointer, but for the word of [`HostOp::SetBit`].
 
 use crate::layout::{STUB_BASE, STUB_HI};
 use chitin_platform::{HostOp, MapCall};
@@ -95,6 +95,14 @@ pub fn host_call(op: &HostOp) -> Result<Call, i32> {
         HostOp::Madvise { addr, len, advice } => {
             bad(addr, len)?;
             Call::new(libc::SYS_madvise, [addr, len, advice.into(), 0, 0, 0])
+        }
+        HostOp::SetBit { addr, bit } => {
+            bad(addr, 4)?;
+            // A FUTEX_WAKE_OP that wakes nobody.
+            const OR: u32 = (libc::FUTEX_OP_OR | libc::FUTEX_OP_OPARG_SHIFT).cast_unsigned();
+            let op = OR << 28 | (bit & 31) << 12;
+            let how = (libc::FUTEX_WAKE_OP | libc::FUTEX_PRIVATE_FLAG) as u64;
+            Call::new(libc::SYS_futex, [addr, how, 0, 0, addr, op.into()])
         }
     })
 }

@@ -33,7 +33,23 @@ impl Space {
                 self.mremap(old, old_len, new_len, flags, new)
             }
             HostOp::Madvise { addr, len, advice } => self.madvise(addr, len, advice).map(|()| 0),
+            HostOp::SetBit { addr, bit } => self.set_bit(addr, 1 << (bit & 31)),
         }
+    }
+}
+
+impl Space {
+    /// Gives up when guests keep changing the word.
+    fn set_bit(&self, addr: u64, mask: u32) -> Result<u64, i32> {
+        let mut old = 0;
+        for _ in 0..10_000 {
+            match self.compare_exchange_u32(addr, old, old | mask) {
+                Ok(seen) if seen == old => return Ok(0),
+                Ok(seen) => old = seen,
+                Err(_) => return Err(libc::EFAULT),
+            }
+        }
+        Err(libc::EAGAIN)
     }
 }
 

@@ -73,7 +73,7 @@ pub enum MapCall<'a> {
     },
 }
 
-/// A mapping operation that the sentry itself asks for.
+/// An operation on a guest's mappings, or its memory, that the sentry itself asks for.
 #[derive(Clone, Debug)]
 pub enum HostOp {
     /// `addr` with MAP_FIXED or MAP_FIXED_NOREPLACE in `flags`, or a hint (0: the host chooses).
@@ -104,6 +104,11 @@ pub enum HostOp {
         addr: u64,
         len: u64,
         advice: u32,
+    },
+    /// Changes a word: the task itself sets one bit (0..32) in it, atomically against its other threads.
+    SetBit {
+        addr: u64,
+        bit: u32,
     },
 }
 

@@ -56,7 +56,7 @@ fn start(task: &Arc<Task>, args: [u64; 6]) -> Result<Outcome, Errno> {
             let deadline = deadline(task, time, base, false)?;
             pi::lock(task, &mm, addr, private, deadline)
         }
-        FUTEX_TRYLOCK_PI => pi::try_lock(task, &mm, addr, private).map(value),
+        FUTEX_TRYLOCK_PI => Ok(pi::try_lock(task, &mm, addr, private)),
         FUTEX_UNLOCK_PI => pi::unlock(task, &mm, addr, private).map(value),
         // FUTEX_FD is gone since 2.6.26; requeueing to locks with an owner is not offered, as without CONFIG_FUTEX_PI.
         _ => Err(Errno::ENOSYS),

@@ -3,6 +3,7 @@
 use super::call::wake;
 use super::key::Key;
 use super::pi;
+use super::table::{FutexTable, Wakes};
 use crate::Task;
 use chitin_abi::Errno;
 use chitin_abi::futex::*;
@@ -48,31 +49,38 @@ fn orphan(task: &Task, mm: &Arc<Mm>, addr: u64, pi: bool, pending: bool) -> Resu
     super::key::check(mm, addr)?;
     let own = u32::try_from(task.tid()).unwrap_or(0) & FUTEX_TID_MASK;
     let table = &task.kernel.futexes;
-    let mut old = mm.read::<u32>(addr)?;
-    for _ in 0..128 {
-        if pending && !pi && old & FUTEX_TID_MASK == 0 {
-            // Given back already, but the waiter not yet woken.
-            wake(table, mm, addr, false, 1, FUTEX_BITSET_MATCH_ANY)?;
-            return Ok(());
-        }
-        if old & FUTEX_TID_MASK != own {
-            return Ok(());
-        }
-        if pi {
-            let key = table.wake_key(mm, addr, false)?;
-            return pi::pass_on(task, mm, addr, &key, FUTEX_OWNER_DIED);
-        }
-        let new = (old & FUTEX_WAITERS) | FUTEX_OWNER_DIED;
-        let seen = mm.space().compare_exchange_u32(addr, old, new).map_err(|_| Errno::EFAULT)?;
-        if seen == old {
-            if old & FUTEX_WAITERS != 0 {
-                wake(table, mm, addr, false, 1, FUTEX_BITSET_MATCH_ANY)?;
-            }
-            return Ok(());
-        }
-        old = seen;
+    let old = mm.read::<u32>(addr)?;
+    if pending && !pi && old & FUTEX_TID_MASK == 0 {
+        // Given back already, but the waiter not yet woken.
+        wake(table, mm, addr, false, 1, FUTEX_BITSET_MATCH_ANY)?;
+        return Ok(());
     }
-    Err(Errno::EAGAIN)
+    if old & FUTEX_TID_MASK != own {
+        return Ok(());
+    }
+    if pi {
+        let key = table.wake_key(mm, addr, false)?;
+        return pi::pass_on(task, mm, addr, &key, FUTEX_OWNER_DIED);
+    }
+    disown(table, mm, addr)
+}
+
+/// Writes that the owner has died, and wakes a waiter.
+///
+/// All that others do to a word with an owner is to set FUTEX_WAITERS, and then to wait while the word says so. Whose bit
+/// is overwritten here either waits already, and counts, or finds another word once it gets at the bucket.
+pub(super) fn disown(table: &FutexTable, mm: &Arc<Mm>, addr: u64) -> Result<(), Errno> {
+    let key = table.wait_key(mm, addr, false)?;
+    let mut wakes = Wakes::default();
+    {
+        let mut bucket = table.lock(&key);
+        let waiters = mm.read::<u32>(addr)? & FUTEX_WAITERS;
+        let queued = if bucket.has(&key, false) { FUTEX_WAITERS } else { 0 };
+        mm.write(addr, &(waiters | queued | FUTEX_OWNER_DIED))?;
+        bucket.wake(&key, 1, FUTEX_BITSET_MATCH_ANY, &mut wakes);
+    }
+    wakes.run();
+    Ok(())
 }
 
 /// Locks with an owner that others wait for pass on, robust or not (exit_pi_state_list()). Those in shared memory are

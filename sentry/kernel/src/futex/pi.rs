@@ -1,6 +1,11 @@
 //! Locks with an owner: the word holds the owner's thread id, FUTEX_WAITERS and FUTEX_OWNER_DIED.
 //!
 //! Waiters get the lock in the order they came; priorities are not passed on to the owner.
+//!
+//! User space takes a lock by changing 0 to its thread id, and gives it back by changing that to 0. It does neither to a
+//! word with FUTEX_WAITERS in it, so from then on only calls change it, under the bucket's lock. The sentry cannot set that
+//! bit without the risk to overwrite what a guest thread stores at the same instant: the caller's own thread sets it
+//! ([`mark`]), and what the word says is looked at afterwards.
 
 use super::call::update;
 use super::key::Key;
@@ -11,6 +16,7 @@ use crate::time::{Deadline, with_timeout};
 use chitin_abi::Errno;
 use chitin_abi::futex::*;
 use chitin_mm::Mm;
+use chitin_platform::HostOp;
 use std::sync::Arc;
 
 /// What an attempt to take a lock found.
@@ -18,37 +24,43 @@ enum Attempt {
     Taken,
     /// The owner's kernel id.
     HeldBy(i32),
+    /// User space may change the word: to be marked first.
+    Unmarked,
 }
+
+/// A lock that gets rid of its mark so often is not waited for.
+const MARKS: usize = 1024;
+/// The number of the bit FUTEX_WAITERS.
+const WAITERS_BIT: u32 = FUTEX_WAITERS.trailing_zeros();
 
 fn own_bits(task: &Task) -> u32 {
     u32::try_from(task.tid()).unwrap_or(0) & FUTEX_TID_MASK
 }
 
-/// Takes the lock if nobody has it, else marks it as waited for; the bucket is locked.
+/// Takes the lock if it is marked and nobody has it; the bucket is locked.
 fn attempt(task: &Task, mm: &Mm, addr: u64, waited_for: bool) -> Result<Attempt, Errno> {
-    let own = own_bits(task);
-    let mut old = mm.read::<u32>(addr)?;
-    for _ in 0..128 {
-        let owner = old & FUTEX_TID_MASK;
-        if owner == own {
-            return Err(Errno::EDEADLK);
-        }
-        let mut holder = None;
-        let new = if owner == 0 {
-            // OWNER_DIED stays, for the new owner to clean up.
-            own | (old & FUTEX_OWNER_DIED) | if waited_for { FUTEX_WAITERS } else { 0 }
-        } else {
-            let tid = i32::try_from(owner).map_err(|_| Errno::ESRCH)?;
-            holder = Some(task.find_task(tid).ok_or(Errno::ESRCH)?.kid());
-            old | FUTEX_WAITERS
-        };
-        let seen = mm.space().compare_exchange_u32(addr, old, new).map_err(|_| Errno::EFAULT)?;
-        if seen == old {
-            return Ok(holder.map_or(Attempt::Taken, Attempt::HeldBy));
-        }
-        old = seen;
+    let old = mm.read::<u32>(addr)?;
+    let owner = old & FUTEX_TID_MASK;
+    if owner == own_bits(task) {
+        return Err(Errno::EDEADLK);
     }
-    Err(Errno::EAGAIN)
+    if old & FUTEX_WAITERS == 0 {
+        return Ok(Attempt::Unmarked);
+    }
+    if owner == 0 {
+        // OWNER_DIED stays, for the new owner to clean up.
+        let waiters = if waited_for { FUTEX_WAITERS } else { 0 };
+        mm.write(addr, &(own_bits(task) | (old & FUTEX_OWNER_DIED) | waiters))?;
+        return Ok(Attempt::Taken);
+    }
+    let owner = i32::try_from(owner).map_err(|_| Errno::ESRCH)?;
+    Ok(Attempt::HeldBy(task.find_task(owner).ok_or(Errno::ESRCH)?.kid()))
+}
+
+/// Has the task's thread mark the word as waited for.
+async fn mark(task: &Task, mm: &Mm, addr: u64) -> Result<(), Errno> {
+    let op = HostOp::SetBit { addr, bit: WAITERS_BIT };
+    mm.apply(task.platform(), vec![op]).await.map(|_| ()).map_err(|_| Errno::EFAULT)
 }
 
 /// FUTEX_LOCK_PI.
@@ -64,18 +76,24 @@ pub(super) fn lock(
         let kernel = task.kernel.clone();
         let table = &kernel.futexes;
         let key = table.wait_key(&mm, addr, private)?;
-        let queued = {
-            let mut bucket = table.lock(&key);
-            if bucket.has(&key, false) {
-                return Err(Errno::EINVAL.into());
-            }
-            match attempt(&task, &mm, addr, bucket.has(&key, true))? {
-                Attempt::Taken => return Ok(0),
-                Attempt::HeldBy(owner) => {
-                    let by = PiWaiter { nr: task.tid(), kid: task.kid() };
-                    table.enqueue_pi(&mut bucket, &mm, key, by, owner)
+        let mut marks = 0;
+        let queued = loop {
+            {
+                let mut bucket = table.lock(&key);
+                if bucket.has(&key, false) {
+                    return Err(Errno::EINVAL.into());
+                }
+                match attempt(&task, &mm, addr, bucket.has(&key, true))? {
+                    Attempt::Taken => return Ok(0),
+                    Attempt::HeldBy(owner) => {
+                        let by = PiWaiter { nr: task.tid(), kid: task.kid() };
+                        break table.enqueue_pi(&mut bucket, &mm, key, by, owner);
+                    }
+                    Attempt::Unmarked if marks == MARKS => return Err(Errno::EAGAIN.into()),
+                    Attempt::Unmarked => marks += 1,
                 }
             }
+            mark(&task, &mm, addr).await?;
         };
         let timers = kernel.reactor.timers();
         let ended = task.interruptible(with_timeout(timers, queued.woken(), deadline)).await;
@@ -91,14 +109,25 @@ pub(super) fn lock(
 }
 
 /// FUTEX_TRYLOCK_PI: EAGAIN when somebody holds it.
-pub(super) fn try_lock(task: &Arc<Task>, mm: &Arc<Mm>, addr: u64, private: bool) -> Result<usize, Errno> {
-    let table = &task.kernel.futexes;
-    let key = table.wait_key(mm, addr, private)?;
-    let bucket = table.lock(&key);
-    match attempt(task, mm, addr, bucket.has(&key, true))? {
-        Attempt::Taken => Ok(0),
-        Attempt::HeldBy(_) => Err(Errno::EAGAIN),
-    }
+pub(super) fn try_lock(task: &Arc<Task>, mm: &Arc<Mm>, addr: u64, private: bool) -> Outcome {
+    let (task, mm) = (task.clone(), mm.clone());
+    Outcome::block(async move {
+        let kernel = task.kernel.clone();
+        let table = &kernel.futexes;
+        let key = table.wait_key(&mm, addr, private)?;
+        for _ in 0..MARKS {
+            {
+                let bucket = table.lock(&key);
+                match attempt(&task, &mm, addr, bucket.has(&key, true))? {
+                    Attempt::Taken => return Ok(0),
+                    Attempt::HeldBy(_) => break,
+                    Attempt::Unmarked => {}
+                }
+            }
+            mark(&task, &mm, addr).await?;
+        }
+        Err(Errno::EAGAIN.into())
+    })
 }
 
 /// FUTEX_UNLOCK_PI: EPERM for anyone but the owner.

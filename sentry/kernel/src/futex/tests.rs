@@ -2,10 +2,11 @@
 
 use super::Key;
 use super::call::{update, wake};
+use super::exit::disown;
 use super::table::{FutexTable, PiWaiter, Queued, Wakes};
 use crate::testing::memory;
 use chitin_abi::Errno;
-use chitin_abi::futex::FUTEX_BITSET_MATCH_ANY as ANY;
+use chitin_abi::futex::{FUTEX_BITSET_MATCH_ANY as ANY, FUTEX_OWNER_DIED, FUTEX_WAITERS};
 use chitin_mm::Mm;
 use std::pin::pin;
 use std::sync::Arc;
@@ -182,4 +183,20 @@ fn locks_pass_on_in_order() {
     assert!(!table.lock(&key).hand_over(&key, &mut Wakes::default()));
     drop((first, second));
     assert!(table.owned_by(12).is_empty());
+}
+
+#[test]
+fn a_waiter_whose_bit_is_lost_is_woken() {
+    let (mm, _) = memory();
+    let table = FutexTable::default();
+    let held = 7 | FUTEX_WAITERS;
+    mm.write(A, &held).unwrap();
+    let waiters: Vec<_> = (0..2).map(|_| enqueue(&table, &mm, A, held, ANY).unwrap()).collect();
+    // As if the word had been read before the waiters marked it.
+    mm.write(A, &7u32).unwrap();
+    disown(&table, &mm, A).unwrap();
+    assert_eq!(mm.read::<u32>(A).unwrap(), FUTEX_OWNER_DIED | FUTEX_WAITERS);
+    assert_eq!(waiters.iter().map(is_woken).collect::<Vec<_>>(), [true, false]);
+    // Who comes too late does not wait.
+    assert_eq!(enqueue(&table, &mm, A, held, ANY).err(), Some(Errno::EAGAIN));
 }
