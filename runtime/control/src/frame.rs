@@ -205,6 +205,51 @@ mod tests {
     use crate::message::ExitStatus;
     use std::os::unix::net::UnixStream;
 
+    /// Spoilt lines, in pieces: an error or a message, and after an error nothing more.
+    #[test]
+    fn noise() {
+        let mut state = 0x9e37_79b9_7f4a_7c15u64;
+        let mut next = move |limit: usize| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            (state % limit as u64) as usize
+        };
+        let mut good = encode(&Request::Wait { container: "a\nb\u{1f980}".into() }).unwrap();
+        good.extend(encode(&Request::Destroy).unwrap());
+        good.extend(encode(&Response::Exited { status: ExitStatus::Signaled(9) }).unwrap());
+        let (mut messages, mut errors) = (0, 0);
+        for _ in 0..50_000 {
+            let mut raw = good.clone();
+            for _ in 0..next(4) {
+                let at = next(raw.len());
+                match next(4) {
+                    0 => raw.truncate(at.max(1)),
+                    1 => raw.insert(at, next(256) as u8),
+                    _ => raw[at] = next(256) as u8,
+                }
+            }
+            let mut decoder = Decoder::new();
+            'all: for piece in raw.chunks(1 + next(64)) {
+                if decoder.push(piece).is_err() {
+                    break;
+                }
+                loop {
+                    match decoder.next::<Request>() {
+                        Ok(Some(_)) => messages += 1,
+                        Ok(None) => break,
+                        Err(_) => {
+                            errors += 1;
+                            assert!(decoder.next::<Request>().is_err());
+                            break 'all;
+                        }
+                    }
+                }
+            }
+        }
+        assert!(messages > 10_000 && errors > 10_000, "{messages} messages, {errors} errors");
+    }
+
     #[test]
     fn requests_and_answers_cross_a_socket() {
         let (a, b) = UnixStream::pair().unwrap();

@@ -101,6 +101,45 @@ impl Relayed {
 mod tests {
     use super::*;
 
+    /// Whatever a proxy or a sentry that was taken over sends: what is accepted says what its bytes say.
+    #[test]
+    fn noise() {
+        let mut state = 0x9e37_79b9_7f4a_7c15u64;
+        let mut next = || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state
+        };
+        let mut accepted = 0;
+        for _ in 0..300_000 {
+            let mut raw: Vec<u8> = (0..next() % 40).map(|_| next().to_le_bytes()[0]).collect();
+            // Mostly the heads that exist.
+            if let (Some(kind), true) = (raw.first_mut(), next() % 8 > 0) {
+                *kind = 1 + (next() % 3) as u8;
+            }
+            for (at, limit) in [(1, 2), (3, 1), (6, 7)] {
+                if let (Some(byte), true) = (raw.get_mut(at), next() % 8 > 0) {
+                    *byte = (next() % limit) as u8;
+                }
+            }
+            if let Some(open) = Open::decode(&raw) {
+                assert_eq!(Open::decode(&open.encode()), Some(open));
+                accepted += 1;
+            }
+            if let Some(arrived) = Arrived::decode(&raw) {
+                assert_eq!(Arrived::decode(&arrived.encode()), Some(arrived));
+                accepted += 1;
+            }
+            if let Some((relayed, payload)) = Relayed::decode(&raw) {
+                assert_eq!(payload.len(), raw.len() - PROXY_MESSAGE);
+                assert_eq!(Relayed::decode(&relayed.encode()), Some((relayed, &[][..])));
+                accepted += 1;
+            }
+        }
+        assert!(accepted > 1000, "the noise hardly reaches the parser: {accepted}");
+    }
+
     #[test]
     fn messages_survive() {
         for to in ["192.0.2.1:80", "[2001:db8::1]:65535", "[::ffff:192.0.2.1]:1"] {

@@ -183,6 +183,35 @@ mod tests {
     struct Nothing;
     impl FileOps for Nothing {}
 
+    /// Any buffer splits into messages that lie within it, and ends.
+    #[test]
+    fn noise_splits() {
+        let mut state = 0x9e37_79b9_7f4a_7c15u64;
+        let mut next = |limit: usize| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            usize::try_from(state % limit as u64).unwrap()
+        };
+        let mut found = 0;
+        for _ in 0..200_000 {
+            let mut raw: Vec<u8> = (0..next(120)).map(|_| next(256).to_le_bytes()[0]).collect();
+            // Lengths that are about right, or not at all.
+            for at in (0..raw.len()).step_by(8) {
+                let len: u64 = if next(16) == 0 { u64::MAX - next(32) as u64 } else { next(64) as u64 };
+                raw.iter_mut().skip(at).zip(len.to_ne_bytes()).for_each(|(to, from)| *to = from);
+            }
+            let split: Vec<_> = messages(&raw).collect();
+            assert!(split.len() <= raw.len() / HEAD);
+            let bytes: usize = split.iter().flatten().map(|message| HEAD + message.data.len()).sum();
+            assert!(bytes <= raw.len(), "{raw:?}");
+            // An error is the last.
+            assert!(split.iter().rev().skip(1).all(Result::is_ok));
+            found += split.iter().flatten().count();
+        }
+        assert!(found > 10_000, "{found}");
+    }
+
     fn caller(root: bool) -> Caller {
         let mut creds = Creds::root();
         if !root {
