@@ -625,11 +625,21 @@ TEST(set_id_bits_of_the_unknown) {
     STREQ(out, "5 5 0000000000000000");
 }
 
+static int lists(const char *path, const char *what) {
+    char line[400];
+    int found = 0;
+    FILE *f = fopen(path, "r");
+    CK(f);
+    while (fgets(line, sizeof line, f)) found |= !!strstr(line, what);
+    fclose(f);
+    return found;
+}
+
 TEST(networks) {
     need_root();
-    int one = OK(socket(AF_UNIX, SOCK_STREAM, 0));
+    int one = OK(socket(AF_UNIX, SOCK_STREAM, 0)), me = getpid();
     struct sockaddr_un a = {.sun_family = AF_UNIX};
-    snprintf(a.sun_path + 1, 50, "userns-%d", getpid());
+    snprintf(a.sun_path + 1, 50, "userns-%d", me);
     OK(bind(one, (void *)&a, sizeof a));
     OK(listen(one, 1));
     int old = OK(open("/proc/self/ns/net", O_RDONLY));
@@ -640,6 +650,11 @@ TEST(networks) {
         // Abstract names are a network's.
         int two = OK(socket(AF_UNIX, SOCK_STREAM, 0));
         ERR(connect(two, (void *)&a, sizeof a), ECONNREFUSED);
+        // What /proc/PID/net lists is of the network that the process is in.
+        char path[50];
+        snprintf(path, sizeof path, "/proc/%d/net/unix", me);
+        CK(lists(path, a.sun_path + 1));
+        CK(!lists("/proc/self/net/unix", a.sun_path + 1));
         OK(bind(two, (void *)&a, sizeof a));
         ERR(setns(old, CLONE_NEWNET), EPERM);
     }));

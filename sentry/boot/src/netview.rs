@@ -3,6 +3,7 @@
 
 use chitin_kernel::Kernel;
 use chitin_kernel::inspect::{NetFiles, NetLink, ProcNet};
+use chitin_kernel::ns::Stack;
 use chitin_kernel::sysctl::Sysctls;
 use chitin_net::NetNs;
 use chitin_netstack::Congestion;
@@ -13,8 +14,9 @@ use std::sync::atomic::Ordering;
 struct View(Arc<NetNs>);
 
 impl NetFiles for View {
-    fn text(&self, name: &str) -> Option<Vec<u8>> {
-        chitin_net::proc::text(&self.0, name)
+    fn text(&self, stack: &Stack, name: &str) -> Option<Vec<u8>> {
+        let net = stack.clone().downcast::<NetNs>().ok()?;
+        chitin_net::proc::text(&net, name)
     }
 
     fn links(&self) -> Vec<NetLink> {

@@ -1,6 +1,7 @@
 //! What /proc shows of tasks and processes and nobody else needs.
 
 use crate::kernel::SyscallArgs;
+use crate::ns::Stack;
 use crate::run::{State, WORK_EXIT, WORK_FREEZE, WORK_SIGNAL, WORK_STOP};
 use crate::{FdTable, Process, Task};
 use chitin_vfs::Creds;
@@ -125,9 +126,9 @@ impl FdTable {
 
 /// What /proc/net shows, from the network stack; `boot` connects the two as an extension of the kernel.
 pub trait NetFiles: Send + Sync {
-    /// The text of a file ("unix", "tcp", "dev"); `None`: the stack knows no such file.
-    fn text(&self, name: &str) -> Option<Vec<u8>>;
-    /// The interfaces, by index.
+    /// The text of a file ("unix", "tcp", "dev") in a network namespace; `None`: the stack knows no such file.
+    fn text(&self, stack: &Stack, name: &str) -> Option<Vec<u8>>;
+    /// The interfaces of the sandbox's first namespace, by index.
     fn links(&self) -> Vec<NetLink> {
         vec![NetLink::loopback()]
     }

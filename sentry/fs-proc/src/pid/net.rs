@@ -1,4 +1,4 @@
-//! /proc/PID/net: the network stack's tables. What the stack does not answer for is empty but for its heading.
+//! /proc/PID/net: the tables of the network namespace that a process is in. What the stack does not answer for is empty but for its heading.
 
 use super::Subject;
 use super::access::Access;
@@ -9,8 +9,9 @@ use chitin_vfs::Caller;
 
 /// The stack's text for `name`, or the heading.
 fn show(subject: &Subject, name: &str, heading: &str, out: &mut Vec<u8>) -> Result<(), Errno> {
-    let stack = subject.shared.kernel.extension::<ProcNet>();
-    match stack.and_then(|stack| stack.0.text(name)) {
+    let files = subject.shared.kernel.extension::<ProcNet>();
+    let net = subject.task.as_ref().map(|task| task.net());
+    match files.zip(net).and_then(|(files, net)| files.0.text(&net.stack, name)) {
         Some(text) => out.extend_from_slice(&text),
         None => out.extend_from_slice(heading.as_bytes()),
     }
