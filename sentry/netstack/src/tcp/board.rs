@@ -78,8 +78,9 @@ impl Board {
     pub fn front(&self) -> Option<&Sent> {
         self.queue.front()
     }
-    pub fn back(&self) -> Option<&Sent> {
-        self.queue.back()
+    /// The last that the peer is not known to have.
+    pub fn last_missing(&self) -> Option<&Sent> {
+        self.queue.iter().rev().find(|sent| !sent.sacked)
     }
     pub fn outstanding(&self) -> usize {
         match (self.queue.front(), self.queue.back()) {
@@ -211,8 +212,9 @@ impl Board {
         }
     }
 
+    /// Marks an entry as lost, unless the peer is known to have it: what is `sacked` is neither lost nor on its way again.
     fn lose(&mut self, at: usize) -> usize {
-        let Some(sent) = self.queue.get_mut(at) else { return 0 };
+        let Some(sent) = self.queue.get_mut(at).filter(|sent| !sent.sacked) else { return 0 };
         let len = sent.len();
         let (was_lost, was_again) = (sent.lost, sent.again);
         sent.lost = true;
@@ -267,9 +269,7 @@ impl Board {
             self.queue.iter_mut().for_each(|sent| sent.sacked = false);
         }
         for at in 0..self.queue.len() {
-            if self.queue.get(at).is_some_and(|sent| !sent.sacked) {
-                self.lose(at);
-            }
+            self.lose(at);
         }
         self.rack.valid = false;
     }
@@ -284,7 +284,7 @@ impl Board {
         }
     }
 
-    /// A device did not take something.
+    /// A device did not take something, or it is sent again to see whether it is missing.
     pub fn lose_from(&mut self, seq: Seq, end: Seq) {
         let mut at = self.cut(seq);
         self.cut(end);
@@ -343,7 +343,7 @@ mod tests {
         assert_eq!(board.sacked_out, sum(&|s| s.sacked));
         assert_eq!(board.lost_out, sum(&|s| s.lost));
         assert_eq!(board.again_out, sum(&|s| s.again));
-        assert!(board.queue.iter().all(|s| s.seq.lt(s.end)));
+        assert!(board.queue.iter().all(|s| s.seq.lt(s.end) && !(s.sacked && (s.lost || s.again))));
         let adjoin = board.queue.iter().zip(board.queue.iter().skip(1)).all(|(a, b)| a.end == b.seq);
         assert!(adjoin);
     }
@@ -356,7 +356,7 @@ mod tests {
         for now in 0..20_000 {
             let span = nxt.from(una) as u64;
             let mut news = News::default();
-            match rng.below(7) {
+            match rng.below(9) {
                 0 | 1 if span < 50_000 => {
                     let len = 1 + rng.below(3000) as usize;
                     board.push(nxt, nxt.plus(len), now, Stamp::default());
@@ -383,6 +383,14 @@ mod tests {
                     }
                 }
                 6 if rng.chance(10.0) => board.lose_all(rng.chance(30.0)),
+                7 if span > 2 => {
+                    let start = una.plus(rng.below(span - 1) as usize);
+                    board.lose_from(
+                        start,
+                        start.plus(1 + rng.below(nxt.from(start) as u64) as usize).min(nxt),
+                    );
+                }
+                8 if rng.chance(10.0) => board.unlose(),
                 _ => {}
             }
             check(&board);

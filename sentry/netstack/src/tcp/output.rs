@@ -76,7 +76,8 @@ impl Tcb {
             }
         }
         self.dup_acks_owed = 0;
-        if sent_data && self.rtx.is_none() {
+        // Whatever is under way has a timer, or nothing would ever move again.
+        if self.rtx.is_none() && !self.board.is_empty() && (sent_data || self.pace.is_none()) {
             self.arm_rtx(cx.now);
         }
         self.arm_persist(cx);

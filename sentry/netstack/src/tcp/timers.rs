@@ -175,7 +175,7 @@ impl Tcb {
     /// Nothing has come back for two round trips: the last segment goes once more, so that losses before it show; or a
     /// new one does.
     fn on_tail(&mut self, cx: &Cx<'_>) {
-        let Some(last) = self.board.back().copied() else { return };
+        let Some(last) = self.board.last_missing().copied() else { return };
         self.tail = Some(self.nxt);
         let fresh = self.unsent().min(self.mss);
         let wnd = self.una.plus(self.wnd).from(self.nxt);

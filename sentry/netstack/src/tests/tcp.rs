@@ -165,6 +165,39 @@ fn bbr_fills_a_bottleneck_whatever_is_lost() {
     }
 }
 
+/// A machine that is too busy now and then, writers and readers that pause, a wire that does everything: nothing stands
+/// still for good.
+#[test]
+fn nothing_stands_still_on_a_busy_machine() {
+    for seed in 108..116 {
+        let faults = Faults {
+            loss: 1.0,
+            double: 1.0,
+            reorder: 1.0,
+            delay: 500_000,
+            rate: if seed % 2 == 0 { 0 } else { 1_000_000_000 },
+            ..Faults::default()
+        };
+        let pair = Pair::new(World::with(900 + seed, faults, seed % 4 < 2, 1500));
+        let options = TcpOptions { congestion: Congestion::Bbr, ..TcpOptions::default() };
+        let (a, b) = pair.connect(false, options);
+        let mut flow = Flow::new(&a, &b, 80_000_000);
+        let mut rng = Rng::new(seed);
+        let mut paused = 0;
+        pair.world.run(600.0, || {
+            let now = pair.world.now();
+            if rng.chance(0.05) {
+                let hiccup = rng.below(1_500_000_000);
+                pair.world.time.fetch_add(hiccup, std::sync::atomic::Ordering::Relaxed);
+            }
+            if rng.chance(0.05) {
+                paused = now + rng.below(30_000_000);
+            }
+            now >= paused && flow.turn()
+        });
+    }
+}
+
 #[test]
 fn windows_grow_to_megabytes() {
     // 1 Gbit/s with 40 ms is 5 MB; the reader's window may have 3 MB.
