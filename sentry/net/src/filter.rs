@@ -265,6 +265,12 @@ mod tests {
         assert!(!refused(&maybe[1..]));
     }
 
+    /// Codes of instructions there are.
+    const CODES: [u16; 26] = [
+        0x00, 0x20, 0x28, 0x30, 0x40, 0x60, 0x80, 0x01, 0x61, 0xb1, 0x02, 0x03, 0x04, 0x0c, 0x34, 0x3c, 0x64,
+        0x84, 0x05, 0x15, 0x25, 0x45, 0x06, 0x16, 0x07, 0x87,
+    ];
+
     #[test]
     fn any_program_that_passes_ends() {
         let packet = Packet { bytes: &[0x45; 40], start: 20, net: Some(0), ..Packet::default() };
@@ -276,7 +282,12 @@ mod tests {
                 (seed >> 33) as u32
             };
             let mut code: Vec<_> = (0..3)
-                .map(|_| op(next() as u16 & 0xff, next() as u8 & 1, next() as u8 & 1, next() % 20))
+                .map(|_| {
+                    let any = next() as u16 & 0xff;
+                    let known = CODES[next() as usize % CODES.len()];
+                    let code = if any & 7 == 7 { any } else { known };
+                    op(code, next() as u8 & 1, next() as u8 & 1, next() % 20)
+                })
                 .collect();
             code.push(op(BPF_RET | BPF_A, 0, 0, 0));
             if let Ok(program) = Program::new(code) {
