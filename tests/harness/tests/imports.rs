@@ -28,10 +28,19 @@ fn allowed(from: &str) -> &'static [&'static str] {
         "sentry/fs-gofer" => &["sentry/vfs", "sentry/mm", "sentry/abi", "sentry/host", "gofer/protocol"],
         "sentry/netstack" => &["sentry/abi"],
         "sentry/egress" => &[],
-        "sentry/net" => {
-            &["sentry/netstack", "sentry/egress", "sentry/vfs", "sentry/mm", "sentry/abi", "sentry/host"]
+        "sentry/bpf" => &["sentry/abi"],
+        "sentry/net" => &[
+            "sentry/netstack",
+            "sentry/egress",
+            "sentry/bpf",
+            "sentry/vfs",
+            "sentry/mm",
+            "sentry/abi",
+            "sentry/host",
+        ],
+        "sentry/kernel" => {
+            &["sentry/vfs", "sentry/mm", "sentry/platform", "sentry/bpf", "sentry/abi", "sentry/host"]
         }
-        "sentry/kernel" => &["sentry/vfs", "sentry/mm", "sentry/platform", "sentry/abi", "sentry/host"],
         "sentry/syscalls" => &[
             "sentry/kernel",
             "sentry/vfs",
