@@ -1,14 +1,12 @@
 // Options of sockets over loopback that change what happens: time limits of TCP, MSG_ZEROCOPY, segmentation of datagrams,
 // classic BPF filters.
-#include "t.h"
-#include <arpa/inet.h>
+#include "inet.h"
 #include <linux/errqueue.h>
 #include <linux/filter.h>
 #include <linux/if_packet.h>
 #include <linux/netlink.h>
 #include <net/ethernet.h>
 #include <net/if.h>
-#include <netinet/in.h>
 #include <netinet/ip.h>
 #include <netinet/ip_icmp.h>
 #include <netinet/tcp.h>
@@ -26,39 +24,6 @@
 #define MSG_ZEROCOPY 0x4000000
 #endif
 
-static struct sockaddr_in lo(int port) {
-    struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    return a;
-}
-static int port_of(int fd) {
-    struct sockaddr_in a;
-    socklen_t n = sizeof a;
-    OK(getsockname(fd, (void *)&a, &n));
-    return ntohs(a.sin_port);
-}
-static int bound(int kind) {
-    int fd = OK(socket(AF_INET, kind, 0));
-    struct sockaddr_in a = lo(0);
-    OK(bind(fd, (void *)&a, sizeof a));
-    return fd;
-}
-static int listener(int backlog) {
-    int fd = bound(SOCK_STREAM);
-    OK(listen(fd, backlog));
-    return fd;
-}
-static int dial(int port) {
-    int fd = OK(socket(AF_INET, SOCK_STREAM, 0));
-    struct sockaddr_in a = lo(port);
-    OK(connect(fd, (void *)&a, sizeof a));
-    return fd;
-}
-static void pair(int *c, int *s) {
-    int l = listener(5);
-    *c = dial(port_of(l));
-    *s = OK(accept(l, NULL, NULL));
-    close(l);
-}
 static long now_ms(void) {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);

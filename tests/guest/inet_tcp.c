@@ -1,41 +1,10 @@
 // TCP over the loopback interface: what waits, what wakes, what goes through, what signals.
-#include "t.h"
-#include <arpa/inet.h>
-#include <netinet/in.h>
+#include "inet.h"
 #include <netinet/tcp.h>
 #include <pthread.h>
 #include <sys/epoll.h>
 #include <sys/sendfile.h>
 
-static struct sockaddr_in lo(int port) {
-    struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    return a;
-}
-static int port_of(int fd) {
-    struct sockaddr_in a;
-    socklen_t n = sizeof a;
-    OK(getsockname(fd, (void *)&a, &n));
-    return ntohs(a.sin_port);
-}
-static int listener(int backlog) {
-    int fd = OK(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
-    struct sockaddr_in a = lo(0);
-    OK(bind(fd, (void *)&a, sizeof a));
-    OK(listen(fd, backlog));
-    return fd;
-}
-static int dial(int port) {
-    int fd = OK(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
-    struct sockaddr_in a = lo(port);
-    OK(connect(fd, (void *)&a, sizeof a));
-    return fd;
-}
-static void pair(int *c, int *s) {
-    int l = listener(5);
-    *c = dial(port_of(l));
-    *s = OK(accept(l, NULL, NULL));
-    close(l);
-}
 static void all(int fd, const void *p, size_t n) {
     while (n) {
         ssize_t r = OK(write(fd, p, n));

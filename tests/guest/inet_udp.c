@@ -1,26 +1,16 @@
 // UDP, ICMP and raw packets over the loopback interface.
-#include "t.h"
-#include <arpa/inet.h>
+#include "inet.h"
 #include <linux/errqueue.h>
 #include <netinet/icmp6.h>
-#include <netinet/in.h>
 #include <netinet/ip_icmp.h>
 #include <netinet/udp.h>
 #ifndef UDP_SEGMENT
 #define UDP_SEGMENT 103
 #endif
 
-static struct sockaddr_in lo(int port) {
-    struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    return a;
-}
-static int bound(int *port) {
-    int fd = OK(socket(AF_INET, SOCK_DGRAM, 0));
-    struct sockaddr_in a = lo(0);
-    socklen_t n = sizeof a;
-    OK(bind(fd, (void *)&a, sizeof a));
-    OK(getsockname(fd, (void *)&a, &n));
-    *port = ntohs(a.sin_port);
+static int receiver(int *port) {
+    int fd = bound(SOCK_DGRAM);
+    *port = port_of(fd);
     return fd;
 }
 static unsigned short sum(const void *p, size_t n) {
@@ -34,7 +24,7 @@ static unsigned short sum(const void *p, size_t n) {
 
 TEST(asks_and_answers) {
     int port;
-    int s = bound(&port);
+    int s = receiver(&port);
     pid_t p = SPAWN({
         for (int i = 0; i < 500; i++) {
             char b[100];
@@ -60,7 +50,7 @@ TEST(asks_and_answers) {
 
 TEST(waits_in_vain) {
     int port;
-    int s = bound(&port);
+    int s = receiver(&port);
     char b;
     ERR(recv(s, &b, 1, MSG_DONTWAIT), EAGAIN);
     struct timeval tv = {0, 40000};
@@ -72,7 +62,7 @@ TEST(waits_in_vain) {
 
 TEST(a_full_queue_loses) {
     int port;
-    int s = bound(&port);
+    int s = receiver(&port);
     OK(setsockopt(s, SOL_SOCKET, SO_RCVBUF, &(int){10000}, 4));
     int c = OK(socket(AF_INET, SOCK_DGRAM, 0));
     struct sockaddr_in a = lo(port);
@@ -84,7 +74,7 @@ TEST(a_full_queue_loses) {
 
 TEST(many_in_one_call) {
     int port;
-    int s = bound(&port);
+    int s = receiver(&port);
     int c = OK(socket(AF_INET, SOCK_DGRAM, 0));
     struct sockaddr_in a = lo(port);
     struct mmsghdr m[8] = {0};
@@ -112,7 +102,7 @@ TEST(many_in_one_call) {
 
 TEST(control_messages) {
     int port;
-    int s = bound(&port);
+    int s = receiver(&port);
     int c = OK(socket(AF_INET, SOCK_DGRAM, 0));
     OK(setsockopt(s, IPPROTO_IP, IP_PKTINFO, &(int){1}, 4));
     OK(setsockopt(s, IPPROTO_IP, IP_RECVTTL, &(int){1}, 4));
@@ -149,7 +139,7 @@ TEST(control_messages) {
 
 TEST(nobody_there) {
     int port;
-    close(bound(&port));
+    close(receiver(&port));
     int c = OK(socket(AF_INET, SOCK_DGRAM, 0));
     struct sockaddr_in a = lo(port);
     OK(connect(c, (void *)&a, sizeof a));
