@@ -14,6 +14,7 @@ pub mod limited;
 pub mod paths;
 pub mod rng;
 pub mod run;
+pub mod shown;
 pub mod steps;
 pub mod stuck;
 pub mod tap;

@@ -5,11 +5,12 @@ use std::io::{Read, Write};
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::mpsc::{Receiver, channel};
-use std::time::{Duration, Instant};
+use std::sync::mpsc::channel;
+use std::time::Duration;
 
 use chitin_tests::bundle::Bundle;
 use chitin_tests::leftovers::settle;
+use chitin_tests::shown::Shown;
 use chitin_tests::steps::Steps;
 use chitin_tests::{engine, paths, run};
 use serde_json::json;
@@ -21,8 +22,7 @@ struct Console {
     path: PathBuf,
     engine: Child,
     orders: Option<ChildStdin>,
-    shown: Receiver<Vec<u8>>,
-    seen: String,
+    shown: Shown,
 }
 
 impl Console {
@@ -43,7 +43,7 @@ impl Console {
             }
         });
         let orders = engine.stdin.take();
-        let mut console = Console { path, engine, orders, shown, seen: String::new() };
+        let mut console = Console { path, engine, orders, shown: Shown::new(shown) };
         console.until("listening\n");
         console
     }
@@ -53,17 +53,7 @@ impl Console {
     }
 
     fn until(&mut self, what: &str) {
-        let end = Instant::now() + LIMIT;
-        loop {
-            if let Some(at) = self.seen.find(what) {
-                self.seen.drain(..at + what.len());
-                return;
-            }
-            match self.shown.recv_timeout(end.saturating_duration_since(Instant::now())) {
-                Ok(bytes) => self.seen.push_str(&String::from_utf8_lossy(&bytes)),
-                Err(e) => panic!("{what:?} is not shown ({e}), but {:?}", self.seen),
-            }
-        }
+        self.shown.until(what, LIMIT);
     }
 
     fn order(&mut self, line: &str) {
@@ -88,7 +78,7 @@ impl Console {
 
     /// The terminal's own end.
     fn end(mut self) {
-        assert_eq!(run::wait_for(&mut self.engine, LIMIT), Some(0), "no end: {:?}", self.seen);
+        assert_eq!(run::wait_for(&mut self.engine, LIMIT), Some(0), "no end: {:?}", self.shown.seen());
     }
 }
 
@@ -127,6 +117,24 @@ fn size_keys_and_resize_of_a_container() {
     c.until("got INT");
 }
 
+/// Waits for the file that the container's programs write at a hang-up.
+fn has_hung_up(s: &Steps) {
+    settle(LIMIT, || match s.exec(&[], &["cat", "/dev/shm/hup"]) {
+        o if o.text() == "hup\n" => Ok(()),
+        o => Err(o.brief()),
+    })
+    .unwrap();
+}
+
+/// Waits for the end of a process on the host.
+fn is_over(pid: i32) {
+    settle(LIMIT, || match std::fs::read_to_string(format!("/proc/{pid}/stat")) {
+        Ok(stat) if !stat.contains(") Z ") => Err(stat),
+        _ => Ok(()),
+    })
+    .unwrap();
+}
+
 #[test]
 fn closing_the_master_hangs_up_on_init() {
     let script = "trap 'echo hup >/dev/shm/hup' HUP; echo ready; while :; do sleep 0.05; done";
@@ -134,11 +142,7 @@ fn closing_the_master_hangs_up_on_init() {
     s.start();
     c.until("ready");
     c.close();
-    settle(LIMIT, || match s.exec(&[], &["cat", "/dev/shm/hup"]) {
-        o if o.text() == "hup\n" => Ok(()),
-        o => Err(o.brief()),
-    })
-    .unwrap();
+    has_hung_up(&s);
 }
 
 /// A detached shell with these arguments in the container, with its terminal and its pid on the host.
@@ -193,11 +197,7 @@ fn a_detached_shell_to_its_end() {
     c.until("21 43");
     c.keys(b"exit\n");
     c.end();
-    settle(LIMIT, || match std::fs::read_to_string(format!("/proc/{pid}/stat")) {
-        Ok(stat) if !stat.contains(") Z ") => Err(stat),
-        _ => Ok(()),
-    })
-    .unwrap();
+    is_over(pid);
     assert_eq!(s.state()["status"], "running");
 }
 
@@ -208,16 +208,8 @@ fn closing_the_master_hangs_up_on_a_shell() {
     let (mut c, pid) = shell(&s, &["-c", script]);
     c.until("ready");
     c.close();
-    settle(LIMIT, || match s.exec(&[], &["cat", "/dev/shm/hup"]) {
-        o if o.text() == "hup\n" => Ok(()),
-        o => Err(o.brief()),
-    })
-    .unwrap();
-    settle(LIMIT, || match std::fs::read_to_string(format!("/proc/{pid}/stat")) {
-        Ok(stat) if !stat.contains(") Z ") => Err(stat),
-        _ => Ok(()),
-    })
-    .unwrap();
+    has_hung_up(&s);
+    is_over(pid);
 }
 
 #[test]

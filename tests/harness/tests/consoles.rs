@@ -7,12 +7,13 @@ use std::os::fd::AsFd;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::channel;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use chitin_tests::leftovers::settle;
 use chitin_tests::run;
+use chitin_tests::shown::Shown;
 use chitin_tests::steps::Steps;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -23,8 +24,7 @@ const LIMIT: Duration = Duration::from_secs(30);
 struct Terminal {
     keys: File,
     path: String,
-    shown: Receiver<Vec<u8>>,
-    seen: String,
+    shown: Shown,
     child: Child,
     /// Who reads from the terminal, until it is told to close it.
     reader: Option<JoinHandle<()>>,
@@ -64,7 +64,7 @@ impl Terminal {
                 }
             }
         });
-        Terminal { keys, path, shown, seen: String::new(), child, reader: Some(reader), closing }
+        Terminal { keys, path, shown: Shown::new(shown), child, reader: Some(reader), closing }
     }
 
     fn exec(s: &Steps, command: &[&str]) -> Terminal {
@@ -78,22 +78,7 @@ impl Terminal {
 
     /// Waits until this is shown, behind what was waited for before.
     fn until(&mut self, what: &str) {
-        let end = Instant::now() + LIMIT;
-        loop {
-            if let Some(at) = self.seen.find(what) {
-                self.seen.drain(..at + what.len());
-                return;
-            }
-            let left = end.saturating_duration_since(Instant::now());
-            match self.shown.recv_timeout(left) {
-                Ok(bytes) => self.seen.push_str(&String::from_utf8_lossy(&bytes)),
-                Err(e) => {
-                    let last: String =
-                        self.seen.chars().rev().take(200).collect::<Vec<_>>().into_iter().rev().collect();
-                    panic!("{what:?} is not shown ({e}), but …{last:?}")
-                }
-            }
-        }
+        self.shown.until(what, LIMIT);
     }
 
     fn code(&mut self) -> Option<i32> {
