@@ -65,6 +65,14 @@ impl<'a, C: Client> Container<'a, C> {
     pub fn inspect(&self, what: &str) -> String {
         self.ok(&["inspect", "--format", &format!("{{{{{what}}}}}"), &self.name]).trim().to_owned()
     }
+    /// Waits until the engine says that it ended with this code.
+    pub fn ends_with(&self, code: &str) {
+        settle(LIMIT, || match self.inspect(".State.ExitCode") {
+            found if found == code => Ok(()),
+            other => Err(format!("exit code {other}")),
+        })
+        .unwrap();
+    }
 }
 
 impl<C: Client> Drop for Container<'_, C> {
@@ -127,11 +135,7 @@ pub fn detach_and_attach<C: Client>(d: &C) {
     // Docker's `attach` ends with that code, Podman's with 0.
     let (code, seen) = t.finish(LIMIT);
     assert!(code.is_some(), "{seen}");
-    settle(LIMIT, || match c.inspect(".State.ExitCode").as_str() {
-        "6" => Ok(()),
-        other => Err(format!("exit code {other}: {seen}")),
-    })
-    .unwrap();
+    c.ends_with("6");
 }
 
 /// A limited container with a volume and a read-only root, after a pause.
