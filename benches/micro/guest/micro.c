@@ -1,6 +1,7 @@
 // Micro benchmarks: each prints `name nanoseconds`, the median of several rounds, per operation. Runs alike natively and in
 // any container: `micro [DIR [NAME…]]`, with files in DIR (/tmp), and only the benchmarks named. `micro notify` measures the
-// bare round trip of a seccomp notification (native only, needs root).
+// bare round trip of a seccomp notification (native only, needs root). `micro turns DIR` and `micro turns-notified` do one round
+// of a benchmark for each line of the input that names one, so that several of them can take turns.
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
@@ -51,18 +52,24 @@ static int cmp(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 #define ROUNDS 9
-// Runs `count` operations a round; the first round warms up and does not count.
-static void bench(const char *name, int count, void (*op)(int)) {
+typedef struct {
+    const char *name;
+    int count; // operations a round
+    void (*op)(int);
+} bench_t;
+static double round_of(const bench_t *b) {
+    double t = now();
+    b->op(b->count);
+    return (now() - t) / b->count;
+}
+// The first round warms up and does not count.
+static void bench(const bench_t *b) {
     double r[ROUNDS];
-    if (!wanted(name)) return;
-    op(count / 4 + 1);
-    for (int i = 0; i < ROUNDS; i++) {
-        double t = now();
-        op(count);
-        r[i] = (now() - t) / count;
-    }
+    if (!wanted(b->name)) return;
+    b->op(b->count / 4 + 1);
+    for (int i = 0; i < ROUNDS; i++) r[i] = round_of(b);
     qsort(r, ROUNDS, sizeof *r, cmp);
-    printf("%s %.1f\n", name, r[ROUNDS / 2]);
+    printf("%s %.1f\n", b->name, r[ROUNDS / 2]);
     fflush(stdout);
 }
 static void die(const char *what) {
@@ -151,6 +158,30 @@ static void b_write(int n) {
         if (pwrite(file_fd, page, 4096, 0) != 4096) die("pwrite");
 }
 
+static const bench_t benches[] = {
+    {"getppid", 20000, b_getppid},
+    {"clock_gettime", 200000, b_clock},
+    {"fork_exit_wait", 100, b_fork},
+    {"vfork_exec_wait", 100, b_exec},
+    {"mmap_touch_munmap", 3000, b_mmap},
+    {"page_fault", 16384, b_faults},
+    {"pipe_round_trip", 3000, b_pipe},
+    {"open_close", 5000, b_open},
+    {"stat", 5000, b_stat},
+    {"read_4k", 10000, b_read},
+    {"write_4k", 10000, b_write},
+};
+#define BENCHES (sizeof benches / sizeof *benches)
+static void turns(void) {
+    char line[64];
+    while (fgets(line, sizeof line, stdin)) {
+        line[strcspn(line, "\n")] = 0;
+        for (size_t i = 0; i < BENCHES; i++)
+            if (!strcmp(benches[i].name, line)) printf("%s %.1f\n", line, round_of(&benches[i]));
+        fflush(stdout);
+    }
+}
+
 // ---- the bare notification: one process calls getppid, another answers ----
 static int install(void) {
     struct sock_filter f[] = {
@@ -183,7 +214,9 @@ static int recv_fd(int s) {
     memcpy(&fd, CMSG_DATA(CMSG_FIRSTHDR(&m)), sizeof fd);
     return fd;
 }
-static void notify(int sync_wake) {
+// What the notified process does: the benchmark, or turns.
+enum what { DEFAULT_WAKE, SYNC_WAKE, TURNS };
+static void notify(enum what what) {
     int s[2];
     if (socketpair(AF_UNIX, SOCK_STREAM, 0, s)) die("socketpair");
     pid_t p = fork();
@@ -193,11 +226,13 @@ static void notify(int sync_wake) {
         send_fd(s[1], fd);
         close(fd);
         if (read(s[1], &b, 1) != 1) _exit(1);
-        bench(sync_wake ? "notify_sync" : "notify_default", 20000, b_getppid);
+        if (what == TURNS) turns();
+        else if (what == SYNC_WAKE) bench(&(bench_t){"notify_sync", 20000, b_getppid});
+        else bench(&(bench_t){"notify_default", 2000, b_getppid});
         _exit(0);
     }
     int fd = recv_fd(s[0]);
-    if (sync_wake && ioctl(fd, SECCOMP_IOCTL_NOTIF_SET_FLAGS, SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP)) {
+    if (what != DEFAULT_WAKE && ioctl(fd, SECCOMP_IOCTL_NOTIF_SET_FLAGS, SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP)) {
         fprintf(stderr, "no SYNC_WAKE_UP here: %s\n", strerror(errno));
         kill(p, SIGKILL);
         waitpid(p, NULL, 0);
@@ -216,38 +251,28 @@ static void notify(int sync_wake) {
     }
     waitpid(p, NULL, 0);
 }
-static void on_chld(int x) { (void)x; }
-
 int main(int argc, char **argv) {
     self = argv[0];
     if (argc > 1 && !strcmp(argv[1], "nothing")) return 0;
     if (argc > 1 && !strcmp(argv[1], "notify")) {
-        // The listener has no end-of-file while we hold it: the child's end interrupts the receive.
-        struct sigaction a = {.sa_handler = on_chld};
-        (void)a;
-        for (int i = 1; i >= 0; i--) {
+        for (int i = SYNC_WAKE; i >= DEFAULT_WAKE; i--) {
             pid_t p = fork();
             if (!p) notify(i), _exit(0);
             waitpid(p, NULL, 0);
         }
         return 0;
     }
+    if (argc > 1 && !strcmp(argv[1], "turns-notified")) return notify(TURNS), 0;
+    int by_turns = argc > 2 && !strcmp(argv[1], "turns");
+    if (by_turns) argv++, argc--;
     if (argc > 1) tmp = argv[1], only = argv + 2;
     snprintf(path, sizeof path, "%s/bench-file", tmp);
     file_fd = open(path, O_CREAT | O_RDWR | O_TRUNC, 0600);
     if (file_fd < 0) die(path);
     b_write(1);
-    bench("getppid", 20000, b_getppid);
-    bench("clock_gettime", 200000, b_clock);
-    bench("fork_exit_wait", 100, b_fork);
-    bench("vfork_exec_wait", 100, b_exec);
-    bench("mmap_touch_munmap", 3000, b_mmap);
-    bench("page_fault", 16384, b_faults);
-    bench("pipe_round_trip", 3000, b_pipe);
-    bench("open_close", 5000, b_open);
-    bench("stat", 5000, b_stat);
-    bench("read_4k", 10000, b_read);
-    bench("write_4k", 10000, b_write);
+    if (by_turns) turns();
+    else
+        for (size_t i = 0; i < BENCHES; i++) bench(&benches[i]);
     unlink(path);
     return 0;
 }

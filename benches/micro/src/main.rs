@@ -1,22 +1,23 @@
 //! Benchmarks of one run on one machine: native, crun, runc, runsc (when present) and chitin side by side, as medians and
 //! ratios. `cargo run --release -p chitin-benches -- [--json FILE] [--only ENGINE,…] [--passes N]`.
 //!
-//! Every pass measures all columns one after the other; a cell is the median over the passes (three unless told), a ratio
-//! the median of the passes' ratios, so that what else the machine does meanwhile falls on all columns alike.
+//! The columns take turns, a round of a benchmark each; a cell is the median over the rounds (five a pass, three passes unless
+//! told), a ratio the median of the rounds' ratios, so that what else the machine does meanwhile falls on all columns alike.
 //!
 //! Neighbours: `../guest/micro.c` (what runs inside), `tests/harness` (bundles, engines). Targets are in ARCHITECTURE.md.
 
 mod table;
+mod turns;
 mod whole;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
-use std::time::Duration;
 
-use chitin_tests::bundle::Bundle;
-use chitin_tests::engine::Engine;
-use chitin_tests::{paths, run};
+use chitin_tests::paths;
+
+/// Rounds of each micro benchmark in a pass.
+const ROUNDS: usize = 5;
 
 /// Where a number was measured; columns of the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -44,7 +45,7 @@ pub fn median(mut v: Vec<f64>) -> f64 {
     v.get(v.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
-/// The median of each cell over the passes.
+/// The median of each cell over what found it.
 fn medians(passes: &[Results]) -> Results {
     let mut all: BTreeMap<&String, BTreeMap<Column, Vec<f64>>> = BTreeMap::new();
     for (row, cells) in passes.iter().flatten() {
@@ -68,77 +69,6 @@ fn compile() -> Result<PathBuf, String> {
     if o.status.success() { Ok(out) } else { Err(String::from_utf8_lossy(&o.stderr).into_owned()) }
 }
 
-fn read(text: &str, column: Column, into: &mut Results) {
-    for line in text.lines() {
-        if let Some((n, v)) = line.split_once(' ')
-            && let Ok(v) = v.parse()
-        {
-            into.entry(n.to_owned()).or_default().insert(column, v);
-        }
-    }
-}
-
-/// runsc is not part of the test harness: it is called plainly when it is there.
-fn runsc(b: &Bundle) -> Option<run::Outcome> {
-    if !run::have("runsc") {
-        return None;
-    }
-    b.write();
-    let mut c = Command::new("runsc");
-    c.args(["--ignore-cgroups", "--network=none", "--root"])
-        .arg(b.dir.join("runsc"))
-        .arg("run")
-        .arg("--bundle")
-        .arg(&b.dir);
-    c.arg(chitin_tests::engine::unique_id());
-    Some(run::quick(c, Duration::from_secs(120)))
-}
-
-fn outcome(column: Column, bin: &Path, b: &Bundle) -> Option<run::Outcome> {
-    let limit = Duration::from_secs(120);
-    let engine = match column {
-        Column::Native => {
-            // Files on a tmpfs, as in the containers.
-            let mut c = Command::new(bin.join("micro"));
-            c.arg("/dev/shm");
-            return Some(run::quick(c, limit));
-        }
-        Column::Runsc => return runsc(b),
-        Column::Crun => Engine::Crun,
-        Column::Runc => Engine::Runc,
-        Column::Chitin => Engine::Chitin,
-    };
-    engine.available().then(|| engine.run(b, b"", limit))
-}
-
-/// Measures everything once; the flag says whether something failed.
-fn pass(bin: &Path, wanted: &dyn Fn(Column) -> bool) -> (Results, bool) {
-    let (mut results, mut failed) = (Results::new(), false);
-    for column in COLUMNS.into_iter().filter(|c| wanted(*c)) {
-        let b = Bundle::new("bench", &paths::rootfs("busybox"), &["/bench/micro", "/tmp"])
-            .bind(bin, "/bench", &["ro"])
-            .tmpfs("/tmp");
-        if column == Column::Chitin {
-            // What chitin's calls are compared with, as close to them in time as can be.
-            let mut c = Command::new(bin.join("micro"));
-            c.arg("notify");
-            read(&run::quick(c, Duration::from_secs(60)).text(), Column::Native, &mut results);
-        }
-        match outcome(column, bin, &b) {
-            None => eprintln!("SKIP: {} is not installed", column.name()),
-            Some(o) => {
-                read(&o.text(), column, &mut results);
-                if o.code != Some(0) {
-                    failed = true;
-                    eprintln!("{}: {}", column.name(), o.brief());
-                }
-            }
-        }
-    }
-    failed |= whole::measure(wanted, &mut results);
-    (results, failed)
-}
-
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let value = |k: &str| args.iter().position(|a| a == k).and_then(|i| args.get(i + 1));
@@ -151,12 +81,11 @@ fn main() {
         std::process::exit(1)
     });
     let count = value("--passes").and_then(|n| n.parse().ok()).unwrap_or(3).max(1);
-    let mut failed = false;
-    let mut passes = Vec::new();
+    let (mut passes, mut failed) = turns::play(&bin, &wanted, ROUNDS * count);
     for _ in 0..count {
-        let (results, bad) = pass(&bin, &wanted);
-        failed |= bad;
-        passes.push(results);
+        let mut whole = Results::new();
+        failed |= whole::measure(&wanted, &mut whole);
+        passes.push(whole);
     }
     let results = medians(&passes);
     print!("{}", table::render(&results, &passes));

@@ -1,14 +1,14 @@
 //! The printed table: medians, ratios to native, and the targets that are asked of chitin.
 //!
-//! A ratio is the median of the passes' ratios, not the ratio of medians: a machine that is slow for a minute slows both
-//! sides of one pass.
+//! A ratio is the median of the rounds' ratios, not the ratio of medians: a machine that is slow for a second slows both
+//! sides of one round.
 
 use crate::{COLUMNS, Column, Results, median};
 use std::fmt::Write;
 
 /// Row, what it is compared with, the highest allowed ratio (or value).
 const TARGETS: [(&str, Limit); 9] = [
-    ("getppid", Limit::Of("notify_sync", 1.5)),
+    ("getppid", Limit::Of(crate::turns::BARE, 1.5)),
     ("fork_exit_wait", Limit::Native(3.0)),
     ("mmap_touch_munmap", Limit::Native(4.0)),
     ("page_fault", Limit::Native(1.1)),
@@ -30,7 +30,7 @@ fn number(v: f64) -> String {
     if v >= 1000.0 { format!("{v:.0}") } else { format!("{v:.1}") }
 }
 
-/// What a pass found for one row in one column, compared with what it found elsewhere.
+/// What a round (or a pass, of whole processes) found for one row in one column, compared with what it found elsewhere.
 fn ratio(passes: &[Results], of: (&str, Column), to: (&str, Column)) -> Option<f64> {
     let get = |p: &Results, (row, column): (&str, Column)| p.get(row)?.get(&column).copied();
     let all: Vec<f64> = passes.iter().filter_map(|p| Some(get(p, of)? / get(p, to)?)).collect();
