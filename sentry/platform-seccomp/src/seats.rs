@@ -25,7 +25,6 @@ use std::time::Duration;
 
 /// How long a handler may keep the only seat empty.
 const TICK: Duration = Duration::from_millis(1);
-const RECHECK: Duration = Duration::from_micros(100);
 /// Ticks without any notification until the watcher sleeps.
 const QUIET: u32 = 4;
 /// Ticks with nobody to call until there is to be one more worker.
@@ -180,15 +179,10 @@ pub fn run(sb: &Arc<Sandbox>) {
             }
             let before = seats.word.load(Ordering::SeqCst);
             std::thread::sleep(TICK);
-            let mut now = seats.word.load(Ordering::SeqCst);
-            if taken(now) == 0 {
-                std::thread::sleep(RECHECK);
-                let again = seats.word.load(Ordering::SeqCst);
-                starved = if again == now && !seats.call() { starved + 1 } else { 0 };
-                now = again;
-            } else {
-                starved = 0;
-            }
+            let now = seats.word.load(Ordering::SeqCst);
+            // A seat that was taken meanwhile is only between two turns.
+            let held_up = taken(now) == 0 && now == before;
+            starved = if held_up && !seats.call() { starved + 1 } else { 0 };
             if starved >= STARVED {
                 starved = 0;
                 if let Some(more) = seats.more.get() {
