@@ -156,6 +156,13 @@ TEST(end_amid_signals) {
         EQ(st, n % 3 == 0 ? 0 : n % 3 == 1 ? SIGTERM : SIGKILL);
     }
 }
+// All members of a group end, and are ours to wait for.
+static void gone(pid_t group) {
+    pid_t r;
+    for (int i = 0; i < 15000 && ((r = waitpid(-group, NULL, WNOHANG)) >= 0 || errno != ECHILD);)
+        if (r <= 0) ms(1), i++;
+    ERR(kill(-group, 0), ESRCH);
+}
 TEST(nobody_escapes_a_killed_group) {
     prctl(PR_SET_CHILD_SUBREAPER, 1);
     for (int n = 0; n < 5; n++) {
@@ -170,12 +177,27 @@ TEST(nobody_escapes_a_killed_group) {
                     }
             pause();
         });
+        // In case that it has not come to it yet.
+        setpgid(c, c);
         ms(40);
         kill(-c, SIGKILL);
-        pid_t r;
-        for (int i = 0; i < 15000 && ((r = waitpid(-c, NULL, WNOHANG)) >= 0 || errno != ECHILD);)
-            if (r <= 0) ms(1), i++;
-        ERR(kill(-c, 0), ESRCH);
+        gone(c);
+    }
+}
+// Who forks while the signal comes has either signalled the child, too, or not made it yet.
+TEST(nobody_escapes_a_signal_to_a_group) {
+    prctl(PR_SET_CHILD_SUBREAPER, 1);
+    for (int n = 0; n < 12; n++) {
+        pid_t c = SPAWN({
+            setpgid(0, 0);
+            for (int i = 0; i < 3 && fork(); i++) {}
+            for (int i = 0; i < 50 && fork(); i++) {}
+            for (;;) pause();
+        });
+        setpgid(c, c);
+        ms(2 + 4 * n);
+        kill(-c, SIGTERM);
+        gone(c);
     }
 }
 TEST(many_parked_threads) {

@@ -102,13 +102,16 @@ pub fn clone(task: &Arc<Task>, request: CloneRequest) -> Outcome {
         if too_many_tasks(&task) || task.process.cgroup().is_full() {
             return Err(Errno::EAGAIN.into());
         }
-        let group_signals = task.process.group_signals.load(Ordering::Relaxed);
         let kind = if flags & CLONE_THREAD != 0 {
             Spawn::Thread
         } else if flags & CLONE_VM != 0 {
             Spawn::SharedProcess
         } else {
             Spawn::Fork
+        };
+        let group_signals = match kind {
+            Spawn::Thread => 0,
+            _ => task.process.group_signals.settle().await,
         };
         let platform = task.platform();
         let spawned = platform.spawn(kind).await.map_err(|error| {
@@ -282,8 +285,8 @@ fn overtaken(task: &Task, ns: &PidNs, flags: u64, group_signals: u64) -> Option<
     if task.work.load(Ordering::Acquire) & crate::run::WORK_EXIT != 0 {
         return Some(SysError::Errno(Errno::EINTR));
     }
-    let met = task.process.group_signals.load(Ordering::Relaxed) != group_signals;
-    (met && flags & CLONE_THREAD == 0).then_some(SysError::Restart(Restart::NoIntr))
+    let met = flags & CLONE_THREAD == 0 && task.process.group_signals.met(group_signals);
+    met.then_some(SysError::Restart(Restart::NoIntr))
 }
 
 fn disabled_stack() -> StackT {
@@ -367,7 +370,7 @@ fn child_process(task: &Arc<Task>, request: &CloneRequest, id: Arc<Pid>) -> Arc<
         loginuid: AtomicU32::new(from.loginuid.load(Ordering::Relaxed)),
         sessionid: AtomicU32::new(from.sessionid.load(Ordering::Relaxed)),
         epitaph: Mutex::default(),
-        group_signals: AtomicU64::new(0),
+        group_signals: Default::default(),
         has_execed: AtomicBool::new(false),
     };
     Arc::new(process)
@@ -477,7 +480,7 @@ pub async fn make_init(kernel: &Arc<Kernel>, request: InitRequest) -> Result<Arc
         loginuid: AtomicU32::new(u32::MAX),
         sessionid: AtomicU32::new(u32::MAX),
         epitaph: Mutex::default(),
-        group_signals: AtomicU64::new(0),
+        group_signals: Default::default(),
         has_execed: AtomicBool::new(true),
     });
     let (loaded, creds) = crate::exec::load_first(kernel, &process, &request).await?;

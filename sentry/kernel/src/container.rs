@@ -143,8 +143,8 @@ impl Kernel {
 
     /// Sends a signal to every process of a container.
     pub fn signal_container(&self, container: &Arc<Container>, info: SigInfo) {
-        for process in self.signal_targets(|process| container.holds(process)) {
-            send_to_process(&process, info);
+        for process in self.signal_targets(|process| container.holds(process)).iter() {
+            send_to_process(process, info);
         }
     }
 
@@ -155,15 +155,13 @@ impl Kernel {
 
     pub(crate) fn kill_where(&self, pick: impl Fn(&Process) -> bool, status: ExitStatus) {
         loop {
-            let mut alive = self.signal_targets(&pick);
-            alive.retain(|process| process.group_exit().is_none());
-            if alive.is_empty() {
+            let targets = self.signal_targets(&pick);
+            let mut alive = targets.iter().filter(|process| process.group_exit().is_none()).peekable();
+            if alive.peek().is_none() {
                 return;
             }
-            // Children that they made meanwhile are found the next time; an ended process makes no more.
-            for process in alive {
-                exit::group_exit(&process, status);
-            }
+            // Who comes from elsewhere meanwhile is found the next time.
+            alive.for_each(|process| exit::group_exit(process, status));
         }
     }
 }

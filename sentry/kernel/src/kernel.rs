@@ -17,7 +17,6 @@ use chitin_platform::Platform;
 use chitin_vfs::{UserNs, Vfs};
 use parking_lot::{Mutex, RwLock};
 use std::any::Any;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 
 /// A system call as the guest made it.
@@ -138,18 +137,6 @@ impl Kernel {
     /// Ends everything (the runtime's `delete --force`, a lost gofer).
     pub fn kill_all(&self, status: ExitStatus) {
         self.kill_where(|_| true, status);
-    }
-
-    /// The processes that a signal to many goes to. A fork of one of them that is under way starts over, since its child
-    /// is not among them.
-    pub fn signal_targets(&self, pick: impl Fn(&Process) -> bool) -> Vec<Arc<Process>> {
-        let tree = self.tree.lock();
-        let mut found = tree.processes();
-        found.retain(|process| !process.is_zombie() && pick(process));
-        for process in &found {
-            process.group_signals.fetch_add(1, Ordering::Relaxed);
-        }
-        found
     }
 
     /// The process that a number of a namespace names.

@@ -4,7 +4,7 @@ use crate::cgroup::Cgroup;
 use crate::loader::DenyWrite;
 use crate::pid::{Pid, PidNs};
 use crate::result::ExitStatus;
-use crate::signal::{SharedSignals, SigHand};
+use crate::signal::{GroupSignals, SharedSignals, SigHand};
 use crate::time::ProcessTimers;
 use crate::tty::Tty;
 use crate::{Container, Kernel, Task};
@@ -53,8 +53,8 @@ pub struct Process {
     pub loginuid: AtomicU32,
     pub sessionid: AtomicU32,
     pub personality: AtomicU64,
-    /// Counts signals to many processes that this one was among: a fork they met starts over. Under `Kernel::tree`.
-    pub(crate) group_signals: AtomicU64,
+    /// Signals to many processes that this one was among.
+    pub(crate) group_signals: GroupSignals,
     /// Name and credentials of the leader (or the last thread) as it ended, for /proc.
     pub(crate) epitaph: Mutex<Option<crate::inspect::Epitaph>>,
     /// Whether it has executed a program since its fork (setpgid's rule).

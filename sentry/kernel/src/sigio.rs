@@ -146,8 +146,8 @@ fn send(kernel: &Arc<Kernel>, owner: &FileOwner, info: SigInfo) {
             }
         }
         F_OWNER_PGRP => {
-            for process in kernel.signal_targets(|process| process.pgid() == owner.id) {
-                send_to(owner, &process, info);
+            for process in kernel.signal_targets(|process| process.pgid() == owner.id).iter() {
+                send_to(owner, process, info);
             }
         }
         _ => {

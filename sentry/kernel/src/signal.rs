@@ -4,11 +4,14 @@
 
 mod deliver;
 mod frame;
+mod many;
 mod send;
 mod stop;
 
 pub(crate) use deliver::{Next, before_return};
 pub use deliver::{fault, sigreturn};
+pub(crate) use many::GroupSignals;
+pub use many::Targets;
 pub use send::{force, send_to_group, send_to_process, send_to_task};
 pub(crate) use stop::{still_stopped, stopped, tell_if_all_stopped};
 

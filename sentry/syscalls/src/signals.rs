@@ -11,7 +11,6 @@ use chitin_kernel::signal::{NSIG, send_to_process, send_to_task, sigreturn};
 use chitin_kernel::{Outcome, Process, Task, time};
 use chitin_mm::UserPtr;
 use chitin_vfs::userns::OVERFLOW_ID;
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// Checks a signal number argument (0 is allowed: it only tests).
@@ -116,35 +115,19 @@ fn kill_pid(task: &Arc<Task>, pid: i32, signal: i32) -> Result<(), Errno> {
         _ => process.pgid() == group,
     };
     let mut answer = Err(Errno::ESRCH);
-    let mut killed = BTreeSet::new();
-    loop {
-        let mut targets = targets(task, &concerned, signal != 0);
-        targets.retain(|process| !killed.contains(&process.kid()));
-        for process in &targets {
-            if may_kill(task, process, signal).is_ok() {
-                answer = Ok(());
-                // A full queue of one member is not reported, as in Linux.
-                let _ = deliver(task, process, info);
-            } else if answer.is_err() {
-                answer = Err(Errno::EPERM);
-            }
-            killed.insert(process.kid());
-        }
-        // Nobody escapes SIGKILL by forking just before it comes.
-        if signal != SIGKILL || targets.is_empty() {
-            return answer;
+    // Nobody forks between here and the signal's coming.
+    let _forking = (signal != 0).then(|| task.kernel.signal_targets(concerned));
+    // Zombies are found too: they can be asked about, and take any signal.
+    for process in task.kernel.processes().iter().filter(|process| concerned(process)) {
+        if may_kill(task, process, signal).is_ok() {
+            answer = Ok(());
+            // A full queue of one member is not reported, as in Linux.
+            let _ = deliver(task, process, info);
+        } else if answer.is_err() {
+            answer = Err(Errno::EPERM);
         }
     }
-}
-
-/// Zombies are found too: they can be asked about, and take any signal.
-fn targets(task: &Task, concerned: &dyn Fn(&Process) -> bool, sends: bool) -> Vec<Arc<Process>> {
-    if sends {
-        task.kernel.signal_targets(concerned);
-    }
-    let mut all = task.kernel.processes();
-    all.retain(|process| concerned(process));
-    all
+    answer
 }
 
 pub(crate) fn tkill(task: &Arc<Task>, args: Args) -> Outcome {

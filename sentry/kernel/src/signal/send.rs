@@ -21,8 +21,8 @@ pub fn send_to_task(task: &Arc<Task>, info: SigInfo) -> bool {
 
 /// Sends to every process of a group.
 pub fn send_to_group(kernel: &crate::Kernel, pgid: i32, info: SigInfo) {
-    for process in kernel.signal_targets(|process| process.pgid() == pgid) {
-        send_to_process(&process, info);
+    for process in kernel.signal_targets(|process| process.pgid() == pgid).iter() {
+        send_to_process(process, info);
     }
 }
 
