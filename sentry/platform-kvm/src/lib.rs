@@ -41,6 +41,7 @@ mod cpuid;
 mod cpus;
 mod fpu;
 mod host;
+mod kick;
 mod listing;
 mod machine;
 mod native;
@@ -111,9 +112,8 @@ impl Platform for KvmPlatform {
         "kvm"
     }
 
-    fn next_event(&self, _between: &dyn Fn()) -> Event {
-        // No operation of this platform waits, so no waker runs here.
-        self.machine.next_event()
+    fn next_event(&self, between: &dyn Fn()) -> Event {
+        self.machine.next_event(between)
     }
 
     fn new_space(&self) -> BoxFuture<Result<Spawned, PlatformError>> {

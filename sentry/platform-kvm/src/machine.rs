@@ -176,7 +176,7 @@ impl Machine {
     }
 
     /// The body of [`chitin_platform::Platform::next_event`].
-    pub fn next_event(&self) -> Event {
+    pub fn next_event(&self, between: &dyn Fn()) -> Event {
         HANDLES.set(0);
         loop {
             let (mut seat, task) = self.claim();
@@ -192,7 +192,11 @@ impl Machine {
                     return event;
                 }
                 Turn::Requeue | Turn::Nothing => {}
-                Turn::Dead => task.bury(),
+                Turn::Dead => {
+                    task.bury();
+                    // What its owner held may have woken others.
+                    between();
+                }
             }
         }
     }
@@ -218,7 +222,12 @@ impl Machine {
         let mut q = self.queue.lock();
         q.running.retain(|r| !Arc::ptr_eq(&r.handle, &seat.vcpu.handle));
         q.idle.push(seat);
-        q.ready.extend(requeue);
+        if let Some(task) = requeue {
+            q.ready.push_back(task);
+            if q.asleep {
+                self.tick.notify_one();
+            }
+        }
         if !q.ready.is_empty() && q.waiting > 0 {
             self.work.notify_one();
         }

@@ -10,6 +10,7 @@
 use crate::answers::{Answers, Given};
 use crate::cpuid::Features;
 use crate::host::{self, SetupError};
+use crate::kick::Kicks;
 use crate::phys::Phys;
 use crate::ring0::{self, Answering, Part};
 use crate::space::Space;
@@ -70,9 +71,7 @@ pub struct Handle {
     pub tid: AtomicI32,
     /// Its task shall make room.
     pub preempt: AtomicBool,
-    /// It has been told to come out, and has not been seen to; one signal does. Whoever kept sending them would keep its
-    /// thread from ever getting back to where a pending exception ends by itself.
-    kicked: AtomicBool,
+    kicks: Kicks,
     /// Counts entries and exits: odd while it may be in the VM.
     pub turns: AtomicU64,
     /// The scheduler's tick at which its task began.
@@ -107,7 +106,7 @@ impl Handle {
             number,
             tid: AtomicI32::new(0),
             preempt: AtomicBool::new(false),
-            kicked: AtomicBool::new(false),
+            kicks: Kicks::default(),
             turns: AtomicU64::new(0),
             since: AtomicU64::new(0),
         })
@@ -122,16 +121,15 @@ impl Handle {
 
     /// Makes it come out soon if it runs, or the run that has been [armed](Handle::arm) end at once.
     pub fn kick(&self) {
-        if !self.kicked.swap(true, Ordering::SeqCst) {
+        self.kicks.kick(|| {
             self.set_immediate_exit(true);
             host::kick(self.tid.load(Ordering::Acquire));
-        }
+        });
     }
 
     /// Before a run: what kicks were for has been looked at, under the lock under which it comes about.
     pub fn arm(&self) {
-        self.kicked.store(false, Ordering::SeqCst);
-        self.set_immediate_exit(false);
+        self.kicks.arm(|| self.set_immediate_exit(false));
     }
 
     /// The FPU state of whoever ran last; it does not run.
@@ -163,7 +161,7 @@ impl std::fmt::Display for Handle {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let turns = self.turns.load(Ordering::Relaxed);
         let place = if turns % 2 == 1 { "inside" } else { "outside" };
-        let kicked = if self.kicked.load(Ordering::Relaxed) { ", kicked" } else { "" };
+        let kicked = if self.kicks.given() { ", kicked" } else { "" };
         write!(
             f,
             "processor {} {place} (turn {turns}){kicked} by thread {}",
