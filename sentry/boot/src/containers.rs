@@ -215,8 +215,8 @@ impl Containers {
         Ok(record)
     }
 
-    /// The first step of a further container; answers its zygote.
-    pub fn prepare(self: &Arc<Self>, id: &str) -> Result<OwnedFd, String> {
+    /// The first step of a further container; answers its zygote, where the platform has such.
+    pub fn prepare(self: &Arc<Self>, id: &str) -> Result<Option<OwnedFd>, String> {
         let taken = || format!("container {id} exists in this sandbox already");
         if self.table.lock().contains_key(id) {
             return Err(taken());

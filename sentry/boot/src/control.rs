@@ -166,7 +166,7 @@ impl Session<'_> {
             return match self.control.containers.prepare(container) {
                 Ok(origin) => {
                     self.prepared.push(container.clone());
-                    (Ok(Response::Prepared), Some(origin))
+                    (Ok(Response::Prepared), origin)
                 }
                 Err(message) => (Err(message), None),
             };

@@ -38,8 +38,8 @@ impl<Z: Zygote> SpaceGroup for Group<Z> {
         self.zygote.clone().new_space()
     }
 
-    fn origin(&self) -> Result<OwnedFd, PlatformError> {
-        self.zygote.pidfd().map_err(|errno| match errno {
+    fn origin(&self) -> Result<Option<OwnedFd>, PlatformError> {
+        self.zygote.pidfd().map(Some).map_err(|errno| match errno {
             libc::ESRCH => PlatformError::Gone,
             errno => PlatformError::Host { op: "pidfd_open", errno },
         })

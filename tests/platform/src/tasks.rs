@@ -256,12 +256,11 @@ pub fn families(m: &Machine) {
 }
 
 pub fn lost_origin(m: &Machine) {
-    if !m.traits.host_side {
-        return;
-    }
     let (tx, rx) = std::sync::mpsc::channel();
     let group = family(m, tx);
-    let pidfd = group.origin().expect("pidfd");
+    let origin = group.origin().expect("no error");
+    assert_eq!(origin.is_some(), m.traits.host_side);
+    let Some(pidfd) = origin else { return };
     let g = m.load_from(wait(group.new_space()).expect("space"), entry!(g_getppid));
     // SAFETY: no memory is involved.
     let sent = unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), 9, 0, 0) };

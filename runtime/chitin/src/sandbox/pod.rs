@@ -98,7 +98,10 @@ impl Joined {
         let directory = reserved.directory()?;
         let mut link = Link::connect(directory.file().as_raw_fd(), Some(sandbox))?;
         let prepared = link.call_for_fd(&Request::Prepare { container: creation.id.to_owned() })?;
-        members.add(prepared_pid(prepared)?)?;
+        match prepared_pid(prepared)? {
+            Some(zygote) => members.add(zygote)?,
+            None => warn_of_limits(creation.spec),
+        }
         let terminal = creation.terminal.as_ref();
         let view = if creation.start { None } else { View::mount(options) };
         let whom =
@@ -167,17 +170,31 @@ impl Joined {
     }
 }
 
-/// The host pid behind the pidfd that came with the answer.
-fn prepared_pid((response, pidfd): (Response, Option<OwnedFd>)) -> Result<i32> {
+/// The host pid behind the pidfd that came with the answer; `None`: guests are no processes of the host.
+fn prepared_pid((response, pidfd): (Response, Option<OwnedFd>)) -> Result<Option<i32>> {
     let pidfd = match (response, pidfd) {
         (Response::Prepared, Some(pidfd)) => pidfd,
+        (Response::Prepared, None) => return Ok(None),
         (other, _) => return Err(misfit(&other)),
     };
     let path = format!("/proc/self/fdinfo/{}", pidfd.as_raw_fd());
     let text = std::fs::read_to_string(&path).context(|| format!("cannot read {path}"))?;
     let pid = text.lines().find_map(|line| line.strip_prefix("Pid:")?.trim().parse::<i32>().ok());
     // Zero or less: not a process of ours, or one that has ended.
-    pid.filter(|pid| *pid > 0).ok_or_else(|| "the sentry's first process for the container has died".into())
+    pid.filter(|pid| *pid > 0)
+        .map(Some)
+        .ok_or_else(|| "the sentry's first process for the container has died".into())
+}
+
+/// Its guests are the sentry's, and so is what they use.
+fn warn_of_limits(spec: &Spec) {
+    let resources = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
+    if resources.is_some_and(|r| r.memory().is_some() || r.cpu().is_some() || r.pids().is_some()) {
+        crate::log::warn(
+            "linux.resources: with --platform=kvm the host accounts for all containers of a pod in the first one's cgroup, \
+             so this container's limits bind none of its processes; set them for the pod, or use --platform=seccomp",
+        );
+    }
 }
 
 /// Why the gofer has died, if it has: that is the cause then.
