@@ -6,8 +6,9 @@ cd /tmp
 git -c init.defaultBranch=main init r
 cd r
 git config gc.auto 0
+n=$((200 / PART))
 i=0
-while [ $i -lt 200 ]; do
+while [ $i -lt $n ]; do
     i=$((i + 1))
     mkdir -p "d$((i % 7))"
     echo "line $i" >>"d$((i % 7))/f$((i % 13))"

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use crate::bundle::Bundle;
 use crate::paths;
-use crate::run::{self, Outcome};
+use crate::run::{self, Outcome, Patience};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Engine {
@@ -73,7 +73,7 @@ impl Engine {
     }
 
     /// `run` on a bundle, to its end.
-    pub fn run(self, bundle: &Bundle, stdin: &[u8], limit: Duration) -> Outcome {
+    pub fn run(self, bundle: &Bundle, stdin: &[u8], patience: impl Into<Patience>) -> Outcome {
         bundle.write();
         let (id, dir) = (unique_id(), bundle.dir.join(self.name()));
         let root = dir.join("state");
@@ -89,7 +89,7 @@ impl Engine {
             }
             _ => String::new(),
         };
-        let out = run::run_or_ask(cmd, stdin, &dir, limit, &ask);
+        let out = run::run_or_ask(cmd, stdin, &dir, patience.into(), &ask);
         if out.code.is_none() {
             // What is left of a run that was cut off is removed through the engine itself.
             let _ =
@@ -105,6 +105,13 @@ pub fn chitin_do(rootfs: &Path, args: &[&str], stdin: &[u8], limit: Duration) ->
     let mut c = Command::new(paths::chitin());
     c.arg("--root").arg(dir.join("state")).arg("do").arg("--rootfs").arg(rootfs).arg("--").args(args);
     run::run(c, stdin, &dir, limit)
+}
+
+/// Whether each exit takes a tenth of a millisecond: guests run in a virtual machine that is nested in another one.
+pub fn nested() -> bool {
+    let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    std::env::var("CHITIN_TEST_PLATFORM").is_ok_and(|p| p == "kvm")
+        && text.lines().any(|l| l.starts_with("flags") && l.contains(" hypervisor"))
 }
 
 /// A container id that no other run uses.

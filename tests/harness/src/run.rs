@@ -60,17 +60,34 @@ pub fn kill_tree(child: &mut Child) {
     let _ = child.wait();
 }
 
-/// Runs to the end or to the limit. `dir` takes the output files.
-pub fn run(cmd: Command, stdin: &[u8], dir: &Path, limit: Duration) -> Outcome {
-    run_or_ask(cmd, stdin, dir, limit, &String::new)
+/// How long a run may take; how long it may show nothing before it is asked about, if that matters.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    pub limit: Duration,
+    pub quiet: Option<Duration>,
 }
 
-/// The same; a run that exceeds the limit is asked about by `ask`, too, before it is killed.
+impl From<Duration> for Patience {
+    fn from(limit: Duration) -> Patience {
+        Patience { limit, quiet: None }
+    }
+}
+
+/// How often a run is looked at whose silence matters.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Runs to the end or to the limit. `dir` takes the output files.
+pub fn run(cmd: Command, stdin: &[u8], dir: &Path, limit: Duration) -> Outcome {
+    run_or_ask(cmd, stdin, dir, limit.into(), &String::new)
+}
+
+/// The same; a run that exceeds the limit is asked about by `ask`, too, before it is killed. One that is quiet for too long
+/// is asked about once, and goes on.
 pub fn run_or_ask(
     mut cmd: Command,
     stdin: &[u8],
     dir: &Path,
-    limit: Duration,
+    patience: Patience,
     ask: &dyn Fn() -> String,
 ) -> Outcome {
     let (i, o, e) = (dir.join("stdin"), dir.join("stdout"), dir.join("stderr"));
@@ -79,12 +96,34 @@ pub fn run_or_ask(
     cmd.stdin(File::open(&i).expect("just written")).stdout(file(&o)).stderr(file(&e)).process_group(0);
     let start = Instant::now();
     let mut child = cmd.spawn().unwrap_or_else(|err| panic!("{:?}: {err}", cmd.get_program()));
-    let code = wait_for(&mut child, limit);
-    let elapsed = start.elapsed();
     let mut stuck = String::new();
+    let mut tell = |child: &Child, why: &str| {
+        let told =
+            format!("{why} after {:.1?}:\n{}{}\n", start.elapsed(), ask(), crate::stuck::report(child.id()));
+        eprintln!("{told}");
+        stuck += &told;
+    };
+    let mut heard = Some((0, start));
+    let code = loop {
+        let left = patience.limit.saturating_sub(start.elapsed());
+        let step = if patience.quiet.is_some() { left.min(LOOK) } else { left };
+        let code = wait_for(&mut child, step);
+        if code.is_some() || left.is_zero() {
+            break code;
+        }
+        if let (Some(quiet), Some((length, since))) = (patience.quiet, heard) {
+            let now = std::fs::metadata(&o).map_or(0, |m| m.len());
+            if now != length {
+                heard = Some((now, Instant::now()));
+            } else if since.elapsed() > quiet {
+                heard = None;
+                tell(&child, "quiet");
+            }
+        }
+    };
+    let elapsed = start.elapsed();
     if code.is_none() {
-        stuck = ask() + &crate::stuck::report(child.id());
-        eprintln!("{stuck}");
+        tell(&child, "not done");
         kill_tree(&mut child);
     }
     let stderr = String::from_utf8_lossy(&std::fs::read(&e).unwrap_or_default()).into_owned() + &stuck;
@@ -101,4 +140,28 @@ pub fn have(program: &str) -> bool {
     let mut c = Command::new("sh");
     c.args(["-c", &format!("command -v {program}")]).stdout(Stdio::null()).stderr(Stdio::null());
     c.status().is_ok_and(|s| s.success())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sh(script: &str, limit: u64, quiet: Option<u64>) -> Outcome {
+        let mut c = Command::new("sh");
+        c.args(["-c", script]);
+        let patience = Patience { limit: Duration::from_secs(limit), quiet: quiet.map(Duration::from_secs) };
+        run_or_ask(c, b"", &crate::paths::scratch("patience"), patience, &|| "asked\n".into())
+    }
+
+    #[test]
+    fn silence_is_asked_about_once_and_the_end_of_patience_ends() {
+        let out = sh("sleep 4.5; echo done", 60, Some(1));
+        assert_eq!((out.code, out.text().as_str()), (Some(0), "done\n"), "{}", out.brief());
+        assert_eq!(out.stderr.matches("asked").count(), 1, "{}", out.stderr);
+        assert!(out.stderr.contains(" sleep: "), "{}", out.stderr);
+        let out = sh("for i in 1 2 3 4 5 6; do echo $i; sleep 0.5; done", 60, Some(2));
+        assert!(out.code == Some(0) && out.stderr.is_empty(), "{}", out.brief());
+        let out = sh("sleep 60", 1, None);
+        assert!(out.code.is_none() && out.stderr.contains("asked"), "{}", out.brief());
+    }
 }

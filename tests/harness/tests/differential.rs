@@ -76,7 +76,7 @@ fn random_programs_agree() {
         "/guest",
         &["ro"],
     );
-    let got = Engine::under_test().run(&b, script.as_bytes(), Duration::from_secs(120));
+    let got = Engine::under_test().run(&b, script.as_bytes(), Duration::from_secs(300));
     let got_text = got.text();
     let have = split(&got_text);
     let mut bad = Vec::new();
