@@ -146,6 +146,29 @@ TEST(forks_keep_the_cpus) {
     OK(sched_setaffinity(0, sizeof all, &all));
     fork_on(&all, 5);
 }
+TEST(a_thread_knows_its_cpu) {
+    cpu_set_t all = cpus_of(0);
+    for (int i = 0; i < CPU_SETSIZE; i++) {
+        if (!CPU_ISSET(i, &all)) continue;
+        cpu_set_t one;
+        CPU_ZERO(&one);
+        CPU_SET(i, &one);
+        OK(sched_setaffinity(0, sizeof one, &one));
+        unsigned cpu = -1, node = -1, only = -1;
+        OK(syscall(SYS_getcpu, &cpu, &node, NULL));
+        EQ(cpu, i);
+        CK(node < 1024);
+        OK(syscall(SYS_getcpu, &only, NULL, NULL));
+        EQ(only, i);
+        // What the C library has from rseq or the vDSO.
+        EQ(sched_getcpu(), i);
+    }
+    OK(syscall(SYS_getcpu, NULL, NULL, NULL));
+    unsigned cpu;
+    ERR(syscall(SYS_getcpu, (void *)8, NULL, NULL), EFAULT);
+    ERR(syscall(SYS_getcpu, &cpu, (void *)-4096, NULL), EFAULT);
+    OK(sched_setaffinity(0, sizeof all, &all));
+}
 static int policy_of_child(int *nice) {
     int fd[2], got[2];
     OK(pipe(fd));

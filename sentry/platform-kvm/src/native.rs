@@ -67,6 +67,16 @@ fn membarrier(task: &Task, space: &Space, command: u64, flags: u64) -> Result<u6
     }
 }
 
+/// The processor that it called on, of the only node.
+fn getcpu(task: &Task, cpu: u64, node: u64) -> Result<u64, i32> {
+    let last = task.st.lock().last;
+    let number = last.and_then(|index| task.machine.numbers.get(index)).copied().unwrap_or(0);
+    for (at, value) in [(cpu, number), (node, 0)].into_iter().filter(|(at, _)| *at != 0) {
+        task.space.write_at(at, &value.to_le_bytes()).map_err(|_| libc::EFAULT)?;
+    }
+    Ok(0)
+}
+
 /// Makes the call and lets the task go on.
 pub fn run(task: &Arc<Task>) {
     let (nr, regs) = {
@@ -97,6 +107,7 @@ pub fn run(task: &Arc<Task>) {
                 0
             })
         }
+        libc::SYS_getcpu => getcpu(task, rdi, rsi),
         nr => {
             tracing::debug!(nr, "a call that the platform was given but does not know");
             Err(libc::ENOSYS)

@@ -13,7 +13,8 @@ pub enum Resume {
     /// The system call returns this raw value (a negative errno for failures). With a frame: `rax` is set to it.
     Return(i64),
     /// The platform makes the system call as the guest made it: on host-side platforms the host's kernel does, elsewhere it is
-    /// one of those about the thread itself or its memory (after [`crate::Native`], sched_yield, arch_prctl, membarrier, rseq).
+    /// one of those about the thread itself or its memory (after [`crate::Native`], sched_yield, arch_prctl, membarrier,
+    /// rseq, getcpu).
     Native,
     /// Go on with the registers as they stand in the frame.
     Frame,

@@ -333,17 +333,16 @@ pub(crate) fn ioprio_set(task: &Arc<Task>, args: Args) -> Outcome {
     }
 }
 
+/// Only where the thread runs is it known on which CPU: made there, once the places for the answer are the guest's to
+/// have written.
 pub(crate) fn getcpu(task: &Arc<Task>, args: Args) -> Outcome {
-    let work = || {
-        if let Some(at) = args.opt::<u32>(0) {
-            task.mm().write(at, &0)?;
+    for place in [0, 1] {
+        let at = args.u64(place);
+        if at != 0 && task.mm().range_call(&*task.platform(), at, size_of::<u32>() as u64).is_err() {
+            return Outcome::error(Errno::EFAULT);
         }
-        if let Some(at) = args.opt::<u32>(1) {
-            task.mm().write(at, &0)?;
-        }
-        Ok(())
-    };
-    unit(work())
+    }
+    Outcome::Native
 }
 
 fn set_limit(
