@@ -5,6 +5,7 @@
 #include <linux/filter.h>
 #include <linux/if_packet.h>
 #include <linux/netlink.h>
+#include <linux/sockios.h>
 #include <net/ethernet.h>
 #include <net/if.h>
 #include <netinet/ip.h>
@@ -300,6 +301,138 @@ TEST(filters_that_are_none) {
     OK(setsockopt(s, SOL_SOCKET, SO_LOCK_FILTER, &(int){1}, 4));
     ERR(setsockopt(s, SOL_SOCKET, SO_ATTACH_FILTER, &p, sizeof p), EPERM);
     ERR(setsockopt(s, SOL_SOCKET, SO_DETACH_FILTER, &(int){0}, 4), EPERM);
+}
+
+static int program_of(int fd, struct sock_filter *to, int room) {
+    socklen_t n = room;
+    int r = getsockopt(fd, SOL_SOCKET, SO_GET_FILTER, to, &n);
+    return r ? -errno : (int)n;
+}
+TEST(filters_are_told) {
+    int un[2], kinds[] = {SOCK_STREAM, SOCK_DGRAM, SOCK_SEQPACKET}, fds[8], count = 0;
+    for (int i = 0; i < 3; i++) {
+        OK(socketpair(AF_UNIX, kinds[i], 0, un));
+        fds[count++] = un[0];
+    }
+    fds[count++] = OK(socket(AF_INET, SOCK_STREAM, 0));
+    fds[count++] = OK(socket(AF_INET6, SOCK_STREAM, 0));
+    fds[count++] = OK(socket(AF_INET, SOCK_DGRAM, 0));
+    fds[count++] = OK(socket(AF_NETLINK, SOCK_RAW, 0));
+    for (int i = 0; i < count; i++) {
+        struct sock_filter got[4] = {{0}};
+        EQ(program_of(fds[i], got, 4), 0);
+        ATTACH(fds[i], BPF_STMT(BPF_LD | BPF_IMM, 7), BPF_STMT(BPF_MISC | BPF_TAX, 0), BPF_STMT(BPF_RET | BPF_K, 77));
+        // Without room only how many there are; their room is counted in instructions, too.
+        EQ(program_of(fds[i], got, 0), 3);
+        EQ(program_of(fds[i], got, 2), -EINVAL);
+        EQ(program_of(fds[i], got, -1), -EINVAL);
+        EQ(program_of(fds[i], got, 4), 3);
+        CK(got[0].code == (BPF_LD | BPF_IMM) && got[0].k == 7 && got[2].k == 77 && got[3].code == 0);
+        EQ(program_of(fds[i], (void *)8, 4), -EFAULT);
+        OK(setsockopt(fds[i], SOL_SOCKET, SO_DETACH_FILTER, &(int){0}, 4));
+        EQ(program_of(fds[i], got, 4), 0);
+        ERR(setsockopt(fds[i], SOL_SOCKET, SO_DETACH_FILTER, &(int){0}, 4), ENOENT);
+    }
+}
+
+static void wait_for(int fd, int bytes) {
+    for (int i = 0, n = 0; i < 100; i++, usleep(20000)) {
+        OK(ioctl(fd, FIONREAD, &n));
+        if (n >= bytes) return;
+    }
+    FAIL("%d bytes do not come", bytes);
+}
+TEST(filters_of_streams) {
+    int c, s, none = 0, n;
+    pair(&c, &s);
+    char b[100];
+    // All is lost, and sent again until it gets through; so is the end.
+    ATTACH(s, BPF_STMT(BPF_RET | BPF_K, 0));
+    EQ(send(c, "first", 5, 0), 5);
+    EQ(send(c, " and second", 11, 0), 11);
+    OK(shutdown(c, SHUT_WR));
+    usleep(100000);
+    ERR(recv(s, b, sizeof b, MSG_DONTWAIT), EAGAIN);
+    OK(ioctl(c, SIOCOUTQ, &n));
+    EQ(n, 17);
+    struct tcp_info info;
+    socklen_t len = sizeof info;
+    OK(getsockopt(c, IPPROTO_TCP, TCP_INFO, &info, &len));
+    EQ(info.tcpi_state, TCP_FIN_WAIT1);
+    // What this side says arrives all the same.
+    EQ(send(s, "back", 4, 0), 4);
+    EQ(recv(c, b, sizeof b, 0), 4);
+    OK(setsockopt(s, SOL_SOCKET, SO_DETACH_FILTER, &none, 4));
+    EQ(recv(s, b, sizeof b, MSG_WAITALL), 16);
+    CK(!memcmp(b, "first and second", 16));
+    EQ(recv(s, b, sizeof b, 0), 0);
+    close(c), close(s);
+}
+TEST(filters_look_into_segments) {
+    int c, s;
+    pair(&c, &s);
+    char b[100];
+    // The first byte of the data, behind as much header as the header says; ports where they belong.
+    ATTACH(s, BPF_STMT(BPF_LD | BPF_H | BPF_ABS, 2), BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, port_of(s), 0, 8),
+           BPF_STMT(BPF_LD | BPF_W | BPF_ABS, SKF_NET_OFF + 16), BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, INADDR_LOOPBACK, 0, 6),
+           BPF_STMT(BPF_LD | BPF_B | BPF_ABS, 12), BPF_STMT(BPF_ALU | BPF_RSH | BPF_K, 2), BPF_STMT(BPF_ALU | BPF_AND | BPF_K, 0x3c),
+           BPF_STMT(BPF_MISC | BPF_TAX, 0), BPF_STMT(BPF_LD | BPF_B | BPF_IND, 0), BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 'n', 0, 1),
+           BPF_STMT(BPF_RET | BPF_K, 0), BPF_STMT(BPF_RET | BPF_K, -1));
+    EQ(send(c, "yes", 3, 0), 3);
+    EQ(recv(s, b, sizeof b, 0), 3);
+    EQ(send(c, "no", 2, 0), 2);
+    usleep(50000);
+    // It has to come first.
+    EQ(send(c, "yes", 3, 0), 3);
+    usleep(50000);
+    ERR(recv(s, b, sizeof b, MSG_DONTWAIT), EAGAIN);
+    // Three bytes of data get through at a time.
+    ATTACH(s, BPF_STMT(BPF_LD | BPF_B | BPF_ABS, 12), BPF_STMT(BPF_ALU | BPF_RSH | BPF_K, 2), BPF_STMT(BPF_ALU | BPF_AND | BPF_K, 0x3c),
+           BPF_STMT(BPF_ALU | BPF_ADD | BPF_K, 3), BPF_STMT(BPF_RET | BPF_A, 0));
+    wait_for(s, 3);
+    OK(setsockopt(s, SOL_SOCKET, SO_DETACH_FILTER, &(int){0}, 4));
+    EQ(recv(s, b, 5, MSG_WAITALL), 5);
+    CK(!memcmp(b, "noyes", 5));
+    close(c), close(s);
+}
+TEST(filters_of_listeners) {
+    int l = listener(5), one = 1;
+    // No SYN is heard.
+    ATTACH(l, BPF_STMT(BPF_LD | BPF_B | BPF_ABS, 13), BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, 2, 0, 1), BPF_STMT(BPF_RET | BPF_K, 0),
+           BPF_STMT(BPF_RET | BPF_K, -1));
+    int c = OK(socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0));
+    struct sockaddr_in a = lo(port_of(l));
+    ERR(connect(c, (void *)&a, sizeof a), EINPROGRESS);
+    struct pollfd p = {c, POLLOUT, 0};
+    EQ(poll(&p, 1, 200), 0);
+    OK(setsockopt(l, SOL_SOCKET, SO_DETACH_FILTER, &one, 4));
+    EQ(poll(&p, 1, 5000), 1);
+    int s = OK(accept(l, NULL, NULL));
+    close(c), close(s);
+    // What is accepted has its listener's filter, lock and all.
+    ATTACH(l, BPF_STMT(BPF_RET | BPF_K, -1));
+    OK(setsockopt(l, SOL_SOCKET, SO_LOCK_FILTER, &one, 4));
+    c = dial(port_of(l));
+    s = OK(accept(l, NULL, NULL));
+    struct sock_filter got[2];
+    EQ(program_of(s, got, 2), 1);
+    EQ(got[0].k, 0xffffffff);
+    EQ(program_of(c, got, 2), 0);
+    ERR(setsockopt(s, SOL_SOCKET, SO_DETACH_FILTER, &one, 4), EPERM);
+    socklen_t n = sizeof one;
+    OK(getsockopt(s, SOL_SOCKET, SO_LOCK_FILTER, &one, &n));
+    EQ(one, 1);
+    ERR(setsockopt(s, SOL_SOCKET, SO_LOCK_FILTER, &(int){0}, 4), EPERM);
+    close(c);
+    // A caller that hears no answer.
+    c = OK(socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0));
+    ATTACH(c, BPF_STMT(BPF_RET | BPF_K, 0));
+    ERR(connect(c, (void *)&a, sizeof a), EINPROGRESS);
+    p.fd = c;
+    EQ(poll(&p, 1, 200), 0);
+    OK(setsockopt(c, SOL_SOCKET, SO_DETACH_FILTER, &one, 4));
+    EQ(poll(&p, 1, 5000), 1);
+    EQ(p.revents, POLLOUT);
 }
 
 // An echo request to this host; raw and packet sockets see it come in.

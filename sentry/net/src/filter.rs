@@ -89,6 +89,10 @@ impl Program {
         chitin_bpf::Program::new(code, permitted).map(Program)
     }
 
+    pub fn code(&self) -> &[SockFilter] {
+        self.0.code()
+    }
+
     /// How many bytes of a packet are kept, from its data's start; 0: it is lost.
     pub fn run(&self, packet: &Packet<'_>) -> u32 {
         self.0.run(packet)

@@ -425,6 +425,10 @@ impl SocketOps for HostSocket {
         }
     }
 
+    fn has_packets(&self) -> bool {
+        false
+    }
+
     fn setsockopt(&self, level: u32, name: u32, value: &[u8], _caller: &Caller) -> Result<(), Errno> {
         if !options::may_set(level, name) {
             return Err(Errno::ENOPROTOOPT);

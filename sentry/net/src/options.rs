@@ -77,6 +77,8 @@ pub enum OptValue {
     Value(Vec<u8>),
     /// ERANGE, with the length that is needed in optlen.
     Needs(usize),
+    /// A program, with its number of instructions in optlen.
+    Program(Vec<u8>, usize),
 }
 
 impl Common {
@@ -113,6 +115,18 @@ impl Common {
         let filter = self.filter.lock().clone();
         let Some(filter) = filter else { return Some(usize::MAX) };
         usize::try_from(filter.run(packet)).ok().filter(|&kept| kept > 0)
+    }
+    /// SO_GET_FILTER (sk_get_filter()): sizes are in instructions; without room it only tells how many there are.
+    fn program(&self, room: usize) -> Result<OptValue, Errno> {
+        let filter = self.filter.lock().clone();
+        let code = filter.as_ref().map_or(&[][..], |filter| filter.code());
+        match room {
+            0 => Ok(OptValue::Program(Vec::new(), code.len())),
+            room if room < code.len() => Err(Errno::EINVAL),
+            _ => {
+                Ok(OptValue::Program(code.iter().flat_map(|op| op.as_bytes().to_vec()).collect(), code.len()))
+            }
+        }
     }
     fn set_filter(&self, filter: Option<Arc<Program>>) -> Option<Arc<Program>> {
         self.filters.store(filter.is_some(), Ordering::Relaxed);
@@ -218,6 +232,8 @@ impl Common {
     pub(crate) fn inherit(&self, from: &Common) {
         let options = from.options.lock().clone();
         *self.options.lock() = options;
+        let filter = from.filter.lock().clone();
+        drop(self.set_filter(filter));
         self.set_buffers(from.sndbuf(), from.rcvbuf());
         self.rcvlowat.store(from.rcvlowat.load(Ordering::Relaxed), Ordering::Relaxed);
         self.reuse.store(from.reuse.load(Ordering::Relaxed), Ordering::Relaxed);
@@ -256,19 +272,21 @@ fn timeout(value: &[u8]) -> Result<Option<Duration>, Errno> {
     Ok(Some(Duration::from_secs(seconds) + Duration::from_millis(millis)))
 }
 
-/// SO_ATTACH_FILTER (sk_attach_filter()). TCP has no packets on the direct path that a filter could see.
+/// SO_ATTACH_FILTER (sk_attach_filter()). Sockets of the host have no packets here that a filter could see.
 pub(crate) fn attach(
-    common: &Common,
+    ops: &dyn SocketOps,
     code: impl FnOnce() -> Result<Vec<SockFilter>, Errno>,
 ) -> Result<(), Errno> {
+    let common = ops.common();
     if common.flag(SO_LOCK_FILTER) {
         return Err(Errno::EPERM);
     }
-    if common.kind == SOCK_STREAM && common.family != AF_UNIX {
+    if !ops.has_packets() {
         return Err(Errno::ENOPROTOOPT);
     }
     let program = Program::new(code()?)?;
     drop(common.set_filter(Some(Arc::new(program))));
+    ops.filter_changed();
     Ok(())
 }
 
@@ -395,7 +413,11 @@ pub(crate) fn set(ops: &dyn SocketOps, name: u32, value: &[u8], caller: &Caller)
             Ok(())
         }
         SO_DETACH_FILTER if common.flag(SO_LOCK_FILTER) => Err(Errno::EPERM),
-        SO_DETACH_FILTER => common.set_filter(None).map(drop).ok_or(Errno::ENOENT),
+        SO_DETACH_FILTER => {
+            common.set_filter(None).map(drop).ok_or(Errno::ENOENT)?;
+            ops.filter_changed();
+            Ok(())
+        }
         SO_LOCK_FILTER if !on && common.flag(SO_LOCK_FILTER) => Err(Errno::EPERM),
         SO_LOCK_FILTER => {
             common.set_flag(name, on);
@@ -516,7 +538,7 @@ fn get_long(
             }
             device
         }
-        SO_GET_FILTER => Vec::new(),
+        SO_GET_FILTER => return common.program(room),
         SO_MEMINFO => {
             let (receive, send) = ops.memory();
             let clamp = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);

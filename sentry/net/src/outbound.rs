@@ -581,6 +581,14 @@ impl SocketOps for OutboundSocket {
         self.local.buffers_changed();
     }
 
+    fn has_packets(&self) -> bool {
+        self.remote().is_none()
+    }
+
+    fn filter_changed(&self) {
+        self.local.filter_changed();
+    }
+
     fn attached(&self, file: &Arc<File>) {
         self.local.attached(file);
     }

@@ -108,6 +108,11 @@ pub trait SocketOps: Any + Send + Sync {
     }
     fn completed(&self) {}
     fn buffers_changed(&self) {}
+    /// Whether what it receives passes here, so that a filter can see it; and one was attached or detached.
+    fn has_packets(&self) -> bool {
+        true
+    }
+    fn filter_changed(&self) {}
     /// The descriptor exists from now on, with this inode and (weakly) this file.
     fn attached(&self, _file: &Arc<File>) {}
     /// The last descriptor is gone.
@@ -273,7 +278,7 @@ impl SocketFile {
     }
     /// SO_ATTACH_FILTER; `code` reads the program.
     pub fn attach_filter(&self, code: impl FnOnce() -> Result<Vec<SockFilter>, Errno>) -> Result<(), Errno> {
-        options::attach(self.common(), code)
+        options::attach(&*self.ops, code)
     }
     /// A call has sent something with MSG_ZEROCOPY.
     pub fn sent_zerocopy(&self) {

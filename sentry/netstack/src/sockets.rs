@@ -153,6 +153,10 @@ pub trait TcpListener: Send + Sync {
     fn room(&self) -> bool;
     /// How many may be in the handshake; beyond it, cookies are used.
     fn backlog(&self) -> u32;
+    /// How many bytes of a segment, from its TCP header on, its filter keeps; `None`: it is lost.
+    fn admit(&self, _packet: &IpPacket<'_>) -> Option<usize> {
+        Some(usize::MAX)
+    }
     /// A connection has been made. It must be given its [`TcpEvents`] here. False: it could not be kept.
     fn established(&self, conn: Arc<TcpConn>) -> bool;
 }
@@ -161,4 +165,8 @@ pub trait TcpListener: Send + Sync {
 pub trait TcpEvents: Send + Sync {
     /// `events`: POLL* bits that may have become true.
     fn notify(&self, events: u32);
+    /// As [`TcpListener::admit`], where the connection's settings have a filter.
+    fn admit(&self, _packet: &IpPacket<'_>) -> Option<usize> {
+        Some(usize::MAX)
+    }
 }

@@ -282,6 +282,10 @@ pub(crate) fn getsockopt(task: &Arc<Task>, args: Args) -> Outcome {
                 mm.write_bytes(value_at, &value)?;
                 mm.write(len_at, &len(value.len()))
             }
+            OptValue::Program(code, count) => {
+                mm.write_bytes(value_at, &code)?;
+                mm.write(len_at, &len(count))
+            }
             OptValue::Needs(needed) => {
                 mm.write(len_at, &len(needed))?;
                 Err(Errno::ERANGE)

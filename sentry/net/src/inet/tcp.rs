@@ -2,7 +2,7 @@
 //!
 //! A socket is closed, listens, connects, or has a connection: here a [`link::Direct`] one to a socket of the same
 //! namespace. Modules: [`alarm`] sees to what takes too long, [`connect`] and [`listen`] make connections, [`link`] moves data and says how a connection
-//! stands, [`chunk`] the bytes, [`seat`] the table of connections, [`options`] setsockopt(2) and TCP_INFO.
+//! stands, [`chunk`] the bytes, [`sift`] what a filter keeps of them, [`seat`] the table of connections, [`options`] setsockopt(2) and TCP_INFO.
 //!
 //! Locks: `TcpSock::core` of one socket at a time → tables of the namespace, and the link's locks. The listener's core is
 //! held while a connection to it is made, that of the connecting socket is not.
@@ -14,6 +14,7 @@ mod link;
 mod listen;
 mod options;
 pub(super) mod seat;
+mod sift;
 mod wire;
 
 use super::addr::Endpoint;
@@ -94,6 +95,9 @@ struct Core {
     dead: bool,
     /// When a connection that is not answered fails, and one that is deferred is accepted.
     give_up: Option<u64>,
+    /// When a SYN that a filter did not let through goes again, and how often it has.
+    call_again: Option<u64>,
+    calls: u32,
 }
 
 enum Phase {
@@ -138,6 +142,8 @@ impl TcpSock {
                 error: None,
                 dead: false,
                 give_up: None,
+                call_again: None,
+                calls: 0,
             }),
             _counted: counted,
         });
@@ -234,6 +240,7 @@ impl TcpSock {
             };
             core.standing = Standing::Unconnected;
             core.give_up = None;
+            (core.call_again, core.calls) = (None, 0);
             core.remote = None;
             core.shutdown = 0;
             if linked || matches!(old, Phase::SynSent(_)) {
@@ -539,6 +546,12 @@ impl SocketOps for TcpSock {
     fn buffers_changed(&self) {
         if let Some((link, side)) = self.link() {
             link.set_limits(side, self.limits());
+        }
+        self.reconfigure();
+    }
+    fn filter_changed(&self) {
+        if let Some((link, _)) = self.link() {
+            link.filters.store(true, Ordering::Relaxed);
         }
         self.reconfigure();
     }

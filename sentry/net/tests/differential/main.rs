@@ -156,7 +156,7 @@ impl Kernel for Ours {
     }
     fn get(&mut self, fd: Fd, level: u32, name: u32, room: usize) -> Res<Vec<u8>> {
         match raw(SocketFile::of(&self.file(fd)).unwrap().getsockopt(level, name, room))? {
-            OptValue::Value(value) => Ok(value),
+            OptValue::Value(value) | OptValue::Program(value, _) => Ok(value),
             OptValue::Needs(_) => Err(libc::ERANGE),
         }
     }

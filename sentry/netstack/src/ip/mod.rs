@@ -55,7 +55,8 @@ pub(crate) struct Meta<'a> {
 }
 
 impl<'a> Meta<'a> {
-    fn raw(&self, time: u64) -> IpPacket<'a> {
+    /// As the sockets layer is shown it.
+    pub fn raw(&self, time: u64) -> IpPacket<'a> {
         IpPacket {
             link: self.port.index,
             src: self.src,

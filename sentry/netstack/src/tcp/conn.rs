@@ -9,6 +9,7 @@ use super::table::Entry;
 use super::tcb::{Cx, Repair, State, Tcb};
 use super::time_wait::TimeWait;
 use crate::env::Nanos;
+use crate::ip::Meta;
 use crate::sockets::TcpEvents;
 use crate::stack::{Batch, Stack};
 use crate::timer::{Due, Key};
@@ -17,7 +18,7 @@ use chitin_abi::poll::*;
 use chitin_abi::socket::*;
 use parking_lot::{Mutex, MutexGuard};
 use std::net::SocketAddr;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
 /// What can be done with a connection now.
@@ -56,6 +57,8 @@ pub struct TcpConn {
     this: Weak<TcpConn>,
     tcb: Mutex<Tcb>,
     events: Mutex<Option<Arc<dyn TcpEvents>>>,
+    /// Of its settings, for who does not lock it.
+    filtered: AtomicBool,
 }
 
 impl std::fmt::Debug for TcpConn {
@@ -70,6 +73,7 @@ impl TcpConn {
             tuple,
             stack: stack.this.clone(),
             this: this.clone(),
+            filtered: AtomicBool::new(tcb.opts.filtered),
             tcb: Mutex::new(tcb),
             events: Mutex::new(None),
         })
@@ -181,6 +185,14 @@ impl TcpConn {
     /// Who is told; of accepted connections, to be set in [`TcpListener::established`](crate::TcpListener).
     pub fn set_events(&self, events: Arc<dyn TcpEvents>) {
         *self.events.lock() = Some(events);
+    }
+    /// How much of a segment is kept, from its header on.
+    pub(super) fn admit(&self, meta: &Meta<'_>, now: Nanos) -> Option<usize> {
+        if !self.filtered.load(Ordering::Relaxed) {
+            return Some(usize::MAX);
+        }
+        let sink = self.events.lock().clone();
+        sink.map_or(Some(usize::MAX), |sink| sink.admit(&meta.raw(now)))
     }
     /// TCP_*.
     pub fn state(&self) -> u32 {
@@ -364,6 +376,7 @@ impl TcpConn {
             let old = tcb.opts.clone();
             change(&mut tcb.opts);
             let new = &tcb.opts;
+            self.filtered.store(new.filtered, Ordering::Relaxed);
             let keep = (old.keepalive, old.keep_idle) != (new.keepalive, new.keep_idle);
             if old.congestion != new.congestion {
                 tcb.set_congestion(cx.now);

@@ -87,6 +87,7 @@ impl Stack {
             self.refuse(meta, &tuple, segment);
             return None;
         };
+        listener.admit(&meta.raw(self.now()))?;
         if !listener.room() {
             return None;
         }
@@ -251,6 +252,11 @@ impl Stack {
         segment: &Segment<'_>,
     ) -> Option<()> {
         let expected = request.offer.irs.plus(1);
+        let kept = match self.listener(meta, tuple) {
+            Some(listener) => listener.admit(&meta.raw(batch.now))?,
+            None => usize::MAX,
+        };
+        let segment = &segment.kept(kept, meta);
         if let (Some(_), Some((value, _))) = (request.offer.ts, segment.ts) {
             let recent = request.state.lock().ts_recent;
             if value.wrapping_sub(recent).cast_signed() < 0 && !segment.has(RST) {
@@ -428,6 +434,7 @@ impl Stack {
             self.refuse(meta, &tuple, segment);
             return None;
         };
+        listener.admit(&meta.raw(batch.now))?;
         if !listener.room() {
             return None;
         }

@@ -169,7 +169,10 @@ impl Stack {
         }
         let (tuple, segment) = Segment::parse(meta)?;
         match self.tcp.find(&tuple) {
-            Some(Entry::Conn(conn)) => return self.to_conn(batch, meta, &tuple, &conn, &segment),
+            Some(Entry::Conn(conn)) => {
+                let segment = segment.kept(conn.admit(meta, batch.now)?, meta);
+                return self.to_conn(batch, meta, &tuple, &conn, &segment);
+            }
             Some(Entry::Request(request)) => {
                 return self.on_request(batch, meta, &tuple, &request, &segment);
             }

@@ -59,6 +59,8 @@ pub struct TcpOptions {
     pub device: u32,
     /// IP_PMTUDISC_*.
     pub pmtudisc: u32,
+    /// SO_ATTACH_FILTER: `TcpEvents::admit` decides about each segment.
+    pub filtered: bool,
 }
 
 impl TcpOptions {

@@ -91,6 +91,13 @@ impl<'a> Segment<'a> {
         Some(((local, remote), segment))
     }
 
+    /// What a filter has left of it: so many bytes from the header on, which stays whole (tcp_filter()).
+    pub fn kept(&self, bytes: usize, meta: &Meta<'_>) -> Segment<'a> {
+        let header = meta.payload.len().saturating_sub(self.data.len());
+        let data = self.data.get(..bytes.saturating_sub(header)).unwrap_or(self.data);
+        Segment { data, ..*self }
+    }
+
     fn option(&mut self, kind: u8, body: &[u8]) {
         let word = |bytes: &[u8; 4]| u32::from_be_bytes(*bytes);
         let syn = self.flags & SYN != 0;

@@ -1,4 +1,4 @@
-//! What takes too long on the direct path, where no packet is ever sent again: a connect(2) that finds the backlog full, a
+//! What takes too long on the direct path, where no packet is lost (but to a filter, see `sift`): a connect(2) that finds the backlog full, a
 //! connection that is deferred until data comes (TCP_DEFER_ACCEPT), and data that does not fit into the other side's window
 //! (TCP_USER_TIMEOUT).
 //!
@@ -61,22 +61,26 @@ impl TcpSock {
     }
 
     fn look(&self, now: u64) {
-        let (link, give_up) = {
-            let core = self.core.lock();
+        let (link, give_up, call) = {
+            let mut core = self.core.lock();
+            let call = core.call_again.take_if(|at| *at <= now).map(|_| (core.local, core.remote));
             match &core.phase {
-                Phase::SynSent(_) => (None, core.give_up),
-                Phase::Linked(link, side) => (Some((link.clone(), *side)), core.give_up),
+                Phase::SynSent(_) => (None, core.give_up, call),
+                Phase::Linked(link, side) => (Some((link.clone(), *side)), core.give_up, None),
                 Phase::Close | Phase::Listen(_) | Phase::Wire(_) => return,
             }
         };
         match (&link, give_up) {
             (_, Some(at)) if at > now => self.wake_at(at),
-            (None, Some(_)) => self.refused(Errno::ETIMEDOUT),
+            (None, Some(_)) => return self.refused(Errno::ETIMEDOUT),
             (Some((link, 1)), Some(_)) => {
                 self.core.lock().give_up = None;
                 link.accept_silent();
             }
             _ => {}
+        }
+        if let (Some((local, Some(remote))), Some(me)) = (call, self.me.upgrade()) {
+            me.meet(local, remote);
         }
         let limit = self.user_limit();
         if let Some((link, side)) = link
@@ -88,7 +92,7 @@ impl TcpSock {
     }
 
     /// [`Alarm::ring`] comes at `at`, or earlier.
-    fn wake_at(&self, at: u64) {
+    pub(super) fn wake_at(&self, at: u64) {
         let stack = &self.common.ns.stack;
         let mut alarm = self.alarm.lock();
         match *alarm {

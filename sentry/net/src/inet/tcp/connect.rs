@@ -188,10 +188,10 @@ impl TcpSock {
     /// What a SYN finds at the other end.
     pub(super) fn meet(self: &Arc<Self>, local: Endpoint, remote: Endpoint) {
         let tables = &self.common.ns.inet;
-        if let Some(listener) = tables.find_listener(LOOPBACK, &remote, &local)
-            && listener.offer(self, local, remote)
-        {
-            return;
+        if let Some(listener) = tables.find_listener(LOOPBACK, &remote, &local) {
+            if !self.calls(&listener, &local, &remote) || listener.offer(self, local, remote) {
+                return;
+            }
         }
         // Somebody (this very socket, perhaps) connects from there to here: a simultaneous open.
         if let Some(other) = tables.connections.find(&(remote, local))

@@ -3,12 +3,14 @@
 //!
 //! Each side is an [`End`]. A FIN or RST takes effect at once, too; the state of a side follows from who has sent a FIN.
 //!
-//! Locks: `Direct::turns` (who reads) → `Direct::ends`, a leaf. Guest memory is copied with `ends` free. Wake-ups are
+//! Locks: `Direct::turns` (who reads) and `Direct::sifts` → `Direct::ends`, a leaf. Guest memory is copied with `ends` free. Wake-ups are
 //! collected in `Ends::wakes` and happen once it is unlocked.
 
 use super::chunk::{CHUNK, Chunk, Chunks};
 use super::seat::Seat;
+use super::sift::Late;
 use super::{ALL, IN, OUT, RCV, SEND, TcpSock};
+use crate::NetNs;
 use crate::msg::{RecvMsg, SendMsg};
 use chitin_abi::Errno;
 use chitin_abi::inet::*;
@@ -18,6 +20,7 @@ use chitin_host::clock::now_ns;
 use chitin_vfs::WaitQueue;
 use chitin_vfs::bounds::TCP_BYTES;
 use parking_lot::{Mutex, MutexGuard};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Weak};
 
 const CLOCK_MONOTONIC: i32 = 1;
@@ -62,11 +65,15 @@ pub struct End {
     stuck: Option<u64>,
     /// The other side has given up without telling: it answers what is said next with a RST.
     deserted: bool,
+    /// What a filter keeps from it yet.
+    pub late: Late,
+    /// Its FIN is among what a filter keeps from the other side.
+    fin_late: bool,
     /// Segments, more or less: what TCP_INFO counts.
     pub sends: u32,
 }
 
-struct Ends {
+pub(super) struct Ends {
     ends: [End; 2],
     wakes: [u32; 2],
     /// Who has to be told that data has come.
@@ -84,6 +91,12 @@ pub struct Direct {
     /// Connected to itself: there is only side 0.
     looped: bool,
     ends: Mutex<Ends>,
+    /// For who sends again what a filter did not let through.
+    pub(super) sifts: [Mutex<()>; 2],
+    /// One of the sockets has, or has had, a filter.
+    pub(super) filters: AtomicBool,
+    ns: Arc<NetNs>,
+    me: Weak<Direct>,
 }
 
 /// How a side looks from outside.
@@ -117,7 +130,7 @@ impl Ends {
             _ => (b, Some(a)),
         }
     }
-    fn end(&mut self, side: usize) -> &mut End {
+    pub(super) fn end(&mut self, side: usize) -> &mut End {
         let [a, b] = &mut self.ends;
         if side == 0 { a } else { b }
     }
@@ -128,6 +141,10 @@ impl Ends {
 }
 
 impl End {
+    pub(super) fn is_done(&self) -> bool {
+        self.done
+    }
+
     /// tcp_reset()
     fn reset(&mut self, error: Errno) {
         if !self.done {
@@ -148,7 +165,12 @@ impl Direct {
         let end = |limits: Limits| End { window: limits.window, budget: limits.budget, ..End::default() };
         let [a, b] = limits;
         let ends = Ends { ends: [end(a), end(b)], wakes: [0; 2], undeferred: None, settle: false };
-        Arc::new(Direct {
+        let [first, _] = socks;
+        Arc::new_cyclic(|me| Direct {
+            sifts: Default::default(),
+            filters: AtomicBool::new(socks.iter().any(|sock| sock.common.filters())),
+            ns: first.common.ns.clone(),
+            me: me.clone(),
             queues: socks.map(|sock| sock.queue.clone()),
             socks: socks.map(Arc::downgrade),
             turns: Default::default(),
@@ -158,12 +180,26 @@ impl Direct {
         })
     }
 
-    fn sock(&self, side: usize) -> Option<Arc<TcpSock>> {
+    pub(super) fn ends(&self) -> MutexGuard<'_, Ends> {
+        self.ends.lock()
+    }
+    pub(super) fn ns(&self) -> &NetNs {
+        &self.ns
+    }
+    pub(super) fn weak(&self) -> Weak<Direct> {
+        self.me.clone()
+    }
+    /// Whether something for this side waits behind a filter.
+    pub(super) fn is_late(&self, side: usize) -> bool {
+        !self.ends.lock().end(side).late.is_empty()
+    }
+
+    pub(super) fn sock(&self, side: usize) -> Option<Arc<TcpSock>> {
         let [a, b] = &self.socks;
         if side == 0 { a.upgrade() } else { b.upgrade() }
     }
 
-    fn other(&self, side: usize) -> usize {
+    pub(super) fn other(&self, side: usize) -> usize {
         if self.looped { side } else { 1 - side }
     }
 
@@ -259,8 +295,8 @@ impl Direct {
     fn room(&self, ends: &mut Ends, side: usize) -> usize {
         let (me, peer) = ends.pair(side, self.looped);
         let (queued, window) = match peer {
-            Some(peer) => (peer.chunks.len(), peer.window),
-            None => (me.chunks.len(), me.window),
+            Some(peer) => (peer.chunks.len().saturating_add(peer.late.bytes()), peer.window),
+            None => (me.chunks.len().saturating_add(me.late.bytes()), me.window),
         };
         if TCP_BYTES.exceeded() {
             return if queued == 0 { SQUEEZED } else { 0 };
@@ -272,8 +308,8 @@ impl Direct {
     fn writable(&self, ends: &mut Ends, side: usize) -> bool {
         let (me, peer) = ends.pair(side, self.looped);
         let (queued, window) = match peer {
-            Some(peer) => (peer.chunks.len(), peer.window),
-            None => (me.chunks.len(), me.window),
+            Some(peer) => (peer.chunks.len().saturating_add(peer.late.bytes()), peer.window),
+            None => (me.chunks.len().saturating_add(me.late.bytes()), me.window),
         };
         if TCP_BYTES.exceeded() && queued > 0 {
             return false;
@@ -286,6 +322,8 @@ impl Direct {
         let theirs = peer.map_or(me.fin_sent, |peer| peer.fin_sent);
         match (me.done, me.fin_sent, theirs) {
             (true, ..) => TCP_CLOSE,
+            (_, false, true) if me.fin_late => TCP_LAST_ACK,
+            (_, false, false) if me.fin_late => TCP_FIN_WAIT1,
             (_, false, false) => TCP_ESTABLISHED,
             (_, true, false) => TCP_FIN_WAIT2,
             (_, false, true) => TCP_CLOSE_WAIT,
@@ -300,9 +338,11 @@ impl Direct {
         let writable = self.writable(&mut ends, side);
         let (me, peer) = ends.pair(side, self.looped);
         let unsent = match peer {
-            Some(peer) => peer.chunks.len().saturating_sub(peer.window),
-            None => 0,
+            Some(peer) => peer.chunks.len().saturating_sub(peer.window).saturating_add(peer.late.bytes()),
+            None => me.late.bytes(),
         };
+        // A FIN counts until it has got through.
+        let unsent = unsent.saturating_add(usize::from(me.fin_late));
         if !writable {
             me.nospace = true;
         }
@@ -380,8 +420,19 @@ impl Direct {
         }
     }
 
-    /// The other side has it, or answers with a RST if it is not interested any more.
+    /// It is on its way to the other side, whose filter may be in between.
     fn deliver(&self, side: usize, chunk: Chunk, urgent: Option<u8>) {
+        if self.is_sifted(side)
+            && let Some(me) = self.me.upgrade()
+        {
+            self.ends.lock().end(self.other(side)).late.push(chunk, urgent);
+            return me.send_late(side, false);
+        }
+        self.arrive(side, chunk, urgent);
+    }
+
+    /// The other side has it, or answers with a RST if it is not interested any more.
+    pub(super) fn arrive(&self, side: usize, chunk: Chunk, urgent: Option<u8>) {
         let other = self.other(side);
         let inline = urgent.is_some() && self.sock(other).is_some_and(|sock| sock.inline());
         let mut ends = self.ends.lock();
@@ -543,15 +594,57 @@ impl Direct {
 
     /// shutdown(2): RCV and SEND bits. ENOTCONN when all is over.
     pub fn shutdown(&self, side: usize, how: u32) -> Result<(), Errno> {
+        let sifted = self.is_sifted(side);
         let mut ends = self.ends.lock();
         let over = self.state(&mut ends, side) == TCP_CLOSE;
         ends.end(side).shutdown |= how;
-        if how & SEND != 0 && !over {
-            self.send_fin(&mut ends, side);
-        }
+        let late = how & SEND != 0 && !over && self.say_fin(&mut ends, side, sifted);
         ends.wake(side, ALL);
         self.unlock(ends);
+        self.send_again_if(late, side);
         if over { Err(Errno::ENOTCONN) } else { Ok(()) }
+    }
+
+    /// Says that nothing follows. True: it has to get through the other side's filter.
+    fn say_fin(&self, ends: &mut Ends, side: usize, sifted: bool) -> bool {
+        let me = ends.end(side);
+        if me.fin_sent || me.fin_late {
+            return false;
+        }
+        if sifted {
+            me.fin_late = true;
+            ends.end(self.other(side)).late.push_fin();
+        } else {
+            self.send_fin(ends, side);
+        }
+        sifted
+    }
+
+    fn send_again_if(&self, late: bool, side: usize) {
+        if late && let Some(me) = self.me.upgrade() {
+            me.send_late(side, false);
+        }
+    }
+
+    /// A FIN has got through.
+    pub(super) fn arrive_fin(&self, side: usize) {
+        let mut ends = self.ends.lock();
+        if !ends.end(side).done {
+            ends.end(side).fin_late = false;
+            self.send_fin(&mut ends, side);
+            ends.wake(side, ALL);
+        }
+        self.unlock(ends);
+    }
+
+    /// Nothing gets through for too long.
+    pub(super) fn give_up(&self, side: usize, mut ends: MutexGuard<'_, Ends>) {
+        let me = ends.end(side);
+        me.reset(Errno::ETIMEDOUT);
+        me.first = false;
+        ends.end(self.other(side)).deserted = true;
+        ends.wake(side, ALL | POLLERR);
+        self.unlock(ends);
     }
 
     fn send_fin(&self, ends: &mut Ends, side: usize) {
@@ -584,6 +677,7 @@ impl Direct {
 
     /// The last close(2) (__tcp_close()); `abort`: SO_LINGER with no time, or never accepted.
     pub fn close(&self, side: usize, abort: bool) {
+        let sifted = self.is_sifted(side);
         let mut ends = self.ends.lock();
         let me = ends.end(side);
         let unread = me.chunks.len() > 0;
@@ -591,10 +685,11 @@ impl Direct {
         me.closed = true;
         me.shutdown = RCV | SEND;
         let left = std::mem::take(&mut me.chunks);
+        let mut late = false;
         if (unread || abort) && !over {
             self.reset_both(&mut ends, side);
         } else if !over {
-            self.send_fin(&mut ends, side);
+            late = self.say_fin(&mut ends, side, sifted);
         }
         ends.wake(side, ALL);
         let lonely = !ends.settle && !over;
@@ -607,6 +702,7 @@ impl Direct {
                 seat.orphan();
             }
         }
+        self.send_again_if(late, side);
     }
 
     /// tcp_disconnect() of one side: the other gets a RST.

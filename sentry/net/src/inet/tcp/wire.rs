@@ -2,13 +2,15 @@
 
 use super::link::View;
 use super::{IN, Phase, RCV, SEND, Standing, TcpSock};
+use crate::filter::Packet;
 use crate::inet::addr::Endpoint;
 use crate::msg::{RecvMsg, SendMsg};
 use chitin_abi::Errno;
 use chitin_abi::inet::*;
+use chitin_abi::netdevice::{ETH_P_IP, ETH_P_IPV6};
 use chitin_abi::socket::*;
 use chitin_netstack::tcp::SendFlags;
-use chitin_netstack::{TcpConn, TcpEvents, TcpListener, TcpOptions};
+use chitin_netstack::{IpPacket, TcpConn, TcpEvents, TcpListener, TcpOptions};
 use std::sync::{Arc, Weak};
 
 /// Tells a socket of what happens to its connection.
@@ -19,6 +21,9 @@ impl TcpEvents for Hear {
         if let Some(sock) = self.0.upgrade() {
             sock.queue.wake(events);
         }
+    }
+    fn admit(&self, packet: &IpPacket<'_>) -> Option<usize> {
+        self.0.upgrade().map_or(Some(usize::MAX), |sock| sock.admits(packet))
     }
 }
 
@@ -58,6 +63,7 @@ impl TcpSock {
             mark: self.common.mark(),
             device: self.common.device_index(),
             pmtudisc: self.ip.pmtudisc(self.v6),
+            filtered: self.common.filters(),
         }
     }
 
@@ -70,6 +76,21 @@ impl TcpSock {
         let Some(conn) = conn else { return self.mind_the_time() };
         let wanted = self.wire_options();
         conn.configure(&mut |options| *options = wanted.clone());
+    }
+
+    /// How much of a segment from the wire the filter keeps, from its header on.
+    fn admits(&self, packet: &IpPacket<'_>) -> Option<usize> {
+        if !self.common.filters() {
+            return Some(usize::MAX);
+        }
+        self.common.admit(&Packet {
+            bytes: packet.packet,
+            start: packet.packet.len().saturating_sub(packet.payload.len()),
+            net: Some(0),
+            protocol: if packet.src.is_ipv4() { ETH_P_IP } else { ETH_P_IPV6 },
+            index: packet.link,
+            ..Packet::default()
+        })
     }
 
     pub(super) fn wire_view(&self, conn: &TcpConn, shutdown: u32, error: bool) -> View {
@@ -160,6 +181,9 @@ impl TcpListener for TcpSock {
             Phase::Listen(listener) => u32::try_from(listener.queued().1).unwrap_or(u32::MAX),
             _ => 0,
         }
+    }
+    fn admit(&self, packet: &IpPacket<'_>) -> Option<usize> {
+        self.admits(packet)
     }
     fn established(&self, conn: Arc<TcpConn>) -> bool {
         let Some(sock) = self.child() else { return false };
