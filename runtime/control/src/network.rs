@@ -53,6 +53,18 @@ pub struct DeviceLink {
     pub offload: bool,
 }
 
+/// How interfaces are taken over that are added later. Descriptors are indices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LaterConfig {
+    /// A netlink socket that hears what changes in the namespace.
+    pub news: u32,
+    /// A packet socket on all interfaces but those there are now.
+    pub frames: u32,
+    /// Each packet has a `virtio_net_hdr` before it.
+    pub offload: bool,
+}
+
 /// The network proxy, through which sockets reach what the links do not. Descriptors are indices.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -127,4 +139,9 @@ pub struct NetworkConfig {
     /// The namespace's net.ipv4.tcp_congestion_control.
     #[serde(default)]
     pub congestion: Option<String>,
+    #[serde(default)]
+    pub later: Option<LaterConfig>,
+    /// Index of a descriptor to be held as long as the sandbox has the network.
+    #[serde(default)]
+    pub claim: Option<u32>,
 }

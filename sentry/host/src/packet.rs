@@ -40,11 +40,31 @@ fn no_message() -> libc::mmsghdr {
     unsafe { std::mem::zeroed() }
 }
 
+const ADDRESS_LEN: libc::socklen_t = 20;
+const _: () = assert!(size_of::<libc::sockaddr_ll>() == 20);
+/// AF_PACKET
+const FAMILY: libc::c_ushort = 17;
+
+/// An interface as a packet's destination.
+fn address(link: u32) -> libc::sockaddr_ll {
+    libc::sockaddr_ll {
+        sll_family: FAMILY,
+        sll_protocol: 0,
+        sll_ifindex: link.cast_signed(),
+        sll_hatype: 0,
+        sll_pkttype: 0,
+        sll_halen: 0,
+        sll_addr: [0; 8],
+    }
+}
+
 /// A received packet.
 #[derive(Clone, Copy, Debug)]
 pub struct Packet<'a> {
     pub header: VnetHdr,
     pub data: &'a [u8],
+    /// The index of its interface, if the receiver asks for it; else 0.
+    pub link: u32,
 }
 
 /// Buffers for received packets.
@@ -53,17 +73,22 @@ pub struct Receiver {
     headers: Vec<VnetHdr>,
     /// The length of each received packet; `None` for one that was cut off.
     lengths: Vec<Option<usize>>,
+    /// The interface of each one.
+    from: Vec<libc::sockaddr_ll>,
     with_header: bool,
+    with_link: bool,
 }
 
 impl Receiver {
-    /// `with_header`: each packet has a `virtio_net_hdr`.
-    pub fn new(with_header: bool) -> Receiver {
+    /// `with_header`: each packet has a `virtio_net_hdr`. `with_link`: the socket is on several interfaces.
+    pub fn new(with_header: bool, with_link: bool) -> Receiver {
         Receiver {
             buffers: (0..BATCH).map(|_| vec![0; MAX_PACKET].into_boxed_slice()).collect(),
             headers: vec![VnetHdr::default(); BATCH],
             lengths: Vec::new(),
+            from: vec![address(0); BATCH],
             with_header,
+            with_link,
         }
     }
 
@@ -82,9 +107,15 @@ impl Receiver {
             message.msg_hdr.msg_iov = pair.as_mut_ptr();
             message.msg_hdr.msg_iovlen = pair.len();
         }
+        if self.with_link {
+            for (message, from) in messages.iter_mut().zip(self.from.iter_mut()) {
+                message.msg_hdr.msg_name = std::ptr::from_mut(from).cast();
+                message.msg_hdr.msg_namelen = ADDRESS_LEN;
+            }
+        }
         self.lengths.clear();
         let most = libc::c_uint::try_from(BATCH).unwrap_or(1);
-        // SAFETY: the parts point to buffers of the stated lengths, which outlive the call; no time is passed.
+        // SAFETY: parts and names point to buffers of the stated lengths, which outlive the call; no time is passed.
         let count = unsafe {
             libc::recvmmsg(
                 socket.as_raw_fd(),
@@ -104,10 +135,10 @@ impl Receiver {
 
     /// What the last wait has brought.
     pub fn packets(&self) -> impl Iterator<Item = Packet<'_>> {
-        let all = self.buffers.iter().zip(&self.headers).zip(&self.lengths);
-        all.filter_map(|((buffer, header), length)| {
+        let all = self.buffers.iter().zip(&self.headers).zip(&self.lengths).zip(&self.from);
+        all.filter_map(|(((buffer, header), length), from)| {
             let header = if self.with_header { *header } else { VnetHdr::default() };
-            Some(Packet { header, data: buffer.get(..(*length)?)? })
+            Some(Packet { header, data: buffer.get(..(*length)?)?, link: from.sll_ifindex.cast_unsigned() })
         })
     }
 }
@@ -119,11 +150,16 @@ pub struct Outgoing<'a> {
     pub pieces: [&'a [u8]; 3],
 }
 
-/// Sends without waiting; the number of packets taken. An error is about the first one that was not.
-pub fn send(socket: BorrowedFd<'_>, packets: &[Outgoing<'_>]) -> (usize, Option<io::Error>) {
+/// Sends without waiting, to the interface that the socket is on or to `link`; the number of packets taken. An error is about
+/// the first one that was not.
+pub fn send(
+    socket: BorrowedFd<'_>,
+    link: Option<u32>,
+    packets: &[Outgoing<'_>],
+) -> (usize, Option<io::Error>) {
     let mut sent = 0;
     for chunk in packets.chunks(BATCH) {
-        match send_chunk(socket, chunk) {
+        match send_chunk(socket, link, chunk) {
             Ok(count) => {
                 sent += count;
                 if count < chunk.len() {
@@ -136,7 +172,8 @@ pub fn send(socket: BorrowedFd<'_>, packets: &[Outgoing<'_>]) -> (usize, Option<
     (sent, None)
 }
 
-fn send_chunk(socket: BorrowedFd<'_>, packets: &[Outgoing<'_>]) -> io::Result<usize> {
+fn send_chunk(socket: BorrowedFd<'_>, link: Option<u32>, packets: &[Outgoing<'_>]) -> io::Result<usize> {
+    let mut to = link.map(address);
     let mut parts = [[NO_PART; MAX_PIECES]; BATCH];
     let mut messages = [no_message(); BATCH];
     for ((packet, parts), message) in packets.iter().zip(parts.iter_mut()).zip(messages.iter_mut()) {
@@ -154,9 +191,13 @@ fn send_chunk(socket: BorrowedFd<'_>, packets: &[Outgoing<'_>]) -> io::Result<us
         }
         message.msg_hdr.msg_iov = parts.as_mut_ptr();
         message.msg_hdr.msg_iovlen = used;
+        if let Some(to) = &mut to {
+            message.msg_hdr.msg_name = std::ptr::from_mut(to).cast();
+            message.msg_hdr.msg_namelen = ADDRESS_LEN;
+        }
     }
     let count = libc::c_uint::try_from(packets.len().min(BATCH)).unwrap_or(0);
-    // SAFETY: the parts point to borrowed bytes of the stated lengths, which the host only reads.
+    // SAFETY: parts and names point to borrowed bytes of the stated lengths, which the host only reads.
     let sent = unsafe {
         libc::sendmmsg(
             socket.as_raw_fd(),
@@ -187,8 +228,8 @@ mod tests {
                 pieces: [b"head", if n == 39 { &big } else { b"body" }, if n % 2 == 0 { b"" } else { b"x" }],
             })
             .collect();
-        assert_eq!(send(a.as_fd(), &packets).0, 40);
-        let mut receiver = Receiver::new(true);
+        assert_eq!(send(a.as_fd(), None, &packets).0, 40);
+        let mut receiver = Receiver::new(true, false);
         let mut all = Vec::new();
         while all.len() < 40 {
             assert!(receiver.wait(b.as_fd()).unwrap() > 0);

@@ -126,6 +126,12 @@ fn healthchecks_run_inside() {
 }
 
 #[test]
+fn a_network_is_shared() {
+    let Some(d) = daemon("docker run --network container") else { return };
+    client::shared_network(d);
+}
+
+#[test]
 fn a_terminal() {
     let Some(d) = daemon("docker run -it") else { return };
     // Docker sets the size some time after the start.

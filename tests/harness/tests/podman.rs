@@ -132,6 +132,12 @@ fn healthchecks_run_inside() {
 }
 
 #[test]
+fn a_network_is_shared() {
+    let Some(d) = podman("podman run --network container") else { return };
+    client::shared_network(d);
+}
+
+#[test]
 fn a_terminal() {
     let Some(d) = podman("podman run -it") else { return };
     client::terminal(d, "echo size $(stty size)", "size 33 77");

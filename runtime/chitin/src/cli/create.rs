@@ -66,7 +66,7 @@ impl Bundle {
 
 /// Makes a container that outlives this command: a sandbox, or a further container of a pod.
 pub fn create_detached(options: &Options, creation: Creation<'_>) -> Result<()> {
-    match pod::sandbox_of(creation.spec, creation.id) {
+    match pod::sandbox_of(options, creation.spec, creation.id) {
         Some(sandbox) => pod::Joined::create(options, creation, &sandbox)?.detach(),
         None => Sandbox::create(options, creation)?.detach(),
     }

@@ -52,8 +52,10 @@ impl Run {
             create_detached(options, creation)?;
             return Ok(ExitCode::SUCCESS);
         }
-        if let Some(sandbox) = pod::sandbox_of(&spec, &self.bundle.id) {
-            return Err(format!("a container of the pod {sandbox} can be run with --detach only"));
+        if let Some(sandbox) = pod::sandbox_of(options, &spec, &self.bundle.id) {
+            return Err(format!(
+                "a container that joins the sandbox {sandbox} can be run with --detach only"
+            ));
         }
         check_console(wants_terminal(&spec), false, self.bundle.console_socket.as_deref())?;
         let signals = Signals::catch()?;

@@ -130,8 +130,11 @@ impl Directory {
         }
     }
 
-    /// Removes the directory and what is in it, and the cgroups that were noted.
+    /// Removes the directory and what is in it, and the cgroups that were noted; the network goes back to its namespace.
     pub fn remove(self) -> Result<()> {
+        if let Ok(Some(state)) = State::load(&self.path) {
+            crate::network::claim::give_back(&state);
+        }
         match self.cgroups() {
             Ok(cgroups) => {
                 for left in cgroups.remove() {

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::egress::Egress;
 use crate::network::Attachment;
+use crate::network::claim::Named;
 use crate::network::outbound::Publish;
 use crate::util::{Context, Result, write_atomically};
 
@@ -85,6 +86,9 @@ pub struct State {
     /// What `start` has to do about the network.
     #[serde(default)]
     pub network: Attachment,
+    /// The network namespace that it takes over and that outlives it.
+    #[serde(default)]
+    pub namespace: Option<Named>,
     #[serde(default)]
     pub publish: Vec<Publish>,
     /// The egress policy of a sandbox.
@@ -186,6 +190,7 @@ mod tests {
             sandbox: None,
             stand_in: None,
             network: Attachment::None,
+            namespace: None,
             publish: Vec::new(),
             egress: None,
             started,

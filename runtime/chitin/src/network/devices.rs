@@ -8,10 +8,11 @@ use std::fs::File;
 use std::net::IpAddr;
 use std::os::fd::AsRawFd;
 
+use chitin_control::rtnetlink::{AF_INET, AF_INET6, push_attribute};
 use chitin_control::{AddressConfig, LinkConfig};
 
-use super::dump::{AF_INET, AF_INET6, dump};
-use super::netlink::{Netlink, push_attribute};
+use super::dump::dump;
+use super::netlink::Netlink;
 use super::{namespace_of, within};
 use crate::util::Result;
 
@@ -121,7 +122,7 @@ mod tests {
         };
         let body = address_body(7, &address);
         assert_eq!(body.get(..8), Some(&[2, 24, 0, 0, 7, 0, 0, 0][..]));
-        let found: Vec<_> = super::super::netlink::attributes(&body[8..]).collect();
+        let found: Vec<_> = chitin_control::rtnetlink::attributes(&body[8..]).collect();
         let ip: &[u8] = &[10, 1, 2, 3];
         assert_eq!(found, [(2, ip), (1, ip), (4, &[10, 1, 2, 255][..])]);
     }

@@ -3,12 +3,14 @@
 //! With `--network=sandbox` the sentry lives in the container's network namespace (the one that the configuration names,
 //! or a new one, which hooks and engines fill between create and start), where its seccomp list leaves it nothing to do.
 //! At the start [`take_over`] enters that namespace, reads what is configured there, opens a packet socket for each
-//! interface, and keeps the host's own stack from answering ([`silence`]).
+//! interface, and keeps the host's own stack from answering ([`silence`]), until the sandbox is gone. A namespace is one
+//! sandbox's at a time ([`claim`]).
 //!
 //! Without a network namespace of the container's there is a proxy instead ([`outbound`], [`proxy`]).
 //!
 //! Neighbours: `sandbox::start` calls it and hands descriptors and configuration to the sentry.
 
+pub mod claim;
 pub mod devices;
 mod dump;
 mod netlink;
@@ -24,7 +26,8 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use chitin_control::{DeviceLink, LinkConfig, NetworkConfig};
+use chitin_control::rtnetlink::{can_take, is_loopback};
+use chitin_control::{DeviceLink, LaterConfig, NetworkConfig};
 use nix::sched::{CloneFlags, setns};
 use serde::{Deserialize, Serialize};
 
@@ -61,12 +64,15 @@ pub struct Attached {
     pub proxy: Option<Child>,
 }
 
-/// What there is in the network namespace of the process `pid`.
-pub fn show(pid: i32) -> Result<Attached> {
-    within(namespace_of(pid)?, || {
+/// What there is in the network namespace of the process `pid`, whose sockets the container `id` uses.
+pub fn show(root: &Path, id: &str, pid: i32) -> Result<Attached> {
+    let shown = within(namespace_of(pid)?, || {
+        // Its addresses answer to whoever has taken them over.
+        let Some(_free) = claim::claim()? else { return Ok(None) };
         let config = dump::dump(&mut Netlink::open()?)?;
-        Ok(Attached { config, fds: Vec::new(), proxy: None })
-    })
+        Ok(Some(Attached { config, fds: Vec::new(), proxy: None }))
+    })?;
+    shown.ok_or_else(|| claim::refusal(root, id, pid))
 }
 
 fn namespace_of(pid: i32) -> Result<File> {
@@ -74,9 +80,10 @@ fn namespace_of(pid: i32) -> Result<File> {
     File::open(&path).context(|| format!("cannot open {path}"))
 }
 
-/// Takes over the network namespace of the process `pid`, in which the container `id` is.
-pub fn take_over(id: &str, pid: i32) -> Result<Attached> {
-    let (attached, resolver) = take_interfaces(pid)?;
+/// Takes over the network namespace of the process `pid`, in which the container `id` is. `root`: where containers are kept.
+pub fn take_over(root: &Path, id: &str, pid: i32) -> Result<Attached> {
+    let taken = take_interfaces(pid)?;
+    let (attached, resolver) = taken.ok_or_else(|| claim::refusal(root, id, pid))?;
     if !resolver {
         return Ok(attached);
     }
@@ -87,9 +94,12 @@ pub fn take_over(id: &str, pid: i32) -> Result<Attached> {
     attached
 }
 
-/// What there is to take over, and whether the engine's name server is there as well.
-fn take_interfaces(pid: i32) -> Result<(Attached, bool)> {
+/// What there is to take over, and whether the engine's name server is there as well. `None`: it is another sandbox's.
+fn take_interfaces(pid: i32) -> Result<Option<(Attached, bool)>> {
     within(namespace_of(pid)?, || {
+        let Some(claim) = claim::claim()? else { return Ok(None) };
+        // Before anything is looked at, so that no change is missed.
+        let news = netlink::news()?;
         let mut netlink = Netlink::open()?;
         for link in dump::dump(&mut netlink)?.links.iter().filter(|link| can_take(link)) {
             silence::settle(&mut netlink, link)?;
@@ -109,9 +119,18 @@ fn take_interfaces(pid: i32) -> Result<(Attached, bool)> {
             link.device = Some(DeviceLink { fd: number, offload });
             fds.push(fd);
         }
+        let known: Vec<u32> = config.links.iter().map(|link| link.index).collect();
+        let (frames, offload) = packet::open_rest(&known)?;
+        let mut hand_over = |fd: OwnedFd| -> Result<u32> {
+            fds.push(fd);
+            u32::try_from(fds.len() - 1).context(|| "descriptors".into())
+        };
+        let (news, frames) = (hand_over(news)?, hand_over(frames)?);
+        config.later = Some(LaterConfig { news, frames, offload });
+        config.claim = Some(hand_over(claim)?);
         // Last: from here on nobody answers until the sentry does.
-        silence::silence(&mut netlink, &config)?;
-        Ok((Attached { config, fds, proxy: None }, engine_resolves()))
+        silence::silence(&mut netlink)?;
+        Ok(Some((Attached { config, fds, proxy: None }, engine_resolves())))
     })
 }
 
@@ -159,19 +178,4 @@ fn within<T: Send>(namespace: File, work: impl FnOnce() -> Result<T> + Send) -> 
         });
         thread.join().unwrap_or_else(|_| Err("looking at the network namespace failed".into()))
     })
-}
-
-fn is_loopback(link: &LinkConfig) -> bool {
-    link.flags & libc::IFF_LOOPBACK.cast_unsigned() != 0
-}
-
-/// Interfaces that carry Ethernet frames or bare IP packets. The tunnels that the kernel puts into every namespace are
-/// neither.
-fn can_take(link: &LinkConfig) -> bool {
-    let up = link.flags & libc::IFF_UP.cast_unsigned() != 0;
-    match link.hardware {
-        libc::ARPHRD_ETHER => up,
-        libc::ARPHRD_NONE => up && link.address.is_empty(),
-        _ => false,
-    }
 }

@@ -4,17 +4,39 @@
 
 use std::os::fd::{AsRawFd, OwnedFd};
 
-use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket};
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, send, setsockopt,
+    socket, sockopt,
+};
+
+use chitin_control::rtnetlink::{HEADER, Message, i32_at};
 
 use crate::util::{Context, Result};
 
-const HEADER: usize = 16;
 const NLM_F_REQUEST: u16 = 1;
 const NLM_F_ACK: u16 = 4;
 const NLM_F_CREATE: u16 = 0x400;
 const NLM_F_DUMP: u16 = 0x300;
 /// The kernel never sends more at a time.
 const BUFFER: usize = 64 << 10;
+
+/// What the sandbox wants to hear of: links, addresses and routes (RTMGRP_*).
+const NEWS: u32 = 0x1 | 0x10 | 0x40 | 0x100 | 0x400;
+/// Bytes of news that may wait.
+const NEWS_ROOM: usize = 1 << 20;
+
+/// A socket that hears what changes in the namespace of the calling thread.
+pub fn news() -> Result<OwnedFd> {
+    let failed = || "cannot listen for changes of the network namespace".to_owned();
+    let socket =
+        socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkRoute)
+            .context(failed)?;
+    if setsockopt(&socket, sockopt::RcvBufForce, &NEWS_ROOM).is_err() {
+        setsockopt(&socket, sockopt::RcvBuf, &NEWS_ROOM).context(failed)?;
+    }
+    bind(socket.as_raw_fd(), &NetlinkAddr::new(0, NEWS)).context(failed)?;
+    Ok(socket)
+}
 
 pub struct Netlink {
     socket: OwnedFd,
@@ -78,75 +100,10 @@ impl Netlink {
     }
 }
 
-struct Message<'a> {
-    kind: u16,
-    sequence: u32,
-    body: &'a [u8],
-}
-
-impl<'a> Message<'a> {
-    /// Takes the first message off.
-    fn split(rest: &mut &'a [u8]) -> Option<Self> {
-        let length = usize::try_from(u32_at(rest, 0)?).ok()?;
-        let message = rest.get(..length)?;
-        let body = message.get(HEADER..)?;
-        *rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
-        Some(Self { kind: u16_at(message, 4)?, sequence: u32_at(message, 8)?, body })
-    }
-}
-
-/// The attributes in `bytes`: kinds without flags, and values.
-pub fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
-    std::iter::from_fn(move || {
-        let length = usize::from(u16_at(bytes, 0)?);
-        let kind = u16_at(bytes, 2)? & 0x3fff;
-        let value = bytes.get(4..length)?;
-        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
-        Some((kind, value))
-    })
-}
-
-/// Appends an attribute.
-pub fn push_attribute(to: &mut Vec<u8>, kind: u16, value: &[u8]) {
-    let length = u16::try_from(4 + value.len()).unwrap_or(u16::MAX);
-    to.extend_from_slice(&length.to_ne_bytes());
-    to.extend_from_slice(&kind.to_ne_bytes());
-    to.extend_from_slice(value);
-    to.resize(to.len().next_multiple_of(4), 0);
-}
-
-pub fn u8_at(bytes: &[u8], at: usize) -> Option<u8> {
-    bytes.get(at).copied()
-}
-
-pub fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
-    bytes.get(at..)?.first_chunk().map(|raw| u16::from_ne_bytes(*raw))
-}
-
-pub fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
-    bytes.get(at..)?.first_chunk().map(|raw| u32::from_ne_bytes(*raw))
-}
-
-fn i32_at(bytes: &[u8], at: usize) -> Option<i32> {
-    u32_at(bytes, at).map(u32::cast_signed)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn attributes_are_taken_apart() {
-        let mut bytes = Vec::new();
-        push_attribute(&mut bytes, 3, b"lo\0");
-        push_attribute(&mut bytes, 0x8000 | 4, &7u32.to_ne_bytes());
-        let all: Vec<_> = attributes(&bytes).collect();
-        assert_eq!(all, [(3, &b"lo\0"[..]), (4, &7u32.to_ne_bytes()[..])]);
-        // Lengths that lie end the list.
-        assert_eq!(attributes(&[3, 0, 1, 0]).count(), 0);
-        assert_eq!(attributes(&[9, 0, 1, 0, 5]).count(), 0);
-        assert_eq!(attributes(&[4]).count(), 0);
-    }
+    use chitin_control::rtnetlink::attributes;
 
     #[test]
     fn the_kernel_answers() {

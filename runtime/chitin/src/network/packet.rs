@@ -22,6 +22,15 @@ pub fn open(index: u32, name: &str) -> Result<(OwnedFd, bool)> {
             "cannot take over the interface {name} (a packet socket needs CAP_NET_RAW over its namespace)"
         )
     };
+    open_filtered(index, &[], &failed)
+}
+
+/// The same for all interfaces but those that are `known`: those that come later.
+pub fn open_rest(known: &[u32]) -> Result<(OwnedFd, bool)> {
+    open_filtered(0, known, &|| "cannot open a packet socket for interfaces to come".into())
+}
+
+fn open_filtered(index: u32, known: &[u32], failed: &dyn Fn() -> String) -> Result<(OwnedFd, bool)> {
     let protocol = 0u16;
     // SAFETY: integers only. Protocol 0 receives nothing before the socket is bound.
     let raw =
@@ -39,7 +48,7 @@ pub fn open(index: u32, name: &str) -> Result<(OwnedFd, bool)> {
             set(&socket, libc::SOL_SOCKET, plain, BUFFER).context(failed)?;
         }
     }
-    filter(&socket).context(failed)?;
+    filter(&socket, known).context(failed)?;
     // SAFETY: a structure of numbers, for which zero is valid.
     let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
     address.sll_family = libc::AF_PACKET as u16;
@@ -54,26 +63,34 @@ pub fn open(index: u32, name: &str) -> Result<(OwnedFd, bool)> {
     Ok((socket, offload))
 }
 
-/// Packets for others, of our own, and of a VLAN (whose tag would not be seen) are none of the sandbox's business.
-fn filter(socket: &OwnedFd) -> io::Result<()> {
+/// Packets for others, of our own, of a VLAN (whose tag would not be seen) and of the interfaces `known` are none of the
+/// sandbox's business here.
+fn filter(socket: &OwnedFd, known: &[u32]) -> io::Result<()> {
+    const LOAD: u16 = 0x20;
     const LOAD_BYTE: u16 = 0x30;
     const JUMP_IF_GREATER_OR_EQUAL: u16 = 0x35;
     const JUMP_IF_EQUAL: u16 = 0x15;
     const RETURN: u16 = 0x06;
     const ANCILLARY: u32 = 0xffff_f000;
     const PACKET_TYPE: u32 = 4;
+    const INTERFACE: u32 = 8;
     const VLAN_TAG_PRESENT: u32 = 48;
     const PACKET_OTHERHOST: u32 = 3;
     let op = |code, jt, jf, k| libc::sock_filter { code, jt, jf, k };
-    let mut program = [
+    let mut program = vec![op(LOAD, 0, 0, ANCILLARY + INTERFACE)];
+    for index in known {
+        program.extend([op(JUMP_IF_EQUAL, 0, 1, *index), op(RETURN, 0, 0, 0)]);
+    }
+    program.extend([
         op(LOAD_BYTE, 0, 0, ANCILLARY + PACKET_TYPE),
         op(JUMP_IF_GREATER_OR_EQUAL, 2, 0, PACKET_OTHERHOST),
         op(LOAD_BYTE, 0, 0, ANCILLARY + VLAN_TAG_PRESENT),
         op(JUMP_IF_EQUAL, 1, 0, 0),
         op(RETURN, 0, 0, 0),
         op(RETURN, 0, 0, u32::MAX),
-    ];
-    let program = libc::sock_fprog { len: 6, filter: program.as_mut_ptr() };
+    ]);
+    let len = u16::try_from(program.len()).map_err(io::Error::other)?;
+    let program = libc::sock_fprog { len, filter: program.as_mut_ptr() };
     let length = size_of_val(&program) as libc::socklen_t;
     // SAFETY: a program of the stated length, which outlives the call.
     let r = unsafe {

@@ -1,108 +1,165 @@
-//! Keeping the host's own stack quiet about addresses that are the sandbox's from now on.
+//! Keeping the host's own stack quiet in a namespace that is a sandbox's from now on.
 //!
-//! The interface keeps its addresses and routes, so that whoever made them finds them again: CNI's CHECK compares
-//! them, its DEL reads them to remove masquerading rules (with addresses removed, as gVisor does it, the rules stay
-//! behind), `podman` and `docker network disconnect` and a restarted sandbox use them. What changes is the table
-//! `local`: the entry that makes an address the kernel's own becomes a blackhole. A packet for it is then dropped
-//! without an answer, whatever `ip_forward` says (an address that is merely no longer local would be forwarded, and
-//! answered with "host unreachable", where forwarding is on), while packet sockets have seen it before. ARP and neighbour
-//! solicitations are answered by the sandbox, with the same hardware address.
+//! Interfaces keep their addresses and routes, so that whoever made them finds them again: CNI's CHECK compares them, its DEL
+//! reads them to remove masquerading rules (with addresses removed, as gVisor does it, the rules stay behind), `podman` and
+//! `docker network disconnect` and the next sandbox use them. What changes is the namespace's routing policy: what comes in
+//! by an interface other than `lo` finds a blackhole before any table, whatever address it is for, those that are added later
+//! included. It is dropped without an answer, whatever `ip_forward` says, while packet sockets have seen it before; ARP
+//! requests and neighbour solicitations are not answered either, as nothing is local. The sandbox answers them, with the
+//! same hardware address. What processes on the host's side of the namespace say to each other over `lo` (Docker's name
+//! server) goes on.
 //!
-//! Nothing may change by itself afterwards, which [`settle`] sees to beforehand. An address under duplicate detection would
-//! get its local entry back at the end of it, so it is set anew without. The kernel gives an interface its link-local
-//! address only once it has noticed the carrier, up to a second after the other end came up; so a missing one is set.
-//! Router advertisements are the sandbox's to follow.
+//! [`give_back`] restores the policy when the sandbox is gone: the namespace is then what it was.
 
 use std::net::{IpAddr, Ipv6Addr};
 
-use chitin_control::{LinkConfig, NetworkConfig};
+use chitin_control::LinkConfig;
+use chitin_control::rtnetlink::{
+    AF_INET, AF_INET6, RT_TABLE_LOCAL, attributes, push_attribute, u8_at, u32_at,
+};
 
-use super::dump::{AF_INET, AF_INET6, RT_TABLE_LOCAL, all_routes};
-use super::is_loopback;
-use super::netlink::{Netlink, push_attribute};
+use super::netlink::Netlink;
 use crate::util::{Context, Result};
 
 const RTM_NEWADDR: u16 = 20;
-const RTM_DELADDR: u16 = 21;
-const RTM_NEWROUTE: u16 = 24;
-const RTM_DELROUTE: u16 = 25;
-const RTN_LOCAL: u8 = 2;
-const RTN_ANYCAST: u8 = 4;
-const RTN_BLACKHOLE: u8 = 6;
-const RTPROT_KERNEL: u8 = 2;
-const RTPROT_BOOT: u8 = 3;
+const RTM_NEWRULE: u16 = 32;
+const RTM_DELRULE: u16 = 33;
+const RTM_GETRULE: u16 = 34;
 const RT_SCOPE_LINK: u8 = 253;
 const IFA_F_NODAD: u8 = 2;
-const IFA_F_TENTATIVE: u32 = 0x40;
 
-/// Does it for all interfaces that were taken over.
-pub fn silence(netlink: &mut Netlink, config: &NetworkConfig) -> Result<()> {
-    let taken: Vec<&LinkConfig> = config.links.iter().filter(|link| !is_loopback(link)).collect();
-    let ours = |address: IpAddr| taken.iter().any(|l| l.addresses.iter().any(|a| a.address == address));
-    for route in all_routes(netlink)? {
-        let on_taken = route.hops.iter().any(|hop| taken.iter().any(|link| link.index == hop.link));
-        let own = route.kind == RTN_LOCAL && ours(route.destination);
-        let anycast = route.kind == RTN_ANYCAST && on_taken;
-        if route.table != RT_TABLE_LOCAL || route.protocol != RTPROT_KERNEL || !(own || anycast) {
+// `struct fib_rule_hdr` and its attributes.
+const RULE_HEADER: usize = 12;
+const FR_ACT_TO_TBL: u8 = 1;
+const FR_ACT_BLACKHOLE: u8 = 6;
+const FIB_RULE_INVERT: u32 = 2;
+const FRA_IIFNAME: u16 = 3;
+const FRA_PRIORITY: u16 = 6;
+const FRA_TABLE: u16 = 15;
+
+/// A rule of the policy that this is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rule {
+    /// The table `local` is looked up, with this priority; 0 is where the kernel has it.
+    Local(u32),
+    /// What does not come from `lo` is dropped, first of all.
+    Blackhole,
+}
+
+impl Rule {
+    fn body(self, family: u8) -> Vec<u8> {
+        let table = RT_TABLE_LOCAL.to_le_bytes()[0];
+        let (table, action, flags, priority) = match self {
+            Self::Local(priority) => (table, FR_ACT_TO_TBL, 0, priority),
+            Self::Blackhole => (0, FR_ACT_BLACKHOLE, FIB_RULE_INVERT, 0),
+        };
+        let mut body = vec![family, 0, 0, 0, table, 0, 0, action];
+        body.extend_from_slice(&flags.to_ne_bytes());
+        push_attribute(&mut body, FRA_PRIORITY, &priority.to_ne_bytes());
+        match self {
+            Self::Local(_) => push_attribute(&mut body, FRA_TABLE, &RT_TABLE_LOCAL.to_ne_bytes()),
+            Self::Blackhole => push_attribute(&mut body, FRA_IIFNAME, b"lo\0"),
+        }
+        body
+    }
+
+    /// None: somebody else's.
+    fn of(body: &[u8]) -> Option<Self> {
+        let (mut priority, mut table, mut iif, mut other) = (0, u32::from(u8_at(body, 4)?), None, false);
+        for (kind, value) in attributes(body.get(RULE_HEADER..)?) {
+            match kind {
+                FRA_PRIORITY => priority = u32_at(value, 0)?,
+                FRA_TABLE => table = u32_at(value, 0)?,
+                FRA_IIFNAME => iif = Some(value),
+                // Addresses, marks and the like.
+                1 | 2 | 10 | 16 | 17 | 19 | 20 | 22..=24 => other = true,
+                _ => {}
+            }
+        }
+        let inverted = u32_at(body, 8)? & FIB_RULE_INVERT != 0;
+        match (u8_at(body, 7)?, iif) {
+            _ if other => None,
+            (FR_ACT_TO_TBL, None) if table == RT_TABLE_LOCAL && !inverted => Some(Self::Local(priority)),
+            (FR_ACT_BLACKHOLE, Some(b"lo\0")) if inverted && priority == 0 => Some(Self::Blackhole),
+            _ => None,
+        }
+    }
+}
+
+/// Those of the namespace; none of a family that the kernel does not have.
+fn rules(netlink: &mut Netlink, family: u8) -> Result<Vec<Rule>> {
+    let mut head = [0; RULE_HEADER];
+    head[0] = family;
+    let found = netlink.dump(RTM_GETRULE, &head);
+    let found = if family == AF_INET6 {
+        found.unwrap_or_default()
+    } else {
+        found.context(|| "cannot list the network namespace's routing rules".into())?
+    };
+    Ok(found.iter().filter(|body| u8_at(body, 0) == Some(family)).filter_map(|body| Rule::of(body)).collect())
+}
+
+/// The priority of the kernel's own rule while it is not the first.
+const SECOND: u32 = 1;
+
+/// Does it. At each moment the table `local` is looked up, or nothing comes in.
+pub fn silence(netlink: &mut Netlink) -> Result<()> {
+    let failed = || "cannot keep the host from answering for the sandbox".to_owned();
+    for family in [AF_INET, AF_INET6] {
+        let there = rules(netlink, family)?;
+        if there.is_empty() {
             continue;
         }
-        let link = route.hops.first().map(|hop| hop.link);
-        let destination = route.destination;
-        let failed = || format!("cannot keep the host from answering for {destination}");
-        order(netlink, RTM_DELROUTE, destination, (route.kind, route.scope, RTPROT_KERNEL), link)
-            .context(failed)?;
-        order(netlink, RTM_NEWROUTE, destination, (RTN_BLACKHOLE, 0, RTPROT_BOOT), None).context(failed)?;
-    }
-    Ok(())
-}
-
-/// Adds or removes the entry of a single address in the table `local`.
-fn order(
-    netlink: &mut Netlink,
-    request: u16,
-    destination: IpAddr,
-    (kind, scope, protocol): (u8, u8, u8),
-    link: Option<u32>,
-) -> Result<()> {
-    let (family, raw) = octets(destination);
-    let prefix = if family == AF_INET { 32 } else { 128 };
-    let table = RT_TABLE_LOCAL.to_le_bytes()[0];
-    let mut body = vec![family, prefix, 0, 0, table, protocol, scope, kind, 0, 0, 0, 0];
-    push_attribute(&mut body, 1, &raw);
-    if let Some(link) = link {
-        push_attribute(&mut body, 4, &link.to_ne_bytes());
-    }
-    netlink.order(request, &body)
-}
-
-/// Leaves nothing of an interface's IPv6 configuration to time.
-pub fn settle(netlink: &mut Netlink, link: &LinkConfig) -> Result<()> {
-    let setting = |name: &str| format!("/proc/sys/net/ipv6/conf/{}/{name}", link.name);
-    let is =
-        |name: &str, value: &str| std::fs::read_to_string(setting(name)).is_ok_and(|v| v.trim() == value);
-    // A kernel without IPv6 has no such files.
-    if !is("disable_ipv6", "0") {
-        return Ok(());
-    }
-    let by_hardware = is("addr_gen_mode", "0");
-    let failed = |address: Ipv6Addr| move || format!("cannot settle the address {address}");
-    for (name, value) in [("accept_ra", "0"), ("addr_gen_mode", "1")] {
-        std::fs::write(setting(name), value).context(|| format!("cannot set {name} of {}", link.name))?;
-    }
-    let mut has_link_local = false;
-    for address in &link.addresses {
-        let IpAddr::V6(v6) = address.address else { continue };
-        has_link_local |= v6.is_unicast_link_local();
-        if address.flags & IFA_F_TENTATIVE != 0 {
-            let body = address_body(link.index, v6, (address.prefix, address.scope));
-            netlink.order(RTM_DELADDR, &body).context(failed(v6))?;
-            netlink.order(RTM_NEWADDR, &body).context(failed(v6))?;
+        for rule in [Rule::Local(SECOND), Rule::Blackhole] {
+            if !there.contains(&rule) {
+                netlink.order(RTM_NEWRULE, &rule.body(family)).context(failed)?;
+            }
+        }
+        // Of the same priority the older one comes first.
+        if there.contains(&Rule::Local(0)) {
+            netlink.order(RTM_DELRULE, &Rule::Local(0).body(family)).context(failed)?;
         }
     }
-    if let Some(v6) = link_local(&link.address).filter(|_| by_hardware && !has_link_local) {
-        netlink.order(RTM_NEWADDR, &address_body(link.index, v6, (64, RT_SCOPE_LINK))).context(failed(v6))?;
+    Ok(())
+}
+
+/// Undoes it, if it was done.
+pub fn give_back(netlink: &mut Netlink) -> Result<()> {
+    let failed = || "cannot restore the network namespace's routing rules".to_owned();
+    for family in [AF_INET, AF_INET6] {
+        let there = rules(netlink, family)?;
+        if !there.contains(&Rule::Blackhole) {
+            continue;
+        }
+        if !there.contains(&Rule::Local(0)) {
+            netlink.order(RTM_NEWRULE, &Rule::Local(0).body(family)).context(failed)?;
+        }
+        for rule in [Rule::Blackhole, Rule::Local(SECOND)] {
+            if there.contains(&rule) {
+                netlink.order(RTM_DELRULE, &rule.body(family)).context(failed)?;
+            }
+        }
     }
     Ok(())
+}
+
+/// Sets an interface's link-local address if it has none yet: the kernel does so only once it has noticed the carrier, up to a
+/// second after the other end came up.
+pub fn settle(netlink: &mut Netlink, link: &LinkConfig) -> Result<()> {
+    let setting = |name: &str| {
+        std::fs::read_to_string(format!("/proc/sys/net/ipv6/conf/{}/{name}", link.name)).unwrap_or_default()
+    };
+    // A kernel without IPv6 has no such files.
+    if setting("disable_ipv6").trim() != "0" || setting("addr_gen_mode").trim() != "0" {
+        return Ok(());
+    }
+    let is_link_local = |ip: &IpAddr| matches!(ip, IpAddr::V6(v6) if v6.is_unicast_link_local());
+    if link.addresses.iter().any(|a| is_link_local(&a.address)) {
+        return Ok(());
+    }
+    let Some(v6) = link_local(&link.address) else { return Ok(()) };
+    let made = netlink.order(RTM_NEWADDR, &address_body(link.index, v6, (64, RT_SCOPE_LINK)));
+    made.context(|| format!("cannot set the address {v6}"))
 }
 
 /// The address that a hardware address makes (RFC 4291, appendix A).
@@ -121,13 +178,6 @@ fn address_body(link: u32, address: Ipv6Addr, (prefix, scope): (u8, u8)) -> Vec<
     body
 }
 
-fn octets(address: IpAddr) -> (u8, Vec<u8>) {
-    match address {
-        IpAddr::V4(v4) => (AF_INET, v4.octets().to_vec()),
-        IpAddr::V6(v6) => (AF_INET6, v6.octets().to_vec()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -137,5 +187,22 @@ mod tests {
         let address = link_local(&[0x02, 0xfc, 0, 0, 0, 1]).unwrap();
         assert_eq!(address, "fe80::fc:ff:fe00:1".parse::<Ipv6Addr>().unwrap());
         assert_eq!(link_local(&[]), None);
+    }
+
+    #[test]
+    fn rules_are_recognised() {
+        for rule in [Rule::Local(0), Rule::Local(SECOND), Rule::Blackhole] {
+            assert_eq!(Rule::of(&rule.body(AF_INET)), Some(rule));
+        }
+        let mut marked = Rule::Local(0).body(AF_INET);
+        push_attribute(&mut marked, 10, &[1, 0, 0, 0]);
+        assert_eq!(Rule::of(&marked), None);
+        assert_eq!(Rule::of(&[2; 5]), None);
+    }
+
+    #[test]
+    fn the_kernels_own_rules_are_found() {
+        let mut netlink = Netlink::open().unwrap();
+        assert!(rules(&mut netlink, AF_INET).unwrap().iter().any(|rule| matches!(rule, Rule::Local(_))));
     }
 }

@@ -130,6 +130,7 @@ impl Creation<'_> {
             sandbox: None,
             stand_in: None,
             network: Attachment::None,
+            namespace: None,
             publish: Vec::new(),
             egress: None,
             started: false,
@@ -198,6 +199,10 @@ impl Sandbox {
         let plan = spec::translate(creation.id, creation.spec, creation.bundle, options.overlay)?;
         let network = attachment(options, &creation, &plan.network);
         let at_once = creation.starts_at_once(network);
+        let namespace = match &plan.network {
+            Network::Path(path) if network == Attachment::Namespace => Some(network::claim::Named::at(path)?),
+            _ => None,
+        };
         let directory = Directory::create(&options.root, creation.id)?;
         let listener = link::listen(&directory);
         let path = directory.path().to_owned();
@@ -225,6 +230,7 @@ impl Sandbox {
 
         let mut state = creation.state(rootfs, sentry, gofer);
         state.network = network;
+        state.namespace = namespace;
         state.publish = options.publish.clone();
         state.egress = egress;
         state.started = at_once;

@@ -1,6 +1,8 @@
 //! Further containers of a pod: they run in the sentry of the pod's sandbox container.
 //!
-//! Which containers belong together is said by annotations, containerd's or CRI-O's. Such a container has a state
+//! Which containers belong together is said by annotations, containerd's or CRI-O's; or by the network namespace, if a
+//! configuration names it as that of another container's process (Podman's pods, `--network container:X`): the kernel that
+//! has the network is that sandbox's, so who shares the one shares the other, and its end. Such a container has a state
 //! directory, a gofer and a cgroup of its own, and a stand-in that is its process for the engine. Its first host process
 //! inside the sentry (from which the others are forked) is made first and moved into the cgroup, then the container.
 //! Everything is undone if this command fails in between: the end of the connection undoes the sentry's part.
@@ -8,7 +10,7 @@
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::Duration;
 
-use chitin_control::{Namespace, Request, Response, Status};
+use chitin_control::{Namespace, NetworkMode, Request, Response, Status};
 use oci_spec::runtime::Spec;
 
 use super::gofer::{Gofer, Streams};
@@ -23,7 +25,8 @@ use super::{
 use crate::cgroup::Cgroups;
 use crate::container::{Directory, HostProcess, NOT_FOUND, State};
 use crate::egress;
-use crate::spec;
+use crate::network;
+use crate::spec::{self, Network};
 use crate::util::{Context, Result, dev_null, duplicate, write_atomically};
 
 /// Annotations that say what a container is and which sandbox it belongs to.
@@ -33,7 +36,16 @@ const ANNOTATIONS: [(&str, &str); 2] = [
 ];
 
 /// The sandbox that a container is to join; none if it is one itself or belongs to no pod.
-pub fn sandbox_of(spec: &Spec, id: &str) -> Option<String> {
+pub fn sandbox_of(options: &Options, spec: &Spec, id: &str) -> Option<String> {
+    annotated_sandbox(spec, id).or_else(|| match spec::network(spec) {
+        Network::Path(path) if options.network == NetworkMode::Sandbox => {
+            network::claim::holder(&options.root, id, &path)
+        }
+        _ => None,
+    })
+}
+
+fn annotated_sandbox(spec: &Spec, id: &str) -> Option<String> {
     let annotations = spec.annotations().as_ref()?;
     ANNOTATIONS.iter().find_map(|(kind, sandbox)| {
         let is_container = annotations.get(*kind).is_some_and(|k| k == "container");
@@ -236,15 +248,15 @@ mod tests {
                 json!({"io.kubernetes.cri.container-type": kind, "io.kubernetes.cri.sandbox-id": "pod"}),
             )
         };
-        assert_eq!(sandbox_of(&containerd("container"), "c"), Some("pod".into()));
-        assert_eq!(sandbox_of(&containerd("sandbox"), "pod"), None);
-        assert_eq!(sandbox_of(&containerd("container"), "pod"), None);
+        assert_eq!(annotated_sandbox(&containerd("container"), "c"), Some("pod".into()));
+        assert_eq!(annotated_sandbox(&containerd("sandbox"), "pod"), None);
+        assert_eq!(annotated_sandbox(&containerd("container"), "pod"), None);
         let crio =
             json!({"io.kubernetes.cri-o.ContainerType": "container", "io.kubernetes.cri-o.SandboxID": "p"});
-        assert_eq!(sandbox_of(&annotated(crio), "c"), Some("p".into()));
-        assert_eq!(sandbox_of(&annotated(json!({})), "c"), None);
+        assert_eq!(annotated_sandbox(&annotated(crio), "c"), Some("p".into()));
+        assert_eq!(annotated_sandbox(&annotated(json!({})), "c"), None);
         assert_eq!(
-            sandbox_of(&annotated(json!({"io.kubernetes.cri.container-type": "container"})), "c"),
+            annotated_sandbox(&annotated(json!({"io.kubernetes.cri.container-type": "container"})), "c"),
             None
         );
     }

@@ -22,10 +22,11 @@ pub fn start(directory: &Directory, state: &mut State, spec: &Spec) -> Result<()
     if let Some(egress) = &state.egress {
         egress.enforce(&mut link, &state.id)?;
     }
+    let root = directory.path().parent().unwrap_or(directory.path());
     let attached = match state.network {
         Attachment::None => None,
-        Attachment::Namespace => Some(network::take_over(&state.id, state.sentry.pid)?),
-        Attachment::Shown => Some(network::show(state.sentry.pid)?),
+        Attachment::Namespace => Some(network::take_over(root, &state.id, state.sentry.pid)?),
+        Attachment::Shown => Some(network::show(root, &state.id, state.sentry.pid)?),
         Attachment::Outbound => Some(network::outbound::to_everywhere(&state.id, &state.publish)?),
     };
     if let Some(mut attached) = attached {

@@ -24,7 +24,7 @@ pub use build::{ALL_CAPABILITIES, AdHoc, template};
 pub use check::{check, check_in, check_labels, net_devices};
 pub use exec::{ExecFlags, from_file as exec_from_file, from_flags as exec_from_flags};
 pub use placement::{MemoryPolicy, cpus as exec_cpus};
-pub use translate::{GoferRoot, Network, Plan, process_config, translate};
+pub use translate::{GoferRoot, Network, Plan, network, process_config, translate};
 
 use crate::util::{Context, Result};
 

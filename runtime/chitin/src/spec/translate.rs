@@ -140,7 +140,7 @@ pub fn translate(id: &str, spec: &Spec, bundle: &Path, overlay: OverlayMode) -> 
 }
 
 /// The network namespace that the configuration asks for.
-fn network(spec: &Spec) -> Network {
+pub fn network(spec: &Spec) -> Network {
     let list = spec.linux().as_ref().and_then(|l| l.namespaces().as_ref());
     match list.and_then(|all| all.iter().find(|n| n.typ() == LinuxNamespaceType::Network)) {
         None => Network::Callers,

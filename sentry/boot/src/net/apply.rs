@@ -17,12 +17,12 @@ pub fn hardware(raw: &[u8]) -> [u8; 6] {
     raw.first_chunk().copied().unwrap_or_default()
 }
 
-/// A link with its addresses, up. `device` adds its device before there is anything to send.
+/// A link with its addresses, up; its index. `device` adds its device before there is anything to send.
 pub fn link(
     stack: &Stack,
     link: &LinkConfig,
     device: impl FnOnce(u32) -> Result<(), String>,
-) -> Result<(), String> {
+) -> Result<u32, String> {
     let kind = match link.kind.as_str() {
         "veth" => LinkKind::Veth,
         "tun" => LinkKind::Tun,
@@ -48,7 +48,7 @@ pub fn link(
     let index = stack.config.link_add(new).map_err(failed)?;
     device(index)?;
     link.addresses.iter().for_each(|a| address(stack, index, a));
-    Ok(())
+    Ok(index)
 }
 
 /// Adds an address; those of `lo` are there.
@@ -70,7 +70,7 @@ pub fn address(stack: &Stack, link: u32, config: &AddressConfig) {
     }
 }
 
-fn entry(route: &RouteConfig) -> RouteEntry {
+pub fn entry(route: &RouteConfig) -> RouteEntry {
     let hops = route.hops.iter().map(|hop| NextHop {
         link: hop.link,
         gateway: hop.gateway,

@@ -10,7 +10,7 @@ use chitin_abi::netdevice::ARPHRD_ETHER;
 use chitin_egress::{Engine, Fate, Pieces};
 use chitin_host::packet::{
     BATCH, HDR_F_DATA_VALID, HDR_F_NEEDS_CSUM, HDR_GSO_ECN, HDR_GSO_NONE, HDR_GSO_TCPV4, HDR_GSO_TCPV6,
-    HDR_GSO_UDP_L4, Outgoing, Receiver, VnetHdr, send,
+    HDR_GSO_UDP_L4, Outgoing, Packet, Receiver, VnetHdr, send,
 };
 use chitin_kernel::run;
 use chitin_netstack::device::GsoKind;
@@ -21,9 +21,9 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 /// Receive threads run the calls of guests to their end.
-const STACK_SIZE: usize = 512 << 10;
+pub const STACK_SIZE: usize = 512 << 10;
 /// How long to leave a descriptor alone that has shown an error (an interface that went down shows it once).
-const PAUSE: Duration = Duration::from_millis(50);
+pub const PAUSE: Duration = Duration::from_millis(50);
 
 /// The sending half.
 pub struct HostDevice {
@@ -31,19 +31,21 @@ pub struct HostDevice {
     info: DeviceInfo,
     /// Each packet has a `virtio_net_hdr`.
     offload: bool,
+    /// The host's index of the interface, where the descriptor is on several.
+    to: Option<u32>,
     egress: Arc<Engine>,
 }
 
 impl HostDevice {
     pub fn new(
-        fd: Arc<OwnedFd>,
+        (fd, to): (Arc<OwnedFd>, Option<u32>),
         mtu: u32,
         (hw_type, hw_addr): (u16, [u8; 6]),
         offload: bool,
         egress: Arc<Engine>,
     ) -> HostDevice {
         let info = DeviceInfo { mtu, hw_type, hw_addr, csum: offload, tso: offload, uso: false };
-        HostDevice { fd, info, offload, egress }
+        HostDevice { fd, info, offload, to, egress }
     }
 
     /// Sends what the policy lets through. What it does not counts as sent: as on Linux, the sender of a packet learns of a
@@ -81,7 +83,7 @@ impl HostDevice {
                 };
             }
             let packets = packets.get(..chunk.len()).unwrap_or_default();
-            let (count, error) = send(self.fd.as_fd(), packets);
+            let (count, error) = send(self.fd.as_fd(), self.to, packets);
             taken += count;
             if count < chunk.len() {
                 if let Some(error) = error.filter(|error| error.kind() != io::ErrorKind::WouldBlock) {
@@ -141,8 +143,19 @@ pub fn receive(stack: &Arc<Stack>, link: u32, name: &str, rx: Rx) -> io::Result<
         .map(drop)
 }
 
+/// A packet of the host's as the stack takes it.
+pub fn frame<'a>(packet: &Packet<'a>) -> RxFrame<'a> {
+    let VnetHdr { flags, gso_type, gso_size, .. } = packet.header;
+    let large = gso_type & !HDR_GSO_ECN != HDR_GSO_NONE;
+    RxFrame {
+        data: packet.data,
+        csum_ok: flags & (HDR_F_NEEDS_CSUM | HDR_F_DATA_VALID) != 0,
+        gso_size: if large { gso_size } else { 0 },
+    }
+}
+
 fn serve(stack: &Weak<Stack>, link: u32, rx: &Rx) {
-    let mut receiver = Receiver::new(rx.offload);
+    let mut receiver = Receiver::new(rx.offload, false);
     loop {
         match receiver.wait(rx.fd.as_fd()) {
             Ok(_) => {}
@@ -154,18 +167,7 @@ fn serve(stack: &Weak<Stack>, link: u32, rx: &Rx) {
             }
         }
         let Some(stack) = stack.upgrade() else { return };
-        let frames: Vec<RxFrame<'_>> = receiver
-            .packets()
-            .map(|packet| {
-                let VnetHdr { flags, gso_type, gso_size, .. } = packet.header;
-                let large = gso_type & !HDR_GSO_ECN != HDR_GSO_NONE;
-                RxFrame {
-                    data: packet.data,
-                    csum_ok: flags & (HDR_F_NEEDS_CSUM | HDR_F_DATA_VALID) != 0,
-                    gso_size: if large { gso_size } else { 0 },
-                }
-            })
-            .collect();
+        let frames: Vec<RxFrame<'_>> = receiver.packets().map(|packet| frame(&packet)).collect();
         if rx.engine.is_on() {
             frames.iter().for_each(|frame| rx.engine.incoming(frame.data, rx.ether));
         }

@@ -3,7 +3,7 @@
 //! The runtime has looked at the host's side and sends what it found ([`NetworkConfig`]) with descriptors, once, before the
 //! first container starts ([`Network::attach`]): interfaces with a packet socket each, whose frames go to and from the
 //! stack ([`device`]), or two sockets to the network proxy, by which sockets of the guest reach further than the stack
-//! ([`broker`]). With `--network=host` there are sockets of the host from the beginning ([`use_host_sockets`]).
+//! ([`broker`]). What changes on the host's side afterwards is followed ([`follow`]). With `--network=host` there are sockets of the host from the beginning ([`use_host_sockets`]).
 
 mod apply;
 mod broker;
@@ -11,6 +11,7 @@ mod capture;
 mod clock;
 mod device;
 mod egress;
+mod follow;
 
 use chitin_abi::netdevice::{ARPHRD_ETHER, IFF_LOOPBACK};
 use chitin_abi::socket::{AF_INET, AF_INET6};
@@ -27,8 +28,8 @@ use chitin_netstack::Congestion;
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 pub use capture::Capture;
 
@@ -39,6 +40,8 @@ pub struct Network {
     reactor: Arc<Reactor>,
     mode: NetworkMode,
     attached: AtomicBool,
+    /// What says on the host that the network is this sandbox's.
+    claim: OnceLock<OwnedFd>,
     egress: egress::Egress,
 }
 
@@ -60,7 +63,15 @@ impl Network {
         let ns = kernel.extension::<NetNs>().ok_or("the kernel has no network namespace; this is a bug")?;
         let egress = egress::Egress::new(&ns);
         let (sysctls, reactor) = (Sysctls::of(kernel), kernel.reactor.clone());
-        Ok(Network { ns, sysctls, reactor, mode, attached: AtomicBool::new(false), egress })
+        Ok(Network {
+            ns,
+            sysctls,
+            reactor,
+            mode,
+            attached: AtomicBool::new(false),
+            claim: OnceLock::new(),
+            egress,
+        })
     }
 
     /// Puts egress policies in force. With `audit`, the descriptor is where their log goes.
@@ -101,6 +112,10 @@ impl Network {
         }
         // In host mode the links have no devices here: they, and what is configured on them, are only shown.
         let mut fds = Sent(fds.into_iter().map(Some).collect());
+        if let Some(claim) = config.claim {
+            // It is attached once.
+            let _ = self.claim.set(fds.take(claim)?);
+        }
         for link in &config.links {
             if link.flags & IFF_LOOPBACK != 0 {
                 // It is there, and up.
@@ -117,6 +132,17 @@ impl Network {
         }
         apply::routes(self.ns.stack(), config);
         apply::neighbours(self.ns.stack(), config);
+        if let Some(later) = &config.later {
+            let (news, frames) = (fds.take(later.news)?, Arc::new(fds.take(later.frames)?));
+            let known = config.links.iter().map(|link| link.index);
+            follow::start(
+                self.ns.stack(),
+                known,
+                news,
+                follow::Frames { fd: frames, offload: later.offload, engine: self.egress.engine().clone() },
+            )
+            .map_err(|error| format!("cannot start a thread for changes of the network: {error}"))?;
+        }
         match &config.outbound {
             Some(outbound) => self.go_out(config, outbound, &mut fds),
             None => Ok(()),
@@ -128,13 +154,14 @@ impl Network {
         let failed =
             |error: &dyn std::fmt::Display| format!("cannot attach the interface {}: {error}", link.name);
         let Some(DeviceLink { fd, offload }) = link.device else {
-            return apply::link(stack, link, |_| Ok(()));
+            return apply::link(stack, link, |_| Ok(())).map(drop);
         };
         let fd = Arc::new(fds.take(fd)?);
         let hardware = (link.hardware, apply::hardware(&link.address));
         apply::link(stack, link, |index| {
             let engine = self.egress.engine().clone();
-            let device = Arc::new(device::HostDevice::new(fd.clone(), link.mtu, hardware, offload, engine));
+            let device =
+                Arc::new(device::HostDevice::new((fd.clone(), None), link.mtu, hardware, offload, engine));
             stack.add_device(index, device).map_err(|error| failed(&error))
         })?;
         let rx = device::Rx {

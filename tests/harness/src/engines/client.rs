@@ -81,6 +81,24 @@ impl<C: Client> Drop for Container<'_, C> {
     }
 }
 
+/// `--network container:X`: two containers share a loopback interface, and nothing else.
+pub fn shared_network<C: Client>(d: &C) {
+    let serve = "mkdir /tmp/w; echo served >/tmp/w/f; exec httpd -f -p 80 -h /tmp/w";
+    let first = Container::up(d, &[], &["sh", "-c", serve]);
+    let network = format!("--network=container:{}", first.name);
+    settle(LIMIT, || {
+        let second = Container::named(d);
+        let script = "ls /tmp; wget -qO- http://127.0.0.1/f";
+        let args = ["run", "--rm", "--name", &second.name, &network, BUSYBOX, "sh", "-c", script];
+        match d.call(&args) {
+            o if o.text() == "served\n" => Ok(()),
+            o => Err(format!("{}\n{}", o.brief(), d.log())),
+        }
+    })
+    .unwrap();
+    assert_eq!(first.ok(&["exec", &first.name, "cat", "/tmp/w/f"]), "served\n");
+}
+
 /// A shell on a terminal, `exec -it` beside it, and the exit codes of both. `size` makes the shell show `shown`.
 pub fn terminal<C: Client>(d: &C, size: &str, shown: &str) {
     let c = Container::named(d);
