@@ -177,6 +177,20 @@ TEST(futex_through_shared_file) {
     EQ(futex(a, FUTEX_WAKE, 1, NULL, NULL, 0), 1);
     WAIT0(c);
 }
+// Waits (bounded) until so many of our threads wait for something, then a little for good measure.
+static void until_asleep(int want) {
+    for (int i = 0, n = 0; i < 500 && n < want; i++) {
+        ms(10), n = 0;
+        DIR *d = opendir("/proc/self/task");
+        for (struct dirent *e; d && (e = readdir(d));) {
+            char path[300], *at;
+            snprintf(path, sizeof path, "/proc/self/task/%s/stat", e->d_name);
+            if (e->d_name[0] != '.' && !access(path, F_OK) && (at = strrchr(get(path), ')'))) n += at[2] == 'S';
+        }
+        if (d) closedir(d);
+    }
+    ms(20);
+}
 static volatile int fa, fb, woken;
 static void *wait_fa(void *x) {
     (void)x;
@@ -187,10 +201,11 @@ static void *wait_fa(void *x) {
 TEST(futex_requeue) {
     pthread_t t[3];
     for (int i = 0; i < 3; i++) pthread_create(&t[i], NULL, wait_fa, NULL);
-    ms(100);
+    until_asleep(3);
     ERR(futex(&fa, FUTEX_CMP_REQUEUE_PRIVATE, 1, (void *)10, &fb, 5), EAGAIN);
     EQ(futex(&fa, FUTEX_CMP_REQUEUE_PRIVATE, 1, (void *)10, &fb, 0), 3);
-    ms(50);
+    for (int i = 0; i < 500 && !woken; i++) ms(10);
+    ms(20);
     EQ(woken, 1);
     EQ(futex(&fa, FUTEX_WAKE_PRIVATE, 10, NULL, NULL, 0), 0);
     EQ(futex(&fb, FUTEX_WAKE_PRIVATE, 10, NULL, NULL, 0), 2);
@@ -204,7 +219,7 @@ TEST(futex_bitset_and_wake_op) {
     pthread_t a, b;
     pthread_create(&a, NULL, bitset_body, (void *)1);
     pthread_create(&b, NULL, bitset_body, (void *)2);
-    ms(100);
+    until_asleep(2);
     EQ(futex(&fa, FUTEX_WAKE_BITSET_PRIVATE, 9, NULL, NULL, 4), 0);
     EQ(futex(&fa, FUTEX_WAKE_BITSET_PRIVATE, 9, NULL, NULL, 2), 1);
     pthread_join(b, NULL);
