@@ -55,7 +55,9 @@ fn gofer(user: bool, dir: &Path) {
         root(dir.join("tree/hosts"), false, false),
     ];
     let socket = std::io::stdin().as_fd().try_clone_to_owned().unwrap();
-    if let Err(error) = run(GoferConfig { roots, socket, limits: Limits::default(), user_ns: None }) {
+    if let Err(error) =
+        run(GoferConfig { roots, socket, limits: Limits::default(), user_ns: None, label: None })
+    {
         eprintln!("{error}");
         std::process::exit(1);
     }

@@ -14,16 +14,25 @@ use chitin_control::LogFormat;
 
 use crate::util::{Context, Result, now_rfc3339};
 
+/// What a line is about, the gravest first. There is nothing between warnings and what is only for debugging.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    Error,
+    Warning,
+    Debug,
+}
+
 struct Logger {
     file: Option<File>,
     format: LogFormat,
-    debug: bool,
+    /// Lines beyond it are not written.
+    level: Level,
 }
 
 static LOGGER: OnceLock<Logger> = OnceLock::new();
 
 /// Chooses where lines go. Called once, before anything is logged.
-pub fn set_up(path: Option<&Path>, format: LogFormat, debug: bool) -> Result<()> {
+pub fn set_up(path: Option<&Path>, format: LogFormat, level: Level) -> Result<()> {
     let file = match path {
         None => None,
         Some(path) => Some(
@@ -35,18 +44,24 @@ pub fn set_up(path: Option<&Path>, format: LogFormat, debug: bool) -> Result<()>
                 .context(|| format!("cannot open the log file {} (--log)", path.display()))?,
         ),
     };
-    let _ = LOGGER.set(Logger { file, format, debug });
+    let _ = LOGGER.set(Logger { file, format, level });
     Ok(())
 }
 
 pub fn debug(message: &str) {
-    if LOGGER.get().is_some_and(|l| l.debug) {
+    if level() >= Level::Debug {
         line("debug", message);
     }
 }
 
 pub fn warn(message: &str) {
-    line("warning", message);
+    if level() >= Level::Warning {
+        line("warning", message);
+    }
+}
+
+fn level() -> Level {
+    LOGGER.get().map_or(Level::Warning, |l| l.level)
 }
 
 /// An error that ends the command.

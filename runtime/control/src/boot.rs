@@ -103,6 +103,14 @@ pub struct SandboxFds {
     pub view: Option<i32>,
 }
 
+/// A label of one of the host's security modules.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HostLabel {
+    AppArmor(String),
+    Selinux(String),
+}
+
 /// Everything a sentry needs to know to boot a sandbox with its first container.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -122,6 +130,9 @@ pub struct BootConfig {
     pub domainname: String,
     /// Number of CPUs the guest sees (at least 1).
     pub cpus: u32,
+    /// What it and its stubs take on once its mounts are made.
+    #[serde(default)]
+    pub labels: Vec<HostLabel>,
     /// Start the first container at once instead of waiting for [`crate::Request::Start`].
     pub start: bool,
     pub containers: Vec<ContainerConfig>,

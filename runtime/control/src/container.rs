@@ -58,6 +58,12 @@ pub struct ProcessConfig {
     /// The CPUs that it may run on, in bits from CPU 0 on.
     #[serde(default)]
     pub cpus: Option<Vec<u8>>,
+    /// The cgroup that it is put into, below the container's own, in the container's tree.
+    #[serde(default)]
+    pub cgroup: Option<String>,
+    /// It is made in a paused container, too, and waits there for the end of the pause.
+    #[serde(default)]
+    pub even_paused: bool,
     /// The stdio descriptors are the *slave* of a host pty that the runtime made: the sentry gives the process a
     /// controlling terminal whose termios and window size it proxies to that host pty, and does job control itself.
     /// The runtime holds (or has passed on) the master. For a sandbox's first container that host pty is also the
@@ -217,6 +223,9 @@ pub struct ContainerConfig {
     /// Without them ids are those of the host, or all that there are.
     #[serde(default)]
     pub id_mappings: Option<IdMappings>,
+    /// Without mappings of its own: those of the user namespace on the host that it shares with its runtime.
+    #[serde(default)]
+    pub inherited_ids: Option<IdMappings>,
     /// setgroups(2) is not to be had in its user namespace, since the host denies it.
     #[serde(default)]
     pub no_setgroups: bool,

@@ -18,7 +18,7 @@ mod proxy;
 pub mod rtnetlink;
 
 pub use boot::{
-    BootConfig, BootReport, LogFormat, LogLevel, Medium, NetworkMode, OverlayConfig, OverlayMode,
+    BootConfig, BootReport, HostLabel, LogFormat, LogLevel, Medium, NetworkMode, OverlayConfig, OverlayMode,
     PlatformChoice, SandboxFds,
 };
 pub use container::{

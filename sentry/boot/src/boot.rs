@@ -79,9 +79,6 @@ pub fn boot(config: BootConfig) -> Result<Sandbox, String> {
     // if no other thread would.
     let resized = SigSet::from(Signal::SIGWINCH);
     resized.thread_block().map_err(|error| format!("cannot block SIGWINCH: {error}"))?;
-    if let Some(number) = config.fds.lifeline {
-        lifeline::watch(take(number, "lifeline")?)?;
-    }
     let listener = take(config.fds.control, "control socket")?;
     let container = config.containers.first().ok_or("the configuration names no container")?.clone();
     let overlay_dir = match config.overlay.medium {
@@ -91,12 +88,18 @@ pub fn boot(config: BootConfig) -> Result<Sandbox, String> {
     chitin_host::limits::raise_nofile();
     let score = oom::Score::raise();
     let shadow = crate::kvm::has_shadow_tables();
+    let labels = confine::Labels::open(&config.labels)?;
     let proc_fd = confine::enter_empty_root()?;
     if let Some(number) = config.fds.view {
         confine::cover_root(take(number, "view")?.as_fd())?;
     }
+    labels.take_on()?;
     confine::no_new_privs()?;
     confine::drop_capabilities()?;
+    // The first thread beside this one: it has what this one has, and no more.
+    if let Some(number) = config.fds.lifeline {
+        lifeline::watch(take(number, "lifeline")?)?;
+    }
     let proc_dir = proc_fd.try_clone().map_err(|error| format!("cannot keep procfs: {error}"))?;
     // Asked before the filter, which does not have the call.
     let memory_bytes = chitin_host::limits::memory_bytes();

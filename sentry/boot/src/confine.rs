@@ -4,6 +4,8 @@
 //! 1. [`enter_empty_root`]: nothing of the host can be reached by path any more; only a detached procfs of our own
 //!    pid namespace remains, as a descriptor.
 //!    [`cover_root`]: who enters our mount namespace sees the container's files.
+//!    [`Labels`]: those of the host's security modules, whose profiles forbid mounts, and which must come before
+//!    no_new_privs; the files they are written to are opened first.
 //! 2. [`no_new_privs`] and [`drop_capabilities`].
 //! 3. The platform starts its zygote: stub processes are its children and must not inherit the sentry's filter,
 //!    because they run guest code under a filter of their own.
@@ -16,7 +18,10 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::path::Path;
 
+use chitin_control::HostLabel;
+use chitin_host::label::{self, Label, Pending};
 use chitin_host::{caps, mountfd};
 use nix::fcntl::{OFlag, openat};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -125,6 +130,41 @@ fn detached_proc() -> Result<ProcFd, String> {
         | mountfd::MOUNT_ATTR_NODEV
         | mountfd::MOUNT_ATTR_NOEXEC;
     context.mount(attributes).map(ProcFd).map_err(denied)
+}
+
+/// The labels of the host's security modules that the sentry, and with it all that runs guest code, is to have.
+#[derive(Debug)]
+pub struct Labels(Vec<(&'static str, Pending)>);
+
+impl Labels {
+    /// While the host's /proc is in sight.
+    pub fn open(labels: &[HostLabel]) -> Result<Labels, String> {
+        let open = |label: &HostLabel| {
+            let (field, label) = match label {
+                HostLabel::AppArmor(profile) => ("process.apparmorProfile", Label::AppArmor(profile)),
+                HostLabel::Selinux(label) => ("process.selinuxLabel", Label::Selinux(label)),
+            };
+            let pending = label.open(Path::new(label::ATTRIBUTES));
+            pending.map(|pending| (field, pending)).map_err(|e| {
+                format!("{field}: cannot open the file in {} that takes the label: {e}", label::ATTRIBUTES)
+            })
+        };
+        labels.iter().map(open).collect::<Result<_, _>>().map(Labels)
+    }
+
+    /// Takes them on. Before other threads exist.
+    pub fn take_on(self) -> Result<(), String> {
+        self.0.into_iter().try_for_each(|(field, pending)| {
+            pending.take_on().map_err(|e| {
+                let remedy = match e.raw_os_error() {
+                    Some(libc::ENOENT) => "the profile is not loaded (see apparmor_parser)",
+                    Some(libc::EINVAL) => "the policy does not know it",
+                    _ => "the policy does not let this runtime change to it by itself",
+                };
+                format!("{field}: the host's kernel refuses the label: {e}; {remedy}")
+            })
+        })
+    }
 }
 
 /// From here on no exec can add privileges.

@@ -328,12 +328,13 @@ impl Containers {
         })
     }
 
-    /// Its user namespace: one with its mappings, another container's, or none of its own.
+    /// Its user namespace: one with its mappings, another container's, or that of who runs the sandbox.
     fn ids(&self, record: &Record, config: &ContainerConfig) -> Result<Arc<UserNs>, String> {
         if let Some(other) = self.other(record, &config.namespaces.user)? {
             return Ok(other.user_ns().clone());
         }
-        let Some(maps) = &config.id_mappings else { return Ok(UserNs::initial().clone()) };
+        let maps = config.id_mappings.as_ref().or(config.inherited_ids.as_ref());
+        let Some(maps) = maps else { return Ok(UserNs::initial().clone()) };
         let map = |name, ranges: &[IdMapping]| {
             let extent = |r: &IdMapping| Extent { first: r.container, lower: r.host, count: r.size };
             IdMap::new(ranges.iter().map(extent).collect())
@@ -400,7 +401,7 @@ impl Containers {
         let ns = {
             let inner = record.inner.lock();
             match (inner.stage, &inner.task) {
-                (Stage::Created | Stage::Running, _) if inner.paused => {
+                (Stage::Created | Stage::Running, _) if inner.paused && !settings.even_paused => {
                     return Err("cannot exec in a paused container; resume it first".into());
                 }
                 // Where init is now. It may have yet to be started: startContainer hooks run before it.

@@ -6,9 +6,10 @@
 use crate::containers::Record;
 use crate::mounts::working_directory;
 use crate::stdio::Descriptors;
-use crate::{process, stdio};
+use crate::{process, profile, stdio};
 use chitin_abi::Errno;
 use chitin_control::ProcessConfig;
+use chitin_kernel::cgroup::{Cgroup, Moved};
 use chitin_kernel::clone::{InitRequest, make_init};
 use chitin_kernel::tty::Tty;
 use chitin_kernel::{FsState, Kernel, Task};
@@ -68,6 +69,7 @@ pub fn make(
     let name = settings.args.first().cloned().unwrap_or_default();
     let ctx = Context { cwd, ..context(kernel, ns, creds.clone()) };
     find_program(&ctx, &name, &settings.env)?;
+    let cgroup = settings.cgroup.as_deref().map(|path| cgroup(record, path)).transpose()?;
     let bytes = |texts: &[String]| texts.iter().map(|text| text.clone().into_bytes()).collect::<Vec<_>>();
     let request = InitRequest {
         namespaces: record.namespaces()?,
@@ -86,8 +88,34 @@ pub fn make(
     if let Some(adj) = settings.oom_score_adj {
         task.process.oom_score_adj.store(adj, Ordering::Relaxed);
     }
+    if let Some(cgroup) = cgroup {
+        match kernel.move_to_cgroup(&task.process, &cgroup) {
+            Moved::Done => {}
+            Moved::Internal => {
+                profile::end(&task);
+                return Err(
+                    "--cgroup: it has controllers enabled for those below it, so no processes of its own"
+                        .into(),
+                );
+            }
+            Moved::Removed | Moved::Foreign => {
+                profile::end(&task);
+                return Err("--cgroup: it has been removed".into());
+            }
+        }
+    }
     record.profile().apply(&task, settings)?;
     Ok(Execed { task, tty })
+}
+
+/// A cgroup of the container's, by its path from the container's own.
+fn cgroup(record: &Record, path: &str) -> Result<Arc<Cgroup>, String> {
+    let mut at = record.container.cgroup.clone();
+    for name in path.split('/').filter(|name| !name.is_empty() && *name != ".") {
+        let below = at.child(name.as_bytes());
+        at = below.ok_or_else(|| format!("--cgroup {path}: the container has no cgroup {name:?} there"))?;
+    }
+    Ok(at)
 }
 
 fn lower(errno: Errno) -> String {

@@ -3,8 +3,8 @@
 //! Neighbours: the runtime starts [`run`] in a process of its own, already in its namespaces, and tells it everything
 //! in a [`BootConfig`]; `control` answers the runtime afterwards.
 //!
-//! Order of a boot, which is also the order in which the process loses what it could do: log → lifeline → empty root →
-//! no_new_privs, capabilities → platform (its zygote must not inherit our filter) → seccomp filter → kernel, mounts,
+//! Order of a boot, which is also the order in which the process loses what it could do: log → empty root → labels →
+//! no_new_privs, capabilities → lifeline → platform (its zygote must not inherit our filter) → seccomp filter → kernel, mounts,
 //! first process → ready.
 
 // Guest data must neither panic the sentry nor be cut silently; tests may.
@@ -29,6 +29,7 @@ mod boot;
 pub mod confine;
 mod containers;
 mod control;
+mod copyup;
 pub mod doctor;
 mod exec;
 mod factory;
@@ -36,6 +37,7 @@ pub mod filter;
 mod kvm;
 mod lifeline;
 mod log;
+mod mount_options;
 mod mounts;
 mod net;
 mod netview;
@@ -50,6 +52,7 @@ mod table;
 mod view;
 
 pub use kvm::kvm_device;
+pub use mount_options::mount_options;
 pub use table::{SyscallRow, syscalls};
 
 use chitin_control::{BootConfig, BootReport};

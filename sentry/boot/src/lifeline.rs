@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::Read;
 use std::os::fd::OwnedFd;
 
-/// Watches from the very start of the boot: the end of the stream ends the sandbox, one byte sets it free.
+/// Watches from where the boot may have other threads on, which is soon: the end of the stream ends the sandbox, one byte sets it free.
 pub fn watch(pipe: OwnedFd) -> Result<(), String> {
     let watcher = move || {
         let mut byte = [0u8];

@@ -1,10 +1,12 @@
 //! The container's file systems: root, the configuration's mounts, devices, masked and read-only paths.
 
+use crate::copyup;
 use crate::factory::Types;
+use crate::mount_options::{propagation, split};
 use chitin_abi::Errno;
 use chitin_abi::mount::*;
 use chitin_abi::num::low32;
-use chitin_control::{ContainerConfig, DeviceKind, MountConfig, OverlayMode};
+use chitin_control::{ContainerConfig, DeviceConfig, DeviceKind, MountConfig, OverlayMode};
 use chitin_fs_dev::DevNode;
 use chitin_fs_gofer::{Cache, GoferFs, GoferOptions};
 use chitin_fs_overlay::{OverlayFs, OverlayOptions};
@@ -13,7 +15,7 @@ use chitin_gofer_protocol::Client;
 use chitin_kernel::Kernel;
 use chitin_vfs::walk::Walk;
 use chitin_vfs::{
-    Caller, Context, Creds, FileKind, FileSystem, Inode, Mount, MountNs, NewKind, Path, Propagation, UserNs,
+    Caller, Context, Creds, FileKind, FileSystem, Inode, Mount, MountNs, NewKind, Path, SetAttr, UserNs,
 };
 use std::sync::Arc;
 
@@ -27,91 +29,6 @@ pub struct Mounter<'a> {
     pub types: &'a Types,
     /// Who has power over the mounts.
     pub user_ns: &'a Arc<UserNs>,
-}
-
-/// A mount option's effect on per-mount flags: set, or clear.
-fn flag(option: &str) -> Option<(u64, bool)> {
-    // Recursive variants ("rro", "rnosuid") count like the plain ones; "relatime" and "rw", "ro" are no such variants.
-    let plain = option.strip_prefix('r').filter(|_| !matches!(option, "ro" | "rw" | "relatime"));
-    Some(match plain.unwrap_or(option) {
-        "ro" => (MS_RDONLY, true),
-        "rw" => (MS_RDONLY, false),
-        "nosuid" => (MS_NOSUID, true),
-        "suid" => (MS_NOSUID, false),
-        "nodev" => (MS_NODEV, true),
-        "dev" => (MS_NODEV, false),
-        "noexec" => (MS_NOEXEC, true),
-        "exec" => (MS_NOEXEC, false),
-        "noatime" => (MS_NOATIME, true),
-        "atime" => (MS_NOATIME, false),
-        "nodiratime" => (MS_NODIRATIME, true),
-        "diratime" => (MS_NODIRATIME, false),
-        "relatime" => (MS_RELATIME, true),
-        "norelatime" => (MS_RELATIME, false),
-        "strictatime" => (MS_STRICTATIME, true),
-        "nostrictatime" => (MS_STRICTATIME, false),
-        "nosymfollow" => (MS_NOSYMFOLLOW, true),
-        "symfollow" => (MS_NOSYMFOLLOW, false),
-        _ => return None,
-    })
-}
-
-/// A mount option that sets the propagation, and whether that of what is below, too.
-fn propagation(option: &str) -> Option<(Propagation, bool)> {
-    Some(match option {
-        "shared" => (Propagation::Shared, false),
-        "rshared" => (Propagation::Shared, true),
-        "slave" => (Propagation::Slave, false),
-        "rslave" => (Propagation::Slave, true),
-        "private" => (Propagation::Private, false),
-        "rprivate" => (Propagation::Private, true),
-        "unbindable" => (Propagation::Unbindable, false),
-        "runbindable" => (Propagation::Unbindable, true),
-        _ => return None,
-    })
-}
-
-/// Options that say how, not what, and never reach a file system.
-const HOW: [&str; 24] = [
-    "idmap",
-    "ridmap",
-    "bind",
-    "rbind",
-    "private",
-    "rprivate",
-    "shared",
-    "rshared",
-    "slave",
-    "rslave",
-    "unbindable",
-    "runbindable",
-    "defaults",
-    "sync",
-    "async",
-    "dirsync",
-    "mand",
-    "nomand",
-    "silent",
-    "loud",
-    "iversion",
-    "noiversion",
-    "tmpcopyup",
-    "copy-symlink",
-];
-
-/// Flags for the mount, and the option string for the file system.
-fn split(options: &[String]) -> (u64, Vec<u8>) {
-    let mut flags = 0;
-    let mut data: Vec<&str> = Vec::new();
-    for option in options {
-        match flag(option) {
-            Some((bit, true)) => flags |= bit,
-            Some((bit, false)) => flags &= !bit,
-            None if HOW.contains(&option.as_str()) => {}
-            None => data.push(option),
-        }
-    }
-    (flags, data.join(",").into_bytes())
 }
 
 /// Access times are kept as Linux keeps them where nothing is said (do_mount()).
@@ -136,6 +53,10 @@ impl Mounter<'_> {
                 .map_err(|error| format!("mounts: {} at {}: {error}", config.fstype, config.destination))?;
         }
         self.devices(&ctx)?;
+        for device in self.container.devices.iter().filter(|device| !device.path.starts_with("/dev/")) {
+            self.device(&ctx, device)
+                .map_err(|errno| format!("linux.devices: {}: {}", device.path, errno.message()))?;
+        }
         for path in &self.container.masked_paths {
             self.mask(&ctx, path)
                 .map_err(|errno| format!("linux.maskedPaths: {path}: {}", errno.message()))?;
@@ -177,6 +98,9 @@ impl Mounter<'_> {
 
     fn mount(&self, ctx: &Context, config: &MountConfig) -> Result<(), String> {
         let (flags, data) = split(&config.options);
+        if config.options.iter().any(|option| option == "remount") {
+            return self.remount(ctx, &config.destination, flags);
+        }
         let (fs, is_file): (Arc<dyn FileSystem>, bool) = match config.gofer_root {
             Some(index) => {
                 let overlaid = self.overlay == OverlayMode::All && flags & MS_RDONLY == 0;
@@ -208,6 +132,10 @@ impl Mounter<'_> {
         if is_dev(&config.destination) && config.gofer_root.is_none() {
             self.populate(&fs.root()).map_err(|errno| format!("linux.devices: {}", errno.message()))?;
         }
+        if config.fstype == "tmpfs" && config.options.iter().any(|option| option == "tmpcopyup") {
+            copyup::copy(ctx, point.inode(), &fs.root())
+                .map_err(|errno| format!("tmpcopyup: {}", errno.message()))?;
+        }
         let mount = Mount::new(fs, config.source.as_bytes(), low32(with_atime(flags)));
         let top = Path { dentry: mount.root().clone(), mount: mount.clone() };
         ctx.ns.attach(mount, point).map_err(|errno| errno.message().to_string())?;
@@ -219,26 +147,60 @@ impl Mounter<'_> {
         Ok(())
     }
 
-    /// The devices every container has (OCI runtime spec, config-linux: default devices), and the configured ones, in
-    /// the directory or file system that is /dev.
+    /// Other flags for what is mounted there already, as by mount(2) with MS_REMOUNT.
+    fn remount(&self, ctx: &Context, destination: &str, flags: u64) -> Result<(), String> {
+        let found = ctx.walk(&ctx.root, destination.as_bytes(), Walk::FOLLOW);
+        let top = ctx.ns.follow(found.map_err(|errno| format!("remount: {}", errno.message()))?);
+        if !Arc::ptr_eq(&top.dentry, top.mount.root()) {
+            return Err("remount: nothing is mounted there".into());
+        }
+        top.mount.set_flags(low32(with_atime(flags)));
+        Ok(())
+    }
+
+    /// The configured devices that lie in the directory or file system that is /dev, and the devices every container has (OCI
+    /// runtime spec, config-linux: default devices), as far as they are not among them.
     fn populate(&self, dev: &Arc<dyn Inode>) -> Result<(), Errno> {
-        let mut nodes = chitin_fs_dev::default_nodes(self.container.process.terminal);
         for device in &self.container.devices {
             let Some(path) = device.path.strip_prefix("/dev/") else { continue };
-            nodes.push(DevNode {
-                path: path.into(),
-                kind: match device.kind {
-                    DeviceKind::Char => FileKind::CharDevice,
-                    DeviceKind::Block => FileKind::BlockDevice,
-                    DeviceKind::Fifo => FileKind::Fifo,
-                },
-                rdev: chitin_abi::stat::makedev(device.major, device.minor),
-                mode: device.mode,
-                uid: device.uid,
-                gid: device.gid,
-            });
+            let node = dev_node(device, path);
+            let made = chitin_fs_dev::make_node(dev, &node)?;
+            same(&made, &node)?;
         }
-        chitin_fs_dev::populate(dev, &nodes)
+        chitin_fs_dev::populate(dev, &chitin_fs_dev::default_nodes(self.container.process.terminal))
+    }
+
+    /// A configured device that lies elsewhere.
+    fn device(&self, ctx: &Context, device: &DeviceConfig) -> Result<(), Errno> {
+        let (parent, name) = device.path.rsplit_once('/').ok_or(Errno::EINVAL)?;
+        let parent = mountpoint(ctx, parent.as_bytes(), false)?;
+        let node = dev_node(device, name);
+        let place = match ctx.walk(&parent, name.as_bytes(), Walk::NOFOLLOW) {
+            // From an earlier run of a container with this root.
+            Ok(found) if is_placeholder(found.inode())? => found,
+            Ok(found) => return same(found.inode(), &node),
+            Err(Errno::ENOENT) => {
+                let kind = match node.kind {
+                    FileKind::Fifo => NewKind::Fifo,
+                    kind => NewKind::Device { kind, rdev: node.rdev },
+                };
+                match ctx.make(&parent, name.as_bytes(), kind, node.mode) {
+                    // The host's own directory, in which nobody makes devices.
+                    Err(Errno::EPERM) => ctx.make(&parent, name.as_bytes(), NewKind::Regular, 0)?,
+                    made => {
+                        let owner =
+                            SetAttr { uid: Some(node.uid), gid: Some(node.gid), ..SetAttr::default() };
+                        return made?.inode().set_attr(&owner);
+                    }
+                }
+            }
+            Err(errno) => return Err(errno),
+        };
+        let fs = TmpFs::new(Storage::Memory, b"mode=0755", self.kernel.machine.memory_bytes)?;
+        chitin_fs_dev::make_node(&fs.root(), &node)?;
+        let mount = Mount::new(fs, b"tmpfs", low32(MS_NOSUID));
+        let top = Path { dentry: mount.root().clone(), mount };
+        ctx.ns.bind(&ctx.walk(&top, name.as_bytes(), Walk::NOFOLLOW)?, place, false)
     }
 
     /// Without a file system of its own, /dev is filled where it lies in the root.
@@ -293,6 +255,34 @@ impl Mounter<'_> {
     }
 }
 
+fn dev_node(device: &DeviceConfig, path: &str) -> DevNode {
+    DevNode {
+        path: path.into(),
+        kind: match device.kind {
+            DeviceKind::Char => FileKind::CharDevice,
+            DeviceKind::Block => FileKind::BlockDevice,
+            DeviceKind::Fifo => FileKind::Fifo,
+        },
+        rdev: chitin_abi::stat::makedev(device.major, device.minor),
+        mode: device.mode,
+        uid: device.uid,
+        gid: device.gid,
+    }
+}
+
+/// Whether a file is there for a device to lie above: an empty one that nobody may touch.
+fn is_placeholder(found: &Arc<dyn Inode>) -> Result<bool, Errno> {
+    let attr = found.attr()?;
+    Ok(attr.kind == FileKind::Regular && attr.size == 0 && attr.perm == 0)
+}
+
+/// EEXIST if a file that was there is another one than is asked for.
+fn same(found: &Arc<dyn Inode>, node: &DevNode) -> Result<(), Errno> {
+    let attr = found.attr()?;
+    let matches = attr.kind == node.kind && (node.kind == FileKind::Fifo || attr.rdev == node.rdev);
+    if matches { Ok(()) } else { Err(Errno::EEXIST) }
+}
+
 fn is_dev(destination: &str) -> bool {
     destination.trim_end_matches('/') == "/dev"
 }
@@ -324,20 +314,4 @@ pub fn working_directory(ctx: &Context, path: &str) -> Result<Path, Errno> {
         return Err(Errno::ENOTDIR);
     }
     Ok(found)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn options_become_flags_and_data() {
-        let options: Vec<String> =
-            ["nosuid", "strictatime", "mode=755", "size=65536k", "rbind", "rro", "rprivate", "relatime"]
-                .map(String::from)
-                .to_vec();
-        let (flags, data) = split(&options);
-        assert_eq!(flags, MS_NOSUID | MS_STRICTATIME | MS_RDONLY | MS_RELATIME);
-        assert_eq!(data, b"mode=755,size=65536k");
-    }
 }

@@ -68,6 +68,7 @@ fn set_cpus(task: &Task, cpus: &[u8]) -> Result<(), String> {
     task.platform().affinity(Some(&wanted)).map(drop).map_err(|e| failed(&e))
 }
 
-fn end(task: &Task) {
+/// Ends a process that cannot be made what it is to be.
+pub fn end(task: &Task) {
     exit::group_exit(&task.process, ExitStatus::Signaled { signal: 9, core: false });
 }

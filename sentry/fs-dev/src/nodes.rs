@@ -61,11 +61,11 @@ pub fn populate(root: &Arc<dyn Inode>, devices: &[DevNode]) -> Result<(), Errno>
         let kind = NewKind::Symlink(text.to_vec());
         make(root, name, &NewInode { kind, perm: 0o777, uid: 0, gid: 0 })?;
     }
-    devices.iter().try_for_each(|device| make_node(root, device))
+    devices.iter().try_for_each(|device| make_node(root, device).map(drop))
 }
 
-/// Makes one node, and the directories that lead to it.
-pub fn make_node(root: &Arc<dyn Inode>, device: &DevNode) -> Result<(), Errno> {
+/// Makes one node, and the directories that lead to it. What exists already is the answer, whatever it is.
+pub fn make_node(root: &Arc<dyn Inode>, device: &DevNode) -> Result<Arc<dyn Inode>, Errno> {
     let mut names = device.path.split(|&b| b == b'/').filter(|name| !name.is_empty()).peekable();
     let mut dir = root.clone();
     while let Some(name) = names.next() {
@@ -84,8 +84,8 @@ pub fn make_node(root: &Arc<dyn Inode>, device: &DevNode) -> Result<(), Errno> {
             }
             _ => return Err(Errno::EINVAL),
         };
-        make(&dir, name, &NewInode { kind, perm: device.mode & 0o7777, uid: device.uid, gid: device.gid })?;
-        return Ok(());
+        let new = NewInode { kind, perm: device.mode & 0o7777, uid: device.uid, gid: device.gid };
+        return make(&dir, name, &new);
     }
     Err(Errno::EINVAL)
 }
@@ -123,8 +123,8 @@ mod tests {
         assert_eq!(find(b"shm").attr().unwrap().perm, 0o1777);
         let caller = Caller { tgid: 1, tid: 1, creds: Arc::new(chitin_vfs::Creds::root()) };
         assert_eq!(find(b"ptmx").link_text(&caller).unwrap(), b"pts/ptmx");
-        assert_eq!(make_node(&root, &DevNode::char("a/../b", 1, 3, 0)), Err(Errno::EINVAL));
-        assert_eq!(make_node(&root, &DevNode::char("/", 1, 3, 0)), Err(Errno::EINVAL));
-        assert_eq!(make_node(&root, &DevNode::char("null/x", 1, 3, 0)), Err(Errno::ENOTDIR));
+        assert_eq!(make_node(&root, &DevNode::char("a/../b", 1, 3, 0)).err(), Some(Errno::EINVAL));
+        assert_eq!(make_node(&root, &DevNode::char("/", 1, 3, 0)).err(), Some(Errno::EINVAL));
+        assert_eq!(make_node(&root, &DevNode::char("null/x", 1, 3, 0)).err(), Some(Errno::ENOTDIR));
     }
 }

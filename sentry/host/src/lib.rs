@@ -31,6 +31,7 @@ pub mod fdpass;
 pub mod filestore;
 pub mod hostfile;
 pub mod inherit;
+pub mod label;
 pub mod limits;
 pub mod mountfd;
 pub mod packet;

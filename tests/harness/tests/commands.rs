@@ -220,10 +220,14 @@ fn wrong_command_lines_are_one_line_and_no_success() {
         return;
     }
     let s = Steps::busybox("usage", WAITS);
-    for args in [&["frobnicate"][..], &["state"], &["kill", "--what", "x"], &["--log-format", "xml", "list"]]
-    {
+    for (code, args) in [
+        (3, &["frobnicate"][..]),
+        (1, &["state"]),
+        (1, &["kill", "--what", "x"]),
+        (1, &["--log-format", "xml", "list"]),
+    ] {
         let o = s.call(args);
-        assert_eq!((o.code, o.stderr.lines().count()), (Some(1), 1), "{args:?}: {}", o.brief());
+        assert_eq!((o.code, o.stderr.lines().count()), (Some(code), 1), "{args:?}: {}", o.brief());
     }
 }
 

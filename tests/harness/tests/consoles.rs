@@ -11,6 +11,7 @@ use std::sync::mpsc::channel;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use chitin_tests::engine::Engine;
 use chitin_tests::leftovers::settle;
 use chitin_tests::run;
 use chitin_tests::shown::Shown;
@@ -210,7 +211,7 @@ fn hang_up(mut t: Terminal) {
 fn in_front(t: &Terminal) -> i32 {
     let setsid = t.child.id().cast_signed();
     let name = |pid: i32| std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-    let engine = chitin_tests::engine::Engine::under_test().name();
+    let engine = Engine::under_test().name();
     let all = chitin_tests::leftovers::descendants(setsid).into_iter().chain([setsid]);
     all.into_iter().find(|pid| name(*pid).trim() == engine).unwrap_or(setsid)
 }
@@ -218,13 +219,17 @@ fn in_front(t: &Terminal) -> i32 {
 #[test]
 fn signals_are_passed_on_to_the_last() {
     let s = container("consoles-signals");
-    let names = ["HUP", "INT", "QUIT", "USR1", "USR2", "ALRM", "CONT", "TERM"];
+    let mut names = vec!["HUP", "INT", "QUIT", "USR1", "USR2", "ALRM", "CONT", "TERM"];
+    if s.engine == Engine::Runc {
+        // In front of a terminal an interrupt that is no key ends runc itself, with code 0 (its handleInterrupt).
+        names.retain(|name| *name != "INT");
+    }
     let traps: String = names.iter().map(|n| format!("trap 'echo got {n}' {n}; ")).collect();
     let mut t =
         Terminal::exec(&s, &["sh", "-c", &format!("{traps} echo ready; while :; do sleep 0.05; done")]);
     t.until("ready");
     let pid = nix::unistd::Pid::from_raw(in_front(&t));
-    for name in names {
+    for name in &names {
         let signal: nix::sys::signal::Signal = format!("SIG{name}").parse().expect("a signal");
         nix::sys::signal::kill(pid, signal).expect("it lives");
         t.until(&format!("got {name}"));

@@ -201,3 +201,40 @@ fn unsafe_only_where_allowed() {
     }
     assert!(bad.is_empty(), "unsafe outside its crates:\n{}", bad.join("\n"));
 }
+
+/// `docs/MUSTS.md` names tests that exist, in the files it says, and every test of the two files that are made for it.
+#[test]
+fn the_table_of_musts_names_tests() {
+    let doc = std::fs::read_to_string(repo().join("docs/MUSTS.md")).expect("docs/MUSTS.md");
+    let sources = all_sources();
+    let tests = |file: &str| -> BTreeSet<String> {
+        let found = sources.iter().filter(|(f, _)| f.ends_with(&format!("/{file}")));
+        let texts: Vec<&str> = found.map(|(_, text)| text.as_str()).collect();
+        let marked = texts.iter().flat_map(|text| text.split("#[test]\n").skip(1));
+        let functions = marked.filter_map(|rest| rest.trim_start().strip_prefix("fn ")?.split('(').next());
+        functions.map(str::to_owned).collect()
+    };
+    let own: BTreeSet<String> =
+        tests("spec_musts.rs").union(&tests("spec_musts_linux.rs")).cloned().collect();
+    assert!(own.len() > 50, "{own:?}");
+    let (mut listed, mut bad) = (BTreeSet::new(), Vec::new());
+    for line in doc.lines().filter(|l| l.starts_with("| ") && !l.ends_with("| test |")) {
+        let cell = line.trim_end_matches([' ', '|']).rsplit(" | ").next().unwrap_or_default();
+        let mut there = own.clone();
+        let names: Vec<&str> = cell.split('`').skip(1).step_by(2).collect();
+        if names.is_empty() {
+            bad.push(format!("no test: {line}"));
+        }
+        for name in names {
+            if name.ends_with(".rs") {
+                there = tests(name);
+            } else if there.contains(name) {
+                listed.insert(name.to_owned());
+            } else {
+                bad.push(format!("{name} is no test: {line}"));
+            }
+        }
+    }
+    bad.extend(own.difference(&listed).map(|name| format!("{name} is not listed")));
+    assert!(bad.is_empty(), "docs/MUSTS.md:\n{}", bad.join("\n"));
+}

@@ -10,6 +10,7 @@ use chitin_tests::engine::Engine;
 use chitin_tests::leftovers::{mounts, nothing_left, settle};
 use chitin_tests::paths;
 use chitin_tests::run::Outcome;
+use chitin_tests::skip;
 use chitin_tests::steps::{LIMIT, Steps};
 use serde_json::{Value, json};
 
@@ -383,6 +384,64 @@ fn a_hook_s_time_is_limited() {
     assert!(o.code.is_some_and(|c| c != 0) && o.elapsed < Duration::from_secs(20), "{}", o.brief());
 }
 
+/// "path … MUST be absolute", and of what cannot be run the hook fails: "the runtime MUST generate an error".
+#[test]
+fn a_hook_s_path_is_absolute() {
+    for which in ["prestart", "createRuntime", "createContainer"] {
+        let (b, _dir) = sharing("true");
+        let s = Steps::new(b.set("/hooks", json!({ which: [{ "path": "no/such/hook" }] })));
+        assert_ne!(s.try_create().code, Some(0), "{which}");
+        s.fails(&["state", &s.id]);
+    }
+}
+
+/// "The createContainer hooks' path MUST resolve in the runtime namespace … MUST be executed in the container namespace"; those
+/// of createRuntime "MUST be executed in the runtime namespace"; those of startContainer resolve and run in the container's.
+#[test]
+fn hooks_run_in_their_namespaces() {
+    let (b, dir) = sharing("echo program >>/shared/order; sleep 100");
+    std::fs::set_permissions(&dir, PermissionsExt::from_mode(0o777)).unwrap();
+    let noting = |at: &str, name: &str| {
+        let script = format!(
+            "readlink /proc/self/ns/mnt >{at}/ns.{name}; [ -e /etc/debian_version ]; echo $? >{at}/host.{name}"
+        );
+        json!({ "path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/usr/bin:/bin"] })
+    };
+    let out = dir.to_string_lossy().into_owned();
+    let s = Steps::new(b.set(
+        "/hooks",
+        json!({
+            "createRuntime": [noting(&out, "createRuntime")],
+            "createContainer": [noting(&out, "createContainer")],
+            "startContainer": [noting("/shared", "startContainer")],
+        }),
+    ));
+    s.create();
+    s.start();
+    appears(&dir.join("order"));
+    let read = |name: &str| std::fs::read_to_string(dir.join(name)).unwrap_or_default();
+    let all = ["createRuntime", "createContainer", "startContainer"].map(|name| read(&format!("ns.{name}")));
+    assert!(all.iter().all(|ns| ns.starts_with("mnt:[")), "{all:?}");
+    assert_ne!(all[0], all[1], "createContainer in the container's");
+    // Programs are found before the root is changed, and afterwards in it.
+    let host = Path::new("/etc/debian_version").exists();
+    assert_eq!(read("host.createContainer").trim() == "0", host);
+    assert_ne!(read("host.startContainer").trim(), "0", "the container's files, not the host's");
+}
+
+/// "If timeout is set, [it] MUST be greater than zero"; "Values [of annotations] MUST be strings"; "Runtimes MUST generate an
+/// error when invalid or unsupported values are encountered."
+#[test]
+fn invalid_values_are_errors() {
+    fails(&busybox("true").set("/annotations", json!({ "org.example.key": 7 })));
+    fails(&busybox("true").set("/process/user", json!({ "uid": -1, "gid": 0 })));
+    fails(&busybox("true").set("/process/cwd", json!(7)));
+    if Engine::under_test() == Engine::Chitin {
+        // runc 1.1 and crun 1.8 take it for no time at all, or for any.
+        fails(&busybox("true").set("/hooks", json!({ "prestart": [{ "path": "/bin/true", "timeout": 0 }] })));
+    }
+}
+
 /// config.md: "[a runtime] MUST NOT generate an error if [it] encounter[s] an unknown property. Instead, they MUST ignore
 /// unknown properties"; "[they] MUST NOT generate an error if they encounter an unknown annotation key."
 #[test]
@@ -411,6 +470,20 @@ fn a_relative_root() {
     let b = busybox("echo here").set("/root/path", json!("../../rootfs/busybox"));
     let o = run(&b);
     assert_eq!(o.text(), "here\n", "{}", o.brief());
+}
+
+/// "destination … MAY be a relative path, in which case it MUST be interpreted as relative to "/""; a bind mount's source is
+/// "either absolute or relative to the bundle".
+#[test]
+fn relative_paths_of_mounts() {
+    let mut b = busybox("cat /mnt/deep/file");
+    std::fs::create_dir(b.dir.join("beside")).unwrap();
+    std::fs::write(b.dir.join("beside/file"), "found\n").unwrap();
+    let mount =
+        json!({ "destination": "mnt/deep", "type": "bind", "source": "beside", "options": ["rbind"] });
+    b.config["mounts"].as_array_mut().expect("mounts").push(mount);
+    let o = run(&b);
+    assert_eq!(o.text(), "found\n", "{}", o.brief());
 }
 
 /// "The runtime MUST mount entries in the listed order."
@@ -479,6 +552,54 @@ fn capabilities_are_the_listed_ones() {
     let b = b.set("/process/user", json!({ "uid": 1000, "gid": 1000 }));
     let want = "CapInh:0000000000000001\nCapPrm:0000000000000001\nCapEff:0000000000000001\nCapBnd:0000000000002001\nCapAmb:0000000000000001\n";
     assert_eq!(run(&b).text(), want);
+}
+
+/// "Any value which cannot be mapped to a relevant kernel interface, or cannot be granted otherwise MUST be logged as a
+/// warning by the runtime. Runtimes SHOULD NOT fail"; "logging a warning does not change the flow of the operation; it MUST
+/// continue as if the warning had not been logged".
+#[test]
+fn an_unknown_capability_is_a_warning() {
+    if Engine::under_test() == Engine::Crun {
+        return skip(
+            "an_unknown_capability_is_a_warning",
+            "crun 1.8 takes it for an error, as older specifications do",
+        );
+    }
+    let c = json!(["CAP_CHOWN", "CAP_FLY"]);
+    let b = busybox("grep ^CapBnd /proc/self/status | tr -d '\\t'");
+    let o = run(&b.set("/process/capabilities", json!({ "bounding": c, "effective": c, "permitted": c })));
+    assert_eq!((o.code, o.text().as_str()), (Some(0), "CapBnd:0000000000000001\n"), "{}", o.brief());
+    assert!(o.stderr.contains("CAP_FLY") && o.stderr.contains("warn"), "{}", o.brief());
+}
+
+/// "If oomScoreAdj is not set, the runtime MUST NOT change the value of oom_score_adj."
+#[test]
+fn without_a_score_it_stays() {
+    let mut b = busybox("cat /proc/self/oom_score_adj");
+    b.config["process"].as_object_mut().expect("an object").remove("oomScoreAdj");
+    let own = std::fs::read_to_string("/proc/self/oom_score_adj").expect("procfs");
+    assert_eq!(run(&b).text(), own);
+    // Whatever it is; raising is always permitted.
+    b.write();
+    let s = Steps::new(b);
+    let c = s.engine.command(&s.root, Some(&s.bundle), &["run", "--bundle", &s.bundle_path(), &s.id]);
+    let mut outer = std::process::Command::new("choom");
+    outer.args(["--adjust", "600", "--"]).arg(c.get_program()).args(c.get_args());
+    outer.envs(c.get_envs().filter_map(|(k, v)| Some((k, v?))));
+    if !chitin_tests::run::have("choom") {
+        return skip("without_a_score_it_stays (another one)", "no choom(1)");
+    }
+    let o = chitin_tests::run::quick(outer, LIMIT);
+    assert_eq!(o.text(), "600\n", "{}", o.brief());
+}
+
+/// "Runtimes MUST ignore consoleSize if terminal is false or unset."
+#[test]
+fn a_size_without_a_terminal_is_ignored() {
+    let b = busybox("test -t 0 || echo none")
+        .set("/process/consoleSize", json!({ "height": 70_000, "width": 80 }));
+    let o = run(&b);
+    assert_eq!((o.code, o.text().as_str()), (Some(0), "none\n"), "{}", o.brief());
 }
 
 /// "noNewPrivileges … prevents the process from gaining additional privileges" and "oomScoreAdj … the runtime MUST set

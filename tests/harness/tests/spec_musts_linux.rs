@@ -76,8 +76,7 @@ fn devices_are_made() {
     says(&busybox(script).set("/linux/devices", list), "/dev/mynull 1:3 640 7 8\nwritten\n 00 00\nfifo\n");
 }
 
-/// "If a namespace type is not specified in the namespaces array, the container MUST inherit the runtime namespace of that
-/// type", and each listed one without a path is new.
+/// "If path is not specified, the runtime MUST create a new container namespace of type type."
 #[test]
 fn namespaces_listed_are_new() {
     let s = Steps::new(busybox("hostname; sleep 100"));
@@ -90,6 +89,16 @@ fn namespaces_listed_are_new() {
         );
         assert_ne!(own.unwrap(), its.unwrap(), "{n}");
     }
+}
+
+/// "If a namespace type is not specified in the namespaces array, the container MUST inherit the runtime namespace of that type."
+#[test]
+fn namespaces_unlisted_are_inherited() {
+    let list = json!([{ "type": "pid" }, { "type": "mount" }, { "type": "ipc" }, { "type": "network" }]);
+    let mut b = busybox("hostname").set("/linux/namespaces", list);
+    b.config.as_object_mut().expect("an object").remove("hostname");
+    let own = nix::unistd::gethostname().expect("gethostname");
+    says(&b, &format!("{}\n", own.to_string_lossy()));
 }
 
 /// "If a namespaces field contains duplicated namespaces with same type, the runtime MUST generate an error."
@@ -134,6 +143,20 @@ fn a_network_namespace_is_joined() {
     judged("musts.toml", "a_network_namespace_is_joined", || {
         assert!(o.text().contains("inet 192.0.2.7"), "{}", o.brief());
     });
+}
+
+/// "If a file already exists at path that does not match the requested device, the runtime MUST generate an error. The path MAY
+/// be anywhere in the container filesystem, notably outside of /dev."
+#[test]
+fn devices_anywhere_but_over_files() {
+    let node = |path: &str| json!([{ "path": path, "type": "c", "major": 1, "minor": 3, "fileMode": 0o640 }]);
+    let script = "stat -c '%n %t:%T %a' /opt/deep/null; echo x >/opt/deep/null && echo written";
+    says(&busybox(script).set("/linux/devices", node("/opt/deep/null")), "/opt/deep/null 1:3 640\nwritten\n");
+    if Engine::under_test() == Engine::Chitin {
+        // runc and crun take what is there for the device.
+        fails(&busybox("true").set("/linux/devices", node("/etc/passwd")));
+        fails(&busybox("true").set("/linux/devices", node("/proc/version")));
+    }
 }
 
 /// "cgroupsPath … If the value is specified, the runtime MUST consistently attach to the same place in the cgroups hierarchy
@@ -241,6 +264,115 @@ fn mount_options() {
     );
 }
 
+/// config.md: "Runtimes MUST/SHOULD/MAY implement the following option strings for Linux".
+#[test]
+fn every_option_that_must_be_there() {
+    // With what mount(8) shows of them.
+    let options = [
+        ("async", "rw"),
+        ("atime", "rw"),
+        ("defaults", "rw"),
+        ("dev", "rw"),
+        ("diratime", "rw"),
+        ("dirsync", "rw"),
+        ("exec", "rw"),
+        ("iversion", "rw"),
+        ("lazytime", "rw"),
+        ("loud", "rw"),
+        ("noatime", "noatime"),
+        ("nodev", "nodev"),
+        ("nodiratime", "nodiratime"),
+        ("noexec", "noexec"),
+        ("noiversion", "rw"),
+        ("nolazytime", "rw"),
+        ("norelatime", "rw"),
+        ("nostrictatime", "rw"),
+        ("nosuid", "nosuid"),
+        ("private", "rw"),
+        ("relatime", "relatime"),
+        ("ro", "ro"),
+        ("rprivate", "rw"),
+        ("rshared", "rw"),
+        ("rslave", "rw"),
+        ("runbindable", "rw"),
+        ("rw", "rw"),
+        ("shared", "rw"),
+        ("silent", "rw"),
+        ("slave", "rw"),
+        ("strictatime", "rw"),
+        ("suid", "rw"),
+        ("sync", "rw"),
+        ("unbindable", "rw"),
+    ];
+    let script = "while read s m t o r; do case $m in /o/*) echo \"${m#/o/} $o\";; esac; done </proc/mounts";
+    let mut b = busybox(script);
+    // What runc 1.1 and crun 1.8 take for the file system's.
+    let known = |name: &str| match Engine::under_test() {
+        Engine::Runc => name != "defaults",
+        Engine::Crun => !["iversion", "noiversion", "loud", "silent"].contains(&name),
+        Engine::Chitin => true,
+    };
+    let options = options.into_iter().filter(|(name, _)| known(name));
+    for (name, _) in options.clone() {
+        let at = format!("/o/{name}");
+        let mount = json!({ "destination": at, "type": "tmpfs", "source": "tmpfs", "options": [name] });
+        b.config["mounts"].as_array_mut().expect("mounts").push(mount);
+    }
+    let o = run(&b);
+    assert_eq!(o.code, Some(0), "{}", o.brief());
+    let text = o.text();
+    for (name, shown) in options {
+        let line = text.lines().find_map(|l| l.strip_prefix(&format!("{name} ")));
+        let found = line.is_some_and(|l| l.split(',').any(|o| o == shown));
+        assert!(found, "{name}: {line:?}, want {shown}");
+    }
+}
+
+/// config.md, of the same table: "remount", and "bind" with it: other flags for what is mounted.
+#[test]
+fn remounts_change_flags() {
+    let dir = paths::scratch("remount");
+    let mut b = busybox("touch /b/x 2>/dev/null && echo written || echo refused").bind(&dir, "/b", &["rw"]);
+    let again =
+        json!({ "destination": "/b", "type": "bind", "source": dir, "options": ["bind", "remount", "ro"] });
+    b.config["mounts"].as_array_mut().expect("mounts").push(again);
+    says(&b, "refused\n");
+}
+
+/// config.md: "tmpcopyup: MAY copy up the contents to a tmpfs".
+#[test]
+fn a_tmpfs_begins_with_what_it_covers() {
+    let script = "cat /etc/passwd | wc -l; stat -c %u /etc; stat -c '%a' /etc/passwd; echo more >>/etc/passwd && tail -1 /etc/passwd; \
+                  grep ' /etc ' /proc/mounts | cut -d' ' -f3";
+    let lines =
+        std::fs::read_to_string(paths::rootfs("busybox").join("etc/passwd")).expect("passwd").lines().count();
+    let mut b = busybox(script);
+    let mount =
+        json!({ "destination": "/etc", "type": "tmpfs", "source": "tmpfs", "options": ["rw", "tmpcopyup"] });
+    b.config["mounts"].as_array_mut().expect("mounts").push(mount);
+    says(&b, &format!("{lines}\n0\n644\nmore\ntmpfs\n"));
+    if Engine::under_test() != Engine::Crun {
+        // crun 1.8 leaves the tmpfs its own mode.
+        b.config["process"]["args"] = json!(["/bin/stat", "-c", "%a", "/etc"]);
+        says(&b, "755\n");
+    }
+}
+
+/// config.md: "If there are no uidMappings and gidMappings specified and the container isn't using user namespaces, an error
+/// MUST be returned" for the option idmap; and both kinds "MUST be specified along with" the other.
+#[test]
+fn id_mapped_mounts_need_mappings() {
+    if Engine::under_test() != Engine::Chitin {
+        return skip("id_mapped_mounts_need_mappings", "runc 1.1 and crun 1.8 do not know it so");
+    }
+    let dir = paths::scratch("idmap");
+    fails(&busybox("true").bind(&dir, "/m", &["idmap"]));
+    let mut b = busybox("true").bind(&dir, "/m", &[]);
+    let last = b.config["mounts"].as_array_mut().and_then(|m| m.last_mut()).expect("mounts");
+    last["uidMappings"] = json!([{ "containerID": 0, "hostID": 1000, "size": 10 }]);
+    fails(&b);
+}
+
 /// A bind mount of one file; its destination is made when it is missing ("the runtime MUST create the destination").
 #[test]
 fn a_file_is_bound() {
@@ -284,6 +416,23 @@ fn seccomp_filters_apply() {
     let rules = json!([{ "names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_KILL_PROCESS" }]);
     let b = busybox("mkdir /tmp/x; echo $?").set("/process/noNewPrivileges", json!(true));
     says(&b.set("/linux/seccomp", filter(rules)), "159\n");
+}
+
+/// "When the action doesn't support an errno, the runtime MUST print an error and fail"; "names MUST contain at least one entry".
+#[test]
+fn seccomp_rules_that_make_no_sense() {
+    if Engine::under_test() == Engine::Runc {
+        return skip("seccomp_rules_that_make_no_sense", "runc 1.1 ignores such errnos");
+    }
+    let with = |rule: Value| {
+        busybox("true")
+            .set("/linux/seccomp", json!({ "defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule] }))
+    };
+    fails(&with(json!({ "names": ["getcwd"], "action": "SCMP_ACT_KILL", "errnoRet": 1 })));
+    if Engine::under_test() == Engine::Chitin {
+        // crun 1.8 finds nothing to do.
+        fails(&with(json!({ "names": [], "action": "SCMP_ACT_ERRNO" })));
+    }
 }
 
 /// "personality … domain (string, REQUIRED) … LINUX32: uname returns a 32 bit CPU type".

@@ -6,7 +6,7 @@
 //! 1. builds a root that holds the donated trees and the process's own descriptor directory only
 //!    ([`mounts`]), and pivots into it;
 //! 2. opens the roots, prepares the server, and moves to the container's user namespace if it has one;
-//! 3. gives up privileges and becomes undumpable ([`caps`]);
+//! 3. takes on its label, if it has one (SELinux; before it changes its namespace), gives up privileges and becomes undumpable ([`caps`]);
 //! 4. installs the seccomp list ([`seccomp`]);
 //! 5. serves until the control channel closes.
 //!
@@ -16,6 +16,8 @@ mod caps;
 mod mounts;
 mod seccomp;
 
+use std::fs::File;
+use std::io::Write;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
@@ -52,16 +54,28 @@ pub struct GoferConfig {
     pub limits: Limits,
     /// Where the process serves, as its root: ids are the guest's there. Without it: where it has been started.
     pub user_ns: Option<OwnedFd>,
+    /// A file of this thread's attributes, and the label that is to be written to it once the mounts are made.
+    pub label: Option<(File, String)>,
 }
 
 /// Confines the calling process, which must have one thread, and serves until the sentry hangs up.
 pub fn run(config: GoferConfig) -> Result<(), Error> {
-    let GoferConfig { roots, socket, limits, user_ns } = config;
+    let GoferConfig { roots, socket, limits, user_ns, label } = config;
     raise_nofile()?;
     // Modes are what the client says; its own kernel has applied the guest's umask.
     umask(Mode::empty());
     let roots = mounts::enter(&roots)?;
     let server = Server::new(roots, mounts::OWN_FDS, limits)?;
+    // Before credentials change, with which the file was opened.
+    if let Some((mut file, label)) = label {
+        file.write_all(label.as_bytes()).map_err(|e| {
+            Error::new(
+                format!("take on the label {label:?}"),
+                e,
+                "process.selinuxLabel must be one that the host's policy knows",
+            )
+        })?;
+    }
     // Its own root is the host's root's.
     if let Some(namespace) = user_ns {
         become_root_of(&namespace)?;

@@ -49,6 +49,10 @@ struct Common {
     empty_ns: Vec<String>,
     #[arg(long, hide = true)]
     auto_dedup: bool,
+    #[arg(long, hide = true)]
+    tcp_close: bool,
+    #[arg(long, value_name = "METHOD", hide = true)]
+    network_lock: Option<String>,
 }
 
 impl Checkpoint {

@@ -16,12 +16,21 @@ pub struct Bundle {
     /// Directory with config.json [default: the current one]
     #[arg(short, long, value_name = "DIR")]
     pub bundle: Option<PathBuf>,
+    /// The configuration [default: the bundle's config.json]
+    #[arg(short = 'f', long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
     /// Write the host pid of the container's process here
     #[arg(long, value_name = "FILE")]
     pub pid_file: Option<PathBuf>,
     /// Send the terminal's master to this unix socket
     #[arg(long, value_name = "SOCKET")]
     pub console_socket: Option<PathBuf>,
+    /// Send a pidfd of the container's process to this unix socket
+    #[arg(long, value_name = "SOCKET")]
+    pub pidfd_socket: Option<PathBuf>,
+    /// Accepted for compatibility: the sandbox has no use for it
+    #[arg(long, hide = true)]
+    pub no_subreaper: bool,
     /// Accepted for compatibility: the sandbox has no use for it
     #[arg(long, hide = true)]
     pub no_pivot: bool,
@@ -50,7 +59,10 @@ impl Bundle {
     pub fn load(&self) -> Result<(PathBuf, Spec)> {
         let path = self.bundle.clone().unwrap_or_else(|| ".".into());
         let path = std::fs::canonicalize(&path).context(|| format!("--bundle {}", path.display()))?;
-        let spec = crate::spec::load(&path)?;
+        let spec = match &self.config {
+            Some(file) => crate::spec::load_file(file),
+            None => crate::spec::load(&path),
+        }?;
         Ok((path, spec))
     }
 
@@ -125,6 +137,7 @@ impl Create {
             plain_command: false,
             terminal: pty.map(|p| p.slave),
             pid_file: self.bundle.pid_file.as_deref(),
+            pidfd_socket: self.bundle.pidfd_socket.as_deref(),
             extra,
         };
         create_detached(options, creation)

@@ -3,7 +3,7 @@
 use chitin_control::Status;
 use clap::Args;
 
-use crate::container::{Directory, NOT_FOUND, State};
+use crate::container::{self, Directory, NOT_FOUND, State};
 use crate::sandbox::ends;
 use crate::sandbox::{Options, clean_up};
 use crate::util::Result;
@@ -13,13 +13,28 @@ pub struct Delete {
     /// Kill the container first, and do not mind if it is not there
     #[arg(short, long)]
     force: bool,
+    /// The name is an extended regular expression: all containers that it matches (failures are warnings)
+    #[arg(short, long)]
+    regex: bool,
     /// The container's name
     id: String,
 }
 
 impl Delete {
     pub fn run(self, options: &Options) -> Result<()> {
-        let directory = match Directory::open(&options.root, &self.id) {
+        if !self.regex {
+            return self.delete(options, &self.id);
+        }
+        for id in container::matching(&options.root, &self.id)? {
+            if let Err(e) = self.delete(options, &id) {
+                crate::log::warn(&e);
+            }
+        }
+        Ok(())
+    }
+
+    fn delete(&self, options: &Options, id: &str) -> Result<()> {
+        let directory = match Directory::open(&options.root, id) {
             Err(e) if self.force && e == NOT_FOUND => return Ok(()),
             other => other?,
         };
@@ -32,7 +47,7 @@ impl Delete {
         };
         match state.status() {
             Status::Running | Status::Paused if !self.force && !ends(&directory, &state) => {
-                Err(format!("cannot delete container {} that is not stopped: {}", self.id, state.status()))
+                Err(format!("cannot delete container {id} that is not stopped: {}", state.status()))
             }
             _ => clean_up(directory, &state),
         }

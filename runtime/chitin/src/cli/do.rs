@@ -97,6 +97,7 @@ impl Do {
                 plain_command: true,
                 terminal,
                 pid_file: None,
+                pidfd_socket: None,
             },
         )?;
         attend(&mut Whole::new(&mut sandbox), &signals, master).map(ExitCode::from)

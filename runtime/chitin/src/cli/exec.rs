@@ -7,6 +7,7 @@ use chitin_control::Status;
 use clap::Args;
 
 use super::create::{check_console, console_size};
+use super::globals::truth;
 use crate::container::Directory;
 use crate::sandbox::Options;
 use crate::sandbox::console::{Pty, own_size};
@@ -31,8 +32,8 @@ pub struct Exec {
     #[arg(short, long, value_name = "VARIABLE")]
     env: Vec<String>,
     /// Give the process a terminal
-    #[arg(short, long)]
-    tty: bool,
+    #[arg(short, long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = truth)]
+    tty: Option<bool>,
     /// UID[:GID], as numbers
     #[arg(short, long, value_name = "USER")]
     user: Option<String>,
@@ -48,14 +49,17 @@ pub struct Exec {
     /// Write the host pid of the process here
     #[arg(long, value_name = "FILE")]
     pid_file: Option<PathBuf>,
-    /// Only where the host has SELinux, and not applied: the process makes no host syscalls that it could confine
+    /// Send a pidfd of the process to this unix socket
+    #[arg(long, value_name = "SOCKET")]
+    pidfd_socket: Option<PathBuf>,
+    /// Only where the host has SELinux: the container's own (no other is applied)
     #[arg(long, value_name = "LABEL")]
     process_label: Option<String>,
-    /// Only where the host has AppArmor, and not applied: the process makes no host syscalls that it could confine
+    /// Only where the host has AppArmor: the container's own (no other is applied)
     #[arg(long, value_name = "PROFILE")]
     apparmor: Option<String>,
     /// Forbid the process to gain privileges by execve
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = truth)]
     no_new_privs: Option<bool>,
     /// A further capability
     #[arg(short, long, value_name = "CAPABILITY")]
@@ -63,8 +67,8 @@ pub struct Exec {
     /// Number of further descriptors to pass on (files, pipes, connected sockets, devices)
     #[arg(long, value_name = "N", default_value_t = 0)]
     preserve_fds: u32,
-    /// Run it in a cgroup below the container's (only / is supported)
-    #[arg(long, value_name = "CGROUP")]
+    /// Run it in a cgroup that the container has made below its own
+    #[arg(long, value_name = "PATH")]
     cgroup: Vec<String>,
     /// Also in a paused container: the process waits for `resume`
     #[arg(long)]
@@ -97,14 +101,7 @@ impl Exec {
             }
             _ => {}
         }
-        for cgroup in &self.cgroup {
-            let path = cgroup.split_once(':').map_or(cgroup.as_str(), |(_, path)| path);
-            if !path.trim_matches('/').is_empty() && path != "." {
-                return Err(format!(
-                    "--cgroup {cgroup}: not supported: all of a sandbox's processes are in the container's cgroup"
-                ));
-            }
-        }
+        let cgroup = sub_cgroup(&self.cgroup)?;
         let config = spec::load(directory.path())?;
         let container = config.process().as_ref().ok_or("the container has no process")?;
         let process = match &self.process {
@@ -112,6 +109,7 @@ impl Exec {
             None => spec::exec_from_flags(container, &self.flags())?,
         };
         spec::check_labels(&process)?;
+        spec::warn_of_others(&process, &config);
         let terminal = process.terminal().unwrap_or(false);
         check_console(terminal, self.detach, self.console_socket.as_deref())?;
         // Before the process exists, so that no signal is lost.
@@ -128,6 +126,8 @@ impl Exec {
         }
         let mut settings = spec::process_config(&process);
         settings.cpus = spec::exec_cpus(&process);
+        settings.cgroup = cgroup;
+        settings.even_paused = self.ignore_paused;
         let mut child = exec(Execution {
             directory: &directory,
             state: &state,
@@ -136,6 +136,7 @@ impl Exec {
             extra,
             cgroups: directory.cgroups()?,
             pid_file: self.pid_file.as_deref(),
+            pidfd_socket: self.pidfd_socket.as_deref(),
         })?;
         match signals {
             None => {
@@ -149,7 +150,7 @@ impl Exec {
     fn flags(&self) -> ExecFlags {
         ExecFlags {
             args: self.args.clone(),
-            tty: self.tty,
+            tty: self.tty.unwrap_or(false),
             user: self.user.clone(),
             additional_gids: self.additional_gids.clone(),
             cap: self.cap.clone(),
@@ -158,6 +159,54 @@ impl Exec {
             no_new_privs: self.no_new_privs,
             apparmor: self.apparmor.clone(),
             process_label: self.process_label.clone(),
+        }
+    }
+}
+
+/// The cgroup that `--cgroup` names. A container has one tree of them (v2), with all controllers; the container's own is
+/// there under any controller's name.
+fn sub_cgroup(flags: &[String]) -> Result<Option<String>> {
+    let mut chosen = None;
+    for flag in flags {
+        let (controllers, path) = flag
+            .split_once(':')
+            .map_or((None, flag.as_str()), |(controllers, path)| (Some(controllers), path));
+        if controllers.is_some_and(|c| c.split(',').any(str::is_empty)) {
+            return Err(format!("invalid --cgroup argument: {flag} (empty <controller> prefix)"));
+        }
+        if controllers.is_none() && flags.len() > 1 {
+            return Err(format!("invalid --cgroup argument: {flag} (missing <controller>: prefix)"));
+        }
+        if path.split('/').all(|name| name.is_empty() || name == ".") {
+            continue;
+        }
+        if controllers.is_some() {
+            return Err(format!(
+                "--cgroup {flag}: the container has one tree of cgroups (v2): name the path without a controller"
+            ));
+        }
+        chosen = Some(path.to_owned());
+    }
+    Ok(chosen)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cgroups_below_the_containers() {
+        let of = |flags: &[&str]| sub_cgroup(&flags.iter().map(|f| (*f).to_owned()).collect::<Vec<_>>());
+        assert_eq!(of(&[]), Ok(None));
+        assert_eq!(of(&["/"]), Ok(None));
+        assert_eq!(of(&["cpu,memory:/", "pids:."]), Ok(None));
+        assert_eq!(of(&["a/b"]), Ok(Some("a/b".into())));
+        for (wrong, why) in [
+            (&["cpu:/a"][..], "one tree"),
+            (&["cpu,:/"], "empty <controller>"),
+            (&["/", "cpu:/"], "missing <controller>"),
+        ] {
+            assert!(of(wrong).unwrap_err().contains(why), "{wrong:?}");
         }
     }
 }

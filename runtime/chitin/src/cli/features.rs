@@ -16,34 +16,34 @@ pub struct Features {
     format: Format,
 }
 
-/// Mount options that the sentry gives a meaning.
-const MOUNT_OPTIONS: [&str; 26] = [
-    "async",
-    "atime",
-    "bind",
-    "defaults",
-    "dev",
-    "diratime",
-    "dirsync",
-    "exec",
-    "mand",
-    "noatime",
-    "nodev",
-    "nodiratime",
-    "noexec",
-    "nomand",
-    "norelatime",
-    "nostrictatime",
-    "nosuid",
-    "private",
-    "rbind",
-    "relatime",
-    "remount",
-    "ro",
-    "rw",
-    "strictatime",
-    "suid",
-    "sync",
+/// Flags of seccomp(2) that a profile may ask for.
+const SECCOMP_FLAGS: [&str; 4] = [
+    "SECCOMP_FILTER_FLAG_LOG",
+    "SECCOMP_FILTER_FLAG_SPEC_ALLOW",
+    "SECCOMP_FILTER_FLAG_TSYNC",
+    "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV",
+];
+
+/// Architectures that a profile may name; the sandbox's own is x86-64.
+const SECCOMP_ARCHS: [&str; 18] = [
+    "SCMP_ARCH_AARCH64",
+    "SCMP_ARCH_ARM",
+    "SCMP_ARCH_MIPS",
+    "SCMP_ARCH_MIPS64",
+    "SCMP_ARCH_MIPS64N32",
+    "SCMP_ARCH_MIPSEL",
+    "SCMP_ARCH_MIPSEL64",
+    "SCMP_ARCH_MIPSEL64N32",
+    "SCMP_ARCH_PARISC",
+    "SCMP_ARCH_PARISC64",
+    "SCMP_ARCH_PPC",
+    "SCMP_ARCH_PPC64",
+    "SCMP_ARCH_PPC64LE",
+    "SCMP_ARCH_S390",
+    "SCMP_ARCH_S390X",
+    "SCMP_ARCH_X32",
+    "SCMP_ARCH_X86",
+    "SCMP_ARCH_X86_64",
 ];
 
 impl Features {
@@ -58,7 +58,7 @@ impl Features {
             "ociVersionMin": "1.0.0",
             "ociVersionMax": crate::spec::OCI_VERSION,
             "hooks": ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"],
-            "mountOptions": MOUNT_OPTIONS,
+            "mountOptions": chitin_sentry::mount_options(),
             "linux": {
                 "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"],
                 "capabilities": crate::spec::ALL_CAPABILITIES,
@@ -70,10 +70,12 @@ impl Features {
                         "SCMP_ACT_KILL_THREAD", "SCMP_ACT_LOG", "SCMP_ACT_TRACE", "SCMP_ACT_TRAP"],
                     "operators": ["SCMP_CMP_EQ", "SCMP_CMP_GE", "SCMP_CMP_GT", "SCMP_CMP_LE", "SCMP_CMP_LT",
                         "SCMP_CMP_MASKED_EQ", "SCMP_CMP_NE"],
-                    "archs": ["SCMP_ARCH_X32", "SCMP_ARCH_X86", "SCMP_ARCH_X86_64"],
+                    "archs": SECCOMP_ARCHS,
+                    "knownFlags": SECCOMP_FLAGS,
+                    "supportedFlags": SECCOMP_FLAGS,
                 },
-                "apparmor": {"enabled": false},
-                "selinux": {"enabled": false},
+                "apparmor": {"enabled": true},
+                "selinux": {"enabled": true},
                 "intelRdt": {"enabled": true},
                 "mountExtensions": {"idmap": {"enabled": true}},
                 "netDevices": {"enabled": true},
@@ -124,6 +126,18 @@ fn syscall_list() -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_listed_is_read() {
+        use oci_spec::runtime::{Arch, LinuxSeccompFilterFlag};
+        let read = |text: &str| Value::from(text);
+        for arch in SECCOMP_ARCHS {
+            assert!(serde_json::from_value::<Arch>(read(arch)).is_ok(), "{arch}");
+        }
+        for flag in SECCOMP_FLAGS {
+            assert!(serde_json::from_value::<LinuxSeccompFilterFlag>(read(flag)).is_ok(), "{flag}");
+        }
+    }
 
     #[test]
     fn every_call_has_a_line() {

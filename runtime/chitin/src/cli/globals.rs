@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use chitin_control::{LogFormat, NetworkMode, OverlayMode, PlatformChoice};
 use clap::{Args, CommandFactory, Parser, ValueEnum};
 
+use crate::log::Level;
 use crate::sandbox::{Options, OverlayMedium};
 use crate::util::{Context, Result, in_user_namespace};
 
@@ -34,6 +35,26 @@ enum Platform {
     Seccomp,
     Ptrace,
     Kvm,
+}
+
+/// What is worth a line of the log, from the gravest on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum LogLevel {
+    Error,
+    #[value(alias = "warn")]
+    Warning,
+    Info,
+    Debug,
+}
+
+/// Who makes a container's cgroup.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum CgroupManager {
+    /// This runtime.
+    Cgroupfs,
+    Systemd,
+    /// Nobody: it has none.
+    Disabled,
 }
 
 /// Whose network a container sees.
@@ -69,6 +90,9 @@ pub struct Globals {
     /// Say more
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = truth)]
     debug: Option<bool>,
+    /// What to say: as much as is at least as grave [default: warning]
+    #[arg(long, value_enum)]
+    log_level: Option<LogLevel>,
     /// Where sentry and gofer write their logs (%ID% stands for the container's id)
     #[arg(long, value_name = "FILE")]
     debug_log: Option<PathBuf>,
@@ -95,6 +119,9 @@ pub struct Globals {
     /// linux.cgroupsPath is slice:prefix:name
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = truth)]
     systemd_cgroup: Option<bool>,
+    /// Who makes the container's cgroup (systemd is what --systemd-cgroup says) [default: cgroupfs]
+    #[arg(long, value_enum)]
+    cgroup_manager: Option<CgroupManager>,
     /// For callers that pass it; checkpoints need no other program
     #[arg(long, hide = true)]
     criu: Option<String>,
@@ -108,7 +135,7 @@ struct Layer {
     globals: Globals,
 }
 
-fn truth(text: &str) -> Result<bool> {
+pub fn truth(text: &str) -> Result<bool> {
     match text.to_ascii_lowercase().as_str() {
         "1" | "t" | "true" | "yes" | "on" => Ok(true),
         "0" | "f" | "false" | "no" | "off" => Ok(false),
@@ -151,13 +178,20 @@ impl Globals {
         Ok(self.or(environment_layer(&environment)?).or(file))
     }
 
-    /// Ours, and where there is none the other's.
-    fn or(self, other: Self) -> Self {
+    /// Ours, and where there is none the other's. Two flags are about one thing: ours of either kind counts.
+    fn or(self, mut other: Self) -> Self {
+        if self.systemd_cgroup.is_some() || self.cgroup_manager.is_some() {
+            (other.systemd_cgroup, other.cgroup_manager) = (None, None);
+        }
+        if self.debug.is_some() || self.log_level.is_some() {
+            (other.debug, other.log_level) = (None, None);
+        }
         Self {
             root: self.root.or(other.root),
             log: self.log.or(other.log),
             log_format: self.log_format.or(other.log_format),
             debug: self.debug.or(other.debug),
+            log_level: self.log_level.or(other.log_level),
             debug_log: self.debug_log.or(other.debug_log),
             platform: self.platform.or(other.platform),
             network: self.network.or(other.network),
@@ -166,6 +200,7 @@ impl Globals {
             strace: self.strace.or(other.strace),
             rootless: self.rootless.or(other.rootless),
             systemd_cgroup: self.systemd_cgroup.or(other.systemd_cgroup),
+            cgroup_manager: self.cgroup_manager.or(other.cgroup_manager),
             criu: self.criu.or(other.criu),
         }
     }
@@ -181,8 +216,16 @@ impl Globals {
         }
     }
 
-    pub fn debug(&self) -> bool {
-        self.debug.unwrap_or(false)
+    fn debug(&self) -> bool {
+        self.debug.unwrap_or(self.log_level == Some(LogLevel::Debug))
+    }
+
+    pub fn log_level(&self) -> Level {
+        match self.log_level {
+            _ if self.debug() => Level::Debug,
+            Some(LogLevel::Error) => Level::Error,
+            _ => Level::Warning,
+        }
     }
 
     /// What the command shall do; `overlay` is its default.
@@ -210,7 +253,11 @@ impl Globals {
             debug,
             debug_log: self.debug_log,
             strace: self.strace.unwrap_or(false),
-            systemd_cgroup: self.systemd_cgroup.unwrap_or(false),
+            systemd_cgroup: match self.cgroup_manager {
+                Some(manager) => manager == CgroupManager::Systemd,
+                None => self.systemd_cgroup.unwrap_or(false),
+            },
+            no_cgroups: self.cgroup_manager == Some(CgroupManager::Disabled),
             rootless: rootless.unwrap_or(!is_root),
             lenient_cgroups: rootless.unwrap_or_else(|| !is_root || in_user_namespace()),
             publish: Vec::new(),
@@ -315,6 +362,24 @@ mod tests {
         std::fs::remove_file(&path).unwrap();
         let error = Globals::default().complete(None, &by_name).unwrap_err();
         assert!(error.starts_with("configuration file /"), "{error}");
+    }
+
+    #[test]
+    fn two_flags_about_one_thing() {
+        let of = |line: &str| Layer::try_parse_from(line.split(' ')).unwrap().globals;
+        let options = |globals: Globals| {
+            let options = globals.options(OverlayMode::Root);
+            (options.systemd_cgroup, options.no_cgroups)
+        };
+        assert_eq!(options(of("--cgroup-manager systemd")), (true, false));
+        assert_eq!(options(of("--systemd-cgroup --cgroup-manager=cgroupfs")), (false, false));
+        assert_eq!(options(of("--cgroup-manager=disabled")), (false, true));
+        assert_eq!(options(of("--systemd-cgroup").or(of("--cgroup-manager=disabled"))), (true, false));
+        assert_eq!(of("--log-level=debug").log_level(), Level::Debug);
+        assert_eq!(of("--log-level=error").log_level(), Level::Error);
+        assert_eq!(of("--debug --log-level=error").log_level(), Level::Debug);
+        assert_eq!(of("--log-level=error").or(of("--debug")).log_level(), Level::Error);
+        assert_eq!(of("--log-level=info").log_level(), Level::Warning);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use chitin_control::{Request, Status};
 use clap::Args;
 
-use crate::container::{Directory, signal};
+use crate::container::{self, Directory, signal};
 use crate::sandbox::link::Link;
 use crate::sandbox::{Options, launch};
 use crate::util::Result;
@@ -15,6 +15,9 @@ pub struct Kill {
     /// To every process of the container
     #[arg(short, long)]
     all: bool,
+    /// The name is an extended regular expression: all containers that it matches (failures are warnings)
+    #[arg(short, long)]
+    regex: bool,
     /// The container's name
     id: String,
     /// Name (with or without SIG) or number
@@ -25,9 +28,21 @@ pub struct Kill {
 impl Kill {
     pub fn run(self, options: &Options) -> Result<()> {
         let signal = signal::parse(&self.signal)?;
-        let directory = Directory::find(&options.root, &self.id)?;
+        if !self.regex {
+            return self.send(options, &self.id, signal);
+        }
+        for id in container::matching(&options.root, &self.id)? {
+            if let Err(e) = self.send(options, &id, signal) {
+                crate::log::warn(&format!("{id}: {e}"));
+            }
+        }
+        Ok(())
+    }
+
+    fn send(&self, options: &Options, id: &str, signal: i32) -> Result<()> {
+        let directory = Directory::find(&options.root, id)?;
         let state = directory.state()?;
-        let request = Request::Signal { container: self.id, signal, all: self.all, pid: None };
+        let request = Request::Signal { container: id.to_owned(), signal, all: self.all, pid: None };
         match state.status() {
             // Nothing is left to be signalled, which is what --all asks for.
             Status::Stopped if self.all => return Ok(()),

@@ -21,9 +21,6 @@ pub struct Run {
     /// Keep the container's state after its end, until `delete`
     #[arg(long)]
     keep: bool,
-    /// Accepted for compatibility: the sandbox has no use for it
-    #[arg(long, hide = true)]
-    no_subreaper: bool,
 }
 
 impl Run {
@@ -45,6 +42,7 @@ impl Run {
             plain_command: false,
             terminal: None,
             pid_file: self.bundle.pid_file.as_deref(),
+            pidfd_socket: self.bundle.pidfd_socket.as_deref(),
             extra,
         };
         if self.detach {

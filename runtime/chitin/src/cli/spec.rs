@@ -15,6 +15,9 @@ pub struct Template {
     /// Where to write it
     #[arg(short, long, value_name = "DIR", default_value = ".")]
     bundle: PathBuf,
+    /// Its name (relative to the bundle)
+    #[arg(short, long, value_name = "FILE", default_value = "config.json")]
+    file: PathBuf,
     /// For a container without privileges on the host
     #[arg(long = "rootless")]
     for_rootless: bool,
@@ -22,7 +25,7 @@ pub struct Template {
 
 impl Template {
     pub fn run(self, _rootless: bool) -> Result<()> {
-        let path = self.bundle.join("config.json");
+        let path = self.bundle.join(&self.file);
         // Through the types, for the usual order of fields.
         let spec: Spec = serde_json::from_value(crate::spec::template(self.for_rootless))
             .context(|| "cannot build the configuration".into())?;
@@ -33,7 +36,7 @@ impl Template {
         text.push(b'\n');
         let mut file = match OpenOptions::new().write(true).create_new(true).open(&path) {
             Err(e) if e.kind() == ErrorKind::AlreadyExists => {
-                return Err("File config.json exists. Remove it first".into());
+                return Err(format!("File {} exists. Remove it first", self.file.display()));
             }
             other => other.context(|| format!("cannot write {}", path.display()))?,
         };

@@ -35,6 +35,16 @@ pub fn list(root: &Path) -> Result<Vec<State>> {
     Ok(states)
 }
 
+/// The ids of all containers below `root` that an extended regular expression matches anywhere.
+pub fn matching(root: &Path, expression: &str) -> Result<Vec<String>> {
+    let expression = regex::Regex::new(expression).map_err(|e| {
+        // The last line says what is wrong, those before show where.
+        let text = e.to_string();
+        format!("invalid regular expression {expression:?}: {}", text.lines().last().unwrap_or_default())
+    })?;
+    Ok(list(root)?.into_iter().map(|state| state.id).filter(|id| expression.is_match(id)).collect())
+}
+
 /// Removes what commands that were killed have left behind: cut-off creations, and containers of foreground commands
 /// whose sentry is gone. Nobody else could: sentry and gofer see the host's state directory (and cgroups) as little as
 /// anything else of it. Hence `do`, `run`, `create`, `state` and `list` do it first.

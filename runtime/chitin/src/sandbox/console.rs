@@ -2,6 +2,7 @@
 
 use std::io::IoSlice;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Mutex;
@@ -34,21 +35,20 @@ impl Pty {
 
     /// Gives the master to whoever listens on `socket`, with its name as the message, as runc does.
     pub fn send_master(&self, socket: &Path) -> Result<()> {
-        let failed = || format!("cannot send the console to {} (--console-socket)", socket.display());
         let name = nix::unistd::ttyname(&self.slave).unwrap_or_else(|_| "/dev/ptmx".into());
-        let stream = UnixStream::connect(socket).context(failed)?;
-        let text = name.to_string_lossy();
-        let fds = [self.master.as_raw_fd()];
-        sendmsg::<()>(
-            stream.as_raw_fd(),
-            &[IoSlice::new(text.as_bytes())],
-            &[ControlMessage::ScmRights(&fds)],
-            MsgFlags::empty(),
-            None,
-        )
-        .context(failed)?;
-        Ok(())
+        hand_over(socket, "--console-socket", name.as_os_str().as_bytes(), self.master.as_fd())
     }
+}
+
+/// Gives a descriptor to whoever listens on `socket`, with a message that says what it is. `flag` named the socket.
+pub fn hand_over(socket: &Path, flag: &str, message: &[u8], fd: BorrowedFd<'_>) -> Result<()> {
+    let failed = || format!("cannot send a descriptor to {} ({flag})", socket.display());
+    let stream = UnixStream::connect(socket).context(failed)?;
+    let fds = [fd.as_raw_fd()];
+    let rights = [ControlMessage::ScmRights(&fds)];
+    sendmsg::<()>(stream.as_raw_fd(), &[IoSlice::new(message)], &rights, MsgFlags::empty(), None)
+        .context(failed)?;
+    Ok(())
 }
 
 /// The user's terminal, in raw mode until this is dropped.

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use chitin_control::{ProcessConfig, Request, Response};
 
+use super::console;
 use super::extra::Extra;
 use super::launch::Child;
 use super::link::{Link, misfit};
@@ -25,11 +26,13 @@ pub struct Execution<'a> {
     pub extra: Extra,
     pub cgroups: Cgroups,
     pub pid_file: Option<&'a Path>,
+    /// Where a pidfd of the stand-in is to go.
+    pub pidfd_socket: Option<&'a Path>,
 }
 
 /// Starts it. The result is its stand-in, whose end is the process's.
 pub fn exec(execution: Execution<'_>) -> Result<Child> {
-    let Execution { directory, state, mut process, terminal, extra, cgroups, pid_file } = execution;
+    let Execution { directory, state, mut process, terminal, extra, cgroups, .. } = execution;
     let mut link = Link::to(directory, state)?;
     let whom =
         Whom { container: &state.id, sandbox: state.sandbox.as_deref(), beside: state.init(), view: None };
@@ -49,8 +52,11 @@ pub fn exec(execution: Execution<'_>) -> Result<Child> {
     };
     let host_pid = stand_in.pid();
     let child = stand_in.go(Some(pid))?;
-    if let Some(path) = pid_file {
+    if let Some(path) = execution.pid_file {
         write_atomically(path, host_pid.to_string().as_bytes())?;
+    }
+    if let Some(socket) = execution.pidfd_socket {
+        console::hand_over(socket, "--pidfd-socket", b"setns", child.pidfd())?;
     }
     Ok(child)
 }

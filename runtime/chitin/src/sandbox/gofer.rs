@@ -29,6 +29,8 @@ pub struct Streams<'a> {
     pub last_words: BorrowedFd<'a>,
     /// The last words go to a log.
     pub log: bool,
+    /// The label it takes on.
+    pub selinux: Option<&'a str>,
 }
 
 impl Gofer {
@@ -64,6 +66,7 @@ impl Gofer {
             socket: gofer_socket.as_raw_fd(),
             roots: trees,
             user_ns: user_ns.as_ref().map(AsRawFd::as_raw_fd),
+            selinux: streams.selinux.map(str::to_owned),
             log: streams.log,
             log_format: options.log_format,
         })?;

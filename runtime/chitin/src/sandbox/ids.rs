@@ -6,10 +6,11 @@
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::process::Command;
 
-use chitin_control::{IdMapping, IdMappings};
+use chitin_control::{ContainerConfig, IdMapping, IdMappings};
 
+use super::Creation;
 use super::launch::{self, Child, Role};
-use crate::util::{Context, Result};
+use crate::util::{Context, Result, in_user_namespace};
 
 /// In lines of `/proc/PID/uid_map`.
 fn lines(ranges: &[IdMapping]) -> String {
@@ -27,8 +28,51 @@ pub fn own() -> IdMappings {
     IdMappings { uids: one(nix::unistd::geteuid().as_raw()), gids: one(nix::unistd::getegid().as_raw()) }
 }
 
+/// The ids of a container without a user namespace of its own: those that there are in ours, as by runc. A user without
+/// power has one id, as which crun then runs the container. What `do` runs has all ids, on a machine of its own.
+pub fn inherited(creation: &Creation<'_>) -> Result<Option<IdMappings>> {
+    if creation.plain_command {
+        return Ok(None);
+    }
+    if !nix::unistd::geteuid().is_root() {
+        return Ok(Some(own()));
+    }
+    if !in_user_namespace() {
+        return Ok(None);
+    }
+    let read = |file: &str| {
+        let text = std::fs::read_to_string(file).context(|| format!("cannot read {file}"))?;
+        parse(&text).ok_or_else(|| format!("{file} is no list of ranges"))
+    };
+    Ok(Some(IdMappings { uids: read("/proc/self/uid_map")?, gids: read("/proc/self/gid_map")? }))
+}
+
+/// The lines of a map.
+fn parse(text: &str) -> Option<Vec<IdMapping>> {
+    let range = |line: &str| {
+        let mut numbers = line.split_ascii_whitespace().map(|n| n.parse::<u32>().ok());
+        let mut next = || numbers.next().flatten();
+        Some(IdMapping { container: next()?, host: next()?, size: next()? })
+    };
+    text.lines().map(range).collect()
+}
+
+/// Whether the container's users may not change their groups, as the host does not let them.
+pub fn without_setgroups(container: &ContainerConfig) -> bool {
+    match (&container.id_mappings, &container.inherited_ids) {
+        (Some(own), _) => denies_setgroups(own),
+        (None, Some(inherited)) => denies_setgroups(inherited) || groups_are_denied(),
+        (None, None) => false,
+    }
+}
+
+/// Whether they are in our own namespace.
+fn groups_are_denied() -> bool {
+    std::fs::read_to_string("/proc/self/setgroups").is_ok_and(|text| text.trim() == "deny")
+}
+
 /// Whether we may not let anybody drop groups in a namespace with these maps.
-pub fn denies_setgroups(maps: &IdMappings) -> bool {
+fn denies_setgroups(maps: &IdMappings) -> bool {
     !nix::unistd::geteuid().is_root() && only_own(&maps.gids, nix::unistd::getegid().as_raw())
 }
 
@@ -89,4 +133,19 @@ pub fn namespace(exe: BorrowedFd<'_>, maps: &IdMappings, null: BorrowedFd<'_>) -
     map(&holder, maps)?;
     // It waits for a word that never comes, and ends with `holder`.
     holder.user_namespace().context(|| "cannot open a user namespace".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn maps_are_read_as_they_are_written() {
+        let ranges = parse("         0       1000          1\n         1     100000      65536\n").unwrap();
+        assert_eq!(lines(&ranges), "0 1000 1\n1 100000 65536\n");
+        assert_eq!(parse(""), Some(Vec::new()));
+        for wrong in ["0 1000", "0 x 1", "0 1 -1", "0 1 4294967296"] {
+            assert_eq!(parse(wrong), None, "{wrong}");
+        }
+    }
 }

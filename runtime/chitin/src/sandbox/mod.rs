@@ -80,6 +80,8 @@ pub struct Options {
     pub debug_log: Option<PathBuf>,
     pub strace: bool,
     pub systemd_cgroup: bool,
+    /// Containers have no cgroups on the host.
+    pub no_cgroups: bool,
     /// Our user has no power over the host: what sandboxes need of it they have in user namespaces of theirs.
     pub rootless: bool,
     /// Cgroups that nobody lets us make are done without, as by every rootless runtime.
@@ -104,6 +106,8 @@ pub struct Creation<'a> {
     /// The slave of the container's pty; without it the container gets our own standard input, output and error.
     pub terminal: Option<OwnedFd>,
     pub pid_file: Option<&'a Path>,
+    /// Where a pidfd of that process is to go.
+    pub pidfd_socket: Option<&'a Path>,
     /// Descriptors 3 and on.
     pub extra: Extra,
 }
@@ -237,6 +241,9 @@ impl Sandbox {
         state.save(&path)?;
         if let Some(path) = creation.pid_file {
             write_atomically(path, launched.sentry.pid().to_string().as_bytes())?;
+        }
+        if let Some(socket) = creation.pidfd_socket {
+            console::hand_over(socket, "--pidfd-socket", b"standard", launched.sentry.pidfd())?;
         }
         if at_once {
             start::started(&state, creation.spec)?;
@@ -402,6 +409,12 @@ fn make_cgroups(
         resources: spec.linux().as_ref().and_then(|l| l.resources().as_ref()),
         intel_rdt: spec.linux().as_ref().and_then(|l| l.intel_rdt().as_ref()),
     };
+    if options.no_cgroups {
+        if request.limits() {
+            crate::log::warn("linux.resources: no limits without a cgroup (--cgroup-manager=disabled)");
+        }
+        return Ok(None);
+    }
     let asked = plan.cgroup.is_some() || request.limits();
     if !asked && (creation.plain_command || options.rootless) {
         return Ok(None);
@@ -471,7 +484,8 @@ fn launch(
         _ => None,
     };
 
-    let streams = Streams { null: null.as_fd(), last_words, log: log.is_some() };
+    let selinux = spec::selinux_label(creation.spec);
+    let streams = Streams { null: null.as_fd(), last_words, log: log.is_some(), selinux };
     let ids = plan.container.id_mappings.as_ref();
     let mut gofer = Gofer::launch(exe.as_fd(), options, creation.id, (plan.roots, ids), streams, cgroups)?;
     // Hooks may still change what it will see (see `run_creation_hooks`).
@@ -483,7 +497,8 @@ fn launch(
     let view = if creation.start { None } else { View::mount(options) };
     let mut container = plan.container;
     container.plain_command = creation.plain_command;
-    container.no_setgroups = container.id_mappings.as_ref().is_some_and(ids::denies_setgroups);
+    container.inherited_ids = ids::inherited(creation)?;
+    container.no_setgroups = ids::without_setgroups(&container);
     container.gofer_fd = gofer.socket.as_raw_fd();
     container.view_fd = view.as_ref().map(|view| view.device.as_raw_fd());
     container.process.stdio = [stdio[0].as_raw_fd(), stdio[1].as_raw_fd(), stdio[2].as_raw_fd()];
@@ -508,6 +523,7 @@ fn launch(
         hostname: container.hostname.clone().unwrap_or_else(host_name),
         domainname: container.domainname.clone().unwrap_or_else(|| "(none)".into()),
         cpus: seen,
+        labels: spec::host_labels(creation.spec),
         start: at_once,
         containers: vec![container],
         fds: SandboxFds {

@@ -19,8 +19,8 @@ use super::link::{Link, misfit};
 use super::stand_in::{StandIn, Whom};
 use super::view::View;
 use super::{
-    Creation, KILL_PATIENCE, Options, Reserved, ids, make_cgroups, open_debug_log, run_creation_hooks,
-    set_io_priority, start,
+    Creation, KILL_PATIENCE, Options, Reserved, console, ids, make_cgroups, open_debug_log,
+    run_creation_hooks, set_io_priority, start,
 };
 use crate::cgroup::Cgroups;
 use crate::container::{Directory, HostProcess, NOT_FOUND, State};
@@ -83,6 +83,10 @@ impl Joined {
         for warning in spec::check_in(creation.spec, creation.bundle, Some(pod.sentry.pid))? {
             crate::log::warn(&format!("config.json: {warning}"));
         }
+        if let Some(process) = creation.spec.process() {
+            let first = Directory::find(&options.root, sandbox)?;
+            spec::warn_of_others(process, &spec::load(first.path())?);
+        }
         let plan = spec::translate(creation.id, creation.spec, creation.bundle, options.overlay)?;
         let mut reserved =
             Reserved { directory: Some(Directory::create(&options.root, creation.id)?), farewell: None };
@@ -95,7 +99,8 @@ impl Joined {
         let null = duplicate(dev_null()?)?;
         let log = open_debug_log(options, creation.id)?;
         let last_words = log.as_ref().map_or(null.as_fd(), |log| log.as_fd());
-        let streams = Streams { null: null.as_fd(), last_words, log: log.is_some() };
+        let selinux = spec::selinux_label(creation.spec);
+        let streams = Streams { null: null.as_fd(), last_words, log: log.is_some(), selinux };
         let mut plan = plan;
         if plan.container.namespaces.user == Namespace::Sandbox {
             // Its ids are the pod's.
@@ -131,7 +136,8 @@ impl Joined {
 
         let mut container = plan.container;
         container.plain_command = creation.plain_command;
-        container.no_setgroups = container.id_mappings.as_ref().is_some_and(ids::denies_setgroups);
+        container.inherited_ids = ids::inherited(&creation)?;
+        container.no_setgroups = ids::without_setgroups(&container);
         container.gofer_fd = 0;
         container.process.stdio = [1, 2, 3];
         let extra = creation.extra.as_fds();
@@ -161,6 +167,9 @@ impl Joined {
         state.save(directory.path())?;
         if let Some(path) = creation.pid_file {
             write_atomically(path, pid.to_string().as_bytes())?;
+        }
+        if let Some(socket) = creation.pidfd_socket {
+            console::hand_over(socket, "--pidfd-socket", b"standard", stand_in.pidfd())?;
         }
         if creation.start {
             start::start(directory, &mut state, creation.spec)?;

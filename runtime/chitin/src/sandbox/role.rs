@@ -9,6 +9,7 @@ use std::os::fd::{OwnedFd, RawFd};
 use std::process::ExitCode;
 
 use chitin_control::{BootConfig, LogFormat};
+use chitin_host::label::{ATTRIBUTES, Label, Pending};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -26,6 +27,9 @@ pub struct GoferBoot {
     pub roots: Vec<(GoferRoot, Option<RawFd>)>,
     /// Where it goes once its mounts are made.
     pub user_ns: Option<RawFd>,
+    /// Its SELinux label: files are labelled for the container, so that is who may touch them. (A profile of AppArmor's is
+    /// about paths of the container's, which are others here.)
+    pub selinux: Option<String>,
     /// Standard error is a log file.
     pub log: bool,
     pub log_format: LogFormat,
@@ -104,7 +108,12 @@ fn gofer(boot: GoferBoot) -> Result<()> {
         });
     }
     let user_ns = namespace(boot.user_ns)?;
-    let config =
-        chitin_gofer::GoferConfig { roots, socket, limits: chitin_gofer::Limits::default(), user_ns };
+    let label = boot.selinux.as_deref().map(|label| {
+        let opened = Label::Selinux(label).open(std::path::Path::new(ATTRIBUTES));
+        opened.map(Pending::into_parts).context(|| "process.selinuxLabel: cannot open the file for it".into())
+    });
+    let label = label.transpose()?;
+    let limits = chitin_gofer::Limits::default();
+    let config = chitin_gofer::GoferConfig { roots, socket, limits, user_ns, label };
     chitin_gofer::run(config).map_err(|e| e.to_string())
 }

@@ -152,7 +152,8 @@ fn check_process(process: &Process, f: &mut Findings) {
     {
         f.error("process.oomScoreAdj", format!("{adj} is not between -1000 and 1000"));
     }
-    if let Some(size) = process.console_size() {
+    // Without a terminal the size is to be ignored.
+    if let Some(size) = process.console_size().filter(|_| process.terminal() == Some(true)) {
         for (name, value) in [("height", size.height()), ("width", size.width())] {
             if value > u64::from(u16::MAX) {
                 f.error(format!("process.consoleSize.{name}"), format!("{value} is out of range"));
@@ -171,19 +172,14 @@ fn check_process(process: &Process, f: &mut Findings) {
     placement::check_affinity(process, f);
 }
 
-/// Labels of host security modules: without the module nobody could apply them, which runc takes for an error. With it they
-/// are not applied: they are written for a guest's system calls, which do not reach the host, and forbid (mounts,
-/// ptrace) what sandbox and gofer do to confine themselves.
+/// Labels of host security modules: without the module nobody could apply them, which runc takes for an error.
 fn labels(process: &Process, f: &mut Findings) {
     let given = |label: &Option<String>| label.as_ref().is_some_and(|l| !l.is_empty());
-    let known = [
+    for (field, given, module, enabled) in [
         ("process.apparmorProfile", given(process.apparmor_profile()), "AppArmor", super::lsm::apparmor()),
         ("process.selinuxLabel", given(process.selinux_label()), "SELinux", super::lsm::selinux()),
-    ];
-    for (field, _, module, enabled) in known.into_iter().filter(|(_, given, ..)| *given) {
-        if enabled {
-            f.warn(field, "not applied: it is about host syscalls, of which the guest makes none");
-        } else {
+    ] {
+        if given && !enabled {
             f.error(field, format!("{module} is disabled or not supported on this host; remove it"));
         }
     }
@@ -220,9 +216,10 @@ pub fn mount_source(mount: &Mount, bundle: &Path) -> PathBuf {
 fn check_mount(path: &str, mount: &Mount, bundle: &Path, f: &mut Findings) {
     let destination = mount.destination();
     if !destination.is_absolute() {
-        f.error(
+        // As the specification has it, for old configurations.
+        f.warn(
             format!("{path}.destination"),
-            format!("{:?} must be an absolute path", destination.display()),
+            format!("{:?} is no absolute path, and taken from /", destination.display()),
         );
     }
     no_nul(&format!("{path}.destination"), &destination.to_string_lossy(), f);
@@ -516,7 +513,7 @@ mod tests {
         let upside_down = json!([{"type": "RLIMIT_NOFILE", "soft": 2, "hard": 1}]);
         complains("/process/rlimits", upside_down, "process.rlimits[0].soft");
         complains("/process/oomScoreAdj", json!(1001), "process.oomScoreAdj");
-        complains("/mounts", json!([{"destination": "proc", "type": "proc"}]), "mounts[0].destination");
+        complains("/mounts", json!([{"destination": "/p\0", "type": "proc"}]), "mounts[0].destination");
         complains("/mounts", json!([{"destination": "/m", "type": "nfs"}]), "mounts[0].type");
         complains("/mounts", json!([{"destination": "/m"}]), "mounts[0].type");
         complains("/mounts", json!([{"destination": "/m", "type": "bind"}]), "mounts[0].source");
@@ -546,6 +543,19 @@ mod tests {
         complains("/hooks", json!({"prestart": [{"path": "bin/true"}]}), "hooks.prestart[0].path");
         let eternal = json!({"poststop": [{"path": "/bin/true"}, {"path": "/bin/true", "timeout": 0}]});
         complains("/hooks", eternal, "hooks.poststop[1].timeout");
+    }
+
+    #[test]
+    fn what_is_odd_but_has_a_meaning_is_no_complaint() {
+        let mut config = good();
+        config["mounts"] = json!([{"destination": "proc", "type": "proc"}]);
+        let warnings = run(config).unwrap();
+        assert!(warnings.len() == 1 && warnings[0].starts_with("mounts[0].destination: "), "{warnings:?}");
+        let mut config = good();
+        config["process"]["consoleSize"] = json!({"height": 100_000, "width": 1});
+        assert_eq!(run(config.clone()), Ok(vec![]));
+        config["process"]["terminal"] = json!(true);
+        assert!(run(config).unwrap_err().contains("process.consoleSize.height"));
     }
 
     #[test]
@@ -584,7 +594,7 @@ mod tests {
             let mut config = good();
             config["process"][name] = json!("docker-default");
             match run(config) {
-                Ok(warnings) => assert!(enabled && warnings.len() == 1, "{warnings:?}"),
+                Ok(warnings) => assert!(enabled && warnings.is_empty(), "{warnings:?}"),
                 Err(e) => assert!(!enabled && e.contains(name) && e.contains("disabled"), "{e}"),
             }
         }

@@ -5,6 +5,7 @@ use std::path::Path;
 use oci_spec::runtime::Process;
 use serde_json::{Value, json};
 
+use super::capabilities;
 use crate::util::{Context, Result};
 
 /// What the command line says about the process.
@@ -126,11 +127,9 @@ fn finish(mut process: Value) -> Result<Process> {
     let kept =
         env.iter().enumerate().filter(|(at, v)| env.iter().skip(at + 1).all(|later| name(later) != name(v)));
     process["env"] = kept.map(|(_, v)| v.clone()).collect();
-    // With the path in the text, so a wrong capability or number is found.
-    let process = serde_path_to_error::deserialize(process).map_err(|e| {
-        let path = e.path().to_string();
-        format!("process.{path}: {}", e.into_inner())
-    })?;
+    capabilities::warn(&capabilities::drop_unknown(&mut process));
+    // With the path in the text, so a wrong number is found.
+    let process = serde_path_to_error::deserialize(process).map_err(|e| super::complaint("process.", e))?;
     super::check::process(&process)?;
     Ok(process)
 }
@@ -199,7 +198,9 @@ mod tests {
         assert!(wrong(ExecFlags { user: Some("root".into()), ..flags() }).contains("as int for uid"));
         assert!(wrong(ExecFlags { user: Some("1:x".into()), ..flags() }).contains("as int for gid"));
         assert!(wrong(ExecFlags { additional_gids: vec![-1], ..flags() }).contains("positive number -1"));
-        assert!(wrong(ExecFlags { cap: vec!["CAP_FLY".into()], ..flags() }).contains("process.capabilities"));
+        // As with runc, no error: it may be a newer kernel's.
+        let kept = from_flags(&container(), &ExecFlags { cap: vec!["CAP_FLY".into()], ..flags() }).unwrap();
+        assert_eq!(kept.capabilities().as_ref().unwrap().bounding().as_ref().unwrap().len(), 1);
         assert!(wrong(ExecFlags { cwd: Some("tmp".into()), ..flags() }).contains("absolute"));
         assert!(wrong(ExecFlags { env: vec!["A".into()], ..flags() }).contains("NAME=value"));
         assert_eq!(wrong(ExecFlags::default()), "process args cannot be empty");

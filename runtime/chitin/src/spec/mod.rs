@@ -4,6 +4,7 @@
 //! cannot weaken what the user asked for (then it is a warning). All errors of a configuration are reported at once.
 
 mod build;
+mod capabilities;
 mod check;
 mod exec;
 mod lsm;
@@ -19,10 +20,12 @@ use std::path::Path;
 
 use chitin_control::IdMappings;
 use oci_spec::runtime::Spec;
+use serde_json::Value;
 
 pub use build::{ALL_CAPABILITIES, AdHoc, template};
 pub use check::{check, check_in, check_labels, net_devices};
 pub use exec::{ExecFlags, from_file as exec_from_file, from_flags as exec_from_flags};
+pub use lsm::{host_labels, selinux_label, warn_of_others};
 pub use placement::{MemoryPolicy, cpus as exec_cpus};
 pub use translate::{GoferRoot, Network, Plan, network, process_config, translate};
 
@@ -34,11 +37,15 @@ pub const OCI_VERSION: &str = "1.2.1";
 /// Larger configurations are refused.
 const MAX_SIZE: u64 = 16 << 20;
 
-/// Reads `config.json` of a bundle, without checking more than its types.
-pub fn load(bundle: &Path) -> Result<Spec> {
-    let path = bundle.join("config.json");
+/// Reads `config.json` of a directory, without checking more than its types.
+pub fn load(directory: &Path) -> Result<Spec> {
+    load_file(&directory.join("config.json"))
+}
+
+/// Reads a configuration, likewise.
+pub fn load_file(path: &Path) -> Result<Spec> {
     let mut text = Vec::new();
-    let file = File::open(&path).context(|| {
+    let file = File::open(path).context(|| {
         format!(
             "cannot open {} (--bundle names a directory with a config.json; `chitin spec` makes one)",
             path.display()
@@ -64,12 +71,29 @@ pub fn store(spec: &Spec, directory: &Path) -> Result<()> {
 
 fn parse(text: &[u8]) -> Result<Spec> {
     let mut deserializer = serde_json::Deserializer::from_slice(text);
-    let spec = serde_path_to_error::deserialize(&mut deserializer).map_err(|e| {
-        let path = e.path().to_string();
-        format!("config.json: {path}: {}", e.into_inner())
-    })?;
-    deserializer.end().map_err(|e| format!("config.json: {e}"))?;
-    Ok(spec)
+    match serde_path_to_error::deserialize(&mut deserializer) {
+        Ok(spec) => {
+            deserializer.end().map_err(|e| format!("config.json: {e}"))?;
+            Ok(spec)
+        }
+        // Names that may be unknown are looked at one by one.
+        Err(e) if e.path().to_string().starts_with("process.capabilities") => {
+            let mut config: Value = serde_json::from_slice(text).map_err(|e| format!("config.json: {e}"))?;
+            let unknown = config.get_mut("process").map(capabilities::drop_unknown).unwrap_or_default();
+            if unknown.is_empty() {
+                return Err(complaint("config.json: ", e));
+            }
+            capabilities::warn(&unknown);
+            serde_path_to_error::deserialize(config).map_err(|e| complaint("config.json: ", e))
+        }
+        Err(e) => Err(complaint("config.json: ", e)),
+    }
+}
+
+/// What is wrong, with its place below `prefix`.
+fn complaint(prefix: &str, e: serde_path_to_error::Error<serde_json::Error>) -> String {
+    let path = e.path().to_string();
+    format!("{prefix}{path}: {}", e.into_inner())
 }
 
 #[cfg(test)]
@@ -85,6 +109,14 @@ mod tests {
         let error =
             parse(br#"{"ociVersion":"1.0.0","process":{"cwd":"/","user":{"uid":-1,"gid":0}}}"#).unwrap_err();
         assert!(error.starts_with("config.json: process.user.uid: "), "{error}");
+        let text = br#"{"ociVersion":"1.0.0","process":{"cwd":"/","user":{"uid":0,"gid":0},
+            "capabilities":{"bounding":["CAP_FLY","CAP_KILL"],"effective":["CAP_SWIM"]}}}"#;
+        let process = parse(text).unwrap().process().clone().unwrap();
+        let kept = process.capabilities().as_ref().unwrap();
+        assert_eq!(kept.bounding().as_ref().unwrap().len(), 1);
+        assert!(kept.effective().as_ref().unwrap().is_empty());
+        let error = parse(br#"{"ociVersion":"1.0.0","process":{"cwd":"/","capabilities":{"bounding":7}}}"#);
+        assert!(error.unwrap_err().starts_with("config.json: process.capabilities"));
         assert!(parse(b"{} trailing").is_err());
         assert!(parse(b"").is_err());
     }

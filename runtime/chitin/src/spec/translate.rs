@@ -90,7 +90,7 @@ pub fn translate(id: &str, spec: &Spec, bundle: &Path, overlay: OverlayMode) -> 
             });
         }
         mounts.push(MountConfig {
-            destination: text(mount.destination()),
+            destination: text(&Path::new("/").join(mount.destination())),
             // Host paths stay on the host.
             source: if fstype == "bind" {
                 "bind".into()
@@ -131,6 +131,7 @@ pub fn translate(id: &str, spec: &Spec, bundle: &Path, overlay: OverlayMode) -> 
         personality: linux.and_then(|l| l.personality().as_ref()).map(personality),
         limits: linux.and_then(|l| l.resources().as_ref()).map(guest::limits).unwrap_or_default(),
         id_mappings: linux.and_then(mappings::of_container),
+        inherited_ids: None,
         no_setgroups: false,
         time_offsets: linux.map(mappings::time_offsets).unwrap_or_default(),
     };
@@ -174,6 +175,12 @@ fn text(path: &Path) -> String {
     path.to_string_lossy().into_owned()
 }
 
+/// What a process inherits from us where nothing is asked for, unless it is what it would be anyway.
+fn own_oom_score_adj() -> Option<i32> {
+    let own = std::fs::read_to_string("/proc/self/oom_score_adj").ok()?;
+    own.trim().parse().ok().filter(|adj| *adj != 0)
+}
+
 /// A process of the configuration, also of `exec`.
 pub fn process_config(process: &Process) -> ProcessConfig {
     let user = process.user();
@@ -192,11 +199,13 @@ pub fn process_config(process: &Process) -> ProcessConfig {
             .map(|l| Rlimit { name: l.typ().to_string(), soft: l.soft(), hard: l.hard() })
             .collect(),
         no_new_privileges: process.no_new_privileges().unwrap_or(false),
-        oom_score_adj: process.oom_score_adj(),
+        oom_score_adj: process.oom_score_adj().or_else(own_oom_score_adj),
         nice: process.scheduler().as_ref().and_then(|s| *s.nice()),
         scheduler: placement::policy(process),
         // Of processes that `exec` adds; it sets them.
         cpus: None,
+        cgroup: None,
+        even_paused: false,
         terminal: process.terminal().unwrap_or(false),
         console_size: process
             .console_size()

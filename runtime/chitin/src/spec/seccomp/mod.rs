@@ -61,6 +61,9 @@ pub fn compile(config: &LinuxSeccomp) -> Result<SeccompConfig, Vec<Problem>> {
     if config.default_action() == LinuxSeccompAction::ScmpActNotify {
         problems.push(("defaultAction".into(), "SCMP_ACT_NOTIFY cannot be the default action".into()));
     }
+    if config.default_errno_ret().is_some() && !takes_errno(config.default_action()) {
+        problems.push(("defaultErrnoRet".into(), no_errno(config.default_action())));
+    }
     let mut native: BTreeMap<u32, Rules> = BTreeMap::new();
     let mut x32: BTreeMap<u32, Rules> = BTreeMap::new();
     let (mut last, mut last_x32) = (0, 0);
@@ -73,6 +76,9 @@ pub fn compile(config: &LinuxSeccomp) -> Result<SeccompConfig, Vec<Problem>> {
                  use another action"
                     .into(),
             ));
+        }
+        if call.errno_ret().is_some() && !takes_errno(call.action()) {
+            problems.push((path("errnoRet"), no_errno(call.action())));
         }
         if call.names().is_empty() {
             problems.push((path("names"), "must not be empty".into()));
@@ -135,6 +141,15 @@ fn flag_bit(flag: LinuxSeccompFilterFlag) -> u32 {
         // It belongs to a listener.
         LinuxSeccompFilterFlag::SeccompFilterFlagWaitKillableRecv => 0,
     }
+}
+
+/// Whether an action comes with an errno.
+fn takes_errno(action: LinuxSeccompAction) -> bool {
+    matches!(action, LinuxSeccompAction::ScmpActErrno | LinuxSeccompAction::ScmpActTrace)
+}
+
+fn no_errno(action: LinuxSeccompAction) -> String {
+    format!("the action {action} has none; remove it")
 }
 
 fn action(action: LinuxSeccompAction, errno: Option<u32>) -> u32 {

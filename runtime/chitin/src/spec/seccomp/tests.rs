@@ -157,3 +157,21 @@ fn what_is_wrong_is_named() {
         ["syscalls[0].names", "syscalls[1].action", "syscalls[1].args[0].index", "syscalls[1].names[1]"]
     );
 }
+
+#[test]
+fn an_errno_needs_an_action_that_has_one() {
+    let problems = |config: Value| {
+        let config: LinuxSeccomp = serde_json::from_value(config).unwrap();
+        compile(&config).err().unwrap_or_default().into_iter().map(|(field, _)| field).collect::<Vec<_>>()
+    };
+    let of = |action: &str| {
+        problems(json!({"defaultAction": "SCMP_ACT_ALLOW",
+            "syscalls": [{"names": ["read"], "action": action, "errnoRet": 1}]}))
+    };
+    assert!(of("SCMP_ACT_ERRNO").is_empty() && of("SCMP_ACT_TRACE").is_empty());
+    for action in ["SCMP_ACT_ALLOW", "SCMP_ACT_KILL", "SCMP_ACT_LOG", "SCMP_ACT_TRAP"] {
+        assert_eq!(of(action), ["syscalls[0].errnoRet"], "{action}");
+    }
+    let default = problems(json!({"defaultAction": "SCMP_ACT_ALLOW", "defaultErrnoRet": 1}));
+    assert_eq!(default, ["defaultErrnoRet"]);
+}
