@@ -25,9 +25,9 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-/// Worker threads: blocked calls hold none and long ones go to a lane, so these are spares for handlers that the host or
-/// the gofer holds up.
-const MIN_WORKERS: u32 = 4;
+/// Worker threads beside one a CPU: blocked calls hold none and long ones go to a lane, so these are spares for handlers that
+/// the host or the gofer holds up.
+const SPARE_WORKERS: u32 = 3;
 const MAX_WORKERS: u32 = 8;
 /// As many more are added, one by one, while all are held up.
 const MORE_WORKERS: u32 = 16;
@@ -215,7 +215,7 @@ fn start_worker(kernel: &Arc<Kernel>, index: u32) -> std::io::Result<()> {
 fn start_workers(kernel: &Arc<Kernel>) -> Result<(), String> {
     let no_thread = |error| format!("cannot start a worker thread: {error}; raise the limit on processes");
     chitin_kernel::lane::start(kernel.machine.cpus).map_err(no_thread)?;
-    let first = kernel.machine.cpus.clamp(MIN_WORKERS, MAX_WORKERS);
+    let first = kernel.machine.cpus.saturating_add(SPARE_WORKERS).min(MAX_WORKERS);
     for index in 0..first {
         start_worker(kernel, index).map_err(no_thread)?;
     }

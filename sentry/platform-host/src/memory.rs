@@ -14,21 +14,31 @@ use std::sync::{Arc, OnceLock};
 /// What all address spaces of a platform have in common.
 pub struct Host {
     /// A procfs of the sentry's PID namespace.
-    pub proc_dir: OwnedFd,
-    /// vDSO and vvar, which every address space keeps.
+    pub proc_dir: Arc<OwnedFd>,
+    /// vDSO and vvar, which every address space keeps: where the zygote has them.
     pub vdso: OnceLock<Option<Range<u64>>>,
     pub vvar: OnceLock<Vec<Range<u64>>>,
     /// Stripes for compare-exchange on guest words.
-    pub(crate) words: [Mutex<()>; 64],
+    pub(crate) words: Arc<[Mutex<()>; 64]>,
 }
 
 impl Host {
     pub fn new(proc_dir: OwnedFd) -> Arc<Host> {
         Arc::new(Host {
-            proc_dir,
+            proc_dir: Arc::new(proc_dir),
             vdso: OnceLock::new(),
             vvar: OnceLock::new(),
-            words: std::array::from_fn(|_| Mutex::new(())),
+            words: Arc::new(std::array::from_fn(|_| Mutex::new(()))),
+        })
+    }
+
+    /// The same for the address spaces of a further zygote, which has its vDSO elsewhere.
+    pub fn sibling(&self) -> Arc<Host> {
+        Arc::new(Host {
+            proc_dir: self.proc_dir.clone(),
+            vdso: OnceLock::new(),
+            vvar: OnceLock::new(),
+            words: self.words.clone(),
         })
     }
 

@@ -163,7 +163,7 @@ impl Task {
         st.id = n.id;
         if call.nr == libc::SYS_exit as u64 {
             drop(self.bury(st));
-            let _ = self.sb.listener.go_on(n.id);
+            let _ = self.line.listener.go_on(n.id);
             self.release_window();
             return;
         }
@@ -171,7 +171,7 @@ impl Task {
         if let Some((file, at)) = &call.file {
             // Installing a descriptor waits for the stub's thread to be scheduled.
             drop(st);
-            match self.sb.listener.add_fd(n.id, file.as_fd(), *at) {
+            match self.line.listener.add_fd(n.id, file.as_fd(), *at) {
                 Ok(()) => {}
                 Err(errno) if wound_back(errno) => return,
                 Err(errno) => {

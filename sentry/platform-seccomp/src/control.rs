@@ -131,7 +131,7 @@ impl PlatformTask for Task {
                 if self.killable() {
                     // Not under the lock: its next call may be with another worker before we are back.
                     drop(st);
-                    let _gone = self.sb.listener.answer(id, v);
+                    let _gone = self.line.listener.answer(id, v);
                 } else {
                     self.reply(&mut st, Reply::Value(v));
                 }
@@ -256,7 +256,7 @@ impl PlatformTask for Task {
                 st.phase == Phase::Stopped && st.frame.is_none() && exits && self.tid == self.proc.pid;
             let id = st.id;
             let owner = me.bury(st);
-            if native && self.sb.listener.go_on(id).is_ok() {
+            if native && self.line.listener.go_on(id).is_ok() {
                 drop(owner);
                 return;
             }
@@ -288,7 +288,7 @@ impl PlatformTask for Task {
         if native {
             let id = st.id;
             let owner = me.bury(st);
-            let _ = self.sb.listener.go_on(id);
+            let _ = self.line.listener.go_on(id);
             self.release_window();
             drop(owner);
             return;
@@ -367,7 +367,7 @@ impl Zygote for Task {
     }
 
     fn new_space(self: Arc<Self>) -> BoxFuture<Result<Spawned, PlatformError>> {
-        Box::pin(crate::spawn::new_space(self))
+        crate::spawn::new_space(self)
     }
 
     fn find(&self, id: u32) -> Option<Arc<Self>> {

@@ -3,11 +3,12 @@
 //!
 //! Neighbours: implements the traits of `chitin-platform`, with `platform-host`; only the boot crate names it.
 //!
-//! How the parts fit: `zygote` starts a tiny process under `filter`'s BPF program from `stub`'s image; every guest address
-//! space (`space`) is a fork of it, every guest thread (`task`) a host thread with a window in the `arena`. `sandbox`
-//! receives notifications and hands them to the task; `control` is what the kernel calls; `calls` has the stub make host
-//! calls; `restart` bears with calls that the host winds back; `spawn` clones, `near` keeps a fork on one CPU; `group` forks further zygotes; `mapping` implements guest memory upon `platform-host`; `reaper`, `parking` and `seats` are threads
-//! of ours; `seats` says how many workers wait for notifications at once.
+//! How the parts fit: `zygote` starts tiny processes under `filter`'s BPF program from `stub`'s image, each with a listener of
+//! its own (`line`); every guest address space (`space`) is a fork of one of them, every guest thread (`task`) a host thread
+//! with a window in the `arena`. `sandbox` receives notifications and hands them to the task; `control` is what the kernel
+//! calls; `calls` has the stub make host calls; `restart` bears with calls that the host winds back; `spawn` clones, `near`
+//! keeps a fork on one CPU; `group` forks further zygotes; `mapping` implements guest memory upon `platform-host`; `reaper`,
+//! `parking` and `watcher` are threads of ours; `seats` says which worker waits for which line's notifications.
 //!
 //! Invariant: without the sentry's consent a guest thread completes no host call but `rt_sigreturn` and the constant
 //! parking wait.
@@ -36,6 +37,7 @@ mod calls;
 mod control;
 mod filter;
 mod frame;
+mod line;
 mod mapping;
 mod near;
 mod parking;
@@ -48,6 +50,7 @@ mod spawn;
 mod stub;
 mod sys;
 mod task;
+mod watcher;
 mod zygote;
 
 pub use chitin_platform_host::SetupError;
@@ -112,11 +115,11 @@ impl SeccompPlatform {
             .stack_size(256 << 10)
             .spawn(move || parking::run(&parker))
             .map_err(thread)?;
-        let watcher = sb.clone();
+        let watched = sb.clone();
         std::thread::Builder::new()
             .name("chitin-seats".into())
             .stack_size(128 << 10)
-            .spawn(move || seats::run(&watcher))
+            .spawn(move || watcher::run(&watched))
             .map_err(thread)?;
         Ok(SeccompPlatform { sb, pgid })
     }
@@ -129,6 +132,11 @@ impl SeccompPlatform {
     /// The process group of all stubs, for a last-resort kill.
     pub fn process_group(&self) -> i32 {
         self.pgid
+    }
+
+    /// The programs on each line.
+    pub fn programs(&self) -> Vec<usize> {
+        self.sb.lines.iter().map(|l| l.programs()).collect()
     }
 
     /// Notifications that wait for an answer now (parked tasks do not count).
@@ -147,24 +155,27 @@ impl Platform for SeccompPlatform {
     }
 
     fn new_space(&self) -> BoxFuture<Result<Spawned, PlatformError>> {
-        match self.sb.zygote.get() {
-            Some(zygote) => Box::pin(spawn::new_space(zygote.clone())),
+        match line::least(&self.sb.lines) {
+            Some(zygote) => spawn::new_space(zygote),
             None => Box::pin(std::future::ready(Err(PlatformError::Gone))),
         }
     }
 
     fn new_group(&self, lost: OnLost) -> BoxFuture<Result<Arc<dyn SpaceGroup>, PlatformError>> {
-        let first = self.sb.zygote.get().cloned();
+        let first = line::least(&self.sb.lines);
         Box::pin(async move { group::make(first.ok_or(PlatformError::Gone)?, lost).await })
     }
 
     fn on_starved(&self, more: Box<dyn Fn() + Send + Sync>) {
-        self.sb.seats.on_starved(more);
+        self.sb.standbys.on_starved(more);
     }
 
     fn on_lost(&self, lost: OnLost) {
-        if let Some(zygote) = self.sb.zygote.get() {
-            self.sb.origins.lock().insert(zygote.proc.pid, lost);
+        // Any of them: no program can be started on its line any more.
+        let lost = Arc::new(lost);
+        for zygote in self.sb.lines.iter().filter_map(|l| l.zygote.get()) {
+            let lost = lost.clone();
+            self.sb.origins.lock().insert(zygote.proc.pid, Box::new(move |signal| lost(signal)));
         }
     }
 }
@@ -174,6 +185,6 @@ impl Drop for SeccompPlatform {
         self.sb.closing.store(true, Ordering::Relaxed);
         let _ = sys::kill(-self.pgid, libc::SIGKILL);
         self.sb.parking.close();
-        self.sb.seats.close();
+        self.sb.standbys.close();
     }
 }

@@ -141,7 +141,7 @@ impl AddressSpace for Space {
         if let (Phase::Stopped, None, Some(at)) = (st.phase, st.frame, at) {
             let id = st.id;
             drop(st);
-            match self.sb.listener.add_fd(id, file.host, at) {
+            match self.line.listener.add_fd(id, file.host, at) {
                 Ok(()) => return Ok(Native::Host),
                 Err(errno) if wound_back(errno) => {} // Or killed, or parked meanwhile.
                 Err(libc::EMFILE | libc::EBADF) => {}
@@ -206,6 +206,6 @@ impl AddressSpace for Space {
     }
 
     fn vdso(&self) -> Option<u64> {
-        self.sb.host.vdso_start()
+        self.line.host.vdso_start()
     }
 }

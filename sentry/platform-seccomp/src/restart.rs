@@ -62,8 +62,8 @@ impl Task {
     /// Answers the outstanding notification.
     pub fn reply(&self, st: &mut St, reply: Reply) {
         let sent = match reply {
-            Reply::Value(v) => self.sb.listener.answer(st.id, v),
-            Reply::Native => self.sb.listener.go_on(st.id),
+            Reply::Value(v) => self.line.listener.answer(st.id, v),
+            Reply::Native => self.line.listener.go_on(st.id),
         };
         match sent {
             Ok(()) | Err(libc::ENOENT) if self.killable() => {}

@@ -1,4 +1,4 @@
-//! What all parts of one running platform share: listener, arena, tables, and the dispatch of notifications.
+//! What all parts of one running platform share: lines, arena, tables, and the dispatch of notifications.
 //!
 //! Neighbours: `task` handles a known thread's notifications, `spawn` those of new-born threads, `reaper` deaths.
 //!
@@ -8,16 +8,17 @@
 use crate::Process;
 use crate::arena::Arena;
 use crate::frame::Layout;
+use crate::line::Line;
+use crate::seats::Standbys;
 use crate::spawn::Pending;
 use crate::stub::{DOORBELL, STUB_BASE, WIN_BASE, code};
-use crate::sys::{self, Listener, Notif};
+use crate::sys::{self, Notif};
 use crate::task::Task;
 use chitin_platform::{Event, OnLost, PlatformError};
 use chitin_platform_host::memory::Host;
 use chitin_platform_host::table::TidTable;
 use parking_lot::Mutex;
 use std::collections::{HashMap, VecDeque};
-use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -33,7 +34,7 @@ pub struct Features {
 }
 
 pub struct Sandbox {
-    pub listener: Listener,
+    pub lines: Box<[Arc<Line>]>,
     pub arena: Arc<Arena>,
     pub features: Features,
     pub host: Arc<Host>,
@@ -42,14 +43,13 @@ pub struct Sandbox {
     /// The CPUs that the sentry may use, and so every stub to begin with: a bit mask.
     pub cpus: Vec<u8>,
     pub layout: OnceLock<Layout>,
-    pub zygote: OnceLock<Arc<Task>>,
     /// What to call when the host ends a zygote, by pid.
     pub origins: Mutex<HashMap<i32, OnLost>>,
     pub table: TidTable<Arc<Task>>,
     pub procs: Mutex<HashMap<i32, Arc<Process>>>,
     pub pending: Mutex<HashMap<u64, Arc<Pending>>>,
     pub parking: crate::parking::Parking,
-    pub seats: crate::seats::Seats,
+    pub standbys: Standbys,
     /// The platform is being dropped.
     pub closing: AtomicBool,
     events: Mutex<VecDeque<Event>>,
@@ -57,22 +57,26 @@ pub struct Sandbox {
 }
 
 impl Sandbox {
-    pub fn new(listener: Listener, arena: Arc<Arena>, features: Features, proc_dir: OwnedFd) -> Arc<Sandbox> {
+    pub fn new(
+        lines: Box<[Arc<Line>]>,
+        host: Arc<Host>,
+        arena: Arc<Arena>,
+        features: Features,
+    ) -> Arc<Sandbox> {
         Arc::new(Sandbox {
-            listener,
+            lines,
             arena,
             features,
-            host: Host::new(proc_dir),
+            host,
             is_init: std::process::id() == 1,
             cpus: sys::get_affinity(0).unwrap_or_default(),
             layout: OnceLock::new(),
-            zygote: OnceLock::new(),
             origins: Mutex::default(),
             table: TidTable::default(),
             procs: Mutex::default(),
             pending: Mutex::default(),
             parking: crate::parking::Parking::default(),
-            seats: crate::seats::Seats::default(),
+            standbys: Standbys::default(),
             closing: AtomicBool::new(false),
             events: Mutex::default(),
             events_len: AtomicUsize::new(0),
@@ -95,12 +99,12 @@ impl Sandbox {
                     return e;
                 }
             }
-            self.seats.sit();
-            let got = self.listener.recv();
-            self.seats.leave();
+            let line = self.standbys.sit(&self.lines);
+            let got = line.listener.recv();
+            self.standbys.leave(line);
             match got {
                 Ok(n) => {
-                    if let Some(e) = self.dispatch(&n) {
+                    if let Some(e) = self.dispatch(line, &n) {
                         return e;
                     }
                     between();
@@ -137,12 +141,12 @@ impl Sandbox {
     }
 
     fn ring(&self) {
-        if let Some(z) = self.zygote.get() {
+        if let Some(z) = self.lines.first().and_then(|l| l.zygote.get()) {
             z.ring();
         }
     }
 
-    fn dispatch(self: &Arc<Self>, n: &Notif) -> Option<Event> {
+    fn dispatch(self: &Arc<Self>, line: &Arc<Line>, n: &Notif) -> Option<Event> {
         if n.ip & !0xfff == STUB_BASE {
             let token = match n.nr as u64 {
                 9 => n.args[4],
@@ -161,20 +165,20 @@ impl Sandbox {
         match self.table.get(n.pid) {
             Some(t) => t.on_notif(n),
             None => {
-                self.stranger(n);
+                self.stranger(line, n);
                 None
             }
         }
     }
 
     /// A thread nobody expects: a child whose maker gave up, or one that died while we looked.
-    pub fn stranger(&self, n: &Notif) {
+    pub fn stranger(&self, line: &Line, n: &Notif) {
         if n.nr as i64 == libc::SYS_exit && !self.features.wait_killable {
             // One that has been let go already; the host had wound its call back.
-            let _ = self.listener.go_on(n.id);
+            let _ = line.listener.go_on(n.id);
             return;
         }
-        if self.listener.id_valid(n.id) {
+        if line.listener.id_valid(n.id) {
             tracing::warn!(tid = n.pid, nr = n.nr, "unexpected stub thread; killing its process");
             let _ = sys::kill(n.pid as i32, libc::SIGKILL);
         }

@@ -1,34 +1,24 @@
 //! Who waits for notifications: as few workers as do the job.
 //!
 //! The host wakes *every* thread that waits in SECCOMP_IOCTL_NOTIF_RECV for each notification, on the notifying CPU; all
-//! but one find nothing and have cost two context switches. So one worker sits, receives, handles and sits down again,
-//! while the others stand by in a futex. A watcher, which sleeps while nothing happens, calls a standby when the sitting
-//! worker is held up in a handler; when none stands by for some ticks, it asks the kernel for one more. Seats are added while the receivers are busy all the time: now and then each compares its
+//! but one find nothing and have cost two context switches. So one worker sits at each line, receives, handles and sits down
+//! again, at the same line if it can, while the others stand by in a futex. `watcher` calls a standby when the sitting worker
+//! is held up in a handler. Seats are added while the receivers are busy all the time: now and then each compares its
 //! CPU time with the clock. (A queue of notifications says little: the host may run a guest before the thread that answered
 //! it, so that its next call waits already.)
 //!
-//! The watcher stays on the CPU of whoever left a seat last: waking every tick on an idle CPU beside it would slow down a
-//! busy one that shares its core, and costs a virtual machine exits.
-//!
-//! Neighbours: `sandbox` (its workers sit here), `lib` (starts the watcher).
+//! Neighbours: `line` (has the seats), `sandbox` (its workers sit here), `watcher`.
 //!
 //! Lock: `standing` is a leaf. `word` and `watched` are sequentially consistent: a worker that leaves its seat sees that
 //! nobody watches, or the watcher that goes to sleep sees that a seat was left.
 
-use crate::sandbox::Sandbox;
+use crate::line::Line;
 use crate::sys;
 use parking_lot::{Condvar, Mutex};
 use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
-/// How long a handler may keep the only seat empty.
-const TICK: Duration = Duration::from_millis(1);
-/// Ticks without any notification until the watcher sleeps.
-const QUIET: u32 = 4;
-/// Ticks with nobody to call until there is to be one more worker.
-const STARVED: u32 = 3;
 /// One in so many turns looks how busy its worker is.
 const LOOK: u64 = 1024;
 /// Percent of its time that make another seat, and below which one is taken away.
@@ -38,24 +28,20 @@ const CALM: u64 = 45;
 thread_local! {
     /// CPU time and clock of this worker's last look.
     static LAST: Cell<(u64, u64)> = const { Cell::new((0, 0)) };
+    /// The line it sat at last.
+    static HOME: Cell<Option<usize>> = const { Cell::new(None) };
 }
 
 /// The count of taken seats is in the low bits, the number of times one was left above.
 const LEFT: u64 = 1 << 16;
 
+/// The seats of one line.
 pub struct Seats {
     word: AtomicU64,
     wanted: AtomicUsize,
     most: usize,
-    watched: AtomicBool,
-    /// Where a worker left a seat last.
+    /// Where a worker left one last.
     cpu: AtomicUsize,
-    /// How many stand by.
-    standing: Mutex<usize>,
-    standby: Condvar,
-    watcher: Condvar,
-    /// Asks for one more worker.
-    more: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
 
 impl Default for Seats {
@@ -64,25 +50,35 @@ impl Default for Seats {
             word: AtomicU64::new(0),
             wanted: AtomicUsize::new(1),
             most: std::thread::available_parallelism().map_or(2, usize::from).clamp(1, 8),
-            watched: AtomicBool::new(false),
             cpu: AtomicUsize::new(usize::MAX),
-            standing: Mutex::default(),
-            standby: Condvar::new(),
-            watcher: Condvar::new(),
-            more: OnceLock::new(),
         }
     }
 }
 
-fn taken(word: u64) -> usize {
-    (word % LEFT) as usize
+/// What the watcher compares: equal if nobody sat down or got up meanwhile.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Seen(u64);
+
+impl Seen {
+    pub fn all_free(self) -> bool {
+        self.0 % LEFT == 0
+    }
 }
 
 impl Seats {
+    pub fn seen(&self) -> Seen {
+        Seen(self.word.load(Ordering::SeqCst))
+    }
+
+    /// Where a worker left one last, if that is known.
+    pub fn cpu(&self) -> Option<usize> {
+        Some(self.cpu.load(Ordering::Relaxed)).filter(|c| *c < 1 << 16)
+    }
+
     /// The number of the turn, if there is a seat.
     fn try_sit(&self) -> Option<u64> {
         let mut word = self.word.load(Ordering::SeqCst);
-        while taken(word) < self.wanted.load(Ordering::Relaxed) {
+        while (word % LEFT) < self.wanted.load(Ordering::Relaxed) as u64 {
             match self.word.compare_exchange_weak(word, word + 1, Ordering::SeqCst, Ordering::SeqCst) {
                 Ok(_) => return Some(word / LEFT),
                 Err(now) => word = now,
@@ -91,45 +87,87 @@ impl Seats {
         None
     }
 
-    /// Waits for a free seat. The watcher never sleeps while all are free, so a missed call is made up for.
-    pub fn sit(&self) {
-        let turn = self.try_sit().unwrap_or_else(|| {
-            let mut standing = self.standing.lock();
-            loop {
-                match self.try_sit() {
-                    Some(turn) => break turn,
-                    None => {
-                        *standing += 1;
-                        self.standby.wait(&mut standing);
-                        *standing = standing.saturating_sub(1);
-                    }
-                }
-            }
-        });
-        if turn % LOOK == LOOK - 1 && self.most > 1 {
-            self.look();
-        }
-    }
-
-    fn look(&self) {
+    /// Whether there is to be one more seat.
+    fn look(&self) -> bool {
         let now = (sys::clock_ns(libc::CLOCK_THREAD_CPUTIME_ID), sys::clock_ns(libc::CLOCK_MONOTONIC));
         let last = LAST.replace(now);
         let (cpu, wall) = (now.0.saturating_sub(last.0), now.1.saturating_sub(last.1));
         if last.1 == 0 || wall == 0 {
-            return;
+            return false;
         }
         let (busy, wanted) = (cpu.saturating_mul(100) / wall, self.wanted.load(Ordering::Relaxed));
         if busy >= BUSY && wanted < self.most {
             self.wanted.store(wanted + 1, Ordering::Relaxed);
-            self.call();
-        } else if busy < CALM && wanted > 1 {
+            return true;
+        }
+        if busy < CALM && wanted > 1 {
             self.wanted.store(wanted - 1, Ordering::Relaxed);
         }
+        false
+    }
+}
+
+/// The workers without a seat, and how the watcher is woken.
+#[derive(Default)]
+pub struct Standbys {
+    watched: AtomicBool,
+    /// Workers that have come so far.
+    came: AtomicUsize,
+    standing: Mutex<Standing>,
+    standby: Condvar,
+    watcher: Condvar,
+    /// Asks for one more worker.
+    more: OnceLock<Box<dyn Fn() + Send + Sync>>,
+}
+
+#[derive(Default)]
+struct Standing {
+    /// How many stand by.
+    count: usize,
+    /// The lines that want one of them: a bit each.
+    called: u32,
+}
+
+impl Standing {
+    fn take_call(&mut self) -> Option<usize> {
+        let line = self.called.trailing_zeros();
+        self.called &= self.called.wrapping_sub(1);
+        (line < u32::BITS).then_some(line as usize)
+    }
+}
+
+impl Standbys {
+    /// Waits for a free seat: where this thread sat before, or where it is called to. (One that took any would find those
+    /// free whose workers are just handling something, and drive them from line to line.) The watcher never sleeps while all
+    /// of a line are free, so a missed call is made up for.
+    pub fn sit<'a>(&self, lines: &'a [Arc<Line>]) -> &'a Arc<Line> {
+        let home =
+            HOME.get().unwrap_or_else(|| self.came.fetch_add(1, Ordering::Relaxed) % lines.len().max(1));
+        let try_sit = |at: usize| lines.get(at).and_then(|l| Some((at, l, l.seats.try_sit()?)));
+        let (at, line, turn) = try_sit(home).unwrap_or_else(|| {
+            let (mut at, mut standing) = (home, self.standing.lock());
+            loop {
+                at = standing.take_call().unwrap_or(at);
+                match try_sit(at) {
+                    Some(found) => break found,
+                    None => {
+                        standing.count += 1;
+                        self.standby.wait(&mut standing);
+                        standing.count = standing.count.saturating_sub(1);
+                    }
+                }
+            }
+        });
+        HOME.set(Some(at));
+        if turn % LOOK == LOOK - 1 && line.seats.most > 1 && line.seats.look() {
+            self.call(at);
+        }
+        line
     }
 
-    pub fn leave(&self) {
-        self.cpu.store(sys::current_cpu().unwrap_or(usize::MAX), Ordering::Relaxed);
-        self.word.fetch_add(LEFT - 1, Ordering::SeqCst);
+    pub fn leave(&self, line: &Line) {
+        line.seats.cpu.store(sys::current_cpu().unwrap_or(usize::MAX), Ordering::Relaxed);
+        line.seats.word.fetch_add(LEFT - 1, Ordering::SeqCst);
         if !self.watched.load(Ordering::SeqCst) && !self.watched.swap(true, Ordering::SeqCst) {
             let standing = self.standing.lock();
             self.watcher.notify_one();
@@ -145,57 +183,39 @@ impl Seats {
         drop(standing);
     }
 
-    /// Wakes a standby; answers whether there is one.
-    fn call(&self) -> bool {
-        let standing = self.standing.lock();
+    /// Has a standby go to the line of this number; answers whether there is one.
+    pub fn call(&self, line: usize) -> bool {
+        let mut standing = self.standing.lock();
+        standing.called |= 1u32.checked_shl(line as u32).unwrap_or(0);
         self.standby.notify_one();
-        *standing > 0
+        standing.count > 0
     }
 
     /// What to do when all workers are held up.
     pub fn on_starved(&self, more: Box<dyn Fn() + Send + Sync>) {
         let _once = self.more.set(more);
     }
-}
 
-/// The watcher's thread.
-pub fn run(sb: &Arc<Sandbox>) {
-    let seats = &sb.seats;
-    let mut here = usize::MAX;
-    while !sb.closing.load(Ordering::Relaxed) {
-        {
-            let mut standing = seats.standing.lock();
-            while !seats.watched.load(Ordering::SeqCst) {
-                seats.watcher.wait(&mut standing);
-            }
+    /// Has the kernel start one more worker.
+    pub fn ask_for_more(&self) {
+        if let Some(more) = self.more.get() {
+            more();
         }
-        let (mut quiet, mut starved) = (0, 0);
-        while quiet < QUIET && !sb.closing.load(Ordering::Relaxed) {
-            let cpu = seats.cpu.load(Ordering::Relaxed);
-            if cpu != here && cpu < 1 << 16 {
-                here = cpu;
-                // Unless it may not run there any more.
-                let _elsewhere = sys::set_affinity(0, &sys::only_cpu(cpu));
-            }
-            let before = seats.word.load(Ordering::SeqCst);
-            std::thread::sleep(TICK);
-            let now = seats.word.load(Ordering::SeqCst);
-            // A seat that was taken meanwhile is only between two turns.
-            let held_up = taken(now) == 0 && now == before;
-            starved = if held_up && !seats.call() { starved + 1 } else { 0 };
-            if starved >= STARVED {
-                starved = 0;
-                if let Some(more) = seats.more.get() {
-                    more();
-                }
-            }
-            quiet = if now == before && taken(now) > 0 { quiet + 1 } else { 0 };
+    }
+
+    /// For the watcher: sleeps until a seat is left.
+    pub fn wait_for_work(&self) {
+        let mut standing = self.standing.lock();
+        while !self.watched.load(Ordering::SeqCst) {
+            self.watcher.wait(&mut standing);
         }
-        let last = seats.word.load(Ordering::SeqCst);
-        seats.watched.swap(false, Ordering::SeqCst);
-        let now = seats.word.load(Ordering::SeqCst);
-        if now != last || taken(now) == 0 {
-            seats.watched.store(true, Ordering::SeqCst);
+    }
+
+    /// For the watcher, before it sleeps: `quiet` says, afterwards, whether it may.
+    pub fn stop_watching(&self, quiet: impl Fn() -> bool) {
+        self.watched.store(false, Ordering::SeqCst);
+        if !quiet() {
+            self.watched.store(true, Ordering::SeqCst);
         }
     }
 }

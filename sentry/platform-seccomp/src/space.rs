@@ -7,16 +7,20 @@
 //! the token that a child presents conclusive.
 
 use crate::arena::{Chunk, Window};
+use crate::line::{Counted, Line};
 use crate::sandbox::Sandbox;
 use crate::stub::{CHUNK_WINDOWS, PRIVATE_FD, PRIVATE_FDS, WIN_BASE};
 use chitin_platform::AsyncLock;
 use chitin_platform_host::memory::Memory;
 use parking_lot::Mutex;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
 
 pub struct Space {
     pub(crate) sb: Arc<Sandbox>,
+    pub(crate) line: Arc<Line>,
+    /// The program that it was made for, or whose fork it is.
+    pub(crate) program: OnceLock<Arc<Counted>>,
     pub(crate) mem: Memory,
     windows: Mutex<Windows>,
     pub(crate) clone_lock: Arc<AsyncLock>,
@@ -51,14 +55,16 @@ impl AsRef<Memory> for Space {
 
 impl Space {
     /// An address space whose first thread has window `index`, in a chunk of its own.
-    pub fn new(sb: &Arc<Sandbox>, mut chunk: Chunk, index: u64) -> (Arc<Space>, Window) {
+    pub fn new(sb: &Arc<Sandbox>, line: &Arc<Line>, mut chunk: Chunk, index: u64) -> (Arc<Space>, Window) {
         let at = (index / CHUNK_WINDOWS) as usize;
         let window = chunk.window(index % CHUNK_WINDOWS, sb.window_addr(index));
         let mut chunks: Vec<Option<Mapped>> = (0..at).map(|_| None).collect();
         chunks.push(Some(Mapped { chunk, used: 1 << (index % CHUNK_WINDOWS), mapped: true }));
         let space = Space {
             sb: sb.clone(),
-            mem: Memory::new(&sb.host),
+            line: line.clone(),
+            program: OnceLock::new(),
+            mem: Memory::new(&line.host),
             windows: Mutex::new(Windows { chunks }),
             clone_lock: Arc::default(),
             private_fds: AtomicU32::new(0),

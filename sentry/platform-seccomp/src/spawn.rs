@@ -9,6 +9,7 @@
 
 use crate::Process;
 use crate::frame;
+use crate::line::Counted;
 use crate::near::Near;
 use crate::restart::Made;
 use crate::sandbox::Sandbox;
@@ -16,7 +17,7 @@ use crate::space::{NewWindow, Space};
 use crate::stub::{ARENA_FD, DOORBELL, FORK_FLAGS, ctl};
 use crate::sys::{self, Notif};
 use crate::task::{Birth, Phase, Task};
-use chitin_platform::{PlatformError, PlatformTask, Spawn, Spawned};
+use chitin_platform::{BoxFuture, PlatformError, PlatformTask, Spawn, Spawned};
 use chitin_platform_host::calls::{Call, failed};
 use chitin_platform_host::detach::to_the_end;
 use parking_lot::Mutex;
@@ -196,8 +197,11 @@ pub async fn spawn(maker: Arc<Task>, kind: Spawn) -> Result<Spawned, PlatformErr
         Spawn::Fork => {
             let chunk = sb.arena.alloc().ok_or_else(no_window)?;
             let off = chunk.offset();
-            let (s, win) = Space::new(&sb, chunk, maker.index);
+            let (s, win) = Space::new(&sb, &maker.line, chunk, maker.index);
             s.mem.inherit(&space.mem);
+            if let Some(program) = space.program.get() {
+                let _ = s.program.set(program.clone());
+            }
             let map = (space.chunk_addr(maker.index), sb.arena.chunk_len(), off);
             (s, win, maker.index, Some(map), FORK_FLAGS as i32)
         }
@@ -322,8 +326,10 @@ impl Drop for Unfinished {
 
 /// [`make_space`] to its end, even if who wanted it ends first: the zygote must not be left in the middle of a clone, where
 /// the next one would find it.
-pub async fn new_space(zygote: Arc<Task>) -> Result<Spawned, PlatformError> {
-    to_the_end(make_space(zygote), kill).await
+pub fn new_space(zygote: Arc<Task>) -> BoxFuture<Result<Spawned, PlatformError>> {
+    // From now on: another program may be about to choose its line.
+    let program = zygote.line.count();
+    Box::pin(to_the_end(make_space(zygote, program), kill))
 }
 
 fn kill(made: Result<Spawned, PlatformError>) {
@@ -333,10 +339,11 @@ fn kill(made: Result<Spawned, PlatformError>) {
 }
 
 /// A fresh address space: a fork of the zygote with a random gap below its mappings and a zeroed frame.
-async fn make_space(zygote: Arc<Task>) -> Result<Spawned, PlatformError> {
+async fn make_space(zygote: Arc<Task>, program: Arc<Counted>) -> Result<Spawned, PlatformError> {
     let sb = zygote.sb.clone();
     let Spawned { task, space } = spawn(zygote, Spawn::Fork).await?;
     let Some(task) = sb.table.get(task.debug_id() as u32) else { return Err(PlatformError::Gone) };
+    let _ = task.proc.space.program.set(program);
     let mut unfinished = Unfinished(Some(task.clone()));
     // As much as the host itself uses for mmap_base: 28 bits of pages.
     let len = ((sys::random_u64() & 0x0fff_ffff) + 1) << 12;

@@ -115,7 +115,10 @@ chitin_stub_start:
     mov edx, 3
     mov r10d, 0x11
     mov r8d, {arena_fd}
-    xor r9d, r9d
+    // The number of arguments says which chunk.
+    mov r9, [rsp]
+    dec r9
+    imul r9, rsi
     mov eax, 9
     syscall
     cmp rax, rdi

@@ -10,6 +10,7 @@ use crate::Process;
 use crate::arena::Window;
 use crate::calls::List;
 use crate::frame;
+use crate::line::Line;
 use crate::restart::{Made, Reply, Said};
 use crate::sandbox::Sandbox;
 use crate::stub::{DOORBELL, FORK_FLAGS, KICK, OFFER, STUB_BASE, cmd, code, ctl};
@@ -100,6 +101,8 @@ pub struct St {
 pub struct Task {
     pub(crate) me: Weak<Task>,
     pub sb: Arc<Sandbox>,
+    /// Its process's, for good.
+    pub line: Arc<Line>,
     pub proc: Arc<Process>,
     pub tid: i32,
     /// Which of its address space's windows it has.
@@ -128,6 +131,7 @@ impl Task {
         let t = Arc::new_cyclic(|me| Task {
             me: me.clone(),
             sb: sb.clone(),
+            line: proc.space.line.clone(),
             proc: proc.clone(),
             tid: b.tid,
             index: b.index,

@@ -1,15 +1,16 @@
-//! The zygote: the process every address space is forked from, and the start of the platform's own threads.
+//! The zygotes: the processes every address space is forked from, one a line, and the start of the platform's own threads.
 //!
 //! Neighbours: `stub` (the image), `filter` (the BPF program), `reaper` and `parking` (threads), `sandbox` (the result).
 //!
-//! The zygote is made by the thread that becomes the reaper, which lives as long as the platform: the host ties
-//! PR_SET_PDEATHSIG to the thread. It shares the sentry's descriptor table until it executes the stub, which is how the
-//! listener gets into the sentry. Until it is ready no guest code exists, so what it does is continued unseen.
+//! They are made by the thread that becomes the reaper, which lives as long as the platform: the host ties
+//! PR_SET_PDEATHSIG to the thread. Each shares the sentry's descriptor table until it executes the stub, which is how its
+//! listener gets into the sentry. Until all are ready no guest code exists, so what they do is continued unseen.
 
 use crate::Process;
 use crate::arena::Arena;
 use crate::filter;
 use crate::frame;
+use crate::line::{self, Line};
 use crate::restart::Made;
 use crate::sandbox::{Features, Sandbox};
 use crate::space::Space;
@@ -21,7 +22,7 @@ use chitin_platform::HostVmaKind;
 use chitin_platform_host::SetupError;
 use chitin_platform_host::calls::{Call, failed};
 use chitin_platform_host::maps;
-use chitin_platform_host::memory::reachable;
+use chitin_platform_host::memory::{Host, reachable};
 use std::io::Write;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
@@ -50,7 +51,7 @@ struct Prepared {
     killable: bool,
 }
 
-/// Starts the zygote. Called on the thread that will reap; returns the platform and the stubs' process group.
+/// Starts the zygotes. Called on the thread that will reap; returns the platform and the stubs' process group.
 pub fn start(config: Config) -> Result<(Arc<Sandbox>, i32), SetupError> {
     let Options { disable_sync_wake, disable_wait_killable, stack_limit } = config.options;
     let proc_dir = match config.proc_dir {
@@ -75,51 +76,91 @@ pub fn start(config: Config) -> Result<(Arc<Sandbox>, i32), SetupError> {
         Err(_) => OwnedFd::from(image),
     };
 
-    let shared = map_shared()?;
     let prep = Prepared {
         program: filter::program(),
         stack: stack_limit.unwrap_or(8 << 20),
         killable: !disable_wait_killable,
     };
-    // SAFETY: the child only makes direct system calls on memory prepared here, and ends in exec or _exit.
-    let pid = match unsafe { sys::fork_sharing_files() } {
-        Ok(0) => child(&prep, shared, image.as_raw_fd()),
-        Ok(pid) => pid,
-        Err(e) => return Err(err("fork of the zygote", e, "raise the process limit")),
-    };
-    let kill = Killer(pid);
-    let deadline = Instant::now() + Duration::from_secs(10);
-    let fd = loop {
-        let v = shared.listener.load(Ordering::Acquire);
-        if v > 0 {
-            break v;
-        }
-        if v < 0 {
-            return Err(setup_failure(shared.step.load(Ordering::Acquire), -v));
-        }
-        if Instant::now() > deadline {
-            return Err(err("start of the zygote", libc::ETIMEDOUT, "the host is overloaded; try again"));
-        }
-        std::thread::sleep(Duration::from_micros(50));
-    };
-    let wait_killable = shared.step.load(Ordering::Acquire) == 1;
-    // SAFETY: the child made the descriptor in the table it shared with us, and has left it to us.
-    let listener = Listener::new(unsafe { OwnedFd::from_raw_fd(fd as RawFd) });
-    if !listener.has_add_fd() {
-        return Err(err(
-            "SECCOMP_IOCTL_NOTIF_ADDFD",
-            libc::ENOSYS,
-            "use Linux 5.9 or newer, or --platform=ptrace",
-        ));
+    // All at once, so that they start beside each other.
+    let mut embryos: Vec<Embryo> = Vec::new();
+    for place in 0..line::suitable() {
+        let group = embryos.first().map_or(0, |e| e.0.0);
+        embryos.push(Embryo::new(&prep, place, group, image.as_raw_fd())?);
     }
-    let sync_wake = !disable_sync_wake && listener.set_sync_wake().is_ok();
-    let features = Features { wait_killable, sync_wake, fsgsbase };
-    tracing::info!(?features, window = arena.window_size(), zygote = pid, "platform seccomp");
-    let sb = Sandbox::new(listener, arena, features, proc_dir);
-    boot(&sb, pid)?;
-    reachable(pid).map_err(|why| SetupError(format!("platform seccomp: {why}")))?;
-    std::mem::forget(kill);
-    Ok((sb, pid))
+    let first = embryos.first().map_or(0, |e| e.0.0);
+    let host = Host::new(proc_dir);
+    let mut features = Features { wait_killable: true, sync_wake: !disable_sync_wake, fsgsbase };
+    let mut lines = Vec::new();
+    for (n, embryo) in embryos.iter().enumerate() {
+        let (listener, wait_killable) = embryo.listener()?;
+        features.wait_killable &= wait_killable;
+        features.sync_wake = features.sync_wake && listener.set_sync_wake().is_ok();
+        lines.push(Line::new(listener, if n == 0 { host.clone() } else { host.sibling() }));
+    }
+    tracing::info!(
+        ?features,
+        window = arena.window_size(),
+        zygote = first,
+        lines = lines.len(),
+        "platform seccomp"
+    );
+    let sb = Sandbox::new(lines.into(), host, arena, features);
+    for (place, (line, embryo)) in sb.lines.iter().zip(&embryos).enumerate() {
+        boot(&sb, line, place, embryo.0.0)?;
+    }
+    reachable(first).map_err(|why| SetupError(format!("platform seccomp: {why}")))?;
+    embryos.into_iter().for_each(|e| std::mem::forget(e.0));
+    Ok((sb, first))
+}
+
+/// A zygote on its way.
+struct Embryo(Killer, &'static Shared);
+
+impl Embryo {
+    /// `place`: among the zygotes; `group`: the process group, 0 for one of its own.
+    fn new(prep: &Prepared, place: usize, group: i32, image: RawFd) -> Result<Embryo, SetupError> {
+        let shared = map_shared()?;
+        // SAFETY: the child only makes direct system calls on memory prepared here, and ends in exec or _exit.
+        match unsafe { sys::fork_sharing_files() } {
+            Ok(0) => child(prep, place, group, shared, image),
+            Ok(pid) => {
+                // It does so itself, but the next one may look for the group before.
+                // SAFETY: no memory is involved.
+                unsafe { libc::setpgid(pid, if group == 0 { pid } else { group }) };
+                Ok(Embryo(Killer(pid), shared))
+            }
+            Err(e) => Err(err("fork of the zygote", e, "raise the process limit")),
+        }
+    }
+
+    /// Its listener, and whether that has WAIT_KILLABLE_RECV.
+    fn listener(&self) -> Result<(Listener, bool), SetupError> {
+        let shared = self.1;
+        let deadline = Instant::now() + Duration::from_secs(10);
+        let fd = loop {
+            let v = shared.listener.load(Ordering::Acquire);
+            if v > 0 {
+                break v;
+            }
+            if v < 0 {
+                return Err(setup_failure(shared.step.load(Ordering::Acquire), -v));
+            }
+            if Instant::now() > deadline {
+                return Err(err("start of the zygote", libc::ETIMEDOUT, "the host is overloaded; try again"));
+            }
+            std::thread::sleep(Duration::from_micros(50));
+        };
+        // SAFETY: the child made the descriptor in the table it shared with us, and has left it to us.
+        let listener = Listener::new(unsafe { OwnedFd::from_raw_fd(fd as RawFd) });
+        if !listener.has_add_fd() {
+            return Err(err(
+                "SECCOMP_IOCTL_NOTIF_ADDFD",
+                libc::ENOSYS,
+                "use Linux 5.9 or newer, or --platform=ptrace",
+            ));
+        }
+        Ok((listener, shared.step.load(Ordering::Acquire) == 1))
+    }
 }
 
 /// Kills and reaps the zygote when its start fails.
@@ -141,6 +182,7 @@ fn setup_failure(step: i32, errno: i32) -> SetupError {
              --platform=ptrace",
         ),
         (3, _) => err("executing the stub", errno, "allow execution of memfds (sysctl vm.memfd_noexec)"),
+        (1, _) => err("the zygotes' process group", errno, "try again"),
         (2, libc::EPERM | libc::EACCES) => err(
             "installing the filter",
             errno,
@@ -176,7 +218,7 @@ fn map_shared() -> Result<&'static Shared, SetupError> {
 }
 
 /// The child up to exec. Nothing here allocates or locks.
-fn child(p: &Prepared, shared: &Shared, image: RawFd) -> ! {
+fn child(p: &Prepared, place: usize, group: i32, shared: &Shared, image: RawFd) -> ! {
     let fail = |step: i32| -> ! {
         let e = sys::errno();
         shared.step.store(step, Ordering::Release);
@@ -185,7 +227,9 @@ fn child(p: &Prepared, shared: &Shared, image: RawFd) -> ! {
         unsafe { libc::_exit(1) }
     };
     // SAFETY: no memory is involved.
-    unsafe { libc::setpgid(0, 0) };
+    if unsafe { libc::setpgid(0, group) } != 0 {
+        fail(1);
+    }
     // SAFETY: no memory is involved.
     unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0) };
     let none = 0u64;
@@ -221,7 +265,9 @@ fn child(p: &Prepared, shared: &Shared, image: RawFd) -> ! {
     };
     shared.step.store(i32::from(killable), Ordering::Release);
     shared.listener.store(fd as i32, Ordering::Release);
-    let argv = [c"chitin-stub".as_ptr(), std::ptr::null()];
+    // Their number tells the stub which chunk of the arena is its own.
+    let mut argv = [std::ptr::null(); line::MOST + 1];
+    argv.iter_mut().take(place + 1).for_each(|a| *a = c"chitin-stub".as_ptr());
     let envp = [std::ptr::null::<libc::c_char>()];
     let (a, e) = (argv.as_ptr(), envp.as_ptr());
     // SAFETY: C strings and null-terminated arrays.
@@ -231,12 +277,12 @@ fn child(p: &Prepared, shared: &Shared, image: RawFd) -> ! {
 }
 
 /// Takes the next notification of the zygote during its start.
-fn next(sb: &Sandbox) -> Result<Notif, SetupError> {
+fn next(line: &Line) -> Result<Notif, SetupError> {
     for _ in 0..100 {
-        if !sb.listener.poll(100) {
+        if !line.listener.poll(100) {
             continue;
         }
-        match sb.listener.recv() {
+        match line.listener.recv() {
             Ok(n) => return Ok(n),
             Err(libc::EINTR | libc::ENOENT) => {}
             Err(e) => {
@@ -252,14 +298,14 @@ fn next(sb: &Sandbox) -> Result<Notif, SetupError> {
 }
 
 /// Continues whatever the zygote does until it rings with `what`; returns the doorbell.
-fn until(sb: &Sandbox, what: u64) -> Result<Notif, SetupError> {
+fn until(sb: &Sandbox, line: &Line, what: u64) -> Result<Notif, SetupError> {
     loop {
-        let n = next(sb)?;
+        let n = next(line)?;
         if n.ip & !0xfff == STUB_BASE && n.nr as u64 == DOORBELL && n.args[0] == what {
             return Ok(n);
         }
         if n.nr as i64 == libc::SYS_exit_group {
-            let _ = sb.listener.go_on(n.id);
+            let _ = line.listener.go_on(n.id);
             return Err(err(
                 "executing the stub",
                 libc::EACCES,
@@ -267,21 +313,24 @@ fn until(sb: &Sandbox, what: u64) -> Result<Notif, SetupError> {
             ));
         }
         if n.nr as i64 == libc::SYS_mmap && n.args[4] == u64::from(ARENA_FD) {
-            sb.listener
+            line.listener
                 .add_fd(n.id, sb.arena.fd(), ARENA_FD)
                 .map_err(|e| err("handing the windows to the zygote", e, "raise RLIMIT_NOFILE to 1024"))?;
         }
-        sb.listener.go_on(n.id).map_err(|e| err("the zygote's start", e, "try again"))?;
+        line.listener.go_on(n.id).map_err(|e| err("the zygote's start", e, "try again"))?;
     }
 }
 
-fn boot(sb: &Arc<Sandbox>, pid: i32) -> Result<(), SetupError> {
+fn boot(sb: &Arc<Sandbox>, line: &Arc<Line>, place: usize, pid: i32) -> Result<(), SetupError> {
     let no_mem = || err("windows", libc::ENOMEM, "free some memory");
     let chunk = sb.arena.alloc().ok_or_else(no_mem)?;
-    let (space, win) = Space::new(sb, chunk, 0);
+    if chunk.offset() != place as u64 * sb.arena.chunk_len() {
+        return Err(SetupError("platform seccomp: the windows are not in the zygotes' order".into()));
+    }
+    let (space, win) = Space::new(sb, line, chunk, 0);
     let proc = Process::new(pid, space);
     sb.register(&proc);
-    let n = until(sb, code::START)?;
+    let n = until(sb, line, code::START)?;
 
     // Everything but the stub and the vDSO goes.
     let all = maps::all(sb.host.proc_dir.as_fd(), pid, false).map_err(|e| {
@@ -302,8 +351,8 @@ fn boot(sb: &Arc<Sandbox>, pid: i32) -> Result<(), SetupError> {
                 .push(Call::new(libc::SYS_munmap, [v.range.start, v.range.end - v.range.start, 0, 0, 0, 0])),
         }
     }
-    let _ = sb.host.vdso.set(vdso);
-    let _ = sb.host.vvar.set(vvar);
+    let _ = line.host.vdso.set(vdso);
+    let _ = line.host.vvar.set(vvar);
     let scratch = win.vaddr + ctl::SCRATCH as u64;
     win.put(ctl::SCRATCH, win.vaddr + ctl::PAGE as u64);
     win.put(ctl::SCRATCH + 8, 0);
@@ -324,8 +373,8 @@ fn boot(sb: &Arc<Sandbox>, pid: i32) -> Result<(), SetupError> {
         }
     }
     win.put(ctl::COUNT, calls.len() as u64);
-    sb.listener.answer(n.id, cmd::LIST).map_err(|e| err("the zygote's start", e, "try again"))?;
-    let n = until(sb, code::DONE)?;
+    line.listener.answer(n.id, cmd::LIST).map_err(|e| err("the zygote's start", e, "try again"))?;
+    let n = until(sb, line, code::DONE)?;
     for (i, c) in calls.iter().enumerate() {
         let r = win.get(ctl::CALLS + i * ctl::CALL_SIZE + 56) as i64;
         if let Some(e) = failed(r) {
@@ -336,8 +385,8 @@ fn boot(sb: &Arc<Sandbox>, pid: i32) -> Result<(), SetupError> {
 
     // One real signal, so that the zygote (and every fork of it) sits in a frame the host made.
     sys::tgkill(pid, pid, KICK).map_err(|e| err("the zygote's first signal", e, "try again"))?;
-    let _ = sb.listener.answer(n.id, cmd::AGAIN);
-    let n = until(sb, KICK as u64)?;
+    let _ = line.listener.answer(n.id, cmd::AGAIN);
+    let n = until(sb, line, KICK as u64)?;
     let bad = || {
         SetupError(
             "platform seccomp: the host's signal frame has an unknown form; use --platform=ptrace".into(),
@@ -360,6 +409,6 @@ fn boot(sb: &Arc<Sandbox>, pid: i32) -> Result<(), SetupError> {
         made: Some(Made::of(&n)),
         affinity: None,
     };
-    let _ = sb.zygote.set(Task::new(sb, &proc, birth));
+    let _ = line.zygote.set(Task::new(sb, &proc, birth));
     Ok(())
 }

@@ -22,6 +22,7 @@ fn main() {
         make,
         &[
             ("parking_many", parking_many),
+            ("lines_share", lines_share),
             ("hostile_mask", forged_mask),
             ("stop_answered", stops::answered),
             ("stop_storm", stops::storm),
@@ -100,6 +101,48 @@ fn parking_many(m: &Machine) {
     kids.iter().for_each(|k| gone(m, k));
     g.task.resume(Resume::Return(0));
     m.syscall(&g, 110);
+}
+
+/// New programs go to the line with the fewest; what they fork stays with them, and holds their place when they end.
+fn lines_share(m: &Machine) {
+    let counts = || platform().programs();
+    let wait_for = |want: &[usize]| {
+        let end = Instant::now() + Duration::from_secs(5);
+        while counts() != want && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        assert_eq!(counts(), want);
+    };
+    let lines = counts().len();
+    assert_eq!(lines, std::thread::available_parallelism().map_or(1, usize::from).clamp(1, 4));
+    let mut all: Vec<_> = (0..2 * lines).map(|_| m.load(entry!(g_getppid))).collect();
+    assert_eq!(counts(), vec![2; lines]);
+    for g in &all {
+        g.task.resume(Resume::Frame);
+        m.syscall(g, 110);
+        g.task.resume(Resume::Return(0));
+        m.syscall(g, 110);
+    }
+    let first = all.remove(0);
+    let child = m.adopt(wait(first.task.spawn(Spawn::Fork)).expect("fork"));
+    assert_eq!(counts(), vec![2; lines]);
+    first.task.kill_process();
+    gone(m, &first);
+    drop(first);
+    assert_eq!(counts(), vec![2; lines]);
+    child.task.kill_process();
+    gone(m, &child);
+    drop(child);
+    let mut want = vec![2; lines];
+    want[0] = 1;
+    wait_for(&want);
+    let again = m.load(entry!(g_getppid));
+    assert_eq!(counts(), vec![2; lines]);
+    all.push(again);
+    all.iter().for_each(|g| g.task.kill_process());
+    all.iter().for_each(|g| gone(m, g));
+    all.clear();
+    wait_for(&vec![0; lines]);
 }
 
 /// A guest that masks every signal by a forged rt_sigreturn can still be killed, and hurts nobody else.

@@ -49,7 +49,8 @@ impl Machine {
     pub fn new(subject: &Subject) -> Machine {
         let plat = subject.platform.clone();
         let (tx, events) = channel();
-        for _ in 0..2 {
+        // One for each listener that a platform may have, and a spare.
+        for _ in 0..5 {
             let (p, tx) = (plat.clone(), tx.clone());
             std::thread::spawn(move || while tx.send(p.next_event(&|| {})).is_ok() {});
         }
