@@ -4,13 +4,18 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Processes leave a cgroup a little after they have been waited for.
+/// Processes leave a cgroup a little after they have been waited for: milliseconds to wait.
 const PAUSES: [u64; 10] = [0, 1, 2, 5, 10, 20, 50, 100, 200, 400];
+/// And on a machine with much to do a good while after. Whoever can still be seen there stays.
+const LONG_PAUSES: [u64; 8] = [800; 8];
 
 /// Removes each of these with all cgroups below it. Returns those that could not be removed.
 pub fn leaves<'a>(leaves: impl Iterator<Item = &'a Path>) -> Vec<PathBuf> {
     let mut left: Vec<PathBuf> = leaves.map(Path::to_owned).collect();
-    for pause in PAUSES {
+    for (n, pause) in PAUSES.into_iter().chain(LONG_PAUSES).enumerate() {
+        if n >= PAUSES.len() && left.iter().any(|leaf| inhabited(leaf)) {
+            break;
+        }
         std::thread::sleep(Duration::from_millis(pause));
         left.retain(|leaf| !remove_tree(leaf));
         if left.is_empty() {
@@ -18,6 +23,22 @@ pub fn leaves<'a>(leaves: impl Iterator<Item = &'a Path>) -> Vec<PathBuf> {
         }
     }
     left
+}
+
+/// Whether there are processes in it, or below, that are not just leaving.
+fn inhabited(directory: &Path) -> bool {
+    let procs = fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default();
+    if procs.lines().any(|pid| !dying(pid)) {
+        return true;
+    }
+    let below = fs::read_dir(directory).into_iter().flatten().flatten();
+    below.filter(|e| e.file_type().is_ok_and(|kind| kind.is_dir())).any(|e| inhabited(&e.path()))
+}
+
+fn dying(pid: &str) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // The name may hold anything; the state follows its last parenthesis.
+    stat.rsplit(") ").next().is_none_or(|rest| rest.is_empty() || rest.starts_with(['Z', 'X']))
 }
 
 /// Whether it is gone.
@@ -39,5 +60,31 @@ fn remove_tree(directory: &Path) -> bool {
 pub fn parents(made: &[PathBuf]) {
     for directory in made.iter().rev() {
         let _ = fs::remove_dir(directory);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_lives_in_it() {
+        let top = std::env::temp_dir().join(format!("chitin-remove-{}", std::process::id()));
+        let below = top.join("below");
+        fs::create_dir_all(&below).unwrap();
+        assert!(!inhabited(&top));
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let pid = child.id();
+        // It stays a zombie until it is waited for.
+        while !dying(&pid.to_string()) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        fs::write(top.join("cgroup.procs"), format!("{pid}\n")).unwrap();
+        assert!(!inhabited(&top));
+        fs::write(below.join("cgroup.procs"), format!("{}\n", std::process::id())).unwrap();
+        assert!(inhabited(&top));
+        child.wait().unwrap();
+        assert!(dying(&pid.to_string()));
+        fs::remove_dir_all(&top).unwrap();
     }
 }
