@@ -36,7 +36,7 @@ fn regular_expressions_name_containers() {
     a.ok(&["kill", "--regex", "^t-[0-9]+-[0-9]+$", "KILL"]);
     a.until("stopped");
     a.ok(&["delete", "--regex", "^t-"]);
-    assert_eq!(names(&a), [other.clone()]);
+    assert_eq!(names(&a), std::slice::from_ref(&other));
     a.ok(&["delete", "--force", "--regex", "ther-"]);
     assert!(names(&a).is_empty());
     if a.engine == Engine::Chitin {
