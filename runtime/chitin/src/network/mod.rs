@@ -80,9 +80,10 @@ fn namespace_of(pid: i32) -> Result<File> {
     File::open(&path).context(|| format!("cannot open {path}"))
 }
 
-/// Takes over the network namespace of the process `pid`, in which the container `id` is. `root`: where containers are kept.
-pub fn take_over(root: &Path, id: &str, pid: i32) -> Result<Attached> {
-    let taken = take_interfaces(pid)?;
+/// Takes over the network namespace of the process `pid`, in which the container `id` is. `root`: where containers are kept;
+/// `told`: others have been told of the namespace, and may put interfaces into it later.
+pub fn take_over(root: &Path, id: &str, pid: i32, told: bool) -> Result<Attached> {
+    let taken = take_interfaces(pid, told)?;
     let (attached, resolver) = taken.ok_or_else(|| claim::refusal(root, id, pid))?;
     if !resolver {
         return Ok(attached);
@@ -95,7 +96,7 @@ pub fn take_over(root: &Path, id: &str, pid: i32) -> Result<Attached> {
 }
 
 /// What there is to take over, and whether the engine's name server is there as well. `None`: it is another sandbox's.
-fn take_interfaces(pid: i32) -> Result<Option<(Attached, bool)>> {
+fn take_interfaces(pid: i32, told: bool) -> Result<Option<(Attached, bool)>> {
     within(namespace_of(pid)?, || {
         let Some(claim) = claim::claim()? else { return Ok(None) };
         // Before anything is looked at, so that no change is missed.
@@ -119,14 +120,18 @@ fn take_interfaces(pid: i32) -> Result<Option<(Attached, bool)>> {
             link.device = Some(DeviceLink { fd: number, offload });
             fds.push(fd);
         }
+        // A packet socket makes the sentry's end wait for the host's kernel, 8 ms or so: not for nothing.
+        let follow = told || !fds.is_empty();
         let known: Vec<u32> = config.links.iter().map(|link| link.index).collect();
-        let (frames, offload) = packet::open_rest(&known)?;
+        let rest = follow.then(|| packet::open_rest(&known)).transpose()?;
         let mut hand_over = |fd: OwnedFd| -> Result<u32> {
             fds.push(fd);
             u32::try_from(fds.len() - 1).context(|| "descriptors".into())
         };
-        let (news, frames) = (hand_over(news)?, hand_over(frames)?);
-        config.later = Some(LaterConfig { news, frames, offload });
+        if let Some((frames, offload)) = rest {
+            let (news, frames) = (hand_over(news)?, hand_over(frames)?);
+            config.later = Some(LaterConfig { news, frames, offload });
+        }
         config.claim = Some(hand_over(claim)?);
         // Last: from here on nobody answers until the sentry does.
         silence::silence(&mut netlink)?;

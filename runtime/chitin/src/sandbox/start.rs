@@ -25,7 +25,10 @@ pub fn start(directory: &Directory, state: &mut State, spec: &Spec) -> Result<()
     let root = directory.path().parent().unwrap_or(directory.path());
     let attached = match state.network {
         Attachment::None => None,
-        Attachment::Namespace => Some(network::take_over(root, &state.id, state.sentry.pid)?),
+        Attachment::Namespace => {
+            let told = state.namespace.is_some() || spec.hooks().is_some();
+            Some(network::take_over(root, &state.id, state.sentry.pid, told)?)
+        }
         Attachment::Shown => Some(network::show(root, &state.id, state.sentry.pid)?),
         Attachment::Outbound => Some(network::outbound::to_everywhere(&state.id, &state.publish)?),
     };
