@@ -466,6 +466,9 @@ impl SocketOps for OutboundSocket {
     }
 
     fn recvmsg(&self, msg: &mut RecvMsg<'_>) -> Result<usize, Errno> {
+        if msg.flags & MSG_ERRQUEUE != 0 && self.common().completions.pending() {
+            return self.local.recvmsg(msg);
+        }
         if let Some(socket) = self.remote() {
             return socket.recvmsg(msg);
         }
@@ -548,7 +551,8 @@ impl SocketOps for OutboundSocket {
             table.add(&self.queue);
         }
         if let Some(socket) = self.remote() {
-            return socket.poll(None);
+            let sent = if self.common().completions.pending() { POLLERR } else { 0 };
+            return socket.poll(None) | sent;
         }
         let input = POLLIN | POLLRDNORM;
         let mut mask = self.local.poll(table);
@@ -579,6 +583,15 @@ impl SocketOps for OutboundSocket {
 
     fn buffers_changed(&self) {
         self.local.buffers_changed();
+    }
+
+    fn copies(&self) -> bool {
+        self.local.copies()
+    }
+
+    fn completed(&self) {
+        self.local.completed();
+        self.queue.wake(POLLERR);
     }
 
     fn has_packets(&self) -> bool {

@@ -657,3 +657,15 @@ fn features_describe_the_runtime() {
     assert_eq!((of("read")["nr"].as_u64(), of("read")["support"].as_str()), (Some(0), Some("full")));
     assert_eq!(features(&["--syscalls"]).lines().count(), calls.len() + 2);
 }
+
+/// Sockets that may also go out through the host's are no less than others.
+#[test]
+fn do_has_all_options_of_sockets() {
+    let mut c = std::process::Command::new(paths::chitin());
+    c.args(["do", "--rootfs"]).arg(paths::rootfs("busybox"));
+    c.arg("--volume")
+        .arg(format!("{}:/guest:ro", paths::guests().display()))
+        .args(["--", "/guest/inet_opts"]);
+    let o = chitin_tests::run::quick(c, LIMIT);
+    assert!(o.code == Some(0) && !o.text().contains("not ok"), "{}", o.brief());
+}
