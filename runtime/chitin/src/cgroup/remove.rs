@@ -4,6 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::container::HostProcess;
+
 /// Processes leave a cgroup a little after they have been waited for: milliseconds to wait.
 const PAUSES: [u64; 10] = [0, 1, 2, 5, 10, 20, 50, 100, 200, 400];
 /// And on a machine with much to do a good while after. Whoever can still be seen there stays.
@@ -28,17 +30,12 @@ pub fn leaves<'a>(leaves: impl Iterator<Item = &'a Path>) -> Vec<PathBuf> {
 /// Whether there are processes in it, or below, that are not just leaving.
 fn inhabited(directory: &Path) -> bool {
     let procs = fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default();
-    if procs.lines().any(|pid| !dying(pid)) {
+    let alive = |pid: i32| HostProcess::of(pid).is_ok_and(|process| process.is_alive());
+    if procs.lines().filter_map(|pid| pid.parse().ok()).any(alive) {
         return true;
     }
     let below = fs::read_dir(directory).into_iter().flatten().flatten();
     below.filter(|e| e.file_type().is_ok_and(|kind| kind.is_dir())).any(|e| inhabited(&e.path()))
-}
-
-fn dying(pid: &str) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    // The name may hold anything; the state follows its last parenthesis.
-    stat.rsplit(") ").next().is_none_or(|rest| rest.is_empty() || rest.starts_with(['Z', 'X']))
 }
 
 /// Whether it is gone.
@@ -75,8 +72,9 @@ mod tests {
         assert!(!inhabited(&top));
         let mut child = std::process::Command::new("true").spawn().unwrap();
         let pid = child.id();
+        let process = HostProcess::of(pid.cast_signed()).unwrap();
         // It stays a zombie until it is waited for.
-        while !dying(&pid.to_string()) {
+        while process.is_alive() {
             std::thread::sleep(Duration::from_millis(1));
         }
         fs::write(top.join("cgroup.procs"), format!("{pid}\n")).unwrap();
@@ -84,7 +82,8 @@ mod tests {
         fs::write(below.join("cgroup.procs"), format!("{}\n", std::process::id())).unwrap();
         assert!(inhabited(&top));
         child.wait().unwrap();
-        assert!(dying(&pid.to_string()));
+        fs::remove_dir_all(&below).unwrap();
+        assert!(!inhabited(&top), "its number is nobody's");
         fs::remove_dir_all(&top).unwrap();
     }
 }
