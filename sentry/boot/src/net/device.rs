@@ -154,18 +154,20 @@ pub fn frame<'a>(packet: &Packet<'a>) -> RxFrame<'a> {
     }
 }
 
+/// Waits for packets of `link` (or of several), also beyond an interface's going down or away.
+pub fn wait(receiver: &mut Receiver, fd: &OwnedFd, link: Option<u32>) {
+    while let Err(error) = receiver.wait(fd.as_fd()) {
+        if error.kind() != io::ErrorKind::Interrupted {
+            tracing::debug!(link, %error, "no packets at the moment");
+            std::thread::sleep(PAUSE);
+        }
+    }
+}
+
 fn serve(stack: &Weak<Stack>, link: u32, rx: &Rx) {
     let mut receiver = Receiver::new(rx.offload, false);
     loop {
-        match receiver.wait(rx.fd.as_fd()) {
-            Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => {
-                tracing::debug!(link, %error, "no packets at the moment");
-                std::thread::sleep(PAUSE);
-                continue;
-            }
-        }
+        wait(&mut receiver, &rx.fd, Some(link));
         let Some(stack) = stack.upgrade() else { return };
         let frames: Vec<RxFrame<'_>> = receiver.packets().map(|packet| frame(&packet)).collect();
         if rx.engine.is_on() {

@@ -5,6 +5,7 @@
 //! there at the start, and sends on any. One thread each; both end with the stack.
 
 use chitin_abi::netdevice::ARPHRD_ETHER;
+use chitin_abi::netlink::{RTM_DELADDR, RTM_DELLINK, RTM_DELROUTE, RTM_NEWADDR, RTM_NEWLINK, RTM_NEWROUTE};
 use chitin_abi::rtnetlink::RTPROT_KERNEL;
 use chitin_control::rtnetlink::{self, Message};
 use chitin_control::{AddressConfig, LinkConfig, RouteConfig};
@@ -17,7 +18,7 @@ use nix::sys::socket::{MsgFlags, recv};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::{Arc, Weak};
 
 use super::{apply, device};
@@ -27,13 +28,6 @@ const STACK_SIZE: usize = 256 << 10;
 const NEWS: usize = 64 << 10;
 /// Interfaces that are not up yet and are remembered.
 const MAX_PENDING: usize = 64;
-
-const RTM_NEWLINK: u16 = 16;
-const RTM_DELLINK: u16 = 17;
-const RTM_NEWADDR: u16 = 20;
-const RTM_DELADDR: u16 = 21;
-const RTM_NEWROUTE: u16 = 24;
-const RTM_DELROUTE: u16 = 25;
 
 /// Packets of interfaces to come.
 pub struct Frames {
@@ -216,15 +210,7 @@ fn same(a: &AddressConfig, b: &AddressConfig) -> bool {
 fn receive(stack: &Weak<Stack>, links: &Links, frames: &Frames) {
     let mut receiver = Receiver::new(frames.offload, true);
     loop {
-        match receiver.wait(frames.fd.as_fd()) {
-            Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            // An interface has gone down or away.
-            Err(_) => {
-                std::thread::sleep(device::PAUSE);
-                continue;
-            }
-        }
+        device::wait(&mut receiver, &frames.fd, None);
         let Some(stack) = stack.upgrade() else { return };
         let mut packets = receiver.packets().peekable();
         while let Some(first) = packets.next() {
