@@ -1,7 +1,7 @@
 // Micro benchmarks: each prints `name nanoseconds`, the median of several rounds, per operation. Runs alike natively and in
 // any container: `micro [DIR [NAME…]]`, with files in DIR (/tmp), and only the benchmarks named. `micro notify` measures the
 // bare round trip of a seccomp notification (native only, needs root). `micro turns DIR` and `micro turns-notified` do one round
-// of a benchmark for each line of the input that names one, so that several of them can take turns.
+// of a benchmark for each line of the input that names one, so that several of them can take turns. `micro list` prints the names.
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
 #endif
@@ -260,6 +260,10 @@ int main(int argc, char **argv) {
             if (!p) notify(i), _exit(0);
             waitpid(p, NULL, 0);
         }
+        return 0;
+    }
+    if (argc > 1 && !strcmp(argv[1], "list")) {
+        for (size_t i = 0; i < BENCHES; i++) puts(benches[i].name);
         return 0;
     }
     if (argc > 1 && !strcmp(argv[1], "turns-notified")) return notify(TURNS), 0;

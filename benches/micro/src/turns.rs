@@ -15,20 +15,6 @@ use chitin_tests::{paths, run};
 
 use crate::{COLUMNS, Column, Results};
 
-const BENCHMARKS: [&str; 11] = [
-    "getppid",
-    "clock_gettime",
-    "fork_exit_wait",
-    "vfork_exec_wait",
-    "mmap_touch_munmap",
-    "page_fault",
-    "pipe_round_trip",
-    "open_close",
-    "stat",
-    "read_4k",
-    "write_4k",
-];
-
 /// The row of the bare notification, which answers the same call as `getppid`.
 pub const BARE: &str = "notification";
 
@@ -89,11 +75,16 @@ impl Player {
     }
 }
 
-fn container(engine: Engine, column: Column, bin: &Path) -> Result<Player, String> {
+fn bundle(bin: &Path) -> Bundle {
     let b = Bundle::new("turns", &paths::rootfs("busybox"), &["/bench/micro", "turns", "/tmp"])
         .bind(bin, "/bench", &["ro"])
         .tmpfs("/tmp");
     b.write();
+    b
+}
+
+fn container(engine: Engine, column: Column, bin: &Path) -> Result<Player, String> {
+    let b = bundle(bin);
     let (id, dir, root) = (unique_id(), b.dir.to_string_lossy().into_owned(), state_root("turns"));
     let c = engine.command(&root, Some(&b), &["run", "--bundle", &dir, &id]);
     let mut p = Player::start(engine.name(), column, c)?;
@@ -104,10 +95,7 @@ fn container(engine: Engine, column: Column, bin: &Path) -> Result<Player, Strin
 
 /// runsc is not part of the test harness: it is called plainly when it is there.
 fn runsc(bin: &Path) -> Result<Player, String> {
-    let b = Bundle::new("turns", &paths::rootfs("busybox"), &["/bench/micro", "turns", "/tmp"])
-        .bind(bin, "/bench", &["ro"])
-        .tmpfs("/tmp");
-    b.write();
+    let b = bundle(bin);
     let mut c = Command::new("runsc");
     c.args(["--ignore-cgroups", "--network=none", "--root"]).arg(b.dir.join("runsc"));
     c.arg("run").arg("--bundle").arg(&b.dir).arg(unique_id());
@@ -116,35 +104,43 @@ fn runsc(bin: &Path) -> Result<Player, String> {
     Ok(p)
 }
 
+fn micro(bin: &Path, args: &[&str]) -> Command {
+    let mut c = Command::new(bin.join("micro"));
+    c.args(args);
+    c
+}
+
 /// The players of a column, in the order of their turns; none if its engine is not installed.
 fn players(column: Column, bin: &Path) -> Result<Vec<Player>, String> {
-    let plain = |args: &[&str]| {
-        let mut c = Command::new(bin.join("micro"));
-        c.args(args);
-        c
-    };
     let engine = match column {
         // Files on a tmpfs, as in the containers.
-        Column::Native => return Ok(vec![Player::start("native", column, plain(&["turns", "/dev/shm"]))?]),
-        Column::Runsc if run::have("runsc") => return Ok(vec![runsc(bin)?]),
-        Column::Runsc => Engine::Runc,
-        Column::Crun => Engine::Crun,
-        Column::Runc => Engine::Runc,
-        Column::Chitin => Engine::Chitin,
+        Column::Native => {
+            return Ok(vec![Player::start("native", column, micro(bin, &["turns", "/dev/shm"]))?]);
+        }
+        Column::Runsc => None,
+        Column::Crun => Some(Engine::Crun),
+        Column::Runc => Some(Engine::Runc),
+        Column::Chitin => Some(Engine::Chitin),
     };
-    if column == Column::Runsc || !engine.available() {
+    if !engine.map_or_else(|| run::have("runsc"), Engine::available) {
         eprintln!("SKIP: {} is not installed", column.name());
         return Ok(Vec::new());
     }
+    let Some(engine) = engine else { return Ok(vec![runsc(bin)?]) };
     let mut all = Vec::new();
     if column == Column::Chitin {
         // What chitin's calls are compared with, as close to them in time as can be.
-        let mut p = Player::start("the bare notification", Column::Native, plain(&["turns-notified"]))?;
+        let mut p = Player::start("the bare notification", Column::Native, micro(bin, &["turns-notified"]))?;
         p.bare = true;
         all.push(p);
     }
     all.push(container(engine, column, bin)?);
     Ok(all)
+}
+
+/// What the program can measure.
+fn benchmarks(bin: &Path) -> Vec<String> {
+    run::quick(micro(bin, &["list"]), LIMIT).text().lines().map(str::to_owned).collect()
 }
 
 /// `rounds` rounds of each benchmark, each with what it found; the flag says whether something failed.
@@ -161,7 +157,11 @@ pub fn play(bin: &Path, wanted: &dyn Fn(Column) -> bool, rounds: usize) -> (Vec<
             Err(e) => complain(e),
         }
     }
-    for benchmark in BENCHMARKS {
+    let benchmarks = benchmarks(bin);
+    if benchmarks.is_empty() {
+        complain("the benchmark program lists nothing that it could measure".to_owned());
+    }
+    for benchmark in &benchmarks {
         // The first round warms up and does not count.
         for n in 0..=rounds {
             let mut found = Results::new();
@@ -169,7 +169,7 @@ pub fn play(bin: &Path, wanted: &dyn Fn(Column) -> bool, rounds: usize) -> (Vec<
                 if p.bare && benchmark != "getppid" {
                     return true;
                 }
-                let row = if p.bare { BARE } else { benchmark };
+                let row = if p.bare { BARE } else { benchmark.as_str() };
                 match p.round(benchmark) {
                     Ok(v) => drop(found.entry(row.to_owned()).or_default().insert(p.column, v)),
                     Err(e) => {
