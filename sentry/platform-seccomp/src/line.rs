@@ -1,6 +1,6 @@
 //! Lines: listeners, each with the zygote whose forks notify it and a seat of its own for a worker.
 //!
-//! One listener carries some 200,000 calls a second and no more, however many CPUs there are: a single worker receives
+//! One listener carries some 180,000 calls a second and no more, however many CPUs there are: a single worker receives
 //! them, since further ones would be woken for every call (`seats`), and the host runs all that takes part on one CPU.
 //! So there are several, and a new program goes to the one with the fewest programs. What a program forks, and its
 //! threads, stay on its line: the host ties a listener to a filter, and that is inherited.
