@@ -35,9 +35,11 @@ const TURN_NS: u64 = 2_000;
 /// A processor that nobody runs.
 struct Seat {
     vcpu: Vcpu,
-    /// Whose bases and FPU state it has.
+    /// Whose FPU state it has.
     last: Weak<Task>,
     last_id: u64,
+    /// Whose bases it has, if any task's: the same, but only once that one has entered.
+    bases_of: u64,
 }
 
 struct Running {
@@ -117,7 +119,8 @@ enum Turn {
 impl Machine {
     pub fn new(world: Arc<World>, features: Features, mxcsr_mask: u32, vcpus: Vec<Vcpu>) -> Arc<Machine> {
         let numbers = vcpus.iter().map(|vcpu| vcpu.handle.number).collect();
-        let idle = vcpus.into_iter().map(|vcpu| Seat { vcpu, last: Weak::new(), last_id: 0 }).collect();
+        let idle =
+            vcpus.into_iter().map(|vcpu| Seat { vcpu, last: Weak::new(), last_id: 0, bases_of: 0 }).collect();
         Arc::new(Machine {
             world,
             features,
@@ -244,8 +247,7 @@ impl Machine {
                 _ => return Turn::Nothing,
             }
         }
-        let mut switched = seat.last_id != task.id;
-        if switched {
+        if seat.last_id != task.id {
             if let Some(old) = seat.last.upgrade() {
                 if let Err(error) = old.fpu.lock().leave(&handle) {
                     tracing::error!(%error, "saving a task's FPU state failed");
@@ -261,7 +263,7 @@ impl Machine {
             if let Err(rseq::Bad) = enter_sequences(task, handle.number) {
                 return self.fault_in_sequence(task);
             }
-            let mut regs = {
+            let (mut regs, switched) = {
                 let mut st = task.st.lock();
                 if matches!(st.phase, Phase::Dying) {
                     return Turn::Dead;
@@ -274,19 +276,20 @@ impl Machine {
                     return Turn::Requeue;
                 }
                 handle.arm();
-                switched |= st.bases_dirty || st.last != Some(handle.index);
-                st.bases_dirty = false;
+                let dirty = std::mem::take(&mut st.bases_dirty);
+                let switched = dirty || seat.bases_of != task.id || st.last != Some(handle.index);
                 st.last = Some(handle.index);
                 seat.vcpu.give_answers(&self.world.phys, task.id, &st.answers);
-                st.regs
+                (st.regs, switched)
             };
             task.used.lock().enter();
             let exit = if is_canonical(regs.rip) {
+                seat.bases_of = task.id;
                 seat.vcpu.run(&self.world.phys, &task.space, &mut regs, switched)
             } else {
+                seat.bases_of = 0;
                 Exit::Trap { vector: 13, error: 0, addr: 0 }
             };
-            switched = false;
             let ns = task.used.lock().leave();
             task.slice.fetch_add(ns + TURN_NS, Ordering::Relaxed);
             if let Some(turn) = self.came_out(task, &handle, exit, regs) {

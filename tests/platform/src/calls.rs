@@ -197,6 +197,41 @@ pub fn fpu_and_bases(m: &Machine) {
     g.task.write_fpstate(&[]).expect("reset");
 }
 
+/// A thread that is interrupted before it has run again where another one has been keeps its base all the same.
+pub fn bases_after_interrupts(m: &Machine) {
+    let a = m.load(entry!(g_bases));
+    let base = |g: &Guest, at: u64| {
+        let mut r = g.task.registers().expect("registers");
+        r.fs_base = at;
+        g.task.set_registers(&r).expect("set");
+        g.space.write(at, &at.to_le_bytes()).expect("write");
+    };
+    base(&a, DATA);
+    a.task.resume(Resume::Frame);
+    assert_eq!(m.syscall(&a, 39)[0], DATA);
+    let b = m.adopt(wait(a.task.spawn(Spawn::Thread)).expect("thread"));
+    base(&b, DATA + 64);
+    // On one processor, where a platform has any.
+    let mut mask = a.task.affinity(None).expect("mask");
+    let mut found = false;
+    for byte in &mut mask {
+        *byte = if found { 0 } else { *byte & byte.wrapping_neg() };
+        found |= *byte != 0;
+    }
+    for g in [&a, &b] {
+        g.task.affinity(Some(&mask)).expect("set");
+    }
+    for _ in 0..20 {
+        for (g, at) in [(&a, DATA), (&b, DATA + 64)] {
+            g.task.interrupt();
+            g.task.resume(Resume::Return(0));
+            m.interrupted(g);
+            g.task.resume(Resume::Frame);
+            assert_eq!(m.syscall(g, 39)[0], at, "the base of another thread");
+        }
+    }
+}
+
 pub fn interrupt_storm(m: &Machine) {
     let g = m.load(entry!(g_getppid));
     let t = g.task.clone();

@@ -59,6 +59,7 @@ const CASES: &[Case] = &[
     ("exit_and_kill", tasks::exit_and_kill),
     ("unexpected_death", tasks::unexpected_death),
     ("fpu_and_bases", calls::fpu_and_bases),
+    ("bases_after_interrupts", calls::bases_after_interrupts),
     ("mappings_hide_ours", memory::mappings_hide_ours),
     ("forks_200", tasks::forks_200),
     ("threads_200", tasks::threads_200),
