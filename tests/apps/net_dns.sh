@@ -17,7 +17,7 @@ use() {
     ask +short +ignore +noedns long.test txt | wc -l
     ask +short long.test txt | wc -l
     ask +short +bufsize=4096 +notcp long.test txt | wc -l
-    for i in $(seq 500); do echo "n$i.a.test a"; done >names
+    for i in $(seq $(part 500)); do echo "n$i.a.test a"; done >names
     ask +short -f names | sort | uniq -c
     echo "nameserver $at" >/etc/resolv.conf
     getent ahosts x.a.test | awk '{print $1}' | sort -u

@@ -11,7 +11,7 @@ use() {
     for port in 8081 8082 8083; do
         curl -s "http://$host:$port/"
         wrk -t2 -c32 -d1 "http://$host:$port/" | errors
-        hey -n 2000 -c 20 "http://$host:$port/" | grep -E '^ *\[|Error' | sed 's/^[[:space:]]*//; s/[[:space:]]\+/ /g'
+        hey -n $((100 + 20 * $(part 95))) -c 20 "http://$host:$port/" | grep -E '^ *\[|Error' | sed 's/^[[:space:]]*//; s/[[:space:]]\+/ /g'
     done
     head -c 1000000 /dev/zero | tr '\0' z >body
     for port in 8081 8082; do curl -s --data-binary @body "http://$host:$port/echo" | md5sum; done

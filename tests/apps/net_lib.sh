@@ -3,6 +3,9 @@
 # sides' (keys, certificates).
 set -u
 role=${1:-both}
+# Where an exit is dear, an nth of the work is asked for.
+PART=${PART:-1}
+part() { echo $((($1 + PART - 1) / PART)); }
 at=${2:-127.0.0.1}
 cd /tmp && chmod 1777 /tmp
 # An address as it stands in a URL.

@@ -15,12 +15,12 @@ use() {
     ask() { "$bin/psql" -At "$@"; }
     bench() { "$bin/pgbench" -n "$@" postgres 2>&1 | grep -E 'processed|failed|aborted|error' | sed 's/ (.*//'; }
     "$bin/pgbench" -i -q -s 1 postgres >/dev/null 2>&1 || echo "no initialisation"
-    bench -c 8 -j 2 -t 100
-    bench -S -C -c 4 -j 2 -t 20
-    bench -M prepared -S -c 8 -j 2 -t 400
+    bench -c 8 -j 2 -t $(part 100)
+    bench -S -C -c 4 -j 2 -t $(part 20)
+    bench -M prepared -S -c 8 -j 2 -t $(part 400)
     ask -c "select count(*), sum(abalance) = (select sum(delta) from pgbench_history) from pgbench_accounts"
-    ask -c "copy (select generate_series(1, 200000)) to stdout" | md5sum
-    seq 100000 | ask -c "create table t (n int)" -c "copy t from stdin" -c "select sum(n) from t"
+    ask -c "copy (select generate_series(1, $(part 200000))) to stdout" | md5sum
+    seq $(part 100000) | ask -c "create table t (n int)" -c "copy t from stdin" -c "select sum(n) from t"
     ask -c "listen news" -c "notify news, 'extra'" | sed 's/ received.*//'
 }
 play

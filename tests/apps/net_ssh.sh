@@ -20,9 +20,9 @@ use() {
     remote() { ssh $options -p 2222 "$@"; }
     remote "$at" 'echo "hello from $(id -un)"; exit 7'
     echo "code $?"
-    head -c 20000000 /dev/zero | tr '\0' e >big
+    head -c $(part 20000000) /dev/zero | tr '\0' e >big
     remote "$at" md5sum <big
-    remote -C "$at" 'head -c 20000000 /dev/zero' | md5sum
+    remote -C "$at" "head -c $(part 20000000) /dev/zero" | md5sum
     # The line's end is the terminal's.
     remote -tt "$at" 'tty >/dev/null && echo "a terminal"; stty size >/dev/null && echo sized' </dev/null | tr -d '\r'
     # Several at a time.
@@ -33,7 +33,7 @@ use() {
     socat -u TCP:127.0.0.1:8001 -
     printf 'put big /tmp/there\nget /tmp/there back\n' | sftp $options -q -P 2222 -b - "$(case $at in *:*) echo "[$at]" ;; *) echo "$at" ;; esac)" >/dev/null
     cmp big back && echo "sftp: the same"
-    mkdir -p tree/a/b && for i in $(seq 200); do echo "$i" >"tree/a/f$i"; done
+    mkdir -p tree/a/b && for i in $(seq $((10 + $(part 190)))); do echo "$i" >"tree/a/f$i"; done
     cp big tree/a/b/
     sync() { rsync -a -e "ssh $options -p 2222" --stats "$@" | grep -E 'regular files transferred|Total transferred'; }
     sync tree "$host:/tmp/mirror/"
