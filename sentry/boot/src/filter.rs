@@ -126,6 +126,7 @@ pub fn notification_rules() -> Result<Rules, String> {
         0xc018_2101, // SECCOMP_IOCTL_NOTIF_SEND
         0x4008_2102, // SECCOMP_IOCTL_NOTIF_ID_VALID
         0x4018_2103, // SECCOMP_IOCTL_NOTIF_ADDFD
+        0x4008_2104, // SECCOMP_IOCTL_NOTIF_SET_FLAGS: who is woken need not run here
     ];
     Ok(Rules::from([(libc::SYS_ioctl, one_of(1, &ioctls).map_err(bug)?)]))
 }

@@ -45,8 +45,8 @@ fn fixed(flags: u32) -> bool {
     flags & (libc::MAP_FIXED | libc::MAP_FIXED_NOREPLACE) as u32 != 0
 }
 
-/// Checks a mapping call of the guest's against the platform's own range; errors are what the guest is to see.
-pub fn check(call: &MapCall<'_>) -> Result<(), i32> {
+/// Checks a mapping call of the guest's against what must stay; errors are what the guest is to see.
+pub fn check(call: &MapCall<'_>, forbidden: &dyn Fn(u64, u64) -> bool) -> Result<(), i32> {
     match *call {
         MapCall::Mmap { addr, len, flags, .. } if fixed(flags) && forbidden(addr, len) => {
             let no_replace = flags & libc::MAP_FIXED_NOREPLACE as u32 != 0;
@@ -67,7 +67,7 @@ pub fn check(call: &MapCall<'_>) -> Result<(), i32> {
 }
 
 /// The host call for a mapping operation of the sentry's own, less its descriptor.
-pub fn host_call(op: &HostOp) -> Result<Call, i32> {
+pub fn host_call(op: &HostOp, forbidden: &dyn Fn(u64, u64) -> bool) -> Result<Call, i32> {
     let bad = |addr, len| if forbidden(addr, len) { Err(libc::EINVAL) } else { Ok(()) };
     Ok(match *op {
         HostOp::Mmap { addr, len, prot, flags, ref file } => {

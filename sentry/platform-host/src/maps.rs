@@ -115,7 +115,7 @@ impl Memory {
         let own = v.range.start >= STUB_BASE && v.range.end <= STUB_HI;
         let gap =
             self.gap.get().is_some_and(|g| v.prot == 0 && v.range.start >= g.start && v.range.end <= g.end);
-        own || gap
+        own || gap || self.is_own(&v.range)
     }
 
     pub fn list_mappings(&self, rss: bool) -> Result<Vec<HostVma>, PlatformError> {

@@ -66,11 +66,18 @@ pub struct Memory {
     pub(crate) readers: RwLock<Vec<i32>>,
     /// The random gap below the mmap base, invisible to the guest.
     pub gap: OnceLock<Range<u64>>,
+    /// A page of the platform's outside of its own range.
+    pub page: Mutex<Option<Range<u64>>>,
 }
 
 impl Memory {
     pub fn new(host: &Arc<Host>) -> Memory {
-        Memory { host: host.clone(), readers: RwLock::new(Vec::new()), gap: OnceLock::new() }
+        Memory {
+            host: host.clone(),
+            readers: RwLock::new(Vec::new()),
+            gap: OnceLock::new(),
+            page: Mutex::default(),
+        }
     }
 
     pub fn add_reader(&self, pid: i32) {
@@ -84,8 +91,18 @@ impl Memory {
         !r.is_empty()
     }
 
-    /// A copy of the memory that a fork makes has the same gap.
+    /// Whether several host processes share it.
+    pub fn is_shared(&self) -> bool {
+        self.readers.read().len() > 1
+    }
+
+    pub(crate) fn is_own(&self, range: &Range<u64>) -> bool {
+        self.page.lock().as_ref() == Some(range)
+    }
+
+    /// A copy of the memory that a fork makes has the same gap and page.
     pub fn inherit(&self, from: &Memory) {
+        *self.page.lock() = from.page.lock().clone();
         if let Some(g) = from.gap.get() {
             let _once = self.gap.set(g.clone());
         }

@@ -12,7 +12,7 @@ use chitin_platform::{
     AddressSpace, AsyncLock, BoxFuture, CopyFault, HostOp, HostVma, MapCall, Native, PlatformError,
     PlatformTask, SpaceUsage,
 };
-use chitin_platform_host::calls::{check, failed, host_call};
+use chitin_platform_host::calls::{check, failed, forbidden, host_call};
 use chitin_platform_host::detach::to_the_end;
 use chitin_platform_host::layout::{USER_LO, USER_TOP};
 use chitin_platform_host::memory::Memory;
@@ -65,7 +65,7 @@ async fn run_ops(task: Arc<Task>, ops: Vec<HostOp>) -> Result<Vec<u64>, (usize, 
     let host = |errno| PlatformError::Host { op: "mapping in the guest", errno };
     let mut calls = Vec::with_capacity(ops.len());
     for (i, op) in ops.iter().enumerate() {
-        calls.push(host_call(op).map_err(|e| (i, host(e)))?);
+        calls.push(host_call(op, &forbidden).map_err(|e| (i, host(e)))?);
     }
     let mut done = Vec::with_capacity(ops.len());
     let mut calls = calls.into_iter().zip(ops).peekable();
@@ -118,7 +118,7 @@ impl AddressSpace for Space {
     }
 
     fn map_call(&self, task: &dyn PlatformTask, call: &MapCall<'_>) -> Result<Native, i32> {
-        check(call)?;
+        check(call, &forbidden)?;
         if let MapCall::Mmap { file: Some(file), .. } = call {
             let task = self.task_of(task).ok_or(libc::EINTR)?;
             let dup = file.host.try_clone_to_owned().map_err(|_| libc::ENFILE)?;

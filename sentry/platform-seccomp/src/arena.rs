@@ -8,9 +8,11 @@
 
 use crate::stub::{CHUNK_WINDOWS, ctl};
 use crate::sys;
+use crate::trampoline::ctl as mail;
 use parking_lot::Mutex;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Chunks a sandbox can have: as many address spaces.
 const MAX_CHUNKS: u64 = 1 << 16;
@@ -155,6 +157,11 @@ impl Window {
         unsafe { self.word(off).write_volatile(v) }
     }
 
+    /// The part of the control page by which calls come that make no notification.
+    pub fn mailbox(&self) -> Mailbox {
+        Mailbox { at: self.at, arena: self._arena.clone() }
+    }
+
     /// Appends `len` bytes from `off`, a multiple of eight.
     pub fn copy_out(&self, off: usize, len: usize, out: &mut Vec<u8>) {
         let end = out.len() + len;
@@ -190,5 +197,58 @@ impl Window {
                 self.put(o, 0);
             }
         }
+    }
+}
+
+/// Requests of a thread ([`crate::trampoline`]). It may outlive its window's thread, and see the next one's requests.
+#[derive(Clone)]
+pub struct Mailbox {
+    at: usize,
+    #[allow(dead_code, reason = "keeps the mapping")]
+    arena: Arc<Arena>,
+}
+
+impl Mailbox {
+    fn word(&self, off: usize) -> &AtomicU64 {
+        debug_assert!(off.is_multiple_of(8) && off < ctl::PAGE);
+        // SAFETY: an aligned word of the mapped control page, which all that share it change as a whole.
+        unsafe { AtomicU64::from_ptr((self.at + off) as *mut u64) }
+    }
+
+    /// Site and state of the request.
+    pub fn request(&self) -> u64 {
+        self.word(mail::STATE).load(Ordering::Acquire)
+    }
+
+    /// Moves the request on, unless the thread has meanwhile.
+    pub fn advance(&self, from: u64, to: u64) -> bool {
+        self.word(mail::STATE).compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    }
+
+    pub fn args(&self) -> [u64; 6] {
+        std::array::from_fn(|i| self.word(mail::ARGS + i * 8).load(Ordering::Relaxed))
+    }
+
+    pub fn result(&self) -> u64 {
+        self.word(mail::RESULT).load(Ordering::Relaxed)
+    }
+
+    pub fn set_result(&self, v: u64) {
+        self.word(mail::RESULT).store(v, Ordering::Relaxed);
+    }
+
+    /// Says that somebody polls, or nobody any more.
+    pub fn set_on(&self, on: bool) {
+        self.word(mail::ON).store(u64::from(on), Ordering::SeqCst);
+    }
+
+    pub fn is_on(&self) -> bool {
+        self.word(mail::ON).load(Ordering::Relaxed) != 0
+    }
+
+    /// For a new thread.
+    pub fn clear(&self) {
+        self.word(mail::ON).store(0, Ordering::Relaxed);
+        self.word(mail::STATE).store(0, Ordering::Release);
     }
 }

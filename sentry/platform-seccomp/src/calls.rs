@@ -125,7 +125,7 @@ impl Task {
                     }
                     st.phase = Phase::AwaitFrame;
                     st.after = After::Op;
-                    if self.killable() {
+                    if self.killable() && st.request.is_none() {
                         self.reply(&mut st, Reply::Value(0));
                     }
                 }
@@ -227,7 +227,7 @@ impl Task {
         }
     }
 
-    fn finish_with(self: &Arc<Self>, v: i64) {
+    pub(crate) fn finish_with(self: &Arc<Self>, v: i64) {
         let st = self.st.lock();
         if let (Phase::Stopped, Some(uc)) = (st.phase, st.frame) {
             frame::set_rax(&st.win, uc, v as u64);

@@ -37,7 +37,7 @@ impl Task {
         let mut how = 1;
         if st.bases_dirty {
             st.win.put(ctl::FS, st.fs);
-            st.win.put(ctl::GS, st.gs);
+            st.win.put(ctl::GS, self.host_gs(st));
             st.bases_dirty = false;
             how = 2;
         }
@@ -119,6 +119,16 @@ impl PlatformTask for Task {
         }
         match how {
             Resume::Return(v) => {
+                if let Some(request) = st.request {
+                    return self.answer_request(&mut st, request, v);
+                }
+                if let Some(wanted) = st.wanted.take()
+                    && !st.interrupt
+                    && !st.kicked
+                {
+                    drop(st);
+                    return detach(Box::pin(me.patch_and_finish(wanted, v)));
+                }
                 if st.interrupt && !st.kicked {
                     self.kick(&mut st);
                 }
@@ -137,7 +147,10 @@ impl PlatformTask for Task {
                 }
             }
             Resume::Native => {
-                if st.native_fd.is_some() || (!self.killable() && (st.interrupt || st.kicked)) {
+                if st.native_fd.is_some()
+                    || st.request.is_some()
+                    || (!self.killable() && (st.interrupt || st.kicked))
+                {
                     drop(st);
                     return detach(Box::pin(me.native_by_list()));
                 }
@@ -275,7 +288,7 @@ impl PlatformTask for Task {
                 if !st.kicked {
                     self.kick(&mut st);
                 }
-                if self.killable() {
+                if self.killable() && st.request.is_none() {
                     self.reply(&mut st, Reply::Value(0));
                 }
             }
@@ -346,6 +359,7 @@ impl PlatformTask for Task {
         let mut text = format!("{:?}, notification {:#x} of call {}", st.phase, st.id, st.nr.cast_signed());
         for (is, what) in [
             (st.frame.is_some(), ", frame"),
+            (st.request.is_some(), ", by a request"),
             (st.interrupt, ", an interrupt is owed"),
             (st.kicked, ", kicked"),
             (st.newborn, ", newborn"),

@@ -15,6 +15,7 @@ const UCONTEXT: usize = 304;
 const SIGINFO: usize = 128;
 const UC_STACK: usize = 16;
 const RIP: usize = 168;
+const R11: usize = 64;
 const RAX: usize = 144;
 const EFLAGS: usize = 176;
 const SEGMENTS: usize = 184;
@@ -46,6 +47,14 @@ pub fn locate(w: &Window, uc: u64) -> Option<usize> {
 
 pub fn set_rax(w: &Window, uc: usize, v: u64) {
     w.put(uc + RAX, v);
+}
+
+pub fn rax(w: &Window, uc: usize) -> u64 {
+    w.get(uc + RAX)
+}
+
+pub fn r11(w: &Window, uc: usize) -> u64 {
+    w.get(uc + R11)
 }
 
 pub fn rip(w: &Window, uc: usize) -> u64 {

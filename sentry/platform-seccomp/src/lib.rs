@@ -35,21 +35,25 @@
 mod arena;
 mod calls;
 mod control;
+mod fast;
 mod filter;
 mod frame;
 mod line;
 mod mapping;
 mod near;
 mod parking;
+mod poller;
 mod reaper;
 mod restart;
 mod sandbox;
 mod seats;
+mod sites;
 mod space;
 mod spawn;
 mod stub;
 mod sys;
 mod task;
+mod trampoline;
 mod watcher;
 mod zygote;
 
@@ -74,6 +78,10 @@ pub struct Options {
     pub disable_wait_killable: bool,
     /// The stubs' RLIMIT_STACK, which bounds MAP_GROWSDOWN mappings and places the mmap base; 8 MiB if unset.
     pub stack_limit: Option<u64>,
+    /// Every call is notified.
+    pub disable_fast: bool,
+    /// Poll for whoever makes a few calls.
+    pub eager: bool,
 }
 
 #[derive(Debug, Default)]
@@ -137,6 +145,11 @@ impl SeccompPlatform {
     /// The programs on each line.
     pub fn programs(&self) -> Vec<usize> {
         self.sb.lines.iter().map(|l| l.programs()).collect()
+    }
+
+    /// How many calls have come without a notification; `None`: none do on this host.
+    pub fn not_notified(&self) -> Option<u64> {
+        self.sb.fast.usable().then(|| self.sb.fast.taken.load(Ordering::Relaxed))
     }
 
     /// Notifications that wait for an answer now (parked tasks do not count).

@@ -78,11 +78,12 @@ fn close_calls(taken: &[u32]) -> Vec<Call> {
 
 async fn run_ops(task: Arc<Task>, ops: &[HostOp]) -> Result<Vec<u64>, (usize, PlatformError)> {
     let host = |errno| PlatformError::Host { op: "mapping in the guest", errno };
+    let space = task.proc.space.clone();
+    let own = |addr, len| space.taken(addr, len);
     let mut calls = Vec::with_capacity(ops.len() + 1);
     for (i, op) in ops.iter().enumerate() {
-        calls.push(host_call(op).map_err(|e| (i, host(e)))?);
+        calls.push(host_call(op, &own).map_err(|e| (i, host(e)))?);
     }
-    let space = task.proc.space.clone();
     let (taken, files) = add_files(&space, ops, &mut calls);
     let r = match files {
         Err((i, e)) => Err((i, host(e))),
@@ -133,7 +134,7 @@ impl AddressSpace for Space {
     }
 
     fn map_call(&self, task: &dyn PlatformTask, call: &MapCall<'_>) -> Result<Native, i32> {
-        check(call)?;
+        check(call, &|addr, len| self.taken(addr, len))?;
         let MapCall::Mmap { file: Some(file), .. } = call else { return Ok(Native::Host) };
         let task = self.task_of(task).ok_or(libc::EINTR)?;
         let mut st = task.st.lock();

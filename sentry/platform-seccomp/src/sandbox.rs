@@ -7,9 +7,10 @@
 
 use crate::Process;
 use crate::arena::Arena;
+use crate::fast::{Fast, Temper};
 use crate::frame::Layout;
 use crate::line::Line;
-use crate::seats::Standbys;
+use crate::seats::{Place, Standbys};
 use crate::spawn::Pending;
 use crate::stub::{DOORBELL, STUB_BASE, WIN_BASE, code};
 use crate::sys::{self, Notif};
@@ -50,6 +51,7 @@ pub struct Sandbox {
     pub pending: Mutex<HashMap<u64, Arc<Pending>>>,
     pub parking: crate::parking::Parking,
     pub standbys: Standbys,
+    pub fast: Fast,
     /// The platform is being dropped.
     pub closing: AtomicBool,
     events: Mutex<VecDeque<Event>>,
@@ -62,14 +64,17 @@ impl Sandbox {
         host: Arc<Host>,
         arena: Arc<Arena>,
         features: Features,
+        temper: Temper,
     ) -> Arc<Sandbox> {
+        let cpus = sys::get_affinity(0).unwrap_or_default();
+        let several = cpus.iter().map(|byte| byte.count_ones() as usize).sum();
         Arc::new(Sandbox {
             lines,
             arena,
             features,
             host,
             is_init: std::process::id() == 1,
-            cpus: sys::get_affinity(0).unwrap_or_default(),
+            cpus,
             layout: OnceLock::new(),
             origins: Mutex::default(),
             table: TidTable::default(),
@@ -77,6 +82,7 @@ impl Sandbox {
             pending: Mutex::default(),
             parking: crate::parking::Parking::default(),
             standbys: Standbys::default(),
+            fast: Fast::new(features.fsgsbase && features.wait_killable, temper, several),
             closing: AtomicBool::new(false),
             events: Mutex::default(),
             events_len: AtomicUsize::new(0),
@@ -99,7 +105,16 @@ impl Sandbox {
                     return e;
                 }
             }
-            let line = self.standbys.sit(&self.lines);
+            if let Some(e) = self.poll() {
+                return e;
+            }
+            let line = match self.standbys.sit(&self.lines) {
+                Place::Seat(line) => line,
+                Place::Poller => {
+                    self.start_polling();
+                    continue;
+                }
+            };
             let got = line.listener.recv();
             self.standbys.leave(line);
             match got {

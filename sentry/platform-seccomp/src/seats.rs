@@ -55,6 +55,12 @@ impl Default for Seats {
     }
 }
 
+/// What a worker is to do.
+pub enum Place<'a> {
+    Seat(&'a Arc<Line>),
+    Poller,
+}
+
 /// What the watcher compares: equal if nobody sat down or got up meanwhile.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Seen(u64);
@@ -126,6 +132,8 @@ struct Standing {
     count: usize,
     /// The lines that want one of them: a bit each.
     called: u32,
+    /// One of them is to poll.
+    poller: bool,
 }
 
 impl Standing {
@@ -140,29 +148,33 @@ impl Standbys {
     /// Waits for a free seat: where this thread sat before, or where it is called to. (One that took any would find those
     /// free whose workers are just handling something, and drive them from line to line.) The watcher never sleeps while all
     /// of a line are free, so a missed call is made up for.
-    pub fn sit<'a>(&self, lines: &'a [Arc<Line>]) -> &'a Arc<Line> {
+    pub fn sit<'a>(&self, lines: &'a [Arc<Line>]) -> Place<'a> {
         let home =
             HOME.get().unwrap_or_else(|| self.came.fetch_add(1, Ordering::Relaxed) % lines.len().max(1));
         let try_sit = |at: usize| lines.get(at).and_then(|l| Some((at, l, l.seats.try_sit()?)));
-        let (at, line, turn) = try_sit(home).unwrap_or_else(|| {
-            let (mut at, mut standing) = (home, self.standing.lock());
-            loop {
-                at = standing.take_call().unwrap_or(at);
-                match try_sit(at) {
-                    Some(found) => break found,
-                    None => {
-                        standing.count += 1;
-                        self.standby.wait(&mut standing);
-                        standing.count = standing.count.saturating_sub(1);
+        let (at, line, turn) = match try_sit(home) {
+            Some(found) => found,
+            None => {
+                let (mut at, mut standing) = (home, self.standing.lock());
+                loop {
+                    if std::mem::take(&mut standing.poller) {
+                        return Place::Poller;
                     }
+                    at = standing.take_call().unwrap_or(at);
+                    if let Some(found) = try_sit(at) {
+                        break found;
+                    }
+                    standing.count += 1;
+                    self.standby.wait(&mut standing);
+                    standing.count = standing.count.saturating_sub(1);
                 }
             }
-        });
+        };
         HOME.set(Some(at));
         if turn % LOOK == LOOK - 1 && line.seats.most > 1 && line.seats.look() {
             self.call(at);
         }
-        line
+        Place::Seat(line)
     }
 
     pub fn leave(&self, line: &Line) {
@@ -189,6 +201,14 @@ impl Standbys {
         standing.called |= 1u32.checked_shl(line as u32).unwrap_or(0);
         self.standby.notify_one();
         standing.count > 0
+    }
+
+    /// Has a standby poll, if there is one.
+    pub fn call_poller(&self) -> bool {
+        let mut standing = self.standing.lock();
+        standing.poller = standing.count > 0;
+        self.standby.notify_one();
+        standing.poller
     }
 
     /// What to do when all workers are held up.

@@ -9,8 +9,10 @@
 use crate::arena::{Chunk, Window};
 use crate::line::{Counted, Line};
 use crate::sandbox::Sandbox;
+use crate::sites::Sites;
 use crate::stub::{CHUNK_WINDOWS, PRIVATE_FD, PRIVATE_FDS, WIN_BASE};
 use chitin_platform::AsyncLock;
+use chitin_platform_host::calls::forbidden;
 use chitin_platform_host::memory::Memory;
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -22,6 +24,7 @@ pub struct Space {
     /// The program that it was made for, or whose fork it is.
     pub(crate) program: OnceLock<Arc<Counted>>,
     pub(crate) mem: Memory,
+    pub(crate) sites: Sites,
     windows: Mutex<Windows>,
     pub(crate) clone_lock: Arc<AsyncLock>,
     private_fds: AtomicU32,
@@ -65,6 +68,7 @@ impl Space {
             line: line.clone(),
             program: OnceLock::new(),
             mem: Memory::new(&line.host),
+            sites: Sites::default(),
             windows: Mutex::new(Windows { chunks }),
             clone_lock: Arc::default(),
             private_fds: AtomicU32::new(0),
@@ -134,6 +138,11 @@ impl Space {
     pub fn release(&self) {
         let old = std::mem::take(&mut *self.windows.lock());
         drop(old);
+    }
+
+    /// Whether something of the platform's is in this range, which the guest is about to map or to change.
+    pub fn taken(&self, addr: u64, len: u64) -> bool {
+        forbidden(addr, len) || self.sites.need(addr..addr.saturating_add(len))
     }
 
     /// A descriptor number in the stub that no other operation uses now.

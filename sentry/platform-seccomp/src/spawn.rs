@@ -157,6 +157,8 @@ impl Pending {
             frame: Some(self.uc),
             fs: self.fs,
             gs: self.gs,
+            // A thread that was copied has its maker's window for its own.
+            bases_dirty: self.map.is_none() && sb.fast.usable(),
             newborn,
             made,
             affinity: self.affinity.clone(),
@@ -199,6 +201,7 @@ pub async fn spawn(maker: Arc<Task>, kind: Spawn) -> Result<Spawned, PlatformErr
             let off = chunk.offset();
             let (s, win) = Space::new(&sb, &maker.line, chunk, maker.index);
             s.mem.inherit(&space.mem);
+            s.sites.inherit(&space.sites);
             if let Some(program) = space.program.get() {
                 let _ = s.program.set(program.clone());
             }
@@ -229,6 +232,7 @@ pub async fn spawn(maker: Arc<Task>, kind: Spawn) -> Result<Spawned, PlatformErr
         for o in (0..ctl::CALLS).step_by(8) {
             win.put(o, 0);
         }
+        win.mailbox().clear();
         st.win.put(ctl::TOKEN, token);
         st.win.put(ctl::CHUNK_ADDR, map.map_or(0, |m| m.0));
         st.win.put(ctl::CHUNK_OFF, map.map_or(0, |m| m.2));
@@ -357,7 +361,7 @@ async fn make_space(zygote: Arc<Task>, program: Arc<Counted>) -> Result<Spawned,
         let mut st = task.st.lock();
         let uc = Task::stopped_with_frame(&st)?;
         frame::reset(&st.win, uc, &sb.layout());
-        if (st.fs, st.gs) != (0, 0) {
+        if (st.fs, st.gs) != (0, 0) || sb.fast.usable() {
             st.fs = 0;
             st.gs = 0;
             st.bases_dirty = true;

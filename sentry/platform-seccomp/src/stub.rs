@@ -6,6 +6,7 @@
 //! Invariants: the code uses no memory but its thread's window; every `syscall` in it is notified and checked by the
 //! sentry, but `rt_sigreturn` and the one constant parking wait; a guest may jump anywhere into it with any registers.
 
+use crate::trampoline;
 use std::arch::global_asm;
 
 pub use chitin_platform_host::layout::{STUB_BASE, STUB_HI};
@@ -331,12 +332,17 @@ pub fn build_image(window_size: u64, fsgsbase: bool) -> Vec<u8> {
     let start = &raw const chitin_stub_start;
     let len = (&raw const chitin_stub_end as usize) - (start as usize);
     let handler = STUB_BASE + ((&raw const chitin_stub_handler as u64) - (start as u64));
-    assert!(len <= 0xf00, "the stub outgrew its page");
+    assert!(len <= trampoline::OFFSET as usize, "the stub outgrew its place");
     // SAFETY: the two symbols bound one object in .rodata.
     let code = unsafe { std::slice::from_raw_parts(start, len) };
 
     let mut page = [0xccu8; 0x1000];
+    let fast = trampoline::code();
+    assert!(trampoline::OFFSET as usize + fast.len() <= 0xf00, "the stub outgrew its page");
     for (to, from) in page.iter_mut().zip(code) {
+        *to = *from;
+    }
+    for (to, from) in page.iter_mut().skip(trampoline::OFFSET as usize).zip(&fast) {
         *to = *from;
     }
     let mut put = |off: u64, v: u64| {

@@ -3,7 +3,9 @@
 //! Neighbours: everything in this crate. Nothing here keeps state.
 
 pub use chitin_platform_host::sys::*;
+use std::cell::Cell;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// `struct seccomp_notif`.
 #[repr(C)]
@@ -42,32 +44,60 @@ const IOCTL_ADDFD: u64 = 0x4018_2103;
 const IOCTL_SET_FLAGS: u64 = 0x4008_2104;
 const FLAG_CONTINUE: u32 = 1;
 
+thread_local! {
+    /// This thread does not wait for the next notification after it has answered one: who is woken runs elsewhere.
+    static GOES_ON: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Says that this thread needs its CPU for itself, or no more.
+pub fn set_goes_on(goes_on: bool) {
+    GOES_ON.set(goes_on);
+}
+
 /// The user-notification listener.
-pub struct Listener(OwnedFd);
+pub struct Listener {
+    fd: OwnedFd,
+    sync_wake: AtomicBool,
+}
 
 impl Listener {
     pub fn new(fd: OwnedFd) -> Self {
-        Listener(fd)
+        Listener { fd, sync_wake: AtomicBool::new(false) }
     }
 
     pub fn recv(&self) -> Result<Notif, i32> {
         let mut n = Notif::default();
         // SAFETY: the kernel fills one `struct seccomp_notif`, which `n` is.
-        check(unsafe { libc::ioctl(self.0.as_raw_fd(), IOCTL_RECV as _, &raw mut n) }.into())?;
+        check(unsafe { libc::ioctl(self.fd.as_raw_fd(), IOCTL_RECV as _, &raw mut n) }.into())?;
         Ok(n)
     }
 
     /// Waits until a notification is there; `false`: time out or nobody is left under the filter.
     pub fn poll(&self, ms: i32) -> bool {
-        let mut p = libc::pollfd { fd: self.0.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        let mut p = libc::pollfd { fd: self.fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
         // SAFETY: one pollfd, on this stack.
         let r = unsafe { libc::poll(&raw mut p, 1, ms) };
         r > 0 && p.revents & libc::POLLIN != 0
     }
 
     fn respond(&self, mut r: NotifResp) -> Result<(), i32> {
+        // What another thread answers meanwhile is no worse for it.
+        let apart = GOES_ON.get() && self.sync_wake.load(Ordering::Relaxed);
+        if apart {
+            let _as_it_was = self.set_flags(0);
+        }
         // SAFETY: the kernel reads one `struct seccomp_notif_resp`.
-        check(unsafe { libc::ioctl(self.0.as_raw_fd(), IOCTL_SEND as _, &raw mut r) }.into()).map(drop)
+        let sent =
+            check(unsafe { libc::ioctl(self.fd.as_raw_fd(), IOCTL_SEND as _, &raw mut r) }.into()).map(drop);
+        if apart {
+            let _as_it_was = self.set_flags(1);
+        }
+        sent
+    }
+
+    fn set_flags(&self, flags: u64) -> Result<(), i32> {
+        // SAFETY: the argument is the flags word itself.
+        check(unsafe { libc::ioctl(self.fd.as_raw_fd(), IOCTL_SET_FLAGS as _, flags) }.into()).map(drop)
     }
 
     /// Answers with a raw value.
@@ -84,27 +114,28 @@ impl Listener {
     pub fn add_fd(&self, id: u64, fd: BorrowedFd<'_>, at: u32) -> Result<(), i32> {
         let mut a = NotifAddFd { id, flags: 1, srcfd: fd.as_raw_fd() as u32, newfd: at, newfd_flags: 0 };
         // SAFETY: the kernel reads one `struct seccomp_notif_addfd`.
-        check(unsafe { libc::ioctl(self.0.as_raw_fd(), IOCTL_ADDFD as _, &raw mut a) }.into()).map(drop)
+        check(unsafe { libc::ioctl(self.fd.as_raw_fd(), IOCTL_ADDFD as _, &raw mut a) }.into()).map(drop)
     }
 
     /// Whether the notification still waits for its answer.
     pub fn id_valid(&self, id: u64) -> bool {
         let mut id = id;
         // SAFETY: the kernel reads one u64.
-        unsafe { libc::ioctl(self.0.as_raw_fd(), IOCTL_ID_VALID as _, &raw mut id) == 0 }
+        unsafe { libc::ioctl(self.fd.as_raw_fd(), IOCTL_ID_VALID as _, &raw mut id) == 0 }
     }
 
     /// Whether the kernel knows ADDFD: with an id nobody has, it says ENOENT then, and EINVAL or ENOTTY otherwise.
     pub fn has_add_fd(&self) -> bool {
-        let fd = self.0.as_raw_fd();
+        let fd = self.fd.as_raw_fd();
         let mut a = NotifAddFd { id: 0, flags: 1, srcfd: fd as u32, newfd: 0, newfd_flags: 0 };
         // SAFETY: as in `add_fd`.
         check(unsafe { libc::ioctl(fd, IOCTL_ADDFD as _, &raw mut a) }.into()) == Err(libc::ENOENT)
     }
 
     pub fn set_sync_wake(&self) -> Result<(), i32> {
-        // SAFETY: the argument is the flags word itself.
-        check(unsafe { libc::ioctl(self.0.as_raw_fd(), IOCTL_SET_FLAGS as _, 1u64) }.into()).map(drop)
+        self.set_flags(1)?;
+        self.sync_wake.store(true, Ordering::Relaxed);
+        Ok(())
     }
 }
 

@@ -7,16 +7,19 @@
 //! block (answers, tgkill), never across a waker or the kernel's code. `last_id` makes late notifications harmless.
 
 use crate::Process;
-use crate::arena::Window;
+use crate::arena::{Mailbox, Window};
 use crate::calls::List;
+use crate::fast::{Heat, Request};
 use crate::frame;
 use crate::line::Line;
 use crate::restart::{Made, Reply, Said};
 use crate::sandbox::Sandbox;
+use crate::sites::Wanted;
 use crate::stub::{DOORBELL, FORK_FLAGS, KICK, OFFER, STUB_BASE, cmd, code, ctl};
 use crate::sys::{self, Notif};
 use chitin_platform::{Event, EventKind, Owner, PlatformError};
 use parking_lot::{Mutex, MutexGuard};
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Weak};
 use std::task::Waker;
 
@@ -31,6 +34,8 @@ pub enum Phase {
     Calls,
     /// Kicked out of a system call; the handler's doorbell is due.
     AwaitFrame,
+    /// Its request has got this answer, which it comes to fetch by a notification.
+    Answered(i64),
     /// Asked to ring: the zygote, to wake a worker; others, so that the stub takes orders.
     Bell,
     /// Waiting off the list; the notification of its system call has been answered.
@@ -61,6 +66,13 @@ pub struct St {
     /// Offset of the frame's ucontext in the window.
     pub frame: Option<usize>,
     pub win: Window,
+    /// Of its window.
+    pub mailbox: Mailbox,
+    /// The call in which it is stopped, if that was not notified.
+    pub request: Option<Request>,
+    pub heat: Heat,
+    /// A call site to be patched when the call is over.
+    pub wanted: Option<Wanted>,
     /// An `Interrupted` is owed.
     pub interrupt: bool,
     /// A kick is under way.
@@ -107,6 +119,9 @@ pub struct Task {
     pub tid: i32,
     /// Which of its address space's windows it has.
     pub index: u64,
+    /// When it made a call last, in cycles, if it makes many; and whether it is on the list of those that do.
+    pub last_call: AtomicU64,
+    pub listed: AtomicBool,
     pub st: Mutex<St>,
 }
 
@@ -120,6 +135,7 @@ pub struct Birth {
     pub frame: Option<usize>,
     pub fs: u64,
     pub gs: u64,
+    pub bases_dirty: bool,
     pub newborn: bool,
     /// The call whose notification it waits in.
     pub made: Option<Made>,
@@ -135,18 +151,24 @@ impl Task {
             proc: proc.clone(),
             tid: b.tid,
             index: b.index,
+            last_call: AtomicU64::new(0),
+            listed: AtomicBool::new(false),
             st: Mutex::new(St {
                 phase: b.phase,
                 id: b.id,
                 last_id: Some(b.id),
                 frame: b.frame,
+                mailbox: b.win.mailbox(),
                 win: b.win,
+                request: None,
+                heat: Heat::default(),
+                wanted: None,
                 interrupt: false,
                 kicked: false,
                 after: After::Op,
                 fs: b.fs,
                 gs: b.gs,
-                bases_dirty: false,
+                bases_dirty: b.bases_dirty,
                 newborn: b.newborn,
                 nr: 0,
                 args: [0; 6],
@@ -174,6 +196,15 @@ impl Task {
         self.sb.features.wait_killable
     }
 
+    /// The segment base by which a thread finds its window stands for none of the guest's own.
+    fn guest_gs(&self, st: &St, gs: u64) -> u64 {
+        if self.sb.fast.usable() && gs == st.win.vaddr { 0 } else { gs }
+    }
+
+    pub fn host_gs(&self, st: &St) -> u64 {
+        if self.sb.fast.usable() && st.gs == 0 { st.win.vaddr } else { st.gs }
+    }
+
     /// Sends the kick; the caller holds the task's lock and it is not dead, so the pid is still ours.
     pub fn kick(&self, st: &mut St) {
         st.kicked = true;
@@ -185,9 +216,11 @@ impl Task {
         self.reply(st, Reply::Value(cmd));
     }
 
-    fn event(&self, st: &mut St, kind: EventKind) -> Option<Event> {
+    pub(crate) fn event(&self, st: &mut St, kind: EventKind) -> Option<Event> {
         st.phase = Phase::Stopped;
-        self.count(st);
+        if st.request.is_none() {
+            self.count(st);
+        }
         let Some(owner) = st.owner.clone() else {
             tracing::error!(tid = self.tid, "event of a task without owner; killing its process");
             self.proc.kill(false);
@@ -222,9 +255,14 @@ impl Task {
             st.offer = Some(n.args);
             return self.doorbell(st, n.id, libc::SIGSYS as u64, uc, fs, gs);
         }
+        if let Some(request) = st.request {
+            self.fetches_answer(st, request, n);
+            return None;
+        }
         match st.phase {
             Phase::Running => {
                 st.id = n.id;
+                self.heat(&mut st, n);
                 st.frame = None;
                 st.nr = n.nr as u64;
                 st.args = n.args;
@@ -262,10 +300,18 @@ impl Task {
         st.id = id;
         if self.sb.features.fsgsbase && !st.bases_dirty {
             st.fs = fs;
-            st.gs = gs;
+            st.gs = self.guest_gs(&st, gs);
         }
         const SYS: u64 = libc::SIGSYS as u64;
         const BELL: u64 = KICK as u64;
+        if self.sb.fast.usable() && (what == BELL || is_fault(what)) {
+            self.straighten(&mut st, uc);
+        }
+        let request = st.request.take();
+        if let Phase::Answered(v) = st.phase {
+            frame::set_rax(&st.win, uc, v as u64);
+            st.phase = Phase::Running;
+        }
         match (st.phase, what) {
             (Phase::Running, SYS) => {
                 st.frame = Some(uc);
@@ -303,9 +349,12 @@ impl Task {
                 self.take_frame(&mut st, uc);
                 self.framed(st)
             }
-            (Phase::Stopped, BELL) if !self.killable() && st.frame.is_none() => {
+            (Phase::Stopped, BELL) if (!self.killable() || request.is_some()) && st.frame.is_none() => {
                 st.kicked = false;
                 self.take_frame(&mut st, uc);
+                if request.is_some() {
+                    self.count(&mut st);
+                }
                 None
             }
             (Phase::Calls, code::DONE) if st.frame == Some(uc) => {
@@ -398,7 +447,7 @@ impl Task {
         let mut how = cmd::RETURN;
         if st.bases_dirty {
             st.win.put(ctl::FS, st.fs);
-            st.win.put(ctl::GS, st.gs);
+            st.win.put(ctl::GS, self.host_gs(&st));
             st.bases_dirty = false;
             how = cmd::BASES;
         }

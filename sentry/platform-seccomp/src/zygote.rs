@@ -8,6 +8,7 @@
 
 use crate::Process;
 use crate::arena::Arena;
+use crate::fast;
 use crate::filter;
 use crate::frame;
 use crate::line::{self, Line};
@@ -53,7 +54,8 @@ struct Prepared {
 
 /// Starts the zygotes. Called on the thread that will reap; returns the platform and the stubs' process group.
 pub fn start(config: Config) -> Result<(Arc<Sandbox>, i32), SetupError> {
-    let Options { disable_sync_wake, disable_wait_killable, stack_limit } = config.options;
+    let Options { disable_sync_wake, disable_wait_killable, stack_limit, disable_fast, eager } =
+        config.options;
     let proc_dir = match config.proc_dir {
         Some(fd) => fd,
         None => sys::open_at(None, c"/proc", libc::O_RDONLY | libc::O_DIRECTORY)
@@ -104,7 +106,11 @@ pub fn start(config: Config) -> Result<(Arc<Sandbox>, i32), SetupError> {
         lines = lines.len(),
         "platform seccomp"
     );
-    let sb = Sandbox::new(lines.into(), host, arena, features);
+    let temper = if eager { fast::EAGER } else { fast::CALM };
+    let sb = Sandbox::new(lines.into(), host, arena, features, temper);
+    if disable_fast {
+        sb.fast.disable();
+    }
     for (place, (line, embryo)) in sb.lines.iter().zip(&embryos).enumerate() {
         boot(&sb, line, place, embryo.0.0)?;
     }
@@ -405,6 +411,7 @@ fn boot(sb: &Arc<Sandbox>, line: &Arc<Line>, place: usize, pid: i32) -> Result<(
         frame: Some(uc),
         fs,
         gs,
+        bases_dirty: false,
         newborn: false,
         made: Some(Made::of(&n)),
         affinity: None,

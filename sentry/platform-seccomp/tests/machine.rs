@@ -2,6 +2,7 @@
 
 #![allow(unsafe_code, clippy::undocumented_unsafe_blocks, clippy::multiple_unsafe_ops_per_block)]
 
+mod fast;
 mod stops;
 
 use chitin_platform::*;
@@ -24,6 +25,8 @@ fn main() {
             ("parking_many", parking_many),
             ("lines_share", lines_share),
             ("hostile_mask", forged_mask),
+            ("fast_exactly_once", fast::exactly_once),
+            ("fast_forged", fast::forged_requests),
             ("stop_answered", stops::answered),
             ("stop_storm", stops::storm),
             ("stop_file_maps", stops::file_maps),

@@ -31,6 +31,11 @@ impl AsyncLock {
         .await;
         AsyncGuard(self.clone())
     }
+
+    /// Whether somebody has it just now.
+    pub fn is_locked(&self) -> bool {
+        self.state.lock().0
+    }
 }
 
 impl Drop for AsyncGuard {

@@ -22,7 +22,7 @@ programs! {
     process = "process", threads = "threads", mem = "mem", misc = "misc", tty = "tty", hostile = "hostile",
     sysvipc = "sysvipc", cgroup2 = "cgroup2", mqueue = "mqueue", bounds = "bounds", storm = "storm", long = "long",
     mounts = "mounts", ns = "ns", userns = "userns", timens = "timens", seccomp = "seccomp", threads_dyn = "threads.dyn",
-    exec = "exec", exec_dyn = "exec.dyn", whoami = "whoami",
+    hot = "hot", hot_dyn = "hot.dyn", exec = "exec", exec_dyn = "exec.dyn", whoami = "whoami",
 }
 
 /// The names of a program's checks, by asking it on the host.

@@ -1,0 +1,333 @@
+//! Calls without notifications: which threads make so many that a worker polls for them, and what their requests mean.
+//!
+//! A notification costs two context switches. A thread that makes one call after the other has its call sites patched
+//! ([`crate::sites`]), and while a worker polls ([`crate::poller`]), its calls are requests in its window
+//! ([`crate::trampoline`]). To the kernel such a call is one like any other: the task is stopped, and resumed. If the
+//! answer takes its time, or the thread has waited long enough, it makes the very call after all, and its notification
+//! takes the answer.
+//!
+//! Neighbours: `task` and `control` ask here where a call was not notified; `frame` holds what an interrupted thread was about.
+//!
+//! Invariant: `St::request` is there from when a request is taken until the thread has its answer, a frame, or a notification
+//! for it. Whatever the guest writes into its window, a request is one of a patched site's, so of a suitable call.
+
+use crate::arena::Mailbox;
+use crate::filter::ARCH_X86_64;
+use crate::frame;
+use crate::restart::Reply;
+use crate::sites::{Known, Site, Wanted};
+use crate::sys::{self, Notif};
+use crate::task::{After, Phase, St, Task};
+use crate::trampoline::{Whereabouts, state, whereabouts};
+use chitin_platform::{Event, EventKind};
+use parking_lot::{Mutex, MutexGuard};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
+
+/// What it takes until a thread is polled for.
+#[derive(Clone, Copy, Debug)]
+pub struct Temper {
+    /// Cycles between two calls of a thread up to which they are one after the other.
+    gap: u64,
+    /// So many of them in a row make it worth while.
+    hot: u32,
+    /// Cycles that nobody polls after it was not worth while: at first, doubled each time, and at most.
+    rest: u64,
+    most_rest: u64,
+    /// Whether each busy thread must have a CPU besides the one of who polls.
+    considerate: bool,
+}
+
+pub const CALM: Temper =
+    Temper { gap: 60_000, hot: 48, rest: 2_500_000, most_rest: 100_000_000, considerate: true };
+/// At once and always.
+pub const EAGER: Temper = Temper { gap: 50_000_000, hot: 2, rest: 1, most_rest: 1, considerate: false };
+
+/// A thread whose last call is not longer ago has a CPU, or wants one.
+const BUSY: u64 = 5_000_000;
+/// A pause after which all is forgotten.
+const PAUSE: u64 = 20_000_000;
+/// Threads that are polled for.
+pub const MOST: usize = 16;
+
+/// The time stamp counter.
+pub fn cycles() -> u64 {
+    // SAFETY: the instruction reads a counter.
+    unsafe { std::arch::x86_64::_rdtsc() }
+}
+
+/// A request under way.
+#[derive(Clone, Copy, Debug)]
+pub struct Request {
+    /// The mailbox's word when it was taken.
+    word: u64,
+    site: Site,
+}
+
+/// How fast a thread's calls follow each other.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Heat {
+    last: u64,
+    calls: u32,
+}
+
+pub struct Fast {
+    /// The host lets threads find their windows, and has a CPU for who polls.
+    usable: AtomicBool,
+    temper: Temper,
+    /// Busy threads up to which there is a CPU for who polls.
+    room: usize,
+    /// The threads that make, or made, many calls.
+    hot: Mutex<Vec<(Weak<Task>, Mailbox)>>,
+    /// Counts changes of `hot`.
+    pub changes: AtomicU64,
+    /// A worker polls, or has been called to.
+    polling: AtomicBool,
+    /// Where the worker was that called: on the CPU of the thread that is to be polled for.
+    pub busy_cpu: AtomicUsize,
+    /// Nobody polls before this, in cycles.
+    rest_until: AtomicU64,
+    rest: AtomicU64,
+    /// Requests that nobody took in time.
+    pub missed: AtomicU64,
+    /// Requests taken.
+    pub taken: AtomicU64,
+}
+
+impl Fast {
+    pub fn new(usable: bool, temper: Temper, cpus: usize) -> Fast {
+        Fast {
+            usable: AtomicBool::new(usable && cpus > 1),
+            temper,
+            room: if temper.considerate { cpus.saturating_sub(1) } else { usize::MAX },
+            hot: Mutex::default(),
+            changes: AtomicU64::new(0),
+            polling: AtomicBool::new(false),
+            busy_cpu: AtomicUsize::new(usize::MAX),
+            rest_until: AtomicU64::new(0),
+            rest: AtomicU64::new(temper.rest),
+            missed: AtomicU64::new(0),
+            taken: AtomicU64::new(0),
+        }
+    }
+
+    pub fn usable(&self) -> bool {
+        self.usable.load(Ordering::Relaxed)
+    }
+
+    /// The host does not let us.
+    pub fn disable(&self) {
+        self.usable.store(false, Ordering::Relaxed);
+    }
+
+    /// Polling was not worth while.
+    pub fn tire(&self) {
+        let rest = self.rest.load(Ordering::Relaxed);
+        self.rest_until.store(cycles().saturating_add(rest), Ordering::Relaxed);
+        self.rest.store(rest.saturating_mul(2).min(self.temper.most_rest), Ordering::Relaxed);
+    }
+
+    /// Polling was worth while.
+    pub fn refresh(&self) {
+        self.rest.store(self.temper.rest, Ordering::Relaxed);
+    }
+
+    /// Whether who polls would be in the way of a thread that makes calls.
+    pub fn is_crowded(&self, now: u64) -> bool {
+        let busy = |task: &Arc<Task>| now.saturating_sub(task.last_call.load(Ordering::Relaxed)) < BUSY;
+        self.hot.lock().iter().filter(|(task, _)| task.upgrade().is_some_and(|task| busy(&task))).count()
+            > self.room
+    }
+
+    /// Has a worker come and poll, unless that has been done; `call` answers whether one comes.
+    fn start(&self, now: u64, call: impl FnOnce() -> bool) {
+        if !self.polling.load(Ordering::Relaxed) && !self.polling.swap(true, Ordering::AcqRel) {
+            if self.is_crowded(now) {
+                self.rest_until.store(now.saturating_add(self.temper.rest), Ordering::Relaxed);
+                return self.polling.store(false, Ordering::Release);
+            }
+            self.busy_cpu.store(sys::current_cpu().unwrap_or(usize::MAX), Ordering::Relaxed);
+            if !call() {
+                self.polling.store(false, Ordering::Release);
+            }
+        }
+    }
+
+    /// Who is to be polled for from now on.
+    pub fn hot(&self) -> Vec<(Arc<Task>, Mailbox)> {
+        let mut hot = self.hot.lock();
+        hot.retain(|(task, _)| task.upgrade().is_some_and(|task| !task.is_dead()));
+        hot.iter().for_each(|(_, mailbox)| mailbox.set_on(true));
+        hot.iter().filter_map(|(task, mailbox)| Some((task.upgrade()?, mailbox.clone()))).collect()
+    }
+
+    /// Nobody polls any more.
+    pub fn cool(&self) {
+        self.polling.store(false, Ordering::Release);
+        self.hot.lock().iter().for_each(|(_, mailbox)| mailbox.set_on(false));
+    }
+
+    fn add(&self, task: Weak<Task>, mailbox: Mailbox) {
+        let mut hot = self.hot.lock();
+        if hot.len() >= MOST {
+            let (old, mailbox) = hot.remove(0);
+            mailbox.set_on(false);
+            if let Some(old) = old.upgrade() {
+                old.listed.store(false, Ordering::Relaxed);
+            }
+        }
+        hot.push((task, mailbox));
+        self.changes.fetch_add(1, Ordering::Release);
+    }
+}
+
+impl Task {
+    fn is_dead(&self) -> bool {
+        self.st.try_lock().is_some_and(|st| st.phase == Phase::Dead)
+    }
+
+    /// A call has been notified: whether its thread makes many, and what is done about it. The thread is stopped.
+    pub(crate) fn heat(self: &Arc<Self>, st: &mut St, n: &Notif) {
+        let fast = &self.sb.fast;
+        if !fast.usable() || n.arch != ARCH_X86_64 {
+            return;
+        }
+        let now = cycles();
+        let gap = now.wrapping_sub(std::mem::replace(&mut st.heat.last, now));
+        st.heat.calls = match gap {
+            gap if gap <= fast.temper.gap => st.heat.calls.saturating_add(1),
+            ..=PAUSE => st.heat.calls / 2,
+            _ => 0,
+        };
+        if st.heat.calls < fast.temper.hot {
+            return;
+        }
+        self.last_call.store(now, Ordering::Relaxed);
+        if !self.listed.swap(true, Ordering::Relaxed) {
+            fast.add(self.me.clone(), st.mailbox.clone());
+        }
+        if now < fast.rest_until.load(Ordering::Relaxed) {
+            return;
+        }
+        match self.proc.space.sites.known(n.ip) {
+            Known::Patched if st.mailbox.is_on() => {
+                if st.mailbox.request() & 0xff == state::CANCELLED {
+                    fast.missed.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+            Known::Patched => fast.start(now, || self.sb.standbys.call_poller()),
+            Known::No(tries) => st.wanted = Some(Wanted { ret: n.ip, nr: n.nr, tries }),
+            Known::Never => {}
+        }
+    }
+
+    /// Takes the thread's request, if there is one.
+    pub(crate) fn take_request(self: &Arc<Self>, mailbox: &Mailbox) -> Option<Event> {
+        if mailbox.request() & 0xff != state::MADE {
+            return None;
+        }
+        let mut st = self.st.lock();
+        let word = mailbox.request();
+        if st.phase != Phase::Running || st.request.is_some() || word & 0xff != state::MADE {
+            return None;
+        }
+        let site = u8::try_from(word >> 8).ok().and_then(|at| self.proc.space.sites.at(at));
+        let Some(site) = site else {
+            self.corrupt("a request of no call site");
+            return None;
+        };
+        let args = mailbox.args();
+        if !mailbox.advance(word, word ^ state::MADE ^ state::TAKEN) {
+            return None;
+        }
+        self.sb.fast.taken.fetch_add(1, Ordering::Relaxed);
+        self.last_call.store(cycles(), Ordering::Relaxed);
+        st.request = Some(Request { word: word ^ state::MADE ^ state::TAKEN, site });
+        st.frame = None;
+        st.nr = site.nr.into();
+        st.args = args;
+        let (arch, nr, ip) = (ARCH_X86_64, site.nr.into(), site.ret);
+        self.event(&mut st, EventKind::Syscall { arch, nr, args, ip })
+    }
+
+    /// The answer to a request that was taken will not come at once: the thread is to fetch it by a notification.
+    pub(crate) fn defer_request(&self) {
+        let st = self.st.lock();
+        if let (Phase::Stopped, Some(request)) = (st.phase, st.request) {
+            let _ = st.mailbox.advance(request.word, request.word ^ state::TAKEN ^ state::NOTIFY);
+        }
+    }
+
+    /// Answers the request in which the task is stopped.
+    pub(crate) fn answer_request(&self, st: &mut St, request: Request, v: i64) {
+        if st.interrupt || st.kicked {
+            // The report comes before any guest instruction: the kick's frame takes the answer.
+            if !st.kicked {
+                self.kick(st);
+            }
+            st.phase = Phase::AwaitFrame;
+            st.after = After::Answer(v);
+            return;
+        }
+        st.phase = Phase::Running;
+        st.request = None;
+        st.mailbox.set_result(v as u64);
+        if !st.mailbox.advance(request.word, request.word ^ state::TAKEN) {
+            st.request = Some(request);
+            st.phase = Phase::Answered(v);
+        }
+    }
+
+    /// A notification of a task whose request is under way: it is that for the very call.
+    pub(crate) fn fetches_answer(self: &Arc<Self>, mut st: MutexGuard<'_, St>, request: Request, n: &Notif) {
+        if n.ip != request.site.ret || n.nr != i32::from(request.site.nr) {
+            return self.corrupt("a system call while it was stopped");
+        }
+        st.id = n.id;
+        st.request = None;
+        match st.phase {
+            Phase::Stopped => self.count(&mut st),
+            Phase::Answered(v) => {
+                if st.interrupt && !st.kicked {
+                    self.kick(&mut st);
+                }
+                st.phase = Phase::Running;
+                self.reply(&mut st, Reply::Value(v));
+            }
+            // It has been kicked: the frame comes next.
+            Phase::AwaitFrame | Phase::Limbo => self.reply(&mut st, Reply::Value(0)),
+            _ => self.corrupt("an answer fetched at the wrong time"),
+        }
+    }
+
+    /// A signal has interrupted the thread. Puts the frame where the guest's own code would stand: before the call if it has
+    /// not been made, behind it otherwise.
+    pub(crate) fn straighten(&self, st: &mut St, uc: usize) {
+        if let Some(request) = st.request {
+            frame::set_rip(&st.win, uc, request.site.ret);
+            return;
+        }
+        let sites = &self.proc.space.sites;
+        let word = st.mailbox.request();
+        let (site, made) =
+            match whereabouts(frame::rip(&st.win, uc), frame::rax(&st.win, uc), frame::r11(&st.win, uc)) {
+                Whereabouts::Elsewhere => return,
+                Whereabouts::Last(at) => (sites.by_instruction(at), false),
+                Whereabouts::Before(site) => (sites.at(site), false),
+                Whereabouts::Answered => (sites.at((word >> 8) as u8), true),
+                Whereabouts::Requested => {
+                    let _ = st
+                        .mailbox
+                        .advance(word ^ word & 0xff | state::MADE, word ^ word & 0xff | state::CANCELLED);
+                    (sites.at((word >> 8) as u8), word & 0xff == state::ANSWERED)
+                }
+            };
+        let Some(site) = site else { return self.corrupt("a call of no call site") };
+        if made {
+            frame::set_rip(&st.win, uc, site.ret);
+            frame::set_rax(&st.win, uc, st.mailbox.result());
+        } else {
+            frame::set_rip(&st.win, uc, site.entry());
+        }
+    }
+}

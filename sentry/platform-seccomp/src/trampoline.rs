@@ -1,0 +1,275 @@
+//! The way of a system call that a guest's patched call site makes without a notification: a request in the thread's window,
+//! which a polling worker answers there.
+//!
+//! A patched site jumps through one word of the *sites' page* ([`PAGE`]) into a thunk of its own, which knows the site's
+//! number; `rcx` and `r11`, the registers that a system call may destroy, are all that the way has. The thread finds its
+//! window by its GS base, which is its window's address as long as the guest does not set another. Without a poller (`ON`), and
+//! whenever something is not as expected, it goes on at the site's own system call instruction, which is still in its place.
+//!
+//! Neighbours: `stub` puts the code on its page; `sites` patches call sites; `fast` answers requests; `poller` polls.
+//!
+//! Invariants: the code changes nothing but `rax`, `rcx`, `r11`, the flags and its thread's window, and makes no system call.
+//! Wherever a signal interrupts it, [`whereabouts`] can tell whether the call has been made.
+
+use crate::stub::STUB_BASE;
+use std::arch::global_asm;
+
+/// Offset of this code in the stub's page.
+pub const OFFSET: u64 = 0x700;
+/// Number of sites in an address space, each with a thunk of four bytes.
+pub const SITES: usize = 256;
+/// The page through which patched sites jump: [`SITES`] addresses of thunks, then, where the guest's code goes on
+/// ([`site_word`]), from [`RETURNS`]. A site's five bytes `b8 imm32` become `ff 24 25 XX XX`; with its `0f 05` behind it this
+/// is a jump through the word at 0x050fXXXX.
+pub const PAGE: u64 = 0x050f_0000;
+pub const RETURNS: u64 = PAGE + 0x800;
+
+/// Offsets in a window's control page: a cache line for the request, and one for what is seldom written.
+pub mod ctl {
+    /// Of the request: its site's number in the second byte, and in the first one of [`super::state`].
+    pub const STATE: usize = 0xc80;
+    pub const RESULT: usize = 0xc88;
+    pub const ARGS: usize = 0xc90;
+    /// Whether somebody polls.
+    pub const ON: usize = 0xcc0;
+}
+
+/// Where a request stands.
+pub mod state {
+    /// Answered, or none made yet.
+    pub const ANSWERED: u64 = 0;
+    pub const MADE: u64 = 1;
+    pub const TAKEN: u64 = 2;
+    /// Taken, but the thread fetches the answer by a notification.
+    pub const NOTIFY: u64 = 4;
+    /// Taken back.
+    pub const CANCELLED: u64 = 5;
+}
+
+/// How often the thread looks for its answer: some 15 to 30 microseconds.
+const LOOKS: u32 = 400;
+
+/// What [`RETURNS`] holds for a site: the address after its system call instruction, and the call's number.
+pub fn site_word(ret: u64, nr: u64) -> u64 {
+    ret & 0xffff_ffff_ffff | nr << 48
+}
+
+global_asm!(
+    r#"
+    .pushsection .rodata.chitin_fast,"a",@progbits
+    .balign 64
+    .globl chitin_fast_start
+    .globl chitin_fast_made
+    .globl chitin_fast_answered
+    .globl chitin_fast_notify
+    .globl chitin_fast_plain
+    .globl chitin_fast_last
+    .globl chitin_fast_end
+    // al = the site's number.
+chitin_fast_start:
+    movzx eax, al
+    rdgsbase r11
+    // In the platform's own range?
+    mov rcx, r11
+    shr rcx, 32
+    cmp ecx, {own}
+    jne chitin_fast_plain
+    cmp dword ptr [r11 + {on}], 0
+    je chitin_fast_plain
+    mov [r11 + {args}], rdi
+    mov [r11 + {args} + 8], rsi
+    mov [r11 + {args} + 16], rdx
+    mov [r11 + {args} + 24], r10
+    mov [r11 + {args} + 32], r8
+    mov [r11 + {args} + 40], r9
+    mov ecx, eax
+    shl ecx, 8
+    or ecx, {made}
+    mov [r11 + {state}], rcx
+chitin_fast_made:
+    mov ecx, {looks}
+1:  cmp byte ptr [r11 + {state}], {answered}
+    je chitin_fast_answered
+    cmp byte ptr [r11 + {state}], {notify}
+    je chitin_fast_notify
+    pause
+    dec ecx
+    jnz 1b
+    // In vain. What nobody has taken is taken back.
+    mov rax, [r11 + {state}]
+2:  test al, al
+    jz chitin_fast_answered
+    cmp al, {notify}
+    je chitin_fast_notify
+    mov rcx, rax
+    mov cl, {notify}
+    cmp al, {taken}
+    je 3f
+    mov cl, {cancelled}
+3:  lock cmpxchg [r11 + {state}], rcx
+    jnz 2b
+    jmp chitin_fast_notify
+chitin_fast_answered:
+    movzx eax, byte ptr [r11 + {state} + 1]
+    mov rcx, [rax * 8 + {returns}]
+    shl rcx, 16
+    shr rcx, 16
+    mov rax, [r11 + {result}]
+    jmp rcx
+chitin_fast_notify:
+    movzx eax, byte ptr [r11 + {state} + 1]
+    // eax = the site's number: on to its own system call instruction, two bytes before where it returns to.
+chitin_fast_plain:
+    mov rcx, [rax * 8 + {returns}]
+    mov r11, rcx
+    shl r11, 16
+    shr r11, 16
+    sub r11, 2
+    shr rcx, 48
+    mov eax, ecx
+chitin_fast_last:
+    jmp r11
+chitin_fast_end:
+    .popsection
+"#,
+    own = const STUB_BASE >> 32,
+    on = const ctl::ON,
+    args = const ctl::ARGS,
+    state = const ctl::STATE,
+    result = const ctl::RESULT,
+    made = const state::MADE,
+    answered = const state::ANSWERED,
+    notify = const state::NOTIFY,
+    taken = const state::TAKEN,
+    cancelled = const state::CANCELLED,
+    looks = const LOOKS,
+    returns = const RETURNS,
+);
+
+unsafe extern "C" {
+    static chitin_fast_start: u8;
+    static chitin_fast_made: u8;
+    static chitin_fast_answered: u8;
+    static chitin_fast_notify: u8;
+    #[cfg(test)]
+    static chitin_fast_plain: u8;
+    static chitin_fast_last: u8;
+    static chitin_fast_end: u8;
+}
+
+/// Where a label lies in a guest's address space.
+fn at(label: *const u8) -> u64 {
+    CODE + (label as u64).wrapping_sub(&raw const chitin_fast_start as u64)
+}
+
+/// The thunks come first; a jump of two bytes does not reach from all of them, so each group has one of five behind it.
+const THUNKS: u64 = STUB_BASE + OFFSET;
+const THUNK: u64 = 4;
+const GROUP: usize = 16;
+const GROUP_LEN: u64 = GROUP as u64 * THUNK + 5;
+const CODE: u64 = (THUNKS + SITES as u64 / GROUP as u64 * GROUP_LEN + 15) & !15;
+
+/// The address of a site's thunk.
+pub fn thunk(site: usize) -> u64 {
+    THUNKS + (site / GROUP) as u64 * GROUP_LEN + (site % GROUP) as u64 * THUNK
+}
+
+/// Thunks and code, as they stand from [`OFFSET`] on.
+pub fn code() -> Vec<u8> {
+    let mut out = Vec::new();
+    for site in 0..SITES {
+        // mov al, site; jmp to the group's end
+        let left = (GROUP - 1 - site % GROUP) as u64 * THUNK;
+        out.extend_from_slice(&[0xb0, site as u8, 0xeb, left as u8]);
+        if site % GROUP == GROUP - 1 {
+            let next = THUNKS + out.len() as u64 + 5;
+            out.push(0xe9);
+            out.extend_from_slice(&((CODE - next) as u32).to_le_bytes());
+        }
+    }
+    out.resize((CODE - THUNKS) as usize, 0xcc);
+    let start = &raw const chitin_fast_start;
+    let len = (&raw const chitin_fast_end as usize).wrapping_sub(start as usize);
+    // SAFETY: the two symbols bound one object in .rodata.
+    out.extend_from_slice(unsafe { std::slice::from_raw_parts(start, len) });
+    out
+}
+
+/// The sites' page before any site is patched.
+pub fn page() -> Vec<u8> {
+    (0..SITES).flat_map(|site| thunk(site).to_le_bytes()).collect()
+}
+
+/// What an interrupted thread was about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whereabouts {
+    /// Not on this way.
+    Elsewhere,
+    /// Before the request of this site was made; the call is still to be made.
+    Before(u8),
+    /// The request was made: its state in the window tells the rest.
+    Requested,
+    /// The answer is in the window.
+    Answered,
+    /// About to go on at this address, the site's system call instruction.
+    Last(u64),
+}
+
+/// From the instruction pointer and the other registers of a frame, all of which a guest can forge: to its own harm only.
+pub fn whereabouts(rip: u64, rax: u64, r11: u64) -> Whereabouts {
+    let site = rax as u8;
+    if !(THUNKS..at(&raw const chitin_fast_end)).contains(&rip) {
+        Whereabouts::Elsewhere
+    } else if rip < CODE {
+        let (group, inside) = ((rip - THUNKS) / GROUP_LEN, (rip - THUNKS) % GROUP_LEN);
+        let first = inside.is_multiple_of(THUNK) && inside / THUNK < GROUP as u64;
+        Whereabouts::Before(if first { (group * GROUP as u64 + inside / THUNK) as u8 } else { site })
+    } else if rip < at(&raw const chitin_fast_made) {
+        Whereabouts::Before(site)
+    } else if rip < at(&raw const chitin_fast_answered) || rip == at(&raw const chitin_fast_notify) {
+        Whereabouts::Requested
+    } else if rip < at(&raw const chitin_fast_notify) {
+        Whereabouts::Answered
+    } else if rip < at(&raw const chitin_fast_last) {
+        Whereabouts::Before(site)
+    } else {
+        Whereabouts::Last(r11)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fits_the_page_and_the_jumps() {
+        let code = code();
+        assert!(OFFSET as usize + code.len() <= 0xf00, "{:#x} bytes", code.len());
+        for site in 0..SITES {
+            let at = (thunk(site) - THUNKS) as usize;
+            assert_eq!(code[at..at + 3], [0xb0, site as u8, 0xeb]);
+            let group = at + 4 + code[at + 3] as usize;
+            assert_eq!(code[group], 0xe9, "site {site}");
+            let to = i32::from_le_bytes(code[group + 1..group + 5].try_into().expect("four bytes"));
+            assert_eq!(group as i64 + 5 + i64::from(to), (CODE - THUNKS) as i64);
+            assert_eq!(whereabouts(thunk(site), 0xffff, 0), Whereabouts::Before(site as u8));
+            assert_eq!(whereabouts(thunk(site) + 2, site as u64, 0), Whereabouts::Before(site as u8));
+        }
+        assert!(PAGE + SITES as u64 * 8 <= RETURNS && RETURNS + SITES as u64 * 8 <= PAGE + 0x1000);
+        assert_eq!(page().len(), SITES * 8);
+    }
+
+    #[test]
+    fn tells_where_a_thread_is() {
+        use Whereabouts::*;
+        assert_eq!(whereabouts(0x401000, 0, 0), Elsewhere);
+        assert_eq!(whereabouts(CODE, 0x1203, 0), Before(3));
+        assert_eq!(whereabouts(at(&raw const chitin_fast_made), 3, 0), Requested);
+        assert_eq!(whereabouts(at(&raw const chitin_fast_answered), 0, 0), Answered);
+        assert_eq!(whereabouts(at(&raw const chitin_fast_notify) - 2, 0, 0), Answered);
+        assert_eq!(whereabouts(at(&raw const chitin_fast_notify), 0, 0), Requested);
+        assert_eq!(whereabouts(at(&raw const chitin_fast_plain), 7, 0), Before(7));
+        assert_eq!(whereabouts(at(&raw const chitin_fast_last), 39, 0x401000), Last(0x401000));
+        assert_eq!(whereabouts(at(&raw const chitin_fast_end), 0, 0), Elsewhere);
+    }
+}
