@@ -143,9 +143,14 @@ pub fn main(modes: &[(&str, Place)], make: impl Fn(&str) -> Subject, more: &[Cas
     }
 }
 
-/// Ends a case that takes longer than `CASE_SECONDS` (20).
+/// How long a case may take: `CASE_SECONDS`, 20 by default.
+fn case_seconds() -> u64 {
+    std::env::var("CASE_SECONDS").ok().and_then(|s| s.parse().ok()).unwrap_or(20)
+}
+
+/// Ends a case that takes longer.
 fn watchdog() {
-    let seconds = std::env::var("CASE_SECONDS").ok().and_then(|s| s.parse().ok()).unwrap_or(20);
+    let seconds = case_seconds();
     std::thread::spawn(move || {
         std::thread::sleep(Duration::from_secs(seconds));
         eprintln!("watchdog: the case hangs");

@@ -84,7 +84,10 @@ impl Machine {
     }
 
     pub fn event(&self) -> Event {
-        self.events.recv_timeout(Duration::from_secs(5)).expect("an event within 5 s")
+        let quarter = crate::case_seconds() / 4;
+        self.events
+            .recv_timeout(Duration::from_secs(quarter))
+            .expect("an event within a quarter of the case's time")
     }
 
     pub fn no_event(&self, ms: u64) {
