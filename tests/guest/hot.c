@@ -196,6 +196,12 @@ static int low_memory(void) {
 int t_child(int argc, char **argv) {
     if (argc < 1) return 1;
     if (!strcmp(argv[0], "low")) return low_memory();
+    if (!strcmp(argv[0], "code")) {
+        // The first byte of a function that is called often, as it is in memory.
+        for (int i = 0; i < MANY; i++) getppid();
+        printf("%02x\n", *(unsigned char *)getppid);
+        return 0;
+    }
     if (strcmp(argv[0], "exit7")) return 1;
     for (int i = 0; i < 3000; i++) getppid();
     return 7;

@@ -117,6 +117,8 @@ pub enum HostLabel {
 pub struct BootConfig {
     pub sandbox_id: String,
     pub platform: PlatformChoice,
+    /// Whether the platform may change guests' code in memory, so that their calls become cheaper.
+    pub patch_calls: bool,
     pub network: NetworkMode,
     pub overlay: OverlayConfig,
     /// Where the sentry's log goes; without it the sentry logs nothing.

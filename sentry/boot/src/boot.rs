@@ -111,7 +111,8 @@ pub fn boot(config: BootConfig) -> Result<Sandbox, String> {
                 proc_fd.open("1/maps").map_err(|error| format!("cannot read our own mappings: {error}"))?;
             crate::kvm::make(&config, memory_bytes, shadow, maps)?
         }
-        choice => platforms::start(choice, outer_filters, &proc_dir)?,
+        // With less than two CPUs' worth of time, polling would be taken off what guests have.
+        choice => platforms::start(choice, config.patch_calls && config.cpus > 1, outer_filters, &proc_dir)?,
     };
     drop(proc_dir);
     let proc_fds = [proc_fd.as_raw_fd(), platform_fd.unwrap_or(proc_fd.as_raw_fd())];

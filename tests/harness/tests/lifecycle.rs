@@ -669,3 +669,14 @@ fn do_has_all_options_of_sockets() {
     let o = chitin_tests::run::quick(c, LIMIT);
     assert!(o.code == Some(0) && !o.text().contains("not ok"), "{}", o.brief());
 }
+
+/// Code that is called often is changed in memory only if that is wanted.
+#[test]
+fn do_leaves_code_alone_if_told() {
+    let mut c = std::process::Command::new(paths::chitin());
+    c.args(["--platform=seccomp", "--patch-calls=false", "do", "--rootfs"]).arg(paths::rootfs("busybox"));
+    c.arg("--volume").arg(format!("{}:/guest:ro", paths::guests().display()));
+    c.args(["--", "/guest/hot", "--child", "code"]);
+    let o = chitin_tests::run::quick(c, LIMIT);
+    assert!(o.code == Some(0) && o.text().trim() == "b8", "{}", o.brief());
+}

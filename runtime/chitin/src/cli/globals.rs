@@ -99,6 +99,10 @@ pub struct Globals {
     /// How guest code is run [default: auto]
     #[arg(long, value_enum)]
     platform: Option<Platform>,
+    /// Let busy programs hand calls over through memory: their code is changed in memory, and a CPU that is free polls (platform
+    /// seccomp) [default: true]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = truth)]
+    patch_calls: Option<bool>,
     /// Whose network containers see [default: sandbox]
     #[arg(long, value_enum)]
     network: Option<Network>,
@@ -194,6 +198,7 @@ impl Globals {
             log_level: self.log_level.or(other.log_level),
             debug_log: self.debug_log.or(other.debug_log),
             platform: self.platform.or(other.platform),
+            patch_calls: self.patch_calls.or(other.patch_calls),
             network: self.network.or(other.network),
             egress: self.egress.or(other.egress),
             overlay: self.overlay.or(other.overlay),
@@ -246,6 +251,7 @@ impl Globals {
                 Some(Platform::Ptrace) => PlatformChoice::Ptrace,
                 Some(Platform::Kvm) => PlatformChoice::Kvm,
             },
+            patch_calls: self.patch_calls.unwrap_or(true),
             network: self.network.unwrap_or(Network::Sandbox).into(),
             overlay,
             medium,

@@ -72,6 +72,7 @@ pub enum OverlayMedium {
 pub struct Options {
     pub root: PathBuf,
     pub platform: PlatformChoice,
+    pub patch_calls: bool,
     pub network: NetworkMode,
     pub overlay: OverlayMode,
     pub medium: OverlayMedium,
@@ -511,6 +512,7 @@ fn launch(
     let boot = BootConfig {
         sandbox_id: creation.id.to_owned(),
         platform: options.platform,
+        patch_calls: options.patch_calls,
         network: options.network,
         overlay: OverlayConfig {
             mode: options.overlay,
