@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, bind, socket};
 use serde::{Deserialize, Serialize};
 
-use super::{netlink::Netlink, silence, within};
+use super::{answers, netlink::Netlink, silence, within};
 use crate::container::State;
 use crate::util::{Context, Result};
 
@@ -23,12 +23,19 @@ const NAME: &[u8] = b"chitin/network";
 pub struct Named {
     path: PathBuf,
     inode: u64,
+    /// What the host's stack there chose ports from before the sandbox came, if that has changed.
+    #[serde(default)]
+    pub ports: Option<String>,
 }
 
 impl Named {
     pub fn at(path: &Path) -> Result<Self> {
         let inode = std::fs::metadata(path).map(|data| data.ino());
-        Ok(Self { path: path.to_owned(), inode: inode.context(|| format!("{}", path.display()))? })
+        Ok(Self {
+            path: path.to_owned(),
+            inode: inode.context(|| format!("{}", path.display()))?,
+            ports: None,
+        })
     }
 
     fn open(&self) -> Option<File> {
@@ -87,10 +94,14 @@ pub fn holder(root: &Path, id: &str, path: &Path) -> Option<String> {
 
 /// The sandbox is gone: whoever comes finds the namespace as it was before. Not if it is another one's by now.
 pub fn give_back(state: &State) {
-    let Some(namespace) = state.namespace.as_ref().and_then(Named::open) else { return };
-    let restored = within(namespace, || match claim()? {
-        Some(_claim) => silence::give_back(&mut Netlink::open()?),
-        None => Ok(()),
+    let Some(named) = &state.namespace else { return };
+    let Some(namespace) = named.open() else { return };
+    let restored = within(namespace, || {
+        let Some(_claim) = claim()? else { return Ok(()) };
+        if let Some(before) = &named.ports {
+            answers::set_ports(before)?;
+        }
+        silence::give_back(&mut Netlink::open()?)
     });
     if let Err(e) = restored {
         crate::log::warn(&format!("{e}: for others than a sandbox, the namespace has to be made anew"));

@@ -10,6 +10,7 @@
 //!
 //! Neighbours: `sandbox::start` calls it and hands descriptors and configuration to the sentry.
 
+mod answers;
 pub mod claim;
 pub mod devices;
 mod dump;
@@ -62,6 +63,8 @@ pub struct Attached {
     pub fds: Vec<OwnedFd>,
     /// The network proxy, to be released or ended with the sandbox.
     pub proxy: Option<Child>,
+    /// What the host's stack there chose ports from before, if that has changed.
+    pub ports: Option<String>,
 }
 
 /// What there is in the network namespace of the process `pid`, whose sockets the container `id` uses.
@@ -70,7 +73,7 @@ pub fn show(root: &Path, id: &str, pid: i32) -> Result<Attached> {
         // Its addresses answer to whoever has taken them over.
         let Some(_free) = claim::claim()? else { return Ok(None) };
         let config = dump::dump(&mut Netlink::open()?)?;
-        Ok(Some(Attached { config, fds: Vec::new(), proxy: None }))
+        Ok(Some(Attached { config, fds: Vec::new(), proxy: None, ports: None }))
     })?;
     shown.ok_or_else(|| claim::refusal(root, id, pid))
 }
@@ -113,9 +116,11 @@ fn take_interfaces(pid: i32, told: bool) -> Result<Option<(Attached, bool)>> {
         if config.links.len() > MAX_LINKS {
             return Err(format!("the network namespace has more than {MAX_LINKS} interfaces"));
         }
+        let resolver = engine_resolves();
+        let ports = if resolver { answers::confine_ports()? } else { None };
         let mut fds = Vec::new();
         for link in config.links.iter_mut().filter(|link| !is_loopback(link)) {
-            let (fd, offload) = packet::open(link.index, &link.name)?;
+            let (fd, offload) = packet::open(link.index, &link.name, resolver)?;
             let number = u32::try_from(fds.len()).context(|| "descriptors".into())?;
             link.device = Some(DeviceLink { fd: number, offload });
             fds.push(fd);
@@ -123,7 +128,7 @@ fn take_interfaces(pid: i32, told: bool) -> Result<Option<(Attached, bool)>> {
         // A packet socket makes the sentry's end wait for the host's kernel, 8 ms or so: not for nothing.
         let follow = told || !fds.is_empty();
         let known: Vec<u32> = config.links.iter().map(|link| link.index).collect();
-        let rest = follow.then(|| packet::open_rest(&known)).transpose()?;
+        let rest = follow.then(|| packet::open_rest(&known, resolver)).transpose()?;
         let mut hand_over = |fd: OwnedFd| -> Result<u32> {
             fds.push(fd);
             u32::try_from(fds.len() - 1).context(|| "descriptors".into())
@@ -134,8 +139,8 @@ fn take_interfaces(pid: i32, told: bool) -> Result<Option<(Attached, bool)>> {
         }
         config.claim = Some(hand_over(claim)?);
         // Last: from here on nobody answers until the sentry does.
-        silence::silence(&mut netlink)?;
-        Ok(Some((Attached { config, fds, proxy: None }, engine_resolves())))
+        silence::silence(&mut netlink, resolver)?;
+        Ok(Some((Attached { config, fds, proxy: None, ports }, resolver)))
     })
 }
 

@@ -83,7 +83,7 @@ pub fn to_everywhere(id: &str, publish: &[Publish]) -> Result<Attached> {
     if has_v6 {
         config.routes.push(default_route(Ipv6Addr::UNSPECIFIED.into(), GATEWAY6.into()));
     }
-    with_proxy(id, Attached { config, fds: Vec::new(), proxy: None }, policy, ports)
+    with_proxy(id, Attached { config, fds: Vec::new(), proxy: None, ports: None }, policy, ports)
 }
 
 /// Sockets of published ports, each with the guest's port that it stands for.

@@ -6,6 +6,7 @@
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 
+use super::answers::{DNS, PORTS};
 use crate::sandbox::launch::own_fd;
 use crate::util::{Context, Result};
 
@@ -15,22 +16,27 @@ const PACKET_VNET_HDR: libc::c_int = 15;
 const PACKET_IGNORE_OUTGOING: libc::c_int = 23;
 
 /// Opens a socket for all packets of the interface, in the namespace of the calling thread. Whether each one has a
-/// `virtio_net_hdr` before it, by which checksums and segmentation are left to the other side.
-pub fn open(index: u32, name: &str) -> Result<(OwnedFd, bool)> {
+/// `virtio_net_hdr` before it, by which checksums and segmentation are left to the other side. `answers`: those of name
+/// servers are for the host's stack ([`answers`](super::answers)).
+pub fn open(index: u32, name: &str, answers: bool) -> Result<(OwnedFd, bool)> {
     let failed = || {
         format!(
             "cannot take over the interface {name} (a packet socket needs CAP_NET_RAW over its namespace)"
         )
     };
-    open_filtered(index, &[], &failed)
+    open_filtered(index, (&[], answers), &failed)
 }
 
 /// The same for all interfaces but those that are `known`: those that come later.
-pub fn open_rest(known: &[u32]) -> Result<(OwnedFd, bool)> {
-    open_filtered(0, known, &|| "cannot open a packet socket for interfaces to come".into())
+pub fn open_rest(known: &[u32], answers: bool) -> Result<(OwnedFd, bool)> {
+    open_filtered(0, (known, answers), &|| "cannot open a packet socket for interfaces to come".into())
 }
 
-fn open_filtered(index: u32, known: &[u32], failed: &dyn Fn() -> String) -> Result<(OwnedFd, bool)> {
+fn open_filtered(
+    index: u32,
+    (known, answers): (&[u32], bool),
+    failed: &dyn Fn() -> String,
+) -> Result<(OwnedFd, bool)> {
     let protocol = 0u16;
     // SAFETY: integers only. Protocol 0 receives nothing before the socket is bound.
     let raw =
@@ -48,7 +54,7 @@ fn open_filtered(index: u32, known: &[u32], failed: &dyn Fn() -> String) -> Resu
             set(&socket, libc::SOL_SOCKET, plain, BUFFER).context(failed)?;
         }
     }
-    filter(&socket, known).context(failed)?;
+    filter(&socket, known, answers).context(failed)?;
     // SAFETY: a structure of numbers, for which zero is valid.
     let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
     address.sll_family = libc::AF_PACKET as u16;
@@ -64,14 +70,21 @@ fn open_filtered(index: u32, known: &[u32], failed: &dyn Fn() -> String) -> Resu
 }
 
 /// Packets for others, of our own, of a VLAN (whose tag would not be seen) and of the interfaces `known` are none of the
-/// sandbox's business here.
-fn filter(socket: &OwnedFd, known: &[u32]) -> io::Result<()> {
+/// sandbox's business here, nor are answers of name servers where the host's stack wants them.
+fn filter(socket: &OwnedFd, known: &[u32], answers: bool) -> io::Result<()> {
     const LOAD: u16 = 0x20;
     const LOAD_BYTE: u16 = 0x30;
+    const LOAD_HALF: u16 = 0x28;
+    const LOAD_HALF_BEHIND: u16 = 0x48;
+    const LOAD_HEADER_LENGTH: u16 = 0xb1;
+    const JUMP_IF_GREATER: u16 = 0x25;
+    const JUMP_IF_ANY_OF: u16 = 0x45;
     const JUMP_IF_GREATER_OR_EQUAL: u16 = 0x35;
     const JUMP_IF_EQUAL: u16 = 0x15;
     const RETURN: u16 = 0x06;
     const ANCILLARY: u32 = 0xffff_f000;
+    const NETWORK_HEADER: u32 = 0xfff0_0000;
+    const PROTOCOL: u32 = 0;
     const PACKET_TYPE: u32 = 4;
     const INTERFACE: u32 = 8;
     const VLAN_TAG_PRESENT: u32 = 48;
@@ -87,8 +100,27 @@ fn filter(socket: &OwnedFd, known: &[u32]) -> io::Result<()> {
         op(LOAD_BYTE, 0, 0, ANCILLARY + VLAN_TAG_PRESENT),
         op(JUMP_IF_EQUAL, 1, 0, 0),
         op(RETURN, 0, 0, 0),
-        op(RETURN, 0, 0, u32::MAX),
     ]);
+    if answers {
+        program.extend([
+            op(LOAD, 0, 0, ANCILLARY + PROTOCOL),
+            op(JUMP_IF_EQUAL, 0, 12, 0x0800),
+            op(LOAD_BYTE, 0, 0, NETWORK_HEADER + 9),
+            op(JUMP_IF_EQUAL, 1, 0, 6),
+            op(JUMP_IF_EQUAL, 0, 9, 17),
+            // Not the first fragment: it has no ports.
+            op(LOAD_HALF, 0, 0, NETWORK_HEADER + 6),
+            op(JUMP_IF_ANY_OF, 7, 0, 0x1fff),
+            op(LOAD_HEADER_LENGTH, 0, 0, NETWORK_HEADER),
+            op(LOAD_HALF_BEHIND, 0, 0, NETWORK_HEADER),
+            op(JUMP_IF_EQUAL, 0, 4, u32::from(DNS)),
+            op(LOAD_HALF_BEHIND, 0, 0, NETWORK_HEADER + 2),
+            op(JUMP_IF_GREATER_OR_EQUAL, 0, 2, u32::from(*PORTS.start())),
+            op(JUMP_IF_GREATER, 1, 0, u32::from(*PORTS.end())),
+            op(RETURN, 0, 0, 0),
+        ]);
+    }
+    program.push(op(RETURN, 0, 0, u32::MAX));
     let len = u16::try_from(program.len()).map_err(io::Error::other)?;
     let program = libc::sock_fprog { len, filter: program.as_mut_ptr() };
     let length = size_of_val(&program) as libc::socklen_t;

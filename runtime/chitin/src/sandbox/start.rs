@@ -33,6 +33,9 @@ pub fn start(directory: &Directory, state: &mut State, spec: &Spec) -> Result<()
         Attachment::Outbound => Some(network::outbound::to_everywhere(&state.id, &state.publish)?),
     };
     if let Some(mut attached) = attached {
+        if let Some(named) = &mut state.namespace {
+            named.ports = attached.ports.take();
+        }
         let fds: Vec<_> = attached.fds.iter().map(AsFd::as_fd).collect();
         match link.call_with(&Request::Network { config: Box::new(attached.config) }, &fds)? {
             Response::Ok => {}
