@@ -169,15 +169,17 @@ fn make_kernel(
     kernel.extend(Arc::new(Memfds(Box::new(TmpfsMemfds))));
     kernel.extend(Arc::new(FileSystems(Box::new(Types::new(&kernel, Storage::Memory, None)))));
     let weak = Arc::downgrade(&kernel);
-    let net = network(&kernel, true);
+    // `lo` is as container runtimes leave it, rather than the bare kernel.
+    let net = network(&kernel, chitin_net::NetNs::new(true));
     if config.network == NetworkMode::Host {
         crate::net::use_host_sockets(&net, &kernel.reactor);
     }
     netview::connect(&kernel, &net);
-    kernel.extend(net);
+    kernel.extend(net.clone());
+    let first = net;
     kernel.extend(Arc::new(NetMaker(Box::new(move |owner| {
         let Some(kernel) = weak.upgrade() else { return Arc::new(()) };
-        let net = network(&kernel, false);
+        let net = network(&kernel, chitin_net::NetNs::further(&first));
         net.set_owner(owner);
         net
     }))));
@@ -192,9 +194,8 @@ fn make_kernel(
     kernel
 }
 
-/// A network namespace that the reactor drives; `lo_up`: as container runtimes leave it, rather than the bare kernel.
-fn network(kernel: &Arc<Kernel>, lo_up: bool) -> Arc<chitin_net::NetNs> {
-    let net = chitin_net::NetNs::new(lo_up);
+/// A network namespace that the reactor drives.
+fn network(kernel: &Arc<Kernel>, net: Arc<chitin_net::NetNs>) -> Arc<chitin_net::NetNs> {
     let weak = Arc::downgrade(kernel);
     // Programs expect a netlink socket's port to be their pid.
     net.name_ports(Box::new(move |kid| {

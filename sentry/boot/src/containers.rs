@@ -608,7 +608,7 @@ fn set_sysctls(
     // They are the kernel's: any instance shows them.
     let proc = ProcFs::new(kernel, &kernel.container, &namespaces.pid_for_children);
     for (name, value) in settings {
-        proc.set_sysctl(&namespaces.uts, name, value.as_bytes()).map_err(|errno| {
+        proc.set_sysctl(&namespaces.uts, &namespaces.net, name, value.as_bytes()).map_err(|errno| {
             let why = match errno {
                 Errno::ENOENT => "the sandbox's kernel has no such tunable; remove it".to_owned(),
                 Errno::EACCES | Errno::EPERM => "it cannot be set here; remove it".to_owned(),

@@ -7,11 +7,13 @@ use chitin_abi::limits::{NAME_MAX, PAGE_SIZE};
 use chitin_abi::stat::{PROC_SUPER_MAGIC, Statfs};
 use chitin_abi::time::Timespec;
 use chitin_kernel::container::Container;
+use chitin_kernel::ns::NetNs;
 use chitin_kernel::{Kernel, PidNs, UtsNs, time};
 use chitin_vfs::{
     Attr, Caller, DirEntry, DirSink, Directory, FileKind, FileOps, FileSystem, Inode, InodeState, NewInode,
     SetAttr,
 };
+use std::collections::hash_map::RandomState;
 use std::sync::Arc;
 
 /// What all inodes of one instance share.
@@ -24,6 +26,8 @@ pub(crate) struct Shared {
     pub(crate) dev: u64,
     /// Wall-clock time at boot, in nanoseconds: the times of files that belong to no process.
     pub(crate) booted: u64,
+    /// Makes inode numbers that nobody outside can foresee.
+    pub(crate) hasher: RandomState,
 }
 
 impl Shared {
@@ -59,6 +63,7 @@ impl ProcFs {
             ns: ns.clone(),
             dev: chitin_vfs::inode::anon_dev(),
             booted,
+            hasher: RandomState::new(),
         });
         let tree = tree::build(&shared);
         let root = Arc::new(Root { shared: shared.clone(), tree, state: InodeState::default() });
@@ -67,8 +72,8 @@ impl ProcFs {
 
     /// Sets a tunable by its dotted name ("net.core.somaxconn"), as the container's configuration asks for it: ENOENT
     /// for an unknown one, EACCES for one that cannot be set, EINVAL for a bad value.
-    pub fn set_sysctl(&self, uts: &UtsNs, name: &str, value: &[u8]) -> Result<(), Errno> {
-        crate::sysctl::set_by_name(&self.shared.kernel, uts, name, value)
+    pub fn set_sysctl(&self, uts: &UtsNs, net: &NetNs, name: &str, value: &[u8]) -> Result<(), Errno> {
+        crate::sysctl::set_by_name(&self.shared.kernel, uts, net, name, value)
     }
 }
 

@@ -31,6 +31,7 @@
 
 mod format;
 mod fs;
+mod netsys;
 mod pid;
 mod sysctl;
 mod system;
@@ -38,4 +39,3 @@ mod text;
 mod tree;
 
 pub use fs::ProcFs;
-pub use sysctl::tunable;

@@ -1,22 +1,38 @@
-//! /proc/sys: tunables.
+//! /proc/sys: tunables, but for the network's ([`crate::netsys`]).
 //!
 //! What a guest may set is kept by [`Sysctls`], where those who act on it look. What this kernel has fixed is read-only
 //! here, also where Linux would let root write.
 
 use crate::format::{number, put, trimmed};
 use crate::fs::Shared;
+use crate::netsys;
 use crate::tree::{Entry, Node, dir, file, own, own_writable, writable};
 use chitin_abi::Errno;
 use chitin_abi::capability::CAP_SYS_ADMIN;
 use chitin_abi::limits::NGROUPS_MAX;
 use chitin_kernel::kernel::{RELEASE, VERSION};
+use chitin_kernel::ns::NetNs;
 use chitin_kernel::seccomp::enter::{ACTIONS, ACTIONS_LOGGED};
 use chitin_kernel::sysctl::Sysctls;
 use chitin_kernel::{Kernel, UtsNs};
-use chitin_vfs::Caller;
 use chitin_vfs::bounds::{EPOLL_ITEMS, FILES, WATCHES};
+use chitin_vfs::creds::{MAY_EXEC, MAY_READ, MAY_WRITE};
+use chitin_vfs::userns::UserNs;
+use chitin_vfs::{Caller, Creds};
 use parking_lot::Mutex;
 use std::sync::Arc;
+
+/// Access by mode bits alone, whose owner is root, whatever capabilities there are (test_perm()).
+pub(crate) fn test_perm(creds: &Creds, perm: u32, mask: u32) -> Result<(), Errno> {
+    let bits = if creds.euid == 0 {
+        perm >> 6
+    } else if creds.in_group(0) {
+        perm >> 3
+    } else {
+        perm
+    };
+    if mask & (MAY_READ | MAY_WRITE | MAY_EXEC) & !bits == 0 { Ok(()) } else { Err(Errno::EACCES) }
+}
 
 /// A tunable of one or more numbers.
 pub(crate) struct Sysctl {
@@ -61,7 +77,7 @@ pub(crate) static ROOT: &[Entry] = &[
     dir("dev", &[]),
     dir("fs", FS),
     dir("kernel", KERNEL),
-    dir("net", &[dir("core", CORE), dir("ipv4", IPV4), dir("ipv6", IPV6), dir("unix", UNIX)]),
+    Entry { name: "net", perm: 0o555, node: Node::Net },
     dir("user", USER),
     dir("vm", VM),
 ];
@@ -222,121 +238,6 @@ tunables! {
         fixed!("max_user_namespaces", chitin_vfs::userns::USER_NAMESPACES.limit()),
         fixed!("max_uts_namespaces", FILES.limit()),
     ];
-    CORE: "net.core" {
-        "netdev_max_backlog" = "1000" in 0, INT_MAX;
-        "optmem_max" = "131072" in 0, INT_MAX;
-        "rmem_default" = "212992" in 2304, INT_MAX;
-        "rmem_max" = "212992" in 2304, INT_MAX;
-        "somaxconn" = "4096" in 0, INT_MAX;
-        "wmem_default" = "212992" in 4608, INT_MAX;
-        "wmem_max" = "212992" in 4608, INT_MAX;
-    } + &[];
-    UNIX: "net.unix" {
-        "max_dgram_qlen" = "10" in 0, INT_MAX;
-    } + &[];
-    IPV4: "net.ipv4" {
-        "icmp_echo_ignore_all" = "0" in 0, 1;
-        "icmp_echo_ignore_broadcasts" = "1" in 0, 1;
-        "icmp_msgs_burst" = "50" in 0, INT_MAX;
-        "icmp_msgs_per_sec" = "1000" in 0, INT_MAX;
-        "icmp_ratelimit" = "1000" in 0, INT_MAX;
-        "igmp_max_memberships" = "20" in 0, INT_MAX;
-        "ip_default_ttl" = "64" in 1, 255;
-        "ip_forward" = "0" in 0, 1;
-        "ip_local_port_range" = "32768\t60999" in 1, 65535;
-        "ip_no_pmtu_disc" = "0" in 0, 3;
-        "ip_nonlocal_bind" = "0" in 0, 1;
-        "ip_unprivileged_port_start" = "1024" in 0, 65535;
-        "ipfrag_high_thresh" = "4194304" in 0, INT_MAX;
-        "ipfrag_time" = "30" in 0, INT_MAX;
-        "ping_group_range" = "1\t0" in 0, INT_MAX;
-        "tcp_abort_on_overflow" = "0" in 0, 1;
-        "tcp_challenge_ack_limit" = "2147483647" in 0, INT_MAX;
-        "tcp_dsack" = "1" in 0, 1;
-        "tcp_ecn" = "2" in 0, 2;
-        "tcp_fastopen" = "1" in 0, INT_MAX;
-        "tcp_fin_timeout" = "60" in 0, INT_MAX;
-        "tcp_invalid_ratelimit" = "500" in 0, INT_MAX;
-        "tcp_keepalive_intvl" = "75" in 1, 32767;
-        "tcp_keepalive_probes" = "9" in 1, 127;
-        "tcp_keepalive_time" = "7200" in 1, 32767;
-        "tcp_max_orphans" = "65536" in 0, INT_MAX;
-        "tcp_max_syn_backlog" = "1024" in 0, INT_MAX;
-        "tcp_max_tw_buckets" = "65536" in 0, INT_MAX;
-        "tcp_moderate_rcvbuf" = "1" in 0, 1;
-        "tcp_notsent_lowat" = "4294967295" in 0, 4294967295;
-        "tcp_orphan_retries" = "0" in 0, 255;
-        "tcp_retries1" = "3" in 0, 255;
-        "tcp_retries2" = "15" in 0, 255;
-        "tcp_rfc1337" = "0" in 0, 1;
-        "tcp_rmem" = "4096\t131072\t6291456" in 1, INT_MAX;
-        "tcp_sack" = "1" in 0, 1;
-        "tcp_slow_start_after_idle" = "1" in 0, 1;
-        "tcp_syn_retries" = "6" in 1, 127;
-        "tcp_synack_retries" = "5" in 0, 255;
-        "tcp_syncookies" = "1" in 0, 2;
-        "tcp_timestamps" = "1" in 0, 2;
-        "tcp_tw_reuse" = "2" in 0, 2;
-        "tcp_window_scaling" = "1" in 0, 1;
-        "tcp_wmem" = "4096\t16384\t4194304" in 1, INT_MAX;
-    } + &[
-        fixed!("tcp_allowed_congestion_control", CONGESTION),
-        fixed!("tcp_available_congestion_control", CONGESTION),
-        writable("tcp_congestion_control", show_congestion, store_congestion),
-        dir("conf", CONFS4),
-    ];
-    CONF4: "net.ipv4.conf.all" {
-        "forwarding" = "0" in 0, 1;
-        "route_localnet" = "0" in 0, 1;
-        "rp_filter" = "0" in 0, 2;
-    } + &[];
-    CONF4_DEFAULT: "net.ipv4.conf.default" {
-        "forwarding" = "0" in 0, 1;
-        "route_localnet" = "0" in 0, 1;
-        "rp_filter" = "0" in 0, 2;
-    } + &[];
-    CONF4_LO: "net.ipv4.conf.lo" {
-        "forwarding" = "0" in 0, 1;
-        "route_localnet" = "0" in 0, 1;
-        "rp_filter" = "0" in 0, 2;
-    } + &[];
-    IPV6: "net.ipv6" {
-        "bindv6only" = "0" in 0, 1;
-        "ip6frag_high_thresh" = "4194304" in 0, INT_MAX;
-        "ip6frag_time" = "60" in 0, INT_MAX;
-    } + &[dir("conf", CONFS6), dir("icmp", ICMP6)];
-    ICMP6: "net.ipv6.icmp" {
-        "ratelimit" = "1000" in 0, INT_MAX;
-    } + &[];
-    CONF6: "net.ipv6.conf.all" {
-        "disable_ipv6" = "0" in 0, 1;
-        "forwarding" = "0" in 0, 1;
-    } + &[];
-    CONF6_DEFAULT: "net.ipv6.conf.default" {
-        "disable_ipv6" = "0" in 0, 1;
-        "forwarding" = "0" in 0, 1;
-        "hop_limit" = "64" in 1, 255;
-    } + &[];
-    CONF6_LO: "net.ipv6.conf.lo" {
-        "disable_ipv6" = "0" in 0, 1;
-        "forwarding" = "0" in 0, 1;
-    } + &[];
-}
-
-static CONFS4: &[Entry] = &[dir("all", CONF4), dir("default", CONF4_DEFAULT), dir("lo", CONF4_LO)];
-static CONFS6: &[Entry] = &[dir("all", CONF6), dir("default", CONF6_DEFAULT), dir("lo", CONF6_LO)];
-
-/// What a tunable of numbers begins with, and its bounds, by its dotted name: for those who keep a copy.
-pub fn tunable(name: &str) -> Option<(&'static str, i64, i64)> {
-    let mut entries = ROOT;
-    for part in name.split('.') {
-        match &entries.iter().find(|entry| entry.name == part)?.node {
-            Node::Dir(below) => entries = below,
-            Node::Sysctl(found) => return Some((found.default, found.min, found.max)),
-            _ => return None,
-        }
-    }
-    None
 }
 
 pub(crate) fn show(kernel: &Arc<Kernel>, sysctl: &Sysctl, out: &mut Vec<u8>) -> Result<(), Errno> {
@@ -348,7 +249,15 @@ pub(crate) fn show(kernel: &Arc<Kernel>, sysctl: &Sysctl, out: &mut Vec<u8>) -> 
     Ok(())
 }
 
-/// Takes as many numbers as there are, up to what the tunable holds; the rest stays (do_proc_dointvec()).
+/// The numbers that were written to a file of `count`: at least one (do_proc_dointvec()).
+pub(crate) fn numbers(text: &str, count: usize, min: i64, max: i64) -> Result<Vec<i64>, Errno> {
+    let words = text.split_ascii_whitespace().take(count);
+    let values: Vec<i64> = words.map(number).collect::<Result<_, _>>().map_err(|_| Errno::EINVAL)?;
+    let fit = values.iter().all(|value| (min..=max).contains(value));
+    if values.is_empty() || !fit { Err(Errno::EINVAL) } else { Ok(values) }
+}
+
+/// Takes as many numbers as there are, up to what the tunable holds; the rest stays.
 pub(crate) fn store(kernel: &Arc<Kernel>, sysctl: &'static Sysctl, data: &[u8]) -> Result<(), Errno> {
     let sysctls = Sysctls::of(kernel);
     let old = sysctls.get(sysctl.name).and_then(|value| String::from_utf8(value).ok());
@@ -375,21 +284,31 @@ pub(crate) fn store(kernel: &Arc<Kernel>, sysctl: &'static Sysctl, data: &[u8]) 
     Ok(())
 }
 
-/// Finds "a.b.c" and stores a value there; names of the machine go to `uts`.
-pub(crate) fn set_by_name(kernel: &Arc<Kernel>, uts: &UtsNs, name: &str, value: &[u8]) -> Result<(), Errno> {
-    match name.replace('/', ".").as_str() {
-        "kernel.hostname" => {
+/// Finds "a.b.c" and stores a value there; names of the machine go to `uts`, the network's to `net`.
+pub(crate) fn set_by_name(
+    kernel: &Arc<Kernel>,
+    uts: &UtsNs,
+    net: &NetNs,
+    name: &str,
+    value: &[u8],
+) -> Result<(), Errno> {
+    let path = path_of(name);
+    match path.as_str() {
+        "kernel/hostname" => {
             uts.names.write().hostname = uts_name(value);
             return Ok(());
         }
-        "kernel.domainname" => {
+        "kernel/domainname" => {
             uts.names.write().domainname = uts_name(value);
             return Ok(());
         }
         _ => {}
     }
+    if let Some(path) = path.strip_prefix("net/") {
+        return netsys::store(kernel, net, path, UserNs::initial(), value);
+    }
     let mut entries = ROOT;
-    let mut parts = name.split(['.', '/']).peekable();
+    let mut parts = path.split('/').peekable();
     while let Some(part) = parts.next() {
         let entry = entries.iter().find(|entry| entry.name == part).ok_or(Errno::ENOENT)?;
         match (&entry.node, parts.peek()) {
@@ -401,6 +320,25 @@ pub(crate) fn set_by_name(kernel: &Arc<Kernel>, uts: &UtsNs, name: &str, value: 
         }
     }
     Err(Errno::ENOENT)
+}
+
+/// A tunable's path below /proc/sys: after a dot first, dots separate and slashes are dots of names (sysctl.d(5)).
+fn path_of(name: &str) -> String {
+    match name.find(['.', '/']).and_then(|at| name.as_bytes().get(at)) {
+        Some(b'.') => name
+            .chars()
+            .map(|c| {
+                if c == '.' {
+                    '/'
+                } else if c == '/' {
+                    '.'
+                } else {
+                    c
+                }
+            })
+            .collect(),
+        _ => name.to_owned(),
+    }
 }
 
 /// The runtime acting for the container.
@@ -472,24 +410,6 @@ fn store_actions_logged(kernel: &Arc<Kernel>, opener: &Caller, data: &[u8]) -> R
     }
     let chosen: Vec<&str> = all.split(' ').filter(|known| names.contains(known)).collect();
     Sysctls::of(kernel).set(ACTIONS_LOGGED, chosen.join(" ").into_bytes());
-    Ok(())
-}
-
-/// What `netstack` has.
-const CONGESTION: &str = "reno cubic bbr";
-const TCP_CONGESTION: &str = "net.ipv4.tcp_congestion_control";
-
-fn show_congestion(shared: &Shared, out: &mut Vec<u8>) -> Result<(), Errno> {
-    out.extend_from_slice(
-        &Sysctls::of(&shared.kernel).get(TCP_CONGESTION).unwrap_or_else(|| b"cubic".to_vec()),
-    );
-    out.push(b'\n');
-    Ok(())
-}
-fn store_congestion(kernel: &Arc<Kernel>, _opener: &Caller, data: &[u8]) -> Result<(), Errno> {
-    let name = trimmed(data)?;
-    let known = CONGESTION.split(' ').find(|known| *known == name).ok_or(Errno::ENOENT)?;
-    Sysctls::of(kernel).set(TCP_CONGESTION, known.into());
     Ok(())
 }
 

@@ -1,11 +1,11 @@
 //! The part of the tree that belongs to no process: directories, files and links from static tables.
 
 use crate::fs::Shared;
+use crate::netsys::NetSys;
 use crate::sysctl::{self, Sysctl};
 use crate::text::{Text, TextFile};
 use chitin_abi::Errno;
 use chitin_kernel::Kernel;
-use chitin_vfs::creds::{MAY_READ, MAY_WRITE};
 use chitin_vfs::{
     Attr, Caller, DirEntry, DirSink, Directory, FileKind, FileOps, Inode, InodeState, LinkTarget, NewInode,
     SetAttr,
@@ -30,6 +30,8 @@ pub(crate) enum Node {
     SelfLink,
     ThreadSelf,
     Sysctl(&'static Sysctl),
+    /// /proc/sys/net, which is another directory for each network namespace.
+    Net,
 }
 
 /// A row of a table.
@@ -145,7 +147,7 @@ impl Inode for Branch {
     }
     fn kind(&self) -> FileKind {
         match self.node {
-            Node::Dir(_) => FileKind::Directory,
+            Node::Dir(_) | Node::Net => FileKind::Directory,
             Node::File(..) | Node::Own(..) | Node::Sysctl(_) => FileKind::Regular,
             Node::Link(_) | Node::SelfLink | Node::ThreadSelf => FileKind::Symlink,
         }
@@ -169,7 +171,7 @@ impl Inode for Branch {
     }
     fn dir(&self) -> Option<&dyn Directory> {
         match self.node {
-            Node::Dir(_) => Some(self),
+            Node::Dir(_) | Node::Net => Some(self),
             _ => None,
         }
     }
@@ -201,17 +203,19 @@ impl Inode for Branch {
 
     /// sysctl files know root and others, and no capabilities (proc_sys_permission()).
     fn permission(&self, caller: &Caller, mask: u32) -> Result<(), Errno> {
-        if !self.in_sys || matches!(self.node, Node::Dir(_)) {
+        if !self.in_sys || self.kind() == FileKind::Directory {
             return Ok(());
         }
-        let bits = if caller.creds.euid == 0 {
-            self.perm >> 6
-        } else if caller.creds.in_group(0) {
-            self.perm >> 3
-        } else {
-            self.perm
-        };
-        if mask & (MAY_READ | MAY_WRITE) & !bits == 0 { Ok(()) } else { Err(Errno::EACCES) }
+        sysctl::test_perm(&caller.creds, self.perm, mask)
+    }
+    fn has_own_rules(&self) -> bool {
+        self.in_sys && self.kind() != FileKind::Directory
+    }
+    fn seen_by(&self, caller: &Caller) -> Option<(u64, Arc<dyn Inode>)> {
+        match self.node {
+            Node::Net => NetSys::root(&self.shared, caller, self.ino),
+            _ => None,
+        }
     }
 }
 

@@ -3,7 +3,11 @@
 mod common;
 
 use chitin_abi::Errno;
+use chitin_kernel::inspect::{NetFiles, ProcNet, Tunable, TunableValue};
+use chitin_kernel::ns::Stack;
 use common::{Guest, read_all};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
 
 /// The keys of "Key: value" lines.
 fn keys(text: &str) -> Vec<String> {
@@ -132,20 +136,79 @@ fn tunables() {
     assert_eq!(guest.write("/proc/sys/vm/swappiness", "201"), Err(Errno::EINVAL));
     assert_eq!(guest.write("/proc/sys/vm/swappiness", "0x10\n"), Ok(5));
     assert_eq!(guest.read("/proc/sys/vm/swappiness"), "16\n");
-    guest.write("/proc/sys/net/ipv4/tcp_rmem", "4096 5000").unwrap();
-    assert_eq!(guest.read("/proc/sys/net/ipv4/tcp_rmem"), "4096\t5000\t6291456\n");
+    guest.write("/proc/sys/kernel/sem", "32000 5000").unwrap();
+    assert_eq!(guest.read("/proc/sys/kernel/sem"), "32000\t5000\t500\t32000\n");
     // Fixed ones refuse root too.
     assert_eq!(guest.open("/proc/sys/kernel/osrelease", 1).err(), Some(Errno::EACCES));
-    guest.proc.set_sysctl(&guest.task.uts(), "net.core.somaxconn", b"128").unwrap();
-    assert_eq!(guest.read("/proc/sys/net/core/somaxconn"), "128\n");
-    assert_eq!(guest.proc.set_sysctl(&guest.task.uts(), "kernel.osrelease", b"1"), Err(Errno::EACCES));
-    assert_eq!(guest.proc.set_sysctl(&guest.task.uts(), "kernel.nothing", b"1"), Err(Errno::ENOENT));
+    let set = |name, value: &[u8]| guest.proc.set_sysctl(&guest.task.uts(), &guest.task.net(), name, value);
+    set("kernel.msgmax", b"128").unwrap();
+    assert_eq!(guest.read("/proc/sys/kernel/msgmax"), "128\n");
+    assert_eq!(set("kernel.osrelease", b"1"), Err(Errno::EACCES));
+    assert_eq!(set("kernel.nothing", b"1"), Err(Errno::ENOENT));
     let id = guest.read("/proc/sys/kernel/random/boot_id");
     assert_eq!((id.len(), id == guest.read("/proc/sys/kernel/random/boot_id")), (37, true));
     assert_ne!(guest.read("/proc/sys/kernel/random/uuid"), guest.read("/proc/sys/kernel/random/uuid"));
 }
 
 /// Every file can be read, and listings and look-ups agree on numbers and types.
+/// A network with two tunables, one of them a link's whose name has a dot.
+#[derive(Default)]
+struct Net(Mutex<BTreeMap<&'static str, Vec<i64>>>);
+
+impl NetFiles for Net {
+    fn text(&self, _: &Stack, _: &str) -> Option<Vec<u8>> {
+        None
+    }
+    fn tunables_in(&self, _: &Stack, dir: &str) -> BTreeMap<String, bool> {
+        let paths = self.0.lock().unwrap();
+        let below = paths.keys().filter_map(|path| match dir {
+            "" => Some(*path),
+            _ => path.strip_prefix(dir)?.strip_prefix('/'),
+        });
+        let names = below.map(|rest| rest.split_once('/').map_or((rest, false), |(name, _)| (name, true)));
+        names.map(|(name, is_dir)| (name.to_owned(), is_dir)).collect()
+    }
+    fn tunable(&self, _: &Stack, path: &str) -> Option<Tunable> {
+        let values = self.0.lock().unwrap().get(path)?.clone();
+        Some(Tunable {
+            value: TunableValue::Numbers { values, min: 0, max: 99 },
+            writable: !path.ends_with("ro"),
+        })
+    }
+    fn tune(&self, _: &Stack, path: &str, numbers: &[i64]) -> Result<(), Errno> {
+        let mut known = self.0.lock().unwrap();
+        let values = known.get_mut(path).ok_or(Errno::ENOENT)?;
+        values.iter_mut().zip(numbers).for_each(|(value, new)| *value = *new);
+        Ok(())
+    }
+    fn tune_words(&self, _: &Stack, _: &str, _: &str) -> Result<(), Errno> {
+        Err(Errno::ENOENT)
+    }
+}
+
+#[test]
+fn tunables_of_the_network() {
+    let guest = Guest::new();
+    assert_eq!(guest.open("/proc/sys/net/core/some", 0).err(), Some(Errno::ENOENT));
+    let files = [("core/some", vec![1, 2]), ("core/ro", vec![3]), ("ipv4/conf/nic.1/one", vec![4])];
+    guest.kernel.extend(Arc::new(ProcNet(Box::new(Net(Mutex::new(files.into()))))));
+    assert_eq!(guest.read("/proc/sys/net/core/some"), "1\t2\n");
+    guest.write("/proc/sys/net/core/some", "0x10\n").unwrap();
+    assert_eq!(guest.read("/proc/sys/net/core/some"), "16\t2\n");
+    for bad in ["100", "1 -1", "x", ""] {
+        assert_eq!(guest.write("/proc/sys/net/core/some", bad), Err(Errno::EINVAL), "{bad}");
+    }
+    assert_eq!(guest.open("/proc/sys/net/core/ro", 1).err(), Some(Errno::EACCES));
+    let set = |name| guest.proc.set_sysctl(&guest.task.uts(), &guest.task.net(), name, b"7");
+    assert_eq!(set("net.core.ro"), Err(Errno::EACCES));
+    assert_eq!(set("net.core.none"), Err(Errno::ENOENT));
+    for name in ["net.ipv4.conf.nic/1.one", "net/ipv4/conf/nic.1/one"] {
+        guest.write("/proc/sys/net/ipv4/conf/nic.1/one", "1").unwrap();
+        set(name).unwrap();
+        assert_eq!(guest.read("/proc/sys/net/ipv4/conf/nic.1/one"), "7\n", "{name}");
+    }
+}
+
 #[test]
 fn everything_reads() {
     struct Names(Vec<(Vec<u8>, u64, chitin_vfs::FileKind)>);

@@ -4,7 +4,9 @@ use crate::kernel::SyscallArgs;
 use crate::ns::Stack;
 use crate::run::{State, WORK_EXIT, WORK_FREEZE, WORK_SIGNAL, WORK_STOP};
 use crate::{FdTable, Process, Task};
+use chitin_abi::Errno;
 use chitin_vfs::Creds;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -132,6 +134,27 @@ pub trait NetFiles: Send + Sync {
     fn links(&self) -> Vec<NetLink> {
         vec![NetLink::loopback()]
     }
+    /// What is in a directory of a namespace's /proc/sys/net (""): names, `true` for directories.
+    fn tunables_in(&self, stack: &Stack, dir: &str) -> BTreeMap<String, bool>;
+    /// A file there, by its path from /proc/sys/net.
+    fn tunable(&self, stack: &Stack, path: &str) -> Option<Tunable>;
+    /// Sets the first so many numbers of a file.
+    fn tune(&self, stack: &Stack, path: &str, numbers: &[i64]) -> Result<(), Errno>;
+    /// Sets a file of words.
+    fn tune_words(&self, stack: &Stack, path: &str, words: &str) -> Result<(), Errno>;
+}
+
+/// What a file of /proc/sys/net holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tunable {
+    pub value: TunableValue,
+    pub writable: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TunableValue {
+    Numbers { values: Vec<i64>, min: i64, max: i64 },
+    Words(String),
 }
 
 /// The sandbox's [`NetFiles`].

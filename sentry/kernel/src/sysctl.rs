@@ -1,9 +1,8 @@
-//! Tunables of /proc/sys that can be changed: the values, by their dotted name.
+//! Tunables of /proc/sys that can be changed: the values, by their dotted name. Those of /proc/sys/net are the network's
+//! ([`crate::inspect::NetFiles`]).
 //!
 //! `fs-proc` shows and changes them, the runtime sets those of the container's configuration, and whoever acts on one
 //! asks [`Sysctls::number`]. The sandbox has one, as an extension of the kernel.
-//!
-//! Locks: `values`, `watchers`; one at a time, and `watchers` while a watcher runs.
 
 use crate::Kernel;
 use parking_lot::RwLock;
@@ -14,11 +13,7 @@ use std::sync::Arc;
 #[derive(Default)]
 pub struct Sysctls {
     values: RwLock<BTreeMap<&'static str, Vec<u8>>>,
-    watchers: RwLock<Vec<(String, Watcher)>>,
 }
-
-/// Hears the new text; takes no kernel locks.
-pub type Watcher = Box<dyn Fn(&str) + Send + Sync>;
 
 impl Sysctls {
     /// The sandbox's, made on first use.
@@ -31,7 +26,7 @@ impl Sysctls {
         kernel.extension::<Sysctls>().unwrap_or_default()
     }
 
-    /// The text set for a name ("net.core.somaxconn"), if any.
+    /// The text set for a name ("kernel.msgmax"), if any.
     pub fn get(&self, name: &str) -> Option<Vec<u8>> {
         self.values.read().get(name).cloned()
     }
@@ -45,16 +40,6 @@ impl Sysctls {
 
     /// Stores a checked value.
     pub fn set(&self, name: &'static str, value: Vec<u8>) {
-        let text = String::from_utf8_lossy(&value).into_owned();
         self.values.write().insert(name, value);
-        let watchers = self.watchers.read();
-        for (_, watcher) in watchers.iter().filter(|(watched, _)| *watched == name) {
-            watcher(&text);
-        }
-    }
-
-    /// Has `watcher` called with each new value of a name, for objects that keep a copy.
-    pub fn watch(&self, name: String, watcher: Watcher) {
-        self.watchers.write().push((name, watcher));
     }
 }

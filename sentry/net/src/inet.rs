@@ -167,7 +167,7 @@ pub(crate) fn check_bind(
         return Err(Errno::EADDRNOTAVAIL);
     }
     let privileged = at.port != 0 && u32::from(at.port) < ns.stack.sysctls.ip_unprivileged_port_start.u32();
-    if privileged && !ctx.creds().capable(CAP_NET_BIND_SERVICE) {
+    if privileged && !ns.allows(ctx.creds(), CAP_NET_BIND_SERVICE) {
         return Err(Errno::EACCES);
     }
     Ok(())
@@ -186,7 +186,7 @@ impl InetFamily {
         protocol: u32,
         caller: &Caller,
     ) -> Result<Arc<dyn SocketOps>, Errno> {
-        let allowed = if ping { raw::may_ping(ns, caller) } else { caller.creds.capable(CAP_NET_RAW) };
+        let allowed = if ping { raw::may_ping(ns, caller) } else { ns.allows(&caller.creds, CAP_NET_RAW) };
         match (allowed, ping) {
             (true, _) => Ok(RawSock::new(ns, self.v6, ping, protocol, caller)?),
             (false, true) => Err(Errno::EACCES),

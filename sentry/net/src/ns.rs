@@ -51,8 +51,6 @@ pub struct NetNs {
     taps: RwLock<Vec<Arc<dyn Tap>>>,
     /// Ports and connections of TCP/IP.
     pub(crate) inet: crate::inet::Tables,
-    /// net.unix.max_dgram_qlen.
-    pub max_dgram_qlen: AtomicU32,
 }
 
 /// A process's own number, by the id that callers are known by.
@@ -81,7 +79,6 @@ impl NetNs {
 
     /// A namespace with nothing but `lo`. `lo_up`: as container runtimes leave it, rather than the bare kernel.
     pub fn new(lo_up: bool) -> Arc<NetNs> {
-        static NEXT: AtomicU64 = AtomicU64::new(1);
         let world = Arc::new(World::default());
         let stack = Stack::new(world.clone());
         if lo_up {
@@ -89,6 +86,18 @@ impl NetNs {
             let done = stack.config.link_change(LOOPBACK, &up);
             debug_assert!(done.is_ok(), "lo can be brought up");
         }
+        NetNs::with(world, stack)
+    }
+
+    /// A further namespace beside the sandbox's first one, as the bare kernel makes it.
+    pub fn further(first: &NetNs) -> Arc<NetNs> {
+        let world = Arc::new(World::default());
+        let stack = Stack::further(world.clone(), &first.stack);
+        NetNs::with(world, stack)
+    }
+
+    fn with(world: Arc<World>, stack: Arc<Stack>) -> Arc<NetNs> {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
         let ns = Arc::new(NetNs {
             cookie: NEXT.fetch_add(1, Ordering::Relaxed),
             abstracts: Mutex::default(),
@@ -104,7 +113,6 @@ impl NetNs {
             egress: OnceLock::new(),
             taps: RwLock::default(),
             inet: crate::inet::Tables::new(),
-            max_dgram_qlen: AtomicU32::new(10),
         });
         stack.install(Arc::new(Upcalls(Arc::downgrade(&ns))));
         let weak = Arc::downgrade(&ns);

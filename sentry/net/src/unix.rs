@@ -34,7 +34,6 @@ use chitin_vfs::{Context, File, FileOps, Path, PollTable, WaitQueue};
 use message::{Message, Shared};
 use parking_lot::{Mutex, MutexGuard};
 use std::collections::VecDeque;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
 const IN: u32 = POLLIN | POLLRDNORM;
@@ -109,7 +108,7 @@ impl UnixSock {
         let counted = UNIX_SOCKETS.share(1).ok_or(Errno::ENFILE)?;
         let common = Common::new(ns, AF_UNIX, kind, 0, creator);
         let shared = Arc::new(Shared::new(common.sndbuf.clone()));
-        let backlog = ns.max_dgram_qlen.load(Ordering::Relaxed) as usize;
+        let backlog = ns.stack.sysctls.max_dgram_qlen.size();
         let cookie = common.cookie();
         let sock = Arc::new_cyclic(|me| UnixSock {
             common,

@@ -56,11 +56,20 @@ pub(crate) struct Batch {
 impl Stack {
     /// A stack with nothing but `lo`, which is down.
     pub fn new(env: Arc<dyn Env>) -> Arc<Stack> {
+        Stack::make(env, None)
+    }
+
+    /// The stack of a further namespace, whose settings begin as those of `first` allow.
+    pub fn further(env: Arc<dyn Env>, first: &Stack) -> Arc<Stack> {
+        Stack::make(env, Some(first))
+    }
+
+    fn make(env: Arc<dyn Env>, first: Option<&Stack>) -> Arc<Stack> {
         let backlog = Arc::<Backlog>::default();
         let ids = AtomicU32::new(low32(env.random()));
         let tcp = Tcp::new(&*env);
         let stack = Arc::new_cyclic(|own: &Weak<Stack>| {
-            let config = Config::new();
+            let config = Config::new(first.map(|first| &first.config));
             let this = own.clone();
             // What the data path must know of links follows their configuration.
             config.listen(move |change| {
@@ -70,7 +79,7 @@ impl Stack {
             });
             Stack {
                 config,
-                sysctls: Sysctls::default(),
+                sysctls: first.map(|first| first.sysctls.further()).unwrap_or_default(),
                 env,
                 this: own.clone(),
                 timers: Timers::default(),

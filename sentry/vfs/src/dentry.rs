@@ -5,7 +5,7 @@
 //!
 //! Locks: `dir_lock` serialises look-ups that miss and all changes of one directory; `children` and `place` are short.
 
-use crate::{FileSystem, Inode, Mount};
+use crate::{Caller, FileSystem, Inode, Mount};
 use chitin_abi::Errno;
 use foldhash::quality::RandomState;
 use parking_lot::{Mutex, MutexGuard, RwLock};
@@ -48,6 +48,8 @@ struct Place {
 struct Children {
     map: HashMap<Box<[u8]>, Option<Arc<Dentry>>, RandomState>,
     negative: usize,
+    /// The other directories that this one is for some ([`Inode::seen_by`]), beside it in the tree.
+    others: Vec<(u64, Weak<Dentry>)>,
 }
 
 impl SuperBlock {
@@ -175,6 +177,24 @@ impl Dentry {
             at = next;
         }
         Ok(Some(first))
+    }
+
+    /// This, or what stands here for `caller`.
+    pub fn seen_by(self: Arc<Dentry>, caller: &Caller) -> Arc<Dentry> {
+        if !self.sb.revalidates {
+            return self;
+        }
+        let Some((key, inode)) = self.inode.seen_by(caller) else { return self };
+        let mut children = self.children.lock();
+        children.others.retain(|(_, other)| other.strong_count() > 0);
+        let known = children.others.iter().find(|(other, _)| *other == key);
+        if let Some(known) = known.and_then(|(_, dentry)| dentry.upgrade()) {
+            return known;
+        }
+        let (name, parent) = self.place();
+        let dentry = Dentry::make(&self.sb, inode, Place { name, parent });
+        children.others.push((key, Arc::downgrade(&dentry)));
+        dentry
     }
 
     /// The cached answer, if there is one that holds: a dentry, or the knowledge that there is none.
@@ -309,8 +329,10 @@ impl Dentry {
         let mut stack = vec![self.clone()];
         let mut order = Vec::new();
         while let Some(dentry) = stack.pop() {
-            let children: Vec<_> = dentry.children.lock().map.values().flatten().cloned().collect();
-            stack.extend(children.iter().cloned());
+            let children = dentry.children.lock();
+            stack.extend(children.map.values().flatten().cloned());
+            stack.extend(children.others.iter().filter_map(|(_, other)| other.upgrade()));
+            drop(children);
             order.push(dentry);
         }
         while let Some(dentry) = order.pop() {

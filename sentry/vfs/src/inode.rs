@@ -107,6 +107,16 @@ pub trait Inode: Any + Send + Sync {
     fn permission(&self, _caller: &Caller, _mask: u32) -> Result<(), Errno> {
         Ok(())
     }
+    /// [`Inode::permission`] is all there is, and the mode bits are only shown (proc_sys_permission()).
+    fn has_own_rules(&self) -> bool {
+        false
+    }
+
+    /// The directory that stands here for `caller`, if that is another one (/proc/sys/net), and what it is told apart
+    /// by. In file systems that revalidate only.
+    fn seen_by(&self, _caller: &Caller) -> Option<(u64, Arc<dyn Inode>)> {
+        None
+    }
 }
 
 /// What to make.

@@ -141,6 +141,7 @@ impl Context {
             return Err(Errno::ENAMETOOLONG);
         }
         let found = dir.dentry.lookup(&[name])?;
+        let found = found.map(|dentry| dentry.seen_by(&self.caller));
         Ok(found.map(|dentry| self.ns.follow(Path { mount: dir.mount.clone(), dentry })))
     }
 
@@ -289,7 +290,7 @@ impl<'a> Walker<'a> {
     }
 
     fn down(&mut self, begin: usize, end: usize, is_last: bool) -> Result<(), Errno> {
-        let dentry = self.lookup(begin, end)?.ok_or(Errno::ENOENT)?;
+        let dentry = self.lookup(begin, end)?.ok_or(Errno::ENOENT)?.seen_by(&self.ctx.caller);
         let inode = dentry.inode();
         if inode.kind() != FileKind::Symlink || (is_last && !self.how.follow && !self.slash) {
             if !dentry.is_mountpoint() {

@@ -43,6 +43,7 @@ pub fn link(
         group: 0,
         peer: None,
         stats: Arc::default(),
+        conf: Arc::default(),
     };
     let failed = |error| format!("cannot take over the interface {}: {error}", link.name);
     let index = stack.config.link_add(new).map_err(failed)?;

@@ -18,7 +18,6 @@ use chitin_abi::socket::{AF_INET, AF_INET6};
 use chitin_control::{DeviceLink, LinkConfig, NetworkConfig, NetworkMode, OutboundConfig};
 use chitin_kernel::Kernel;
 use chitin_kernel::reactor::Reactor;
-use chitin_kernel::sysctl::Sysctls;
 use chitin_kernel::time::{Deadline, Timer, monotonic};
 use chitin_net::NetNs;
 use chitin_net::host::{Alarm, HostFamily, Watch, Watcher};
@@ -36,7 +35,6 @@ pub use capture::Capture;
 /// The sandbox's network.
 pub struct Network {
     ns: Arc<NetNs>,
-    sysctls: Arc<Sysctls>,
     reactor: Arc<Reactor>,
     mode: NetworkMode,
     attached: AtomicBool,
@@ -44,8 +42,6 @@ pub struct Network {
     claim: OnceLock<OwnedFd>,
     egress: egress::Egress,
 }
-
-const CONGESTION: &str = "net.ipv4.tcp_congestion_control";
 
 /// Descriptors that came with a message, to be taken by their index.
 struct Sent(Vec<Option<OwnedFd>>);
@@ -62,16 +58,8 @@ impl Network {
     pub fn new(kernel: &Kernel, mode: NetworkMode) -> Result<Network, String> {
         let ns = kernel.extension::<NetNs>().ok_or("the kernel has no network namespace; this is a bug")?;
         let egress = egress::Egress::new(&ns);
-        let (sysctls, reactor) = (Sysctls::of(kernel), kernel.reactor.clone());
-        Ok(Network {
-            ns,
-            sysctls,
-            reactor,
-            mode,
-            attached: AtomicBool::new(false),
-            claim: OnceLock::new(),
-            egress,
-        })
+        let reactor = kernel.reactor.clone();
+        Ok(Network { ns, reactor, mode, attached: AtomicBool::new(false), claim: OnceLock::new(), egress })
     }
 
     /// Puts egress policies in force. With `audit`, the descriptor is where their log goes.
@@ -125,10 +113,8 @@ impl Network {
             }
         }
         // As a namespace of the host has what the host's administrator chose, unless the container's configuration says more.
-        if let Some(name) = config.congestion.as_deref().filter(|_| self.sysctls.get(CONGESTION).is_none())
-            && Congestion::named(name).is_some()
-        {
-            self.sysctls.set(CONGESTION, name.into());
+        if let Some(found) = config.congestion.as_deref().and_then(Congestion::named) {
+            self.ns.stack().sysctls.congestion.lock().get_or_insert(found);
         }
         apply::routes(self.ns.stack(), config);
         apply::neighbours(self.ns.stack(), config);

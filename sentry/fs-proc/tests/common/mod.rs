@@ -208,8 +208,8 @@ fn program() -> Vec<u8> {
 }
 
 pub struct Guest {
-    /// Kept for the task's sake, which does not own it.
-    _kernel: Arc<Kernel>,
+    /// The task does not own it.
+    pub kernel: Arc<Kernel>,
     pub task: Arc<Task>,
     pub proc: Arc<ProcFs>,
 }
@@ -246,7 +246,7 @@ impl Guest {
             tty: None,
         };
         let task = now(make_init(&kernel, request)).unwrap();
-        Guest { _kernel: kernel, task, proc }
+        Guest { kernel, task, proc }
     }
 
     pub fn open(&self, path: &str, flags: u32) -> Result<Arc<File>, Errno> {

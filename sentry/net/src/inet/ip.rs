@@ -15,6 +15,7 @@ use chitin_abi::capability::{CAP_NET_ADMIN, CAP_NET_RAW};
 use chitin_abi::inet::*;
 use chitin_abi::num::low8;
 use chitin_abi::socket::*;
+use chitin_vfs::Creds;
 use chitin_vfs::walk::Caller;
 use parking_lot::Mutex;
 use std::net::{IpAddr, Ipv4Addr};
@@ -220,16 +221,22 @@ impl IpOptions {
         let in_range = |port: u16| port != 0 && (low..=high).contains(&port);
         (if in_range(own_low) { own_low } else { low }, if in_range(own_high) { own_high } else { high })
     }
-    /// TTL or hop limit for a destination.
-    pub fn ttl_for(&self, ns: &NetNs, to: IpAddr) -> u8 {
-        let sysctls = &ns.stack.sysctls;
+    /// TTL or hop limit for a destination, if the socket has one of its own.
+    pub fn own_ttl(&self, to: IpAddr) -> Option<u8> {
         let state = self.state.lock();
         match to {
-            IpAddr::V4(ip) if ip.is_multicast() => state.mc_ttl,
-            IpAddr::V4(_) => state.ttl.unwrap_or(sysctls.ip_default_ttl.byte()),
-            IpAddr::V6(ip) if ip.is_multicast() => state.mc_hops,
-            IpAddr::V6(_) => state.hops.unwrap_or(sysctls.ip6_hop_limit.byte()),
+            IpAddr::V4(ip) if ip.is_multicast() => Some(state.mc_ttl),
+            IpAddr::V4(_) => state.ttl,
+            IpAddr::V6(ip) if ip.is_multicast() => Some(state.mc_hops),
+            IpAddr::V6(_) => state.hops,
         }
+    }
+    /// TTL or hop limit for a destination by a link.
+    pub fn ttl_for(&self, ns: &NetNs, to: IpAddr, link: u32) -> u8 {
+        self.own_ttl(to).unwrap_or_else(|| match to {
+            IpAddr::V4(_) => ns.stack.sysctls.ip_default_ttl.byte(),
+            IpAddr::V6(_) => ns.stack.config.hop_limit(link),
+        })
     }
     /// TOS or traffic class.
     pub fn tos_for(&self, to: IpAddr) -> u8 {
@@ -288,7 +295,7 @@ impl IpOptions {
             }
             IP_MULTICAST_ALL if !matches!(number, 0 | 1) => return Err(Errno::EINVAL),
             IP_TRANSPARENT => {
-                if number != 0 && !caller.creds.capable(CAP_NET_RAW) && !caller.creds.capable(CAP_NET_ADMIN) {
+                if number != 0 && !may_be_transparent(&common.ns, &caller.creds) {
                     return Err(Errno::EPERM);
                 }
                 self.switch(name, number != 0);
@@ -358,7 +365,7 @@ impl IpOptions {
             IP_OPTIONS if value.is_empty() => {}
             IP_OPTIONS => return Err(Errno::EINVAL),
             IP_HDRINCL | IP_NODEFRAG | IP_ROUTER_ALERT => return Err(Errno::ENOPROTOOPT),
-            IP_IPSEC_POLICY | IP_XFRM_POLICY if !caller.creds.capable(CAP_NET_ADMIN) => {
+            IP_IPSEC_POLICY | IP_XFRM_POLICY if !common.ns.allows(&caller.creds, CAP_NET_ADMIN) => {
                 return Err(Errno::EPERM);
             }
             _ => return Err(Errno::ENOPROTOOPT),
@@ -425,7 +432,7 @@ impl IpOptions {
             IPV6_MULTICAST_LOOP if number & !1 != 0 => return Err(Errno::EINVAL),
             IPV6_MULTICAST_ALL if number & !1 != 0 => return Err(Errno::EINVAL),
             IPV6_TRANSPARENT => {
-                if on && !caller.creds.capable(CAP_NET_RAW) && !caller.creds.capable(CAP_NET_ADMIN) {
+                if on && !may_be_transparent(&sock.common().ns, &caller.creds) {
                     return Err(Errno::EPERM);
                 }
                 self.switch6(name, on);
@@ -483,12 +490,12 @@ impl IpOptions {
 
     fn get_ipv6(&self, sock: &dyn SocketOps, name: u32, room: usize) -> Result<OptValue, Errno> {
         let state = self.state.lock().clone();
-        let sysctls = &sock.common().ns.stack.sysctls;
+        let all = &sock.common().ns.stack.config.all;
         let number = match name {
             IPV6_V6ONLY => self.v6only().into(),
             _ if SWITCHES6.contains(&name) => self.on6(name).into(),
             IPV6_TRANSPARENT | IPV6_RECVFRAGSIZE => self.on6(name).into(),
-            IPV6_UNICAST_HOPS => state.hops.unwrap_or(sysctls.ip6_hop_limit.byte()).into(),
+            IPV6_UNICAST_HOPS => state.hops.unwrap_or_else(|| all.hop_limit.byte()).into(),
             IPV6_MULTICAST_HOPS => state.mc_hops.into(),
             IPV6_TCLASS => state.tclass.into(),
             IPV6_MTU_DISCOVER => state.mtu_discover6,
@@ -524,4 +531,9 @@ fn bound_port(sock: &dyn SocketOps) -> u16 {
         Ok(Inet6(addr)) => u16::from_be_bytes(addr.sin6_port),
         _ => 0,
     }
+}
+
+/// IP_TRANSPARENT.
+fn may_be_transparent(ns: &NetNs, creds: &Creds) -> bool {
+    ns.allows(creds, CAP_NET_RAW) || ns.allows(creds, CAP_NET_ADMIN)
 }

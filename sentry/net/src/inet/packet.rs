@@ -86,7 +86,7 @@ impl Family for PacketFamily {
         protocol: u32,
         caller: &Caller,
     ) -> Result<Arc<dyn SocketOps>, Errno> {
-        if !caller.creds.capable(CAP_NET_RAW) {
+        if !ns.allows(&caller.creds, CAP_NET_RAW) {
             return Err(Errno::EPERM);
         }
         if !matches!(kind, SOCK_RAW | SOCK_DGRAM) {

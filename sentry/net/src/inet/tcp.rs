@@ -127,7 +127,7 @@ impl TcpSock {
             ip: IpOptions::new(ns, v6),
             me: me.clone(),
             queue: WaitQueue::new(),
-            options: Mutex::new(TcpOptions::with(*sysctls.congestion.lock())),
+            options: Mutex::new(TcpOptions::with(sysctls.congestion())),
             user_timeout: AtomicU32::new(0),
             alarm: Mutex::default(),
             core: Mutex::new(Core {

@@ -1,6 +1,6 @@
 //! Links: network interfaces.
 
-use super::{Address, Change, Config, LO, MAX_LINKS, Tables};
+use super::{Address, Change, Conf, Config, LO, MAX_LINKS, Tables};
 use chitin_abi::Errno;
 use chitin_abi::netdevice::*;
 use chitin_abi::rtnetlink::{IFA_F_PERMANENT, RT_SCOPE_HOST};
@@ -64,6 +64,8 @@ pub struct Link {
     /// IFLA_LINK: for a veth, its peer's index in the other namespace.
     pub peer: Option<u32>,
     pub stats: Arc<LinkStats>,
+    /// Its settings; those of a new link are made when it is added.
+    pub conf: Arc<Conf>,
 }
 
 /// What of a link is to change.
@@ -106,6 +108,7 @@ impl Link {
             group: 0,
             peer: None,
             stats: Arc::default(),
+            conf: Arc::default(),
         }
     }
     pub fn is_up(&self) -> bool {
@@ -150,6 +153,7 @@ impl Config {
             }
             tables.next_index = tables.next_index.max(link.index.saturating_add(1));
             let index = link.index;
+            link.conf = Arc::new(self.default.copy());
             news.push(Change::Link(link.clone(), true));
             let up = link.is_up();
             tables.links.insert(index, link);

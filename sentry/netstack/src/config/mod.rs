@@ -7,6 +7,7 @@
 //! with each change that may concern a route, so that a connection can keep what it found until then.
 
 mod address;
+mod conf;
 mod link;
 mod lookup;
 mod route;
@@ -15,6 +16,7 @@ mod rule;
 mod tests;
 
 pub use address::Address;
+pub use conf::Conf;
 pub use link::{Link, LinkChange, LinkKind, LinkStats};
 pub use lookup::Route;
 pub use route::{NextHop, RouteEntry, RouteMode};
@@ -80,17 +82,26 @@ type Listener = Arc<dyn Fn(&Change) + Send + Sync>;
 
 /// See the module.
 pub struct Config {
+    pub all: Arc<Conf>,
+    /// What new links begin with.
+    pub default: Arc<Conf>,
     tables: RwLock<Tables>,
     generation: AtomicU64,
     listeners: Mutex<Vec<Listener>>,
 }
 
 impl Config {
-    /// Nothing but `lo`, which is down.
-    pub(crate) fn new() -> Config {
+    /// Nothing but `lo`, which is down. IPv4 settings begin as in `first`, the machine's first namespace
+    /// (net.core.devconf_inherit_init_net).
+    pub(crate) fn new(first: Option<&Config>) -> Config {
+        let begun = |of: fn(&Config) -> &Arc<Conf>| {
+            Arc::new(first.map(|first| of(first).copy4()).unwrap_or_default())
+        };
+        let (all, default) = (begun(|config| &config.all), begun(|config| &config.default));
         let mut tables = Tables { rules: Rule::standard(), next_index: LO + 1, ..Tables::default() };
-        tables.links.insert(LO, Link::loopback());
-        Config { tables: RwLock::new(tables), generation: AtomicU64::new(1), listeners: Mutex::default() }
+        tables.links.insert(LO, Link { conf: Arc::new(default.copy()), ..Link::loopback() });
+        let (generation, listeners) = (AtomicU64::new(1), Mutex::default());
+        Config { all, default, tables: RwLock::new(tables), generation, listeners }
     }
 
     /// Has all changes told to `listener` from now on.

@@ -29,7 +29,7 @@ fn up(config: &Config, link: u32, up: bool) {
 }
 
 fn config() -> (Config, u32) {
-    let config = Config::new();
+    let config = Config::new(None);
     up(&config, LO, true);
     let eth0 = config.link_add(eth("eth0")).unwrap();
     let mut v4 = Address::new(eth0, ip("10.1.2.3"), 24);
@@ -53,7 +53,7 @@ fn shown(config: &Config) -> Vec<String> {
 
 #[test]
 fn lo_has_what_linux_gives_it() {
-    let config = Config::new();
+    let config = Config::new(None);
     assert!(config.routes().is_empty());
     assert_eq!(config.source_for(ip("127.0.0.1")), Err(Errno::ENETUNREACH));
     up(&config, LO, true);
@@ -158,7 +158,7 @@ fn rules_choose_tables() {
 
 #[test]
 fn changes_are_told() {
-    let config = Config::new();
+    let config = Config::new(None);
     let told = Arc::new(Mutex::new(Vec::new()));
     let told2 = told.clone();
     config.listen(move |change| told2.lock().push(format!("{change:?}")));

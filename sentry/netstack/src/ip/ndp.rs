@@ -121,7 +121,7 @@ pub(super) fn input(stack: &Stack, meta: &Meta<'_>, kind: u8, rest: &[u8], flags
     }
     let known = || stack.neighbour(port, meta.src).and_then(|neigh| stack.resolve(port, &neigh));
     let mac = mac.or_else(known)?;
-    let router = if stack.sysctls.ip6_forwarding.on() { ROUTER } else { 0 };
+    let router = if stack.config.all.forwarding6.on() { ROUTER } else { 0 };
     send(stack, port, &answer(SOLICITED | OVERRIDE | router, src, mac));
     Some(())
 }

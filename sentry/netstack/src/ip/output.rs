@@ -67,7 +67,7 @@ impl Stack {
         let usual = || match (route.kind, route.dst.is_ipv4()) {
             (RTN_MULTICAST, _) => 1,
             (_, true) => self.sysctls.ip_default_ttl.byte(),
-            _ => self.sysctls.ip6_hop_limit.byte(),
+            _ => self.config.hop_limit(route.link),
         };
         wanted.or(route.hoplimit).unwrap_or_else(usual)
     }

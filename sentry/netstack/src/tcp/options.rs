@@ -12,7 +12,7 @@ pub enum Congestion {
 }
 
 impl Congestion {
-    const ALL: [(Congestion, &'static str); 3] =
+    pub(crate) const ALL: [(Congestion, &'static str); 3] =
         [(Congestion::Reno, "reno"), (Congestion::Cubic, "cubic"), (Congestion::Bbr, "bbr")];
 
     pub fn name(self) -> &'static str {

@@ -66,7 +66,7 @@ impl RawSock {
         let way = route::find(&self.common.ns, dest, own, link, 0)?;
         let source = own.unwrap_or(way.src);
         let opts = SendOpts {
-            ttl: Some(told.ttl.unwrap_or(self.ip.ttl_for(&self.common.ns, dest))),
+            ttl: told.ttl.or_else(|| self.ip.own_ttl(dest)),
             tos: told.tos.unwrap_or(self.ip.tos_for(dest)),
             pmtudisc: self.ip.pmtudisc(self.v6),
             multicast_loop: self.ip.multicast_loops(self.v6),

@@ -204,7 +204,7 @@ impl TcpSock {
                 }
             }
             TCP_TX_DELAY => options.tx_delay = number,
-            TCP_REPAIR if !caller.creds.capable(CAP_NET_ADMIN) => return Err(Errno::EPERM),
+            TCP_REPAIR if !self.common.ns.allows(&caller.creds, CAP_NET_ADMIN) => return Err(Errno::EPERM),
             TCP_REPAIR_QUEUE | TCP_QUEUE_SEQ | TCP_REPAIR_OPTIONS => return Err(Errno::EPERM),
             _ => return Err(Errno::ENOPROTOOPT),
         }

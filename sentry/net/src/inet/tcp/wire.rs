@@ -59,7 +59,7 @@ impl TcpSock {
             notsent_lowat: number(own.notsent_lowat),
             oob_inline: self.inline(),
             tos: self.ip.tos_for(any),
-            ttl: self.ip.ttl_for(&self.common.ns, any),
+            ttl: self.ip.own_ttl(any).unwrap_or(0),
             mark: self.common.mark(),
             device: self.common.device_index(),
             pmtudisc: self.ip.pmtudisc(self.v6),

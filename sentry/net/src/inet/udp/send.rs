@@ -142,7 +142,7 @@ impl UdpSock {
             from,
             to: dest,
             index: way.route.link,
-            ttl: told.ttl.unwrap_or(self.ip.ttl_for(&self.common.ns, dest.ip)),
+            ttl: told.ttl.unwrap_or_else(|| self.ip.ttl_for(&self.common.ns, dest.ip, way.route.link)),
             tos: told.tos.unwrap_or(self.ip.tos_for(dest.ip)),
             segment: if len > usize::from(segment) { segment } else { 0 },
             at: 0,
@@ -162,7 +162,8 @@ impl UdpSock {
         if !way.is_direct() {
             return self.transmit(&way, from, dest, &data, 0, &Ancillary::default());
         }
-        let (ttl, tos) = (self.ip.ttl_for(&self.common.ns, dest.ip), self.ip.tos_for(dest.ip));
+        let ttl = self.ip.ttl_for(&self.common.ns, dest.ip, way.route.link);
+        let tos = self.ip.tos_for(dest.ip);
         let data = data.into_boxed_slice();
         self.dispatch(Datagram { data, from, to: dest, index: way.route.link, ttl, tos, segment: 0, at: 0 });
         Ok(())
@@ -188,7 +189,7 @@ impl UdpSock {
         }
         let v6 = dest.ip.is_ipv6();
         let opts = SendOpts {
-            ttl: Some(told.ttl.unwrap_or(self.ip.ttl_for(&self.common.ns, dest.ip))),
+            ttl: told.ttl.or_else(|| self.ip.own_ttl(dest.ip)),
             tos: told.tos.unwrap_or(self.ip.tos_for(dest.ip)),
             pmtudisc: self.ip.pmtudisc(v6),
             segment,

@@ -155,6 +155,7 @@ pub(super) fn set(request: &Request<'_>, new: bool) -> Result<(), Errno> {
         group: change.group.unwrap_or(0),
         peer: None,
         stats: Arc::default(),
+        conf: Arc::default(),
     };
     let index = config.link_add(link)?;
     let flags = LinkChange { flags: change.flags, ..LinkChange::default() };

@@ -1,0 +1,106 @@
+//! net.ipv4.conf.NAME and net.ipv6.conf.NAME: what each link has for itself, and `all` and `default`.
+
+use super::Config;
+use crate::sysctl::Sysctl;
+use chitin_abi::Errno;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+macro_rules! conf {
+    ($($name:ident = $value:expr, $family:literal, $file:literal, $min:expr, $max:expr;)*) => {
+        /// The settings of one link, or of `all` or `default`.
+        #[derive(Debug)]
+        pub struct Conf {
+            $(pub $name: Sysctl,)*
+            /// Which were set for this link itself, by their place in the list.
+            own: AtomicU32,
+        }
+
+        impl Default for Conf {
+            fn default() -> Conf {
+                Conf { $($name: Sysctl::new($value),)* own: AtomicU32::new(0) }
+            }
+        }
+
+        impl Conf {
+            /// The same values for somebody else.
+            pub fn copy(&self) -> Conf {
+                Conf { $($name: Sysctl::new(self.$name.get()),)* own: AtomicU32::new(0) }
+            }
+
+            /// Family, name, setting, least and largest value.
+            pub fn list(&self) -> impl Iterator<Item = (&'static str, &'static str, &Sysctl, i64, i64)> {
+                [$(($family, $file, &self.$name, $min, $max),)*].into_iter()
+            }
+        }
+    };
+}
+
+conf! {
+    forwarding = 0, "ipv4", "forwarding", 0, 1;
+    route_localnet = 0, "ipv4", "route_localnet", 0, 1;
+    rp_filter = 0, "ipv4", "rp_filter", 0, 2;
+    disable6 = 0, "ipv6", "disable_ipv6", 0, 1;
+    forwarding6 = 0, "ipv6", "forwarding", 0, 1;
+    hop_limit = 64, "ipv6", "hop_limit", 1, 255;
+}
+
+impl Conf {
+    fn set(&self, at: usize, value: i64) {
+        if let Some((_, _, setting, ..)) = self.list().nth(at) {
+            setting.set(value);
+        }
+    }
+    /// What another namespace begins with: IPv4's values, IPv6's defaults.
+    pub(super) fn copy4(&self) -> Conf {
+        let new = Conf::default();
+        let both = self.list().zip(new.list()).filter(|(old, _)| old.0 == "ipv4");
+        both.for_each(|((_, _, old, ..), (_, _, new, ..))| new.set(old.get()));
+        new
+    }
+    fn is_own(&self, at: usize) -> bool {
+        self.own.load(Ordering::Relaxed) & 1 << (at & 31) != 0
+    }
+}
+
+impl Config {
+    /// The settings of a link, of `all` or of `default`.
+    pub fn conf(&self, name: &str) -> Option<Arc<Conf>> {
+        match name {
+            "all" => Some(self.all.clone()),
+            "default" => Some(self.default.clone()),
+            _ => {
+                self.tables.read().links.values().find(|link| link.name == name).map(|link| link.conf.clone())
+            }
+        }
+    }
+
+    /// The hop limit of what leaves by a link.
+    pub fn hop_limit(&self, link: u32) -> u8 {
+        let tables = self.tables.read();
+        tables.links.get(&link).map_or(&self.all, |link| &link.conf).hop_limit.byte()
+    }
+
+    /// Sets one, and what follows from it: switches that `all` throws for everybody (inet_forward_change(),
+    /// addrconf_disable_change()), IPv4 defaults for links that were not asked (devinet_copy_dflt_conf()).
+    pub fn set_conf(&self, family: &str, name: &str, file: &str, value: i64) -> Result<(), Errno> {
+        let conf = self.conf(name).ok_or(Errno::ENOENT)?;
+        let at = conf.list().position(|entry| entry.0 == family && entry.1 == file).ok_or(Errno::ENOENT)?;
+        conf.set(at, value);
+        let switch = file == "forwarding" || file == "disable_ipv6";
+        let links = || self.links().into_iter().map(|link| link.conf);
+        match name {
+            "all" if switch => {
+                self.default.set(at, value);
+                links().for_each(|conf| conf.set(at, value));
+            }
+            "all" => {}
+            "default" if family == "ipv4" && !switch => {
+                links().filter(|conf| !conf.is_own(at)).for_each(|conf| conf.set(at, value));
+            }
+            "default" => {}
+            _ => drop(conf.own.fetch_or(1 << (at & 31), Ordering::Relaxed)),
+        }
+        Ok(())
+    }
+}
