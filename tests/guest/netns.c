@@ -328,27 +328,12 @@ TEST(gone_with_its_namespace) {
     pid_t p = SPAWN({
         own_net();
         int fd = OK(open(SYS "core/somaxconn", O_RDONLY));
-        struct msghdr m = {0};
-        struct iovec v = {"x", 1};
-        char room[CMSG_SPACE(sizeof fd)];
-        m.msg_iov = &v;
-        m.msg_iovlen = 1;
-        m.msg_control = room;
-        m.msg_controllen = sizeof room;
-        struct cmsghdr *c = CMSG_FIRSTHDR(&m);
-        c->cmsg_level = SOL_SOCKET;
-        c->cmsg_type = SCM_RIGHTS;
-        c->cmsg_len = CMSG_LEN(sizeof fd);
-        memcpy(CMSG_DATA(c), &fd, sizeof fd);
-        OK(sendmsg(fds[0], &m, 0));
+        EQ(send_fd(fds[0], fd, "x"), 1);
     });
     WAIT0(p);
-    char b[20], room[CMSG_SPACE(sizeof(int))];
-    struct iovec v = {b, 1};
-    struct msghdr m = {.msg_iov = &v, .msg_iovlen = 1, .msg_control = room, .msg_controllen = sizeof room};
-    OK(recvmsg(fds[1], &m, 0));
-    int fd;
-    memcpy(&fd, CMSG_DATA(CMSG_FIRSTHDR(&m)), sizeof fd);
+    char b[20];
+    int fd = recv_fd(fds[1], 0);
+    CK(fd >= 0);
     // Namespaces go when there is time.
     int64_t until = now_ns() + 10000000000LL;
     while (pread(fd, b, sizeof b, 0) >= 0 && now_ns() < until) ms(10);

@@ -147,6 +147,27 @@ static inline int64_t now_ns(void) {
     clock_gettime(CLOCK_MONOTONIC, &ts);
     return ts.tv_sec * 1000000000LL + ts.tv_nsec;
 }
+// A descriptor through a socket, beside some text.
+static inline ssize_t send_fd(int s, int fd, const char *text) {
+    char c[CMSG_SPACE(sizeof(int))] = {0};
+    struct iovec v = {(void *)text, strlen(text)};
+    struct msghdr m = {.msg_iov = &v, .msg_iovlen = 1, .msg_control = c, .msg_controllen = sizeof c};
+    struct cmsghdr *h = CMSG_FIRSTHDR(&m);
+    *h = (struct cmsghdr){.cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(sizeof(int))};
+    memcpy(CMSG_DATA(h), &fd, sizeof fd);
+    return sendmsg(s, &m, 0);
+}
+static inline int recv_fd(int s, int flags) {
+    char c[CMSG_SPACE(sizeof(int))] = {0}, b[64];
+    struct iovec v = {b, sizeof b};
+    struct msghdr m = {.msg_iov = &v, .msg_iovlen = 1, .msg_control = c, .msg_controllen = sizeof c};
+    OK(recvmsg(s, &m, flags));
+    struct cmsghdr *h = CMSG_FIRSTHDR(&m);
+    if (!h || h->cmsg_type != SCM_RIGHTS) return -1;
+    int fd;
+    memcpy(&fd, CMSG_DATA(h), sizeof fd);
+    return fd;
+}
 static inline void ms(int n) {
     struct timespec ts = {n / 1000, n % 1000 * 1000000L};
     while (nanosleep(&ts, &ts) < 0 && errno == EINTR) {}

@@ -28,27 +28,6 @@ static int client(int type, const char *n) {
     OK(connect(s, (void *)&a, l));
     return s;
 }
-static ssize_t send_fd(int s, int fd, const char *text) {
-    char c[CMSG_SPACE(sizeof(int))] = {0};
-    struct iovec v = {(void *)text, strlen(text)};
-    struct msghdr m = {.msg_iov = &v, .msg_iovlen = 1, .msg_control = c, .msg_controllen = sizeof c};
-    struct cmsghdr *h = CMSG_FIRSTHDR(&m);
-    *h = (struct cmsghdr){.cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(sizeof(int))};
-    memcpy(CMSG_DATA(h), &fd, sizeof fd);
-    return sendmsg(s, &m, 0);
-}
-static int recv_fd(int s, int flags) {
-    char c[CMSG_SPACE(sizeof(int))] = {0}, b[64];
-    struct iovec v = {b, sizeof b};
-    struct msghdr m = {.msg_iov = &v, .msg_iovlen = 1, .msg_control = c, .msg_controllen = sizeof c};
-    OK(recvmsg(s, &m, flags));
-    struct cmsghdr *h = CMSG_FIRSTHDR(&m);
-    if (!h || h->cmsg_type != SCM_RIGHTS) return -1;
-    int fd;
-    memcpy(&fd, CMSG_DATA(h), sizeof fd);
-    return fd;
-}
-
 TEST(stream_pair) {
     int s[2];
     char b[16] = "";

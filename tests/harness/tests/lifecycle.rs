@@ -658,25 +658,24 @@ fn features_describe_the_runtime() {
     assert_eq!(features(&["--syscalls"]).lines().count(), calls.len() + 2);
 }
 
+/// A guest program by `chitin do`, with options of chitin's.
+fn do_guest(options: &[&str], command: &[&str]) -> Outcome {
+    let mut c = Command::new(paths::chitin());
+    c.args(options).args(["do", "--rootfs"]).arg(paths::rootfs("busybox"));
+    c.arg("--volume").arg(format!("{}:/guest:ro", paths::guests().display())).arg("--").args(command);
+    run::quick(c, LIMIT)
+}
+
 /// Sockets that may also go out through the host's are no less than others.
 #[test]
 fn do_has_all_options_of_sockets() {
-    let mut c = std::process::Command::new(paths::chitin());
-    c.args(["do", "--rootfs"]).arg(paths::rootfs("busybox"));
-    c.arg("--volume")
-        .arg(format!("{}:/guest:ro", paths::guests().display()))
-        .args(["--", "/guest/inet_opts"]);
-    let o = chitin_tests::run::quick(c, LIMIT);
+    let o = do_guest(&[], &["/guest/inet_opts"]);
     assert!(o.code == Some(0) && !o.text().contains("not ok"), "{}", o.brief());
 }
 
 /// Code that is called often is changed in memory only if that is wanted.
 #[test]
 fn do_leaves_code_alone_if_told() {
-    let mut c = std::process::Command::new(paths::chitin());
-    c.args(["--platform=seccomp", "--patch-calls=false", "do", "--rootfs"]).arg(paths::rootfs("busybox"));
-    c.arg("--volume").arg(format!("{}:/guest:ro", paths::guests().display()));
-    c.args(["--", "/guest/hot", "--child", "code"]);
-    let o = chitin_tests::run::quick(c, LIMIT);
+    let o = do_guest(&["--platform=seccomp", "--patch-calls=false"], &["/guest/hot", "--child", "code"]);
     assert!(o.code == Some(0) && o.text().trim() == "b8", "{}", o.brief());
 }
