@@ -30,6 +30,12 @@ pub(crate) struct Shared {
     pub(crate) hasher: RandomState,
 }
 
+/// Truncation (O_TRUNC) is accepted and means nothing; nothing else of a file here can be changed.
+pub(crate) fn keep_attr(change: &SetAttr) -> Result<(), Errno> {
+    let SetAttr { perm, uid, gid, .. } = change;
+    if perm.is_some() || uid.is_some() || gid.is_some() { Err(Errno::EPERM) } else { Ok(()) }
+}
+
 impl Shared {
     /// Attributes of a file whose times are `monotonic`, a moment of CLOCK_MONOTONIC.
     pub(crate) fn attr(&self, ino: u64, kind: FileKind, perm: u32, monotonic: u64) -> Attr {

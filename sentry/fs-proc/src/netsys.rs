@@ -4,7 +4,7 @@
 //! stays its namespace's, and does not keep it.
 
 use crate::format::trimmed;
-use crate::fs::Shared;
+use crate::fs::{Shared, keep_attr};
 use crate::sysctl::{numbers, test_perm};
 use crate::text::{Text, TextFile};
 use chitin_abi::Errno;
@@ -139,8 +139,7 @@ impl Inode for NetSys {
         Ok(attr)
     }
     fn set_attr(&self, change: &SetAttr) -> Result<(), Errno> {
-        let SetAttr { perm, uid, gid, .. } = change;
-        if perm.is_some() || uid.is_some() || gid.is_some() { Err(Errno::EPERM) } else { Ok(()) }
+        keep_attr(change)
     }
     fn state(&self) -> &InodeState {
         &self.state

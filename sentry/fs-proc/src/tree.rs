@@ -1,6 +1,6 @@
 //! The part of the tree that belongs to no process: directories, files and links from static tables.
 
-use crate::fs::Shared;
+use crate::fs::{Shared, keep_attr};
 use crate::netsys::NetSys;
 use crate::sysctl::{self, Sysctl};
 use crate::text::{Text, TextFile};
@@ -162,9 +162,7 @@ impl Inode for Branch {
         Ok(attr)
     }
     fn set_attr(&self, change: &SetAttr) -> Result<(), Errno> {
-        // Truncation (O_TRUNC) is accepted and means nothing; nothing else can change.
-        let SetAttr { perm, uid, gid, .. } = change;
-        if perm.is_some() || uid.is_some() || gid.is_some() { Err(Errno::EPERM) } else { Ok(()) }
+        keep_attr(change)
     }
     fn state(&self) -> &InodeState {
         &self.state

@@ -3,7 +3,7 @@
 use super::access::{self, Access};
 use super::table::{PidEntry, PidKind};
 use super::{Subject, Who, dirs, fds, links, memory};
-use crate::fs::Shared;
+use crate::fs::{Shared, keep_attr};
 use crate::text::{Text, TextFile};
 use chitin_abi::Errno;
 use chitin_abi::fcntl::{O_ACCMODE, O_RDONLY};
@@ -138,8 +138,7 @@ impl Inode for PidInode {
     }
 
     fn set_attr(&self, change: &SetAttr) -> Result<(), Errno> {
-        let SetAttr { perm, uid, gid, .. } = change;
-        if perm.is_some() || uid.is_some() || gid.is_some() { Err(Errno::EPERM) } else { Ok(()) }
+        keep_attr(change)
     }
 
     fn state(&self) -> &InodeState {
