@@ -127,6 +127,11 @@ pub fn current_cpu() -> Option<usize> {
     usize::try_from(unsafe { libc::sched_getcpu() }).ok()
 }
 
+/// How many CPUs a mask has.
+pub fn count_cpus(mask: &[u8]) -> usize {
+    mask.iter().map(|byte| byte.count_ones() as usize).sum()
+}
+
 /// The mask of one CPU.
 pub fn only_cpu(cpu: usize) -> Vec<u8> {
     let mut mask = vec![0; cpu / 8];

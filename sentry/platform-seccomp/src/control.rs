@@ -6,7 +6,7 @@ use crate::frame;
 use crate::restart::Reply;
 use crate::stub::{cmd, ctl};
 use crate::sys;
-use crate::task::{After, Phase, St, Task};
+use crate::task::{After, Phase, St, Task, wake_word};
 use chitin_platform::{
     BRIEFLY, BoxFuture, CpuTimes, OnLost, Owner, PlatformError, PlatformTask, Registers, Resume, Spawn,
     Spawned,
@@ -34,15 +34,9 @@ impl Task {
     /// Writes the wake-up word of a parked task and kicks it; its frame must be ready.
     fn unpark(&self, st: &mut St) {
         st.phase = Phase::Running;
-        let mut how = 1;
-        if st.bases_dirty {
-            st.win.put(ctl::FS, st.fs);
-            st.win.put(ctl::GS, self.host_gs(st));
-            st.bases_dirty = false;
-            how = 2;
-        }
+        let how = self.with_bases(st);
         st.frame = None;
-        st.win.put(ctl::WAKE, how);
+        st.win.put(ctl::WAKE, wake_word(how));
         let _ = sys::tgkill(self.proc.pid, self.tid, crate::stub::KICK);
     }
 
@@ -125,9 +119,10 @@ impl PlatformTask for Task {
                 if let Some(wanted) = st.wanted.take()
                     && !st.interrupt
                     && !st.kicked
+                    && let Some(start) = self.may_patch(wanted)
                 {
                     drop(st);
-                    return detach(Box::pin(me.patch_and_finish(wanted, v)));
+                    return detach(Box::pin(me.patch_and_finish(wanted, start, v)));
                 }
                 if st.interrupt && !st.kicked {
                     self.kick(&mut st);

@@ -18,7 +18,7 @@ use crate::restart::Reply;
 use crate::sites::{Known, Site, Wanted};
 use crate::sys::{self, Notif};
 use crate::task::{After, Phase, St, Task};
-use crate::trampoline::{Whereabouts, state, whereabouts};
+use crate::trampoline::{Whereabouts, site_of, state, state_of, whereabouts, with_state};
 use chitin_platform::{Event, EventKind};
 use parking_lot::{Mutex, MutexGuard};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -48,7 +48,7 @@ const BUSY: u64 = 5_000_000;
 /// A pause after which all is forgotten.
 const PAUSE: u64 = 20_000_000;
 /// Threads that are polled for.
-pub const MOST: usize = 16;
+const MOST: usize = 16;
 
 /// The time stamp counter.
 pub fn cycles() -> u64 {
@@ -72,8 +72,8 @@ pub struct Heat {
 }
 
 pub struct Fast {
-    /// The host lets threads find their windows, and has a CPU for who polls.
-    usable: AtomicBool,
+    /// It is wanted, the host lets threads find their windows, and there is a CPU for who polls.
+    usable: bool,
     temper: Temper,
     /// Busy threads up to which there is a CPU for who polls.
     room: usize,
@@ -97,7 +97,7 @@ pub struct Fast {
 impl Fast {
     pub fn new(usable: bool, temper: Temper, cpus: usize) -> Fast {
         Fast {
-            usable: AtomicBool::new(usable && cpus > 1),
+            usable: usable && cpus > 1,
             temper,
             room: if temper.considerate { cpus.saturating_sub(1) } else { usize::MAX },
             hot: Mutex::default(),
@@ -112,12 +112,7 @@ impl Fast {
     }
 
     pub fn usable(&self) -> bool {
-        self.usable.load(Ordering::Relaxed)
-    }
-
-    /// The host does not let us.
-    pub fn disable(&self) {
-        self.usable.store(false, Ordering::Relaxed);
+        self.usable
     }
 
     /// Polling was not worth while.
@@ -211,7 +206,7 @@ impl Task {
         }
         match self.proc.space.sites.known(n.ip) {
             Known::Patched if st.mailbox.is_on() => {
-                if st.mailbox.request() & 0xff == state::CANCELLED {
+                if state_of(st.mailbox.request()) == state::CANCELLED {
                     fast.missed.fetch_add(1, Ordering::Relaxed);
                 }
             }
@@ -223,26 +218,27 @@ impl Task {
 
     /// Takes the thread's request, if there is one.
     pub(crate) fn take_request(self: &Arc<Self>, mailbox: &Mailbox) -> Option<Event> {
-        if mailbox.request() & 0xff != state::MADE {
+        if state_of(mailbox.request()) != state::MADE {
             return None;
         }
         let mut st = self.st.lock();
-        let word = mailbox.request();
-        if st.phase != Phase::Running || st.request.is_some() || word & 0xff != state::MADE {
+        let made = mailbox.request();
+        if st.phase != Phase::Running || st.request.is_some() || state_of(made) != state::MADE {
             return None;
         }
-        let site = u8::try_from(word >> 8).ok().and_then(|at| self.proc.space.sites.at(at));
+        let site = u8::try_from(made >> 8).ok().and_then(|at| self.proc.space.sites.at(at));
         let Some(site) = site else {
             self.corrupt("a request of no call site");
             return None;
         };
         let args = mailbox.args();
-        if !mailbox.advance(word, word ^ state::MADE ^ state::TAKEN) {
+        let word = with_state(made, state::TAKEN);
+        if !mailbox.advance(made, word) {
             return None;
         }
         self.sb.fast.taken.fetch_add(1, Ordering::Relaxed);
         self.last_call.store(cycles(), Ordering::Relaxed);
-        st.request = Some(Request { word: word ^ state::MADE ^ state::TAKEN, site });
+        st.request = Some(Request { word, site });
         st.frame = None;
         st.nr = site.nr.into();
         st.args = args;
@@ -254,7 +250,7 @@ impl Task {
     pub(crate) fn defer_request(&self) {
         let st = self.st.lock();
         if let (Phase::Stopped, Some(request)) = (st.phase, st.request) {
-            let _ = st.mailbox.advance(request.word, request.word ^ state::TAKEN ^ state::NOTIFY);
+            let _ = st.mailbox.advance(request.word, with_state(request.word, state::NOTIFY));
         }
     }
 
@@ -272,7 +268,7 @@ impl Task {
         st.phase = Phase::Running;
         st.request = None;
         st.mailbox.set_result(v as u64);
-        if !st.mailbox.advance(request.word, request.word ^ state::TAKEN) {
+        if !st.mailbox.advance(request.word, with_state(request.word, state::ANSWERED)) {
             st.request = Some(request);
             st.phase = Phase::Answered(v);
         }
@@ -314,12 +310,11 @@ impl Task {
                 Whereabouts::Elsewhere => return,
                 Whereabouts::Last(at) => (sites.by_instruction(at), false),
                 Whereabouts::Before(site) => (sites.at(site), false),
-                Whereabouts::Answered => (sites.at((word >> 8) as u8), true),
+                Whereabouts::Answered => (sites.at(site_of(word)), true),
                 Whereabouts::Requested => {
-                    let _ = st
-                        .mailbox
-                        .advance(word ^ word & 0xff | state::MADE, word ^ word & 0xff | state::CANCELLED);
-                    (sites.at((word >> 8) as u8), word & 0xff == state::ANSWERED)
+                    let cancelled = with_state(word, state::CANCELLED);
+                    let _ = st.mailbox.advance(with_state(word, state::MADE), cancelled);
+                    (sites.at(site_of(word)), state_of(word) == state::ANSWERED)
                 }
             };
         let Some(site) = site else { return self.corrupt("a call of no call site") };

@@ -23,7 +23,7 @@ impl Near {
         let cpu = sys::current_cpu()?;
         let own = task.wanted_affinity(&st);
         let bit = |mask: &[u8]| mask.get(cpu / 8).is_some_and(|byte| byte & 1 << (cpu % 8) != 0);
-        if st.near || !bit(own) || own.iter().map(|byte| byte.count_ones()).sum::<u32>() < 2 {
+        if st.near || !bit(own) || sys::count_cpus(own) < 2 {
             return None;
         }
         sys::set_affinity(task.tid, &sys::only_cpu(cpu)).ok()?;

@@ -33,13 +33,14 @@ struct Poller {
     changes: u64,
     /// Whose request it took last.
     last: Option<Arc<Task>>,
-    last_request: u64,
-    period_start: u64,
+    /// Requests so far.
     served: u64,
-    /// In earlier periods.
-    served_before: u64,
+    /// Cycles of this period that it was not running.
     lost: u64,
-    missed: u64,
+    /// When this period began, and what had been served and missed by then.
+    start: u64,
+    served_then: u64,
+    missed_then: u64,
 }
 
 thread_local! {
@@ -52,11 +53,8 @@ impl Sandbox {
     pub fn start_polling(&self) {
         sys::set_goes_on(true);
         self.leave_cpu(self.fast.busy_cpu.load(Ordering::Relaxed));
-        let now = cycles();
-        let missed = self.fast.missed.load(Ordering::Relaxed);
-        let poller =
-            Poller { changes: u64::MAX, last_request: now, period_start: now, missed, ..Poller::default() };
-        POLLER.set(Some(poller));
+        let missed_then = self.fast.missed.load(Ordering::Relaxed);
+        POLLER.set(Some(Poller { changes: u64::MAX, start: cycles(), missed_then, ..Poller::default() }));
     }
 
     /// Runs anywhere but on this CPU, where the host has put it beside the thread that it is for.
@@ -89,9 +87,9 @@ impl Poller {
         if let Some(task) = self.last.take() {
             task.defer_request();
         }
-        let mut before = cycles();
+        let begin = cycles();
+        let mut before = begin;
         let mut moved = false;
-        self.last_request = before;
         loop {
             let changes = sb.fast.changes.load(Ordering::Acquire);
             if changes != self.changes {
@@ -110,43 +108,39 @@ impl Poller {
                 self.lost += now.wrapping_sub(before);
             }
             before = now;
-            if now.wrapping_sub(self.last_request) > MOVE && !std::mem::replace(&mut moved, true) {
+            if now.wrapping_sub(begin) > MOVE && !std::mem::replace(&mut moved, true) {
                 sb.leave_cpu(sys::current_cpu().unwrap_or(usize::MAX));
             }
-            if now.wrapping_sub(self.last_request) > IDLE || sb.closing.load(Ordering::Relaxed) {
-                if self.total() < FEW {
+            if now.wrapping_sub(begin) > IDLE || sb.closing.load(Ordering::Relaxed) {
+                if self.served < FEW {
                     sb.fast.tire();
                 } else {
                     sb.fast.refresh();
                 }
                 return None;
             }
-            if now.wrapping_sub(self.period_start) > PERIOD && !self.worth_while(sb, now) {
+            if now.wrapping_sub(self.start) > PERIOD && !self.worth_while(sb, now) {
                 return None;
             }
             std::hint::spin_loop();
         }
     }
 
-    fn total(&self) -> u64 {
-        self.served_before.saturating_add(self.served)
-    }
-
     /// Whether it goes on for another period.
     fn worth_while(&mut self, sb: &Sandbox, now: u64) -> bool {
         let missed = sb.fast.missed.load(Ordering::Relaxed);
-        let in_vain = missed.wrapping_sub(self.missed) > self.served / 8;
-        let unwanted = self.lost > now.wrapping_sub(self.period_start) / 4;
-        tracing::trace!(served = self.served, lost = self.lost, in_vain, "polled");
+        let served = self.served.wrapping_sub(self.served_then);
+        let in_vain = missed.wrapping_sub(self.missed_then) > served / 8;
+        let unwanted = self.lost > now.wrapping_sub(self.start) / 4;
+        tracing::trace!(served, lost = self.lost, in_vain, "polled");
         if in_vain || unwanted || sb.fast.is_crowded(now) {
             sb.fast.tire();
             return false;
         }
-        if self.served > FEW {
+        if served > FEW {
             sb.fast.refresh();
         }
-        self.served_before += self.served;
-        (self.period_start, self.served, self.lost, self.missed) = (now, 0, 0, missed);
+        (self.start, self.lost, self.served_then, self.missed_then) = (now, 0, self.served, missed);
         true
     }
 }

@@ -7,7 +7,7 @@
 
 use crate::Process;
 use crate::arena::Arena;
-use crate::fast::{Fast, Temper};
+use crate::fast::{CALM, Fast, Temper};
 use crate::frame::Layout;
 use crate::line::Line;
 use crate::seats::{Place, Standbys};
@@ -64,10 +64,11 @@ impl Sandbox {
         host: Arc<Host>,
         arena: Arc<Arena>,
         features: Features,
-        temper: Temper,
+        fast: Option<Temper>,
     ) -> Arc<Sandbox> {
         let cpus = sys::get_affinity(0).unwrap_or_default();
-        let several = cpus.iter().map(|byte| byte.count_ones() as usize).sum();
+        let usable = fast.is_some() && features.fsgsbase && features.wait_killable;
+        let fast = Fast::new(usable, fast.unwrap_or(CALM), sys::count_cpus(&cpus));
         Arc::new(Sandbox {
             lines,
             arena,
@@ -82,7 +83,7 @@ impl Sandbox {
             pending: Mutex::default(),
             parking: crate::parking::Parking::default(),
             standbys: Standbys::default(),
-            fast: Fast::new(features.fsgsbase && features.wait_killable, temper, several),
+            fast,
             closing: AtomicBool::new(false),
             events: Mutex::default(),
             events_len: AtomicUsize::new(0),

@@ -182,6 +182,9 @@ struct Plan {
     writes: Vec<(u64, Vec<u8>)>,
 }
 
+/// The protection of code.
+const TEXT: u32 = (libc::PROT_READ | libc::PROT_EXEC).cast_unsigned();
+
 /// What is looked at before and behind a site's end.
 const BEFORE: usize = 0x70;
 const BEHIND: usize = 0x18;
@@ -260,37 +263,56 @@ pub struct Wanted {
 }
 
 impl Task {
-    /// Patches a site of the call that has been answered, if that is possible now, and goes on with the answer.
-    pub(crate) async fn patch_and_finish(self: Arc<Self>, wanted: Wanted, v: i64) {
+    /// Whether the site of a call that is about to be answered can be patched now, as far as that can be told without a
+    /// frame; and the lowest address that changes. The caller holds the task's lock.
+    pub(crate) fn may_patch(&self, wanted: Wanted) -> Option<u64> {
+        let known =
+            match self.plan(wanted, 0).filter(|plan| suitable(wanted.nr) && self.is_text(plan, wanted)) {
+                None => Known::Never,
+                Some(_) if self.hold_others(|| ()).is_none() => Known::No(0),
+                Some(plan) => return Some(plan.start),
+            };
+        self.found(wanted, known);
+        None
+    }
+
+    /// Patches a site of the call that has been answered, if that is still possible, and goes on with the answer.
+    pub(crate) async fn patch_and_finish(self: Arc<Self>, wanted: Wanted, start: u64, v: i64) {
         if self.frame_up().await.is_err() {
             return;
         }
-        let known = match self.patch(wanted).await {
+        let known = self.patch(wanted, start).await;
+        self.found(wanted, known);
+        self.finish_with(v);
+    }
+
+    /// Remembers what became of a site.
+    fn found(&self, wanted: Wanted, known: Known) {
+        let known = match known {
             Known::No(_) if wanted.tries >= TRIES => Known::Never,
             Known::No(_) => Known::No(wanted.tries + 1),
             known => known,
         };
         tracing::debug!(tid = self.tid, ?wanted, ?known, "call site");
         self.proc.space.sites.note(wanted.ret, known);
-        self.finish_with(v);
     }
 
-    async fn patch(self: &Arc<Self>, Wanted { ret, nr, .. }: Wanted) -> Known {
-        let space = self.proc.space.clone();
-        let plan = |word| Plan::new(ret, nr, word, |at, code| space.mem.read_at(at, code).is_ok());
-        let Some(Plan { start, .. }) = plan(0).filter(|_| suitable(nr)) else { return Known::Never };
-        let text = (libc::PROT_READ | libc::PROT_EXEC).cast_unsigned();
-        match space.mapping_at(start) {
-            Ok(Some(vma))
-                if !vma.shared
-                    && vma.prot == text
-                    && vma.kind == HostVmaKind::File
-                    && vma.range.contains(&ret) => {}
-            _ => return Known::Never,
-        }
-        if self.hold_others(|| ()).is_none() {
-            return Known::No(0);
-        }
+    fn plan(&self, Wanted { ret, nr, .. }: Wanted, word: u16) -> Option<Plan> {
+        Plan::new(ret, nr, word, |at, code| self.proc.space.mem.read_at(at, code).is_ok())
+    }
+
+    /// Whether all of it is code that is mapped privately from a file.
+    fn is_text(&self, plan: &Plan, wanted: Wanted) -> bool {
+        self.proc.space.mapping_at(plan.start).ok().flatten().is_some_and(|vma| {
+            !vma.shared
+                && vma.prot == TEXT
+                && vma.kind == HostVmaKind::File
+                && vma.range.contains(&wanted.ret)
+        })
+    }
+
+    async fn patch(self: &Arc<Self>, wanted: Wanted, start: u64) -> Known {
+        let (space, ret, nr) = (self.proc.space.clone(), wanted.ret, wanted.nr);
         if !self.map_page().await {
             return Known::Never;
         }
@@ -299,7 +321,7 @@ impl Task {
         let mprotect =
             |prot: u32| vec![Call::new(libc::SYS_mprotect, [from, end - from, prot.into(), 0, 0, 0])];
         let done = |results: Result<Vec<i64>, PlatformError>| results.is_ok_and(|r| r == [0]);
-        if !done(self.run(mprotect(text | libc::PROT_WRITE.cast_unsigned())).await) {
+        if !done(self.run(mprotect(TEXT | libc::PROT_WRITE.cast_unsigned())).await) {
             return Known::Never;
         }
         let write = || {
@@ -307,7 +329,8 @@ impl Task {
             let site = inner.patched.len();
             let word = site as u64 * 8;
             // Again: it may have changed meanwhile.
-            let Some(plan) = plan(word as u16).filter(|_| site < SITES) else { return Known::Never };
+            let same = |plan: &Plan| plan.start == start && site < SITES;
+            let Some(plan) = self.plan(wanted, word as u16).filter(same) else { return Known::Never };
             let whither = site_word(ret, u64::from(nr.cast_unsigned())).to_le_bytes();
             if space.mem.write_at(RETURNS + word, &whither).is_err() {
                 return Known::Never;
@@ -318,7 +341,7 @@ impl Task {
             if written { Known::Patched } else { Known::Never }
         };
         let known = self.hold_others(write).unwrap_or(Known::No(0));
-        if !done(self.run(mprotect(text)).await) {
+        if !done(self.run(mprotect(TEXT)).await) {
             self.corrupt("its code stays writable");
         }
         known

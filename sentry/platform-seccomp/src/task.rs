@@ -201,8 +201,15 @@ impl Task {
         if self.sb.fast.usable() && gs == st.win.vaddr { 0 } else { gs }
     }
 
-    pub fn host_gs(&self, st: &St) -> u64 {
-        if self.sb.fast.usable() && st.gs == 0 { st.win.vaddr } else { st.gs }
+    /// How the stub goes back to the guest: with the segment bases that it finds in its window, if they have changed.
+    pub fn with_bases(&self, st: &mut St) -> i64 {
+        if !std::mem::take(&mut st.bases_dirty) {
+            return cmd::RETURN;
+        }
+        let gs = if self.sb.fast.usable() && st.gs == 0 { st.win.vaddr } else { st.gs };
+        st.win.put(ctl::FS, st.fs);
+        st.win.put(ctl::GS, gs);
+        cmd::BASES
     }
 
     /// Sends the kick; the caller holds the task's lock and it is not dead, so the pid is still ours.
@@ -444,13 +451,7 @@ impl Task {
                 false => self.command(&mut st, cmd::AGAIN),
             };
         }
-        let mut how = cmd::RETURN;
-        if st.bases_dirty {
-            st.win.put(ctl::FS, st.fs);
-            st.win.put(ctl::GS, self.host_gs(&st));
-            st.bases_dirty = false;
-            how = cmd::BASES;
-        }
+        let how = self.with_bases(&mut st);
         st.frame = None;
         match st.newborn {
             true => self.let_in(&mut st, wake_word(how)),

@@ -46,6 +46,19 @@ pub mod state {
     pub const CANCELLED: u64 = 5;
 }
 
+/// A mailbox's word taken apart, and put together.
+pub fn state_of(word: u64) -> u64 {
+    word & 0xff
+}
+
+pub fn site_of(word: u64) -> u8 {
+    (word >> 8) as u8
+}
+
+pub fn with_state(word: u64, state: u64) -> u64 {
+    word & !0xff | state
+}
+
 /// How often the thread looks for its answer: some 15 to 30 microseconds.
 const LOOKS: u32 = 400;
 

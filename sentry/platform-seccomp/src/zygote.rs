@@ -106,11 +106,8 @@ pub fn start(config: Config) -> Result<(Arc<Sandbox>, i32), SetupError> {
         lines = lines.len(),
         "platform seccomp"
     );
-    let temper = if eager { fast::EAGER } else { fast::CALM };
-    let sb = Sandbox::new(lines.into(), host, arena, features, temper);
-    if disable_fast {
-        sb.fast.disable();
-    }
+    let fast = (!disable_fast).then_some(if eager { fast::EAGER } else { fast::CALM });
+    let sb = Sandbox::new(lines.into(), host, arena, features, fast);
     for (place, (line, embryo)) in sb.lines.iter().zip(&embryos).enumerate() {
         boot(&sb, line, place, embryo.0.0)?;
     }
