@@ -90,6 +90,11 @@ pub fn to_image(area: &kvm_xsave, f: &Features, out: &mut Vec<u8>) {
     if let Some(to) = out.get_mut(start + SOFTWARE..start + HEADER) {
         to.copy_from_slice(&software);
     }
+    // Some kernels name components here that the processor does not have for its guest (the host's protection keys).
+    let present = word(out.get(start..).unwrap_or_default(), HEADER) & f.xcr0;
+    if let Some(to) = out.get_mut(start + HEADER..start + HEADER + 8) {
+        to.copy_from_slice(&present.to_le_bytes());
+    }
 }
 
 fn word(image: &[u8], at: usize) -> u64 {
@@ -171,6 +176,17 @@ mod tests {
             assert!(from_image(&bad, &f, 0).is_err(), "{at}");
         }
         assert!(from_image(&image[4..], &f, 0).is_err());
+    }
+
+    #[test]
+    fn components_that_a_guest_has_not_are_not_in_its_image() {
+        let f = features();
+        let mut area = initial();
+        area.region[128] = 0x2a3;
+        let mut image = Vec::new();
+        to_image(&area, &f, &mut image);
+        assert_eq!(word(&image, HEADER), 0xa3);
+        assert!(from_image(&image, &f, 0).is_ok());
     }
 
     #[test]
