@@ -259,3 +259,27 @@ TEST(epoll_in_a_loop) {
         EQ(epoll_ctl(e, EPOLL_CTL_DEL, p[0], NULL), 0);
     }
 }
+// Where a thread may run is its own affair, whatever the platform does with the CPUs meanwhile.
+TEST(affinity_stays_the_programs) {
+    cpu_set_t all, one, now;
+    EQ(sched_getaffinity(0, sizeof all, &all), 0);
+    if (CPU_COUNT(&all) < 2) SKIP("one CPU");
+    pid_t parent = getppid();
+    for (int cpu = 0, seen = 0; cpu < CPU_SETSIZE && seen < 4; cpu++) {
+        if (!CPU_ISSET(cpu, &all)) continue;
+        seen++;
+        for (int i = 0; i < MANY / 4; i++) EQ(getppid(), parent);
+        EQ(sched_getaffinity(0, sizeof now, &now), 0);
+        CK(CPU_EQUAL(&now, &all));
+        CPU_ZERO(&one);
+        CPU_SET(cpu, &one);
+        EQ(sched_setaffinity(0, sizeof one, &one), 0);
+        for (int i = 0; i < MANY / 4; i++) {
+            EQ(getppid(), parent);
+            EQ(sched_getcpu(), cpu);
+        }
+        EQ(sched_getaffinity(0, sizeof now, &now), 0);
+        CK(CPU_EQUAL(&now, &one));
+        EQ(sched_setaffinity(0, sizeof all, &all), 0);
+    }
+}

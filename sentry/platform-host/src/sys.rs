@@ -139,6 +139,15 @@ pub fn only_cpu(cpu: usize) -> Vec<u8> {
     mask
 }
 
+/// A mask without one CPU, if anything is left of it.
+pub fn without_cpu(mask: &[u8], cpu: usize) -> Option<Vec<u8>> {
+    let mut rest = mask.to_vec();
+    if let Some(byte) = rest.get_mut(cpu / 8) {
+        *byte &= !(1 << (cpu % 8));
+    }
+    (count_cpus(&rest) > 0).then_some(rest)
+}
+
 pub fn set_nice(tid: i32, nice: i32) -> Result<(), i32> {
     // SAFETY: no memory is involved.
     check(unsafe { libc::setpriority(libc::PRIO_PROCESS, tid as u32, nice) }.into()).map(drop)

@@ -34,7 +34,7 @@ pub struct Temper {
     /// Cycles that nobody polls after it was not worth while: at first, doubled each time, and at most.
     rest: u64,
     most_rest: u64,
-    /// Whether each busy thread must have a CPU besides the one of who polls.
+    /// Whether each busy thread must have a CPU besides the one of who polls, or make clearly more calls.
     considerate: bool,
 }
 
@@ -49,6 +49,57 @@ const BUSY: u64 = 5_000_000;
 const PAUSE: u64 = 20_000_000;
 /// Threads that are polled for.
 const MOST: usize = 16;
+
+/// In cycles: how often it is asked whether polling is worth while.
+pub const PERIOD: u64 = 12_500_000;
+
+/// Calls in a time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pace {
+    calls: u64,
+    cycles: u64,
+}
+
+impl Pace {
+    pub fn new(calls: u64, cycles: u64) -> Pace {
+        Pace { calls, cycles }
+    }
+
+    /// By a quarter at least.
+    pub fn clearly_exceeds(self, other: Pace) -> bool {
+        let rate = |calls: u64, cycles: u64| u128::from(calls) * u128::from(cycles);
+        rate(self.calls, other.cycles) / 5 > rate(other.calls, self.cycles) / 4
+    }
+}
+
+/// How many calls busy threads make by notifications.
+#[derive(Clone, Copy, Debug, Default)]
+struct Notified {
+    calls: u64,
+    /// The period under way: when it began, and `calls` then.
+    start: u64,
+    calls_then: u64,
+    /// The last whole one.
+    last: Option<Pace>,
+}
+
+impl Notified {
+    /// Forgets the periods so far.
+    fn begin_again(&mut self) {
+        (self.start, self.last) = (0, None);
+    }
+
+    fn add(&mut self, now: u64) {
+        self.calls = self.calls.wrapping_add(1);
+        let cycles = now.wrapping_sub(self.start);
+        if cycles >= PERIOD {
+            // A much longer one was interrupted.
+            let calls = self.calls.wrapping_sub(self.calls_then);
+            self.last = (cycles < PERIOD * 2).then(|| Pace::new(calls, cycles));
+            (self.start, self.calls_then) = (now, self.calls);
+        }
+    }
+}
 
 /// The time stamp counter.
 pub fn cycles() -> u64 {
@@ -88,6 +139,7 @@ pub struct Fast {
     /// Nobody polls before this, in cycles.
     rest_until: AtomicU64,
     rest: AtomicU64,
+    notified: Mutex<Notified>,
     /// Requests that nobody took in time.
     pub missed: AtomicU64,
     /// Requests taken.
@@ -106,6 +158,7 @@ impl Fast {
             busy_cpu: AtomicUsize::new(usize::MAX),
             rest_until: AtomicU64::new(0),
             rest: AtomicU64::new(temper.rest),
+            notified: Mutex::default(),
             missed: AtomicU64::new(0),
             taken: AtomicU64::new(0),
         }
@@ -127,6 +180,16 @@ impl Fast {
         self.rest.store(self.temper.rest, Ordering::Relaxed);
     }
 
+    /// How many calls busy threads have made by notifications.
+    pub fn notified(&self) -> u64 {
+        self.notified.lock().calls
+    }
+
+    /// What busy threads did in the last period without polling.
+    pub fn pace(&self) -> Option<Pace> {
+        self.notified.lock().last
+    }
+
     /// Whether who polls would be in the way of a thread that makes calls.
     pub fn is_crowded(&self, now: u64) -> bool {
         let busy = |task: &Arc<Task>| now.saturating_sub(task.last_call.load(Ordering::Relaxed)) < BUSY;
@@ -137,8 +200,8 @@ impl Fast {
     /// Has a worker come and poll, unless that has been done; `call` answers whether one comes.
     fn start(&self, now: u64, call: impl FnOnce() -> bool) {
         if !self.polling.load(Ordering::Relaxed) && !self.polling.swap(true, Ordering::AcqRel) {
-            if self.is_crowded(now) {
-                self.rest_until.store(now.saturating_add(self.temper.rest), Ordering::Relaxed);
+            // Where there is no CPU to spare it must be known what polling is to be compared with.
+            if self.is_crowded(now) && self.notified.lock().last.is_none() {
                 return self.polling.store(false, Ordering::Release);
             }
             self.busy_cpu.store(sys::current_cpu().unwrap_or(usize::MAX), Ordering::Relaxed);
@@ -158,6 +221,7 @@ impl Fast {
 
     /// Nobody polls any more.
     pub fn cool(&self) {
+        self.notified.lock().begin_again();
         self.polling.store(false, Ordering::Release);
         self.hot.lock().iter().for_each(|(_, mailbox)| mailbox.set_on(false));
     }
@@ -198,21 +262,20 @@ impl Task {
             return;
         }
         self.last_call.store(now, Ordering::Relaxed);
+        fast.notified.lock().add(now);
         if !self.listed.swap(true, Ordering::Relaxed) {
             fast.add(self.me.clone(), st.mailbox.clone());
         }
-        if now < fast.rest_until.load(Ordering::Relaxed) {
-            return;
-        }
+        let rests = now < fast.rest_until.load(Ordering::Relaxed);
         match self.proc.space.sites.known(n.ip) {
             Known::Patched if st.mailbox.is_on() => {
                 if state_of(st.mailbox.request()) == state::CANCELLED {
                     fast.missed.fetch_add(1, Ordering::Relaxed);
                 }
             }
-            Known::Patched => fast.start(now, || self.sb.standbys.call_poller()),
+            Known::Patched if !rests => fast.start(now, || self.sb.standbys.call_poller()),
             Known::No(tries) => st.wanted = Some(Wanted { ret: n.ip, nr: n.nr, tries }),
-            Known::Never => {}
+            Known::Patched | Known::Never => {}
         }
     }
 
@@ -324,5 +387,36 @@ impl Task {
         } else {
             frame::set_rip(&st.win, uc, site.entry());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pace_is_known_after_a_whole_period_without_a_break() {
+        let mut notified = Notified::default();
+        notified.begin_again();
+        let begin = 1 << 40;
+        notified.add(begin);
+        assert_eq!(notified.last, None, "what came before counts for nothing");
+        for i in 1..=100 {
+            notified.add(begin + i * (PERIOD / 100));
+        }
+        assert_eq!(notified.last, Some(Pace::new(100, PERIOD)));
+        notified.add(begin + PERIOD * 4);
+        assert_eq!(notified.last, None, "interrupted");
+        assert_eq!(notified.calls, 102);
+    }
+
+    #[test]
+    fn a_pace_exceeds_another_by_a_quarter_or_not_clearly() {
+        let pace = |calls| Pace::new(calls, PERIOD);
+        assert!(pace(126).clearly_exceeds(pace(100)));
+        assert!(!pace(125).clearly_exceeds(pace(100)));
+        assert!(Pace::new(64, PERIOD / 2).clearly_exceeds(pace(100)));
+        assert!(!pace(0).clearly_exceeds(pace(0)));
+        assert!(Pace::new(u64::MAX, 1).clearly_exceeds(Pace::new(1, u64::MAX)), "no overflow");
     }
 }

@@ -1,12 +1,13 @@
 //! The poller: the worker that looks for requests in the windows of busy threads instead of waiting for notifications.
 //!
 //! It takes a CPU for itself, so there is one at most, only while requests follow each other closely, and not where somebody
-//! else wants the CPU: it rests when it loses it, or when requests wait for it in vain.
+//! else wants the CPU: it rests when it loses it, or when requests wait for it in vain. The threads that it polls for stay on
+//! the others. Where they would have used its CPU, too, they must make clearly more calls in all than they did without it.
 //!
 //! Neighbours: `fast` says who is polled for; `seats` sends a standby here; `sandbox` has workers call [`Sandbox::poll`].
 
 use crate::arena::Mailbox;
-use crate::fast::cycles;
+use crate::fast::{PERIOD, Pace, cycles};
 use crate::sandbox::Sandbox;
 use crate::sys;
 use crate::task::Task;
@@ -17,30 +18,31 @@ use std::sync::atomic::Ordering;
 
 /// All in cycles. Without a request for so long it stops.
 const IDLE: u64 = 500_000;
-/// It may be in the way of the thread that it polls for, and goes to another CPU.
-const MOVE: u64 = 250_000;
 /// A pause of its own that says it was not running.
 const LOST: u64 = 250_000;
 /// So few requests were not worth the beginning.
 const FEW: u64 = 200;
-/// How often it asks itself whether it is worth while.
-const PERIOD: u64 = 12_500_000;
 
 #[derive(Default)]
 struct Poller {
     threads: Vec<(Arc<Task>, Mailbox)>,
     /// The state of the list of hot threads that `threads` is from.
     changes: u64,
+    /// The CPU that it has for itself, as far as the threads that it polls for go.
+    home: Option<usize>,
     /// Whose request it took last.
     last: Option<Arc<Task>>,
     /// Requests so far.
     served: u64,
     /// Cycles of this period that it was not running.
     lost: u64,
-    /// When this period began, and what had been served and missed by then.
+    /// What the threads did in the last period in which nobody polled, if there was none to spare.
+    pace: Option<Pace>,
+    /// When this period began, and what had been served, missed and notified by then.
     start: u64,
     served_then: u64,
     missed_then: u64,
+    notified_then: u64,
 }
 
 thread_local! {
@@ -52,18 +54,25 @@ impl Sandbox {
     /// This worker, which has been called to, polls from now on.
     pub fn start_polling(&self) {
         sys::set_goes_on(true);
-        self.leave_cpu(self.fast.busy_cpu.load(Ordering::Relaxed));
-        let missed_then = self.fast.missed.load(Ordering::Relaxed);
-        POLLER.set(Some(Poller { changes: u64::MAX, start: cycles(), missed_then, ..Poller::default() }));
+        let home = self.leave_cpu(self.fast.busy_cpu.load(Ordering::Relaxed));
+        let poller = Poller {
+            home,
+            changes: u64::MAX,
+            start: cycles(),
+            missed_then: self.fast.missed.load(Ordering::Relaxed),
+            notified_then: self.fast.notified(),
+            pace: self.fast.pace(),
+            ..Poller::default()
+        };
+        POLLER.set(Some(poller));
     }
 
-    /// Runs anywhere but on this CPU, where the host has put it beside the thread that it is for.
-    fn leave_cpu(&self, cpu: usize) {
-        let mut elsewhere = self.cpus.clone();
-        if let Some(byte) = elsewhere.get_mut(cpu / 8) {
-            *byte &= !(1 << (cpu % 8));
-        }
-        let _stays = sys::set_affinity(0, &elsewhere);
+    /// Goes to another CPU than this one and stays there; answers which it is.
+    fn leave_cpu(&self, cpu: usize) -> Option<usize> {
+        sys::set_affinity(0, &sys::without_cpu(&self.cpus, cpu)?).ok()?;
+        let here = sys::current_cpu()?;
+        sys::set_affinity(0, &sys::only_cpu(here)).ok()?;
+        Some(here)
     }
 
     /// The next request, if this worker polls and one comes soon.
@@ -72,6 +81,7 @@ impl Sandbox {
             let poller = slot.as_mut()?;
             let event = poller.next(self);
             if event.is_none() {
+                poller.threads.iter().for_each(|(task, _)| task.keep_off(None));
                 *slot = None;
                 self.fast.cool();
                 sys::set_goes_on(false);
@@ -89,11 +99,13 @@ impl Poller {
         }
         let begin = cycles();
         let mut before = begin;
-        let mut moved = false;
         loop {
             let changes = sb.fast.changes.load(Ordering::Acquire);
             if changes != self.changes {
-                self.threads = sb.fast.hot();
+                let before = std::mem::replace(&mut self.threads, sb.fast.hot());
+                let still = |task: &Arc<Task>| self.threads.iter().any(|(other, _)| Arc::ptr_eq(task, other));
+                before.iter().filter(|(task, _)| !still(task)).for_each(|(task, _)| task.keep_off(None));
+                self.threads.iter().for_each(|(task, _)| task.keep_off(self.home));
                 self.changes = changes;
             }
             for (task, mailbox) in &self.threads {
@@ -108,9 +120,6 @@ impl Poller {
                 self.lost += now.wrapping_sub(before);
             }
             before = now;
-            if now.wrapping_sub(begin) > MOVE && !std::mem::replace(&mut moved, true) {
-                sb.leave_cpu(sys::current_cpu().unwrap_or(usize::MAX));
-            }
             if now.wrapping_sub(begin) > IDLE || sb.closing.load(Ordering::Relaxed) {
                 if self.served < FEW {
                     sb.fast.tire();
@@ -131,16 +140,21 @@ impl Poller {
         let missed = sb.fast.missed.load(Ordering::Relaxed);
         let served = self.served.wrapping_sub(self.served_then);
         let in_vain = missed.wrapping_sub(self.missed_then) > served / 8;
-        let unwanted = self.lost > now.wrapping_sub(self.start) / 4;
-        tracing::trace!(served, lost = self.lost, in_vain, "polled");
-        if in_vain || unwanted || sb.fast.is_crowded(now) {
+        let period = now.wrapping_sub(self.start);
+        let unwanted = self.lost > period / 4;
+        let notified = sb.fast.notified();
+        let pace = Pace::new(served + notified.wrapping_sub(self.notified_then), period);
+        let dear = sb.fast.is_crowded(now) && !self.pace.is_some_and(|before| pace.clearly_exceeds(before));
+        tracing::trace!(served, lost = self.lost, in_vain, dear, "polled");
+        if in_vain || unwanted || dear {
             sb.fast.tire();
             return false;
         }
         if served > FEW {
             sb.fast.refresh();
         }
-        (self.start, self.lost, self.served_then, self.missed_then) = (now, 0, self.served, missed);
+        (self.start, self.lost, self.served_then) = (now, 0, self.served);
+        (self.missed_then, self.notified_then) = (missed, notified);
         true
     }
 }

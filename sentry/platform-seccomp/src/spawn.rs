@@ -288,9 +288,8 @@ pub async fn spawn(maker: Arc<Task>, kind: Spawn) -> Result<Spawned, PlatformErr
     expect.pending.state.lock().claim = last as i32;
     let task = expect.pending.child().await?;
     drop(expect);
-    if let Some(near) = near {
-        near.release_child(&task);
-    }
+    maker.release_child(&task);
+    drop(near);
     let mut unfinished = Unfinished((kind != Spawn::Thread).then(|| task.clone()));
 
     // The maker's other windows must not stay in reach of a forked child; and where no PID namespace does it, each process

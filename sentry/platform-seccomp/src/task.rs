@@ -12,6 +12,7 @@ use crate::calls::List;
 use crate::fast::{Heat, Request};
 use crate::frame;
 use crate::line::Line;
+use crate::near::Held;
 use crate::restart::{Made, Reply, Said};
 use crate::sandbox::Sandbox;
 use crate::sites::Wanted;
@@ -106,8 +107,8 @@ pub struct St {
     pub released: bool,
     /// The CPUs its guest has chosen; all of the sandbox's otherwise.
     pub affinity: Option<Arc<[u8]>>,
-    /// Held on one CPU while it forks ([`crate::near`]).
-    pub near: bool,
+    /// Where else it may not run just now ([`crate::near`]).
+    pub held: Held,
 }
 
 pub struct Task {
@@ -184,7 +185,7 @@ impl Task {
                 counted: false,
                 released: false,
                 affinity: b.affinity,
-                near: false,
+                held: Held::default(),
             }),
         });
         proc.add(&t);
