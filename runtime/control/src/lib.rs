@@ -29,6 +29,6 @@ pub use frame::{Client, Decoder, FrameError, MAX_MESSAGE, Server, encode};
 pub use message::{ExitStatus, Limits, ProcessInfo, Request, Response, Status};
 pub use network::{
     AddressConfig, DeviceLink, LaterConfig, LinkConfig, NeighbourConfig, NetworkConfig, NextHop,
-    OutboundConfig, RouteConfig,
+    OutboundConfig, PublishedConfig, RouteConfig,
 };
 pub use proxy::{Arrived, Open, PROXY_DATAGRAM, PROXY_MESSAGE, Relayed};

@@ -65,24 +65,32 @@ pub struct LaterConfig {
     pub offload: bool,
 }
 
-/// The network proxy, through which sockets reach what the links do not. Descriptors are indices.
+/// The network proxy, or the name proxy, through which sockets reach what the links do not. Descriptors are indices.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OutboundConfig {
     /// Where sockets are asked for ([`crate::Open`]).
     pub asked: u32,
-    /// Where connections come from ([`crate::Arrived`]).
-    pub brings: u32,
-    /// Where datagrams of published ports come from and go to ([`crate::Relayed`]).
-    pub relays: u32,
+    /// What else leads in.
+    pub published: Option<PublishedConfig>,
     /// All that is not local goes there; otherwise the resolvers alone.
     pub everything: bool,
     /// Name servers on loopback addresses that are not the sandbox's own.
     pub resolvers: Vec<SocketAddr>,
+}
+
+/// Ports of the host that lead into the sandbox. Descriptors are indices.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PublishedConfig {
+    /// Where connections come from ([`crate::Arrived`]).
+    pub brings: u32,
+    /// Where datagrams come from and go to ([`crate::Relayed`]).
+    pub relays: u32,
     /// The guest's ports to which connections come.
-    pub published: Vec<u16>,
+    pub tcp: Vec<u16>,
     /// The same for UDP.
-    pub published_udp: Vec<u16>,
+    pub udp: Vec<u16>,
 }
 
 /// A next hop of a route with several.

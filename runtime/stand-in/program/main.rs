@@ -13,73 +13,25 @@
 #[path = "../src/layout.rs"]
 mod layout;
 
-use core::arch::{asm, global_asm};
+mod sys;
+
 use layout::{LOST, MAGIC, MAX, NONE, PARTS, READY, head, step};
+use sys::{CLONE_NEWNS, CLOSE, EPERM, SETNS, call, check, confine, exit, numbers, read};
 
-global_asm!(".globl _start", "_start:", "mov rdi, rsp", "and rsp, -16", "call {start}", "ud2", start = sym start);
-
-const READ: usize = 0;
 const WRITE: usize = 1;
-const CLOSE: usize = 3;
 const POLL: usize = 7;
 const RT_SIGPROCMASK: usize = 14;
 const GETPID: usize = 39;
 const SENDTO: usize = 44;
-const SETGROUPS: usize = 116;
-const SETRESUID: usize = 117;
-const SETRESGID: usize = 119;
-const CAPSET: usize = 126;
-const PRCTL: usize = 157;
 const MOUNT: usize = 165;
-const EXIT_GROUP: usize = 231;
 const UNSHARE: usize = 272;
 const SIGNALFD4: usize = 289;
-const SETNS: usize = 308;
-const SECCOMP: usize = 317;
 const MOVE_MOUNT: usize = 429;
 
-const CLONE_NEWNS: usize = 0x2_0000;
-const EPERM: i32 = 1;
 const EINTR: i32 = 4;
-const EINVAL: i32 = 22;
 const MSG_NOSIGNAL: usize = 0x4000;
 /// Signals that a terminal makes by itself: INT, QUIT, TSTP, WINCH, HUP.
 const OF_TERMINALS: [u32; 5] = [2, 3, 20, 28, 1];
-
-/// A system call; a negative errno where it fails.
-///
-/// # Safety
-/// As the call has it.
-unsafe fn call(number: usize, args: [usize; 6]) -> isize {
-    let result: isize;
-    let [a, b, c, d, e, f] = args;
-    // SAFETY: the caller's; the kernel clobbers rcx and r11 beside the result.
-    unsafe {
-        asm!("syscall", inlateout("rax") number => result, in("rdi") a, in("rsi") b, in("rdx") c, in("r10") d,
-             in("r8") e, in("r9") f, lateout("rcx") _, lateout("r11") _, options(nostack));
-    }
-    result
-}
-
-/// A call that takes numbers only.
-fn numbers(number: usize, args: [usize; 3]) -> Result<usize, i32> {
-    // SAFETY: the callers pass no addresses.
-    check(unsafe { call(number, [args[0], args[1], args[2], 0, 0, 0]) })
-}
-
-fn check(result: isize) -> Result<usize, i32> {
-    usize::try_from(result).map_err(|_| i32::try_from(-result).unwrap_or(EINVAL))
-}
-
-fn read(fd: usize, into: &mut [u8]) -> Result<usize, i32> {
-    loop {
-        // SAFETY: the kernel writes to the slice at most.
-        match check(unsafe { call(READ, [fd, into.as_mut_ptr() as usize, into.len(), 0, 0, 0]) }) {
-            Err(EINTR) => {}
-            other => return other,
-        }
-    }
-}
 
 /// All of it, or an error.
 fn send(fd: usize, mut bytes: &[u8]) -> Result<(), i32> {
@@ -92,17 +44,6 @@ fn send(fd: usize, mut bytes: &[u8]) -> Result<(), i32> {
         }
     }
     Ok(())
-}
-
-fn exit(code: u8) -> ! {
-    // SAFETY: ends the process.
-    unsafe { call(EXIT_GROUP, [code.into(), 0, 0, 0, 0, 0]) };
-    loop {}
-}
-
-#[panic_handler]
-fn panicked(_: &core::panic::PanicInfo) -> ! {
-    exit(LOST)
 }
 
 struct Order<'a> {
@@ -139,15 +80,7 @@ static mut ORDER: [u8; MAX] = [0; MAX];
 extern "C" fn start(stack: *const usize) -> ! {
     // SAFETY: nobody else has it, and this function runs once.
     let buffer = unsafe { &mut *(&raw mut ORDER) };
-    let mut length = 0;
-    let config = config_fd(stack).unwrap_or(0);
-    while let Some(room) = buffer.get_mut(length..).filter(|room| !room.is_empty())
-        && let Ok(count @ 1..) = read(config, room)
-    {
-        length += count;
-    }
-    let Some(order) = Order::parse(buffer.get(..length).unwrap_or_default()) else { exit(LOST) };
-    let _ = numbers(CLOSE, [config, 0, 0]);
+    let Some(order) = Order::parse(sys::read_order(stack, buffer)) else { exit(LOST) };
     let ready = order.word(head::READY);
     let told = match prepare(&order) {
         Ok(signals) => {
@@ -166,26 +99,6 @@ extern "C" fn start(stack: *const usize) -> ! {
 fn tell(ready: usize, bytes: &[u8]) {
     // SAFETY: the kernel reads the slice at most.
     unsafe { call(WRITE, [ready, bytes.as_ptr() as usize, bytes.len(), 0, 0, 0]) };
-}
-
-/// The number in the argument `--config-fd=N`.
-fn config_fd(stack: *const usize) -> Option<usize> {
-    // SAFETY: argc, three arguments and more lie on the stack that the kernel has made (argv[0], role, this one, id).
-    let argument = unsafe { *stack.add(3) } as *const u8;
-    if argument.is_null() {
-        return None;
-    }
-    let mut number = None;
-    for at in 0..64 {
-        // SAFETY: not beyond the NUL at the argument's end.
-        match unsafe { *argument.add(at) } {
-            0 => break,
-            b'=' => number = Some(0usize),
-            digit @ b'0'..=b'9' => number = number.map(|n| n * 10 + usize::from(digit - b'0')),
-            _ => {}
-        }
-    }
-    number
 }
 
 type Step<T> = Result<T, (u8, i32)>;
@@ -209,21 +122,9 @@ fn prepare(order: &Order<'_>) -> Step<usize> {
         }
         let _ = numbers(CLOSE, [namespace, 0, 0]);
     }
-    privileges(order).map_err(|e| (step::PRIVILEGES, e))?;
-    let filter = order.parts[0];
-    let program = Program { length: u16::try_from(filter.len() / 8).unwrap_or(0), at: filter.as_ptr() };
-    const SET_MODE_FILTER: usize = 1;
-    // SAFETY: the kernel reads the program, which is `length` times eight bytes.
-    check(unsafe { call(SECCOMP, [SET_MODE_FILTER, 0, (&raw const program) as usize, 0, 0, 0]) })
-        .map_err(|e| (step::FILTER, e))?;
+    sys::give_up_privileges(order.optional(head::USER)).map_err(|e| (step::PRIVILEGES, e))?;
+    confine(order.parts[0]).map_err(|e| (step::FILTER, e))?;
     Ok(signals)
-}
-
-/// `struct sock_fprog`.
-#[repr(C)]
-struct Program {
-    length: u16,
-    at: *const u8,
 }
 
 /// Lays the view over the root of a namespace of our own.
@@ -239,37 +140,6 @@ fn view(order: &Order<'_>) -> Result<(), i32> {
     // SAFETY: constant strings.
     check(unsafe { call(MOVE_MOUNT, [view, c"".as_ptr() as usize, AT_FDCWD, root, EMPTY_PATH, 0]) })?;
     numbers(CLOSE, [view, 0, 0]).map(drop)
-}
-
-/// Gives up every capability, for good, and the user if we may choose.
-fn privileges(order: &Order<'_>) -> Result<(), i32> {
-    const CAPBSET_DROP: usize = 24;
-    const NO_NEW_PRIVS: usize = 38;
-    const SET_DUMPABLE: usize = 4;
-    const AMBIENT: (usize, usize) = (47, 4);
-    for capability in 0..64 {
-        // Beyond the last one, or without CAP_SETPCAP; no_new_privs makes the set void in any case.
-        if numbers(PRCTL, [CAPBSET_DROP, capability, 0]).is_err() {
-            break;
-        }
-    }
-    let _ = numbers(PRCTL, [AMBIENT.0, AMBIENT.1, 0]);
-    if let Some(user) = order.optional(head::USER) {
-        // SAFETY: an empty list.
-        let _ = unsafe { call(SETGROUPS, [0, 0, 0, 0, 0, 0]) };
-        // A user namespace around us may have no such user.
-        match numbers(SETRESGID, [user, user, user]).and_then(|_| numbers(SETRESUID, [user, user, user])) {
-            Ok(_) | Err(EINVAL) => {}
-            Err(errno) => return Err(errno),
-        }
-    }
-    // `_LINUX_CAPABILITY_VERSION_3`, ourselves; two sets of three words.
-    let header = [0x2008_0522u32, 0];
-    let none = [0u32; 6];
-    // SAFETY: version 3 reads one header and two data structures.
-    check(unsafe { call(CAPSET, [header.as_ptr() as usize, none.as_ptr() as usize, 0, 0, 0, 0]) })?;
-    numbers(PRCTL, [NO_NEW_PRIVS, 1, 0])?;
-    numbers(PRCTL, [SET_DUMPABLE, 0, 0]).map(drop)
 }
 
 /// `struct pollfd`.
@@ -361,51 +231,3 @@ fn exit_code(said: &[u8]) -> Option<u8> {
     let code = number(b"\"exited\":").or_else(|| number(b"\"signaled\":").map(|signal| 128 + signal));
     code.and_then(|code| u8::try_from(code).ok())
 }
-
-/// What the compiler may call.
-///
-/// # Safety
-/// As in C.
-#[unsafe(no_mangle)]
-unsafe extern "C" fn memcpy(to: *mut u8, from: *const u8, count: usize) -> *mut u8 {
-    // SAFETY: the caller's.
-    unsafe { asm!("rep movsb", inout("rdi") to => _, inout("rsi") from => _, inout("rcx") count => _, options(nostack)) };
-    to
-}
-
-/// # Safety
-/// As in C.
-#[unsafe(no_mangle)]
-unsafe extern "C" fn memset(to: *mut u8, byte: i32, count: usize) -> *mut u8 {
-    // SAFETY: the caller's.
-    unsafe { asm!("rep stosb", inout("rdi") to => _, in("al") byte as u8, inout("rcx") count => _, options(nostack)) };
-    to
-}
-
-/// # Safety
-/// As in C.
-#[unsafe(no_mangle)]
-unsafe extern "C" fn memcmp(a: *const u8, b: *const u8, count: usize) -> i32 {
-    for at in 0..count {
-        // SAFETY: the caller's.
-        let left = unsafe { *a.add(at) };
-        // SAFETY: the caller's.
-        let right = unsafe { *b.add(at) };
-        if left != right {
-            return i32::from(left) - i32::from(right);
-        }
-    }
-    0
-}
-
-/// # Safety
-/// As in C.
-#[unsafe(no_mangle)]
-unsafe extern "C" fn bcmp(a: *const u8, b: *const u8, count: usize) -> i32 {
-    // SAFETY: the caller's.
-    unsafe { memcmp(a, b, count) }
-}
-
-/// Never called: nothing unwinds.
-#[unsafe(no_mangle)]
-extern "C" fn rust_eh_personality() {}

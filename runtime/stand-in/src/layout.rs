@@ -45,3 +45,28 @@ pub mod step {
 
 /// The exit code when the sentry is gone: that of SIGKILL, which is what has become of the process.
 pub const LOST: u8 = 137;
+
+/// The name proxy's order: a head, the address as it stands in a request, and the seccomp program.
+pub mod names {
+    /// First of all; changes with everything else here.
+    pub const MAGIC: u32 = 0x6368_6e01;
+
+    /// Positions in the head, 32 bits each.
+    pub mod head {
+        /// [`super::MAGIC`].
+        pub const MAGIC: usize = 0;
+        /// Descriptor: where requests come from and answers go.
+        pub const SOCKET: usize = 1;
+        /// Descriptor: the network namespace to live in; all bits set for that of whoever starts it.
+        pub const NETWORK: usize = 2;
+        /// Descriptor: the mount namespace to live in; likewise.
+        pub const MOUNTS: usize = 3;
+        /// The host user and group to become; all bits set for none.
+        pub const USER: usize = 4;
+        pub const COUNT: usize = 5;
+    }
+
+    /// Bytes of a request: whether a stream is wanted and so on, and an address.
+    pub const REQUEST: usize = 4 + ADDRESS;
+    pub const ADDRESS: usize = 20;
+}

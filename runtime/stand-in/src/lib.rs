@@ -1,16 +1,18 @@
-//! The stand-in's program, as bytes to be executed, and the orders that it is given.
+//! The stand-in's program, as bytes to be executed, and the orders that it is given; and a second one of its kind, the
+//! name proxy's ([`names`]).
 //!
 //! A stand-in is a host process that engines take for a guest process (`sandbox/stand_in.rs` in the runtime). There may
 //! be many of them, so it is a freestanding program of a few pages (`program/main.rs`), without a C library and without an
 //! allocator, rather than this binary once more.
 
 pub mod layout;
+pub mod names;
 
 use layout::{MAGIC, MAX, NONE, PARTS, head, step};
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 /// An ELF executable.
-pub const PROGRAM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/program"));
+pub const PROGRAM: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/stand_in"));
 
 /// What a stand-in is told.
 #[derive(Clone, Debug)]

@@ -169,8 +169,14 @@ fn stand_ins_are_small_and_confined() {
     let o = s.exec(&["--detach", "--pid-file", &file.to_string_lossy()], &["sleep", "60"]);
     assert_eq!(o.code, Some(0), "{}", o.brief());
     let pid: i32 = std::fs::read_to_string(&file).expect("a pid").parse().expect("a number");
+    let bad = small(pid, "stand-in", &["mnt"]);
+    assert!(bad.is_empty(), "{}", bad.join("\n"));
+}
+
+/// What must hold for a freestanding process beside the sandbox.
+fn small(pid: i32, who: &str, namespaces: &[&str]) -> Vec<String> {
     let mut bad = Vec::new();
-    check(pid, "stand-in", 0, &["mnt"], &mut bad);
+    check(pid, who, 0, namespaces, &mut bad);
     let uids = status(pid, "Uid");
     if uids != "65534\t65534\t65534\t65534" {
         bad.push(format!("its users are {uids}"));
@@ -191,5 +197,42 @@ fn stand_ins_are_small_and_confined() {
     if pss.is_none_or(|pss| pss >= 256) {
         bad.push(format!("it takes {pss:?} kB"));
     }
-    assert!(bad.is_empty(), "{}", bad.join("\n"));
+    bad
+}
+
+/// What waits for Docker's name server, where that may come: hooks have been told of a namespace that the runtime has made.
+#[test]
+fn name_proxies_are_small_confined_and_end() {
+    if !nix::unistd::geteuid().is_root() {
+        skip("name proxies", "other processes' roots and descriptors are root's to see; run as root");
+        return;
+    }
+    if Engine::under_test() != Engine::Chitin {
+        return;
+    }
+    let find = |id: &str| {
+        let all = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+        let mut pids = all.filter_map(|e| e.file_name().to_str()?.parse::<i32>().ok());
+        pids.find(|pid| {
+            let line = cmdline(*pid);
+            line.starts_with("chitin name-proxy ") && line.contains(id)
+        })
+    };
+    let hooks = serde_json::json!({"createRuntime": [{"path": "/bin/true"}]});
+    for (told, expected) in [(true, true), (false, false)] {
+        let b = Bundle::new("name-proxy", &paths::rootfs("busybox"), &["/bin/sleep", "1000"]);
+        let s = Steps::new(if told { b.set("/hooks", hooks.clone()) } else { b });
+        s.launch();
+        let pid = find(&s.id);
+        assert_eq!(pid.is_some(), expected, "told: {told}");
+        let Some(pid) = pid else { continue };
+        let bad = small(pid, "name-proxy", &["mnt", "net"]);
+        assert!(bad.is_empty(), "{}", bad.join("\n"));
+        s.ok(&["kill", &s.id, "KILL"]);
+        leftovers::settle(Duration::from_secs(20), || match find(&s.id) {
+            None => Ok(()),
+            Some(pid) => Err(format!("{pid} goes on without its sentry")),
+        })
+        .unwrap();
+    }
 }

@@ -1,4 +1,5 @@
-//! Docker's networks that users make: names by dockerd's server at 127.0.0.11. One daemon serves all tests of this file.
+//! Docker's networks that users make: names by dockerd's server at 127.0.0.11, from a container's start on or once it is
+//! connected. One daemon serves all tests of this file.
 
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -8,13 +9,14 @@ use chitin_tests::engines::client::{Client, Container};
 use chitin_tests::engines::containerd::BUSYBOX;
 use chitin_tests::engines::docker::Docker;
 use chitin_tests::engines::world::Daemon;
+use chitin_tests::leftovers::settle;
 use chitin_tests::skip;
 
 const LIMIT: Duration = Duration::from_secs(60);
 
 fn daemon(test: &str) -> Option<&'static Docker> {
     static ONE: OnceLock<Result<Docker, String>> = OnceLock::new();
-    ONE.get_or_init(|| Docker::start("docker-networks"))
+    ONE.get_or_init(|| Docker::start_bridged("docker-networks"))
         .as_ref()
         .map_err(|why| skip(test, &format!("Docker does not start here: {why}")))
         .ok()
@@ -90,7 +92,9 @@ fn name_server(d: &Docker, at: &str) -> Daemon {
     let mut c = d.world.command("python3");
     c.args(["-c", &script]);
     let mut server = d.world.daemon("names", c).expect("python3");
-    let listens = || d.world.run(&["cat", "/proc/net/udp"], LIMIT).text().contains(":0035 ");
+    let octets = at.parse::<std::net::Ipv4Addr>().expect("an address").octets();
+    let shown = format!("{:08X}:0035 ", u32::from_ne_bytes(octets));
+    let listens = || d.world.run(&["cat", "/proc/net/udp"], LIMIT).text().contains(&shown);
     server.ready(LIMIT, listens).expect("a name server");
     server
 }
@@ -126,5 +130,66 @@ fn names_of_containers_and_of_the_world() {
     assert!(found.contains("192.0.2.99"), "{found}");
     let found = inside(&c, d, &format!("{query} | nc -w 10 {} 53 | xxd -p", net.host()));
     assert!(found.replace('\n', "").ends_with("c0000262"), "{found}");
+    drop(server);
+}
+
+#[test]
+fn a_network_is_connected_later_and_taken_away() {
+    let Some(d) = daemon("docker network connect") else { return };
+    let net = Network::new(d, 82);
+    let server = name_server(d, &net.host());
+    let peer = net.up(&["--network-alias", "neighbour"], "exec httpd -f -p 80 -h /etc");
+    let there = peer.inspect("range .NetworkSettings.Networks}}{{.IPAddress}}{{end");
+    let c = Container::named(d);
+    let served = "mkdir /w; echo served >/w/f; exec httpd -f -p 80 -h /w";
+    let host = net.host();
+    let o = d.call(&["run", "-d", "--name", &c.name, "--dns", &host, BUSYBOX, "sh", "-c", served]);
+    assert_eq!(o.code, Some(0), "run -d on the default bridge: {}\n{}", o.brief(), d.log());
+    let first = c.inspect(".NetworkSettings.Gateway");
+    let pings = |to: &str| inside(&c, d, &format!("ping -c 1 -W 5 {to}"));
+    let before = inside(&c, d, "cat /etc/resolv.conf; ip -o -4 addr; ip route");
+    assert!(
+        !before.contains("127.0.0.11") && !before.contains("inet 10.82.") && before.contains("eth0"),
+        "{before}"
+    );
+    assert!(pings(&first).contains("1 packets received"), "{before}");
+
+    // A second time is as good as the first.
+    for time in ["first", "second"] {
+        c.ok(&["network", "connect", &net.name, &c.name]);
+        let mut name = String::new();
+        settle(LIMIT, || {
+            let found = inside(&c, d, "ip -o -4 addr; ip route");
+            let line = found.lines().find(|line| line.contains("inet 10.82.0."));
+            name = line.and_then(|line| line.split_whitespace().nth(1)).unwrap_or_default().to_owned();
+            let route = format!("10.82.0.0/24 dev {name}");
+            if name.starts_with("eth") && found.contains(&route) { Ok(()) } else { Err(found) }
+        })
+        .unwrap_or_else(|why| panic!("the {time} time: {why}\n{}", d.log()));
+        assert!(pings(&there).contains("1 packets received"), "{}", pings(&there));
+        let told = inside(&c, d, "cat /etc/resolv.conf");
+        assert!(told.contains("nameserver 127.0.0.11"), "{told}");
+        for to in [peer.name.as_str(), "neighbour"] {
+            let script =
+                format!("nslookup {to}; ping -c 1 -W 5 {to}; timeout 20 wget -qO- http://{to}/passwd");
+            let found = inside(&c, d, &script);
+            assert!(found.contains(&format!("Address: {there}")), "{to} is {there}: {found}\n{}", d.log());
+            assert!(found.contains("1 packets received") && found.contains("root:"), "{found}\n{}", d.log());
+        }
+        let found = inside(&peer, d, &format!("timeout 20 wget -qO- http://{}/f", c.name));
+        assert_eq!(found, "served\n", "from the other side\n{}", d.log());
+        // What dockerd asks another server for, by the interface that came later.
+        let found = inside(&c, d, "nslookup outside.example");
+        assert!(found.contains("192.0.2.99"), "{found}\n{}", d.log());
+
+        c.ok(&["network", "disconnect", &net.name, &c.name]);
+        settle(LIMIT, || {
+            let found = inside(&c, d, "ip -o addr; ip route");
+            if found.contains(&name) || found.contains("10.82.") { Err(found) } else { Ok(()) }
+        })
+        .unwrap();
+        let found = inside(&c, d, &format!("ping -c 1 -W 1 {there}; ping -c 1 -W 5 {first}"));
+        assert_eq!(found.matches("1 packets received").count(), 1, "the first network stays: {found}");
+    }
     drop(server);
 }

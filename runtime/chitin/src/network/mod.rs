@@ -6,7 +6,8 @@
 //! interface, and keeps the host's own stack from answering ([`silence`]), until the sandbox is gone. A namespace is one
 //! sandbox's at a time ([`claim`]).
 //!
-//! Without a network namespace of the container's there is a proxy instead ([`outbound`], [`proxy`]).
+//! Without a network namespace of the container's there is a proxy instead ([`outbound`], [`proxy`]). A smaller one leads to
+//! Docker's name server ([`names`]).
 //!
 //! Neighbours: `sandbox::start` calls it and hands descriptors and configuration to the sentry.
 
@@ -14,6 +15,7 @@ mod answers;
 pub mod claim;
 pub mod devices;
 mod dump;
+mod names;
 mod netlink;
 pub mod outbound;
 mod packet;
@@ -22,7 +24,6 @@ mod relay;
 mod silence;
 
 use std::fs::File;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -32,12 +33,11 @@ use chitin_control::{DeviceLink, LaterConfig, NetworkConfig};
 use nix::sched::{CloneFlags, setns};
 use serde::{Deserialize, Serialize};
 
+use crate::cgroup::Cgroups;
 use crate::sandbox::launch::Child;
 use crate::util::{Context, Result};
 use netlink::Netlink;
 
-/// Where Docker's name server is for containers in networks that a user has made.
-const ENGINES_RESOLVER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(127, 0, 0, 11)), 53);
 /// The most interfaces that a sandbox takes over.
 const MAX_LINKS: usize = 32;
 
@@ -61,7 +61,7 @@ pub enum Attachment {
 pub struct Attached {
     pub config: NetworkConfig,
     pub fds: Vec<OwnedFd>,
-    /// The network proxy, to be released or ended with the sandbox.
+    /// The network or name proxy, to be released or ended with the sandbox.
     pub proxy: Option<Child>,
     /// What the host's stack there chose ports from before, if that has changed.
     pub ports: Option<String>,
@@ -83,23 +83,25 @@ fn namespace_of(pid: i32) -> Result<File> {
     File::open(&path).context(|| format!("cannot open {path}"))
 }
 
-/// Takes over the network namespace of the process `pid`, in which the container `id` is. `root`: where containers are kept;
-/// `told`: others have been told of the namespace, and may put interfaces into it later.
-pub fn take_over(root: &Path, id: &str, pid: i32, told: bool) -> Result<Attached> {
-    let taken = take_interfaces(pid, told)?;
-    let (attached, resolver) = taken.ok_or_else(|| claim::refusal(root, id, pid))?;
-    if !resolver {
-        return Ok(attached);
-    }
-    let policy = proxy::Policy { everything: false, resolvers: vec![ENGINES_RESOLVER] };
-    let there = Elsewhere::enter(Path::new(&format!("/proc/{pid}/ns/net")))?;
-    let attached = outbound::with_proxy(id, attached, policy, outbound::Ports::default());
-    there.leave()?;
-    attached
+/// Who else may put something into the network namespace of a sandbox.
+#[derive(Clone, Copy, Debug)]
+pub struct Others {
+    /// The configuration names the namespace, so it is somebody's.
+    pub named: bool,
+    /// Hooks have been told of it.
+    pub told: bool,
 }
 
-/// What there is to take over, and whether the engine's name server is there as well. `None`: it is another sandbox's.
-fn take_interfaces(pid: i32, told: bool) -> Result<Option<(Attached, bool)>> {
+/// Takes over the network namespace of the process `pid`, in which the container `id` is. `root`: where containers are kept.
+pub fn take_over(root: &Path, id: &str, pid: i32, others: Others, cgroups: &Cgroups) -> Result<Attached> {
+    let taken = take_interfaces(pid, others)?;
+    let (attached, names) = taken.ok_or_else(|| claim::refusal(root, id, pid))?;
+    if names { names::with_proxy(id, attached, pid, cgroups) } else { Ok(attached) }
+}
+
+/// What there is to take over, and whether the engine's name server is there as well, or may come. `None`: it is another
+/// sandbox's.
+fn take_interfaces(pid: i32, others: Others) -> Result<Option<(Attached, bool)>> {
     within(namespace_of(pid)?, || {
         let Some(claim) = claim::claim()? else { return Ok(None) };
         // Before anything is looked at, so that no change is missed.
@@ -116,19 +118,30 @@ fn take_interfaces(pid: i32, told: bool) -> Result<Option<(Attached, bool)>> {
         if config.links.len() > MAX_LINKS {
             return Err(format!("the network namespace has more than {MAX_LINKS} interfaces"));
         }
-        let resolver = engine_resolves();
-        let ports = if resolver { answers::confine_ports()? } else { None };
+        // A packet socket makes the sentry's end wait for the host's kernel, 8 ms or so: not for nothing.
+        let follow = others.named || others.told || !config.links.iter().all(is_loopback);
+        let served = names::are_served();
+        let (names, ports) = match (served, follow && !others.named) {
+            (false, false) => (false, None),
+            (true, _) => (true, answers::confine_ports()?),
+            // It is not needed yet, and may never be.
+            (false, true) => match answers::confine_ports() {
+                Ok(before) => (true, before),
+                Err(e) => {
+                    crate::log::warn(&format!("names of networks that are connected later: {e}"));
+                    (false, None)
+                }
+            },
+        };
         let mut fds = Vec::new();
         for link in config.links.iter_mut().filter(|link| !is_loopback(link)) {
-            let (fd, offload) = packet::open(link.index, &link.name, resolver)?;
+            let (fd, offload) = packet::open(link.index, &link.name, names)?;
             let number = u32::try_from(fds.len()).context(|| "descriptors".into())?;
             link.device = Some(DeviceLink { fd: number, offload });
             fds.push(fd);
         }
-        // A packet socket makes the sentry's end wait for the host's kernel, 8 ms or so: not for nothing.
-        let follow = told || !fds.is_empty();
         let known: Vec<u32> = config.links.iter().map(|link| link.index).collect();
-        let rest = follow.then(|| packet::open_rest(&known, resolver)).transpose()?;
+        let rest = follow.then(|| packet::open_rest(&known, names)).transpose()?;
         let mut hand_over = |fd: OwnedFd| -> Result<u32> {
             fds.push(fd);
             u32::try_from(fds.len() - 1).context(|| "descriptors".into())
@@ -139,19 +152,9 @@ fn take_interfaces(pid: i32, told: bool) -> Result<Option<(Attached, bool)>> {
         }
         config.claim = Some(hand_over(claim)?);
         // Last: from here on nobody answers until the sentry does.
-        silence::silence(&mut netlink, resolver)?;
-        Ok(Some((Attached { config, fds, proxy: None, ports }, resolver)))
+        silence::silence(&mut netlink, names)?;
+        Ok(Some((Attached { config, fds, proxy: None, ports }, names)))
     })
-}
-
-/// Whether somebody (dockerd) listens at the engines' address for name servers in the namespace of this thread. It is on the
-/// loopback interface of the host's stack there, out of reach for the sandbox's; what leads from port 53 to its own are rules of
-/// that stack, too.
-fn engine_resolves() -> bool {
-    // The address as it stands in memory.
-    let own = format!("{:08X}:", u32::from_ne_bytes([127, 0, 0, 11]));
-    let sockets = std::fs::read_to_string("/proc/thread-self/net/udp").unwrap_or_default();
-    sockets.lines().filter_map(|line| line.split_ascii_whitespace().nth(1)).any(|at| at.starts_with(&own))
 }
 
 /// While the process is in another network namespace than its own, for what it clones there.

@@ -5,13 +5,16 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
-use chitin_control::{AddressConfig, LinkConfig, NetworkConfig, NextHop, OutboundConfig, RouteConfig};
+use chitin_control::{
+    AddressConfig, LinkConfig, NetworkConfig, NextHop, OutboundConfig, PublishedConfig, RouteConfig,
+};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use serde::{Deserialize, Serialize};
 
 use super::netlink::Netlink;
 use super::proxy::{Boot, Policy};
 use super::{Attached, dump};
+use crate::cgroup::Cgroups;
 use crate::sandbox::launch::{self, Role};
 use crate::sandbox::role;
 use crate::util::{Context, Result, dev_null, duplicate};
@@ -54,7 +57,7 @@ impl Publish {
 }
 
 /// Everything that is not the sandbox's own is reached through a proxy in our own network namespace.
-pub fn to_everywhere(id: &str, publish: &[Publish]) -> Result<Attached> {
+pub fn to_everywhere(id: &str, publish: &[Publish], cgroups: &Cgroups) -> Result<Attached> {
     if publish.len() > MAX_PUBLISHED {
         return Err(format!("--publish: more than {MAX_PUBLISHED} ports"));
     }
@@ -73,7 +76,7 @@ pub fn to_everywhere(id: &str, publish: &[Publish]) -> Result<Attached> {
         listener.set_nonblocking(true).context(failed)?;
         ports.tcp.push((duplicate(&listener)?, port.guest));
     }
-    let policy = Policy { everything: true, resolvers: loopback_resolvers() };
+    let policy = Policy { resolvers: loopback_resolvers() };
     let mut config = NetworkConfig::default();
     let has_v6 = Netlink::open().and_then(|mut netlink| dump::all_routes(&mut netlink)).is_ok_and(|routes| {
         routes.iter().any(|route| route.destination.is_ipv6() && route.prefix == 0 && !route.hops.is_empty())
@@ -83,18 +86,25 @@ pub fn to_everywhere(id: &str, publish: &[Publish]) -> Result<Attached> {
     if has_v6 {
         config.routes.push(default_route(Ipv6Addr::UNSPECIFIED.into(), GATEWAY6.into()));
     }
-    with_proxy(id, Attached { config, fds: Vec::new(), proxy: None, ports: None }, policy, ports)
+    let attached = Attached { config, fds: Vec::new(), proxy: None, ports: None };
+    with_proxy(id, attached, policy, ports, cgroups)
 }
 
 /// Sockets of published ports, each with the guest's port that it stands for.
 #[derive(Debug, Default)]
-pub struct Ports {
+struct Ports {
     tcp: Vec<(OwnedFd, u16)>,
     udp: Vec<(OwnedFd, u16)>,
 }
 
 /// Adds a proxy to what has been attached. It runs in the network namespace of the calling process.
-pub fn with_proxy(id: &str, mut attached: Attached, policy: Policy, ports: Ports) -> Result<Attached> {
+fn with_proxy(
+    id: &str,
+    mut attached: Attached,
+    policy: Policy,
+    ports: Ports,
+    cgroups: &Cgroups,
+) -> Result<Attached> {
     let failed = || "cannot prepare the network proxy".to_owned();
     let pair = || {
         let made = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC);
@@ -133,7 +143,7 @@ pub fn with_proxy(id: &str, mut attached: Attached, policy: Policy, ports: Ports
             inherited: inherited.collect(),
             terminal: None,
             namespace_root: true,
-            cgroups: None,
+            cgroups: Some(cgroups),
             memory: None,
         },
     )?;
@@ -142,12 +152,14 @@ pub fn with_proxy(id: &str, mut attached: Attached, policy: Policy, ports: Ports
     let number = |at: usize| u32::try_from(at).context(failed);
     attached.config.outbound = Some(OutboundConfig {
         asked: number(attached.fds.len())?,
-        brings: number(attached.fds.len() + 1)?,
-        relays: number(attached.fds.len() + 2)?,
-        everything: policy.everything,
+        published: Some(PublishedConfig {
+            brings: number(attached.fds.len() + 1)?,
+            relays: number(attached.fds.len() + 2)?,
+            tcp: ports.tcp.iter().map(|(_, port)| *port).collect(),
+            udp: ports.udp.iter().map(|(_, port)| *port).collect(),
+        }),
+        everything: true,
         resolvers: policy.resolvers,
-        published: ports.tcp.iter().map(|(_, port)| *port).collect(),
-        published_udp: ports.udp.iter().map(|(_, port)| *port).collect(),
     });
     attached.fds.extend([asks, taken, relays]);
     attached.proxy = Some(child);

@@ -45,9 +45,7 @@ pub struct Boot {
 /// What may be reached.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Policy {
-    /// Anything outside this machine; else only the resolvers.
-    pub everything: bool,
-    /// Name servers on loopback addresses.
+    /// Name servers on loopback addresses; beside them, anything outside this machine.
     pub resolvers: Vec<SocketAddr>,
 }
 
@@ -62,7 +60,7 @@ impl Policy {
             // Without a scope nobody could say on which link.
             IpAddr::V6(v6) => v6.is_unicast_link_local(),
         };
-        self.everything && !special && !ip.is_loopback() && !ip.is_unspecified() && !ip.is_multicast()
+        !special && !ip.is_loopback() && !ip.is_unspecified() && !ip.is_multicast()
     }
 }
 
@@ -224,7 +222,7 @@ mod tests {
     #[test]
     fn the_hosts_loopback_is_out_of_reach() {
         let resolvers = vec!["127.0.0.53:53".parse().unwrap()];
-        let policy = Policy { everything: true, resolvers: resolvers.clone() };
+        let policy = Policy { resolvers };
         let allows = |policy: &Policy, to: &str| policy.allows(to.parse().unwrap());
         for to in ["192.0.2.1:80", "[2001:db8::1]:443", "127.0.0.53:53", "10.0.0.1:1"] {
             assert!(allows(&policy, to), "{to}");
@@ -244,7 +242,5 @@ mod tests {
         ] {
             assert!(!allows(&policy, to), "{to}");
         }
-        let only = Policy { everything: false, resolvers };
-        assert!(allows(&only, "127.0.0.53:53") && !allows(&only, "192.0.2.1:80"));
     }
 }

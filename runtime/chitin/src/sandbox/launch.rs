@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+use seccompiler::{BpfProgram, sock_filter};
 
 use crate::cgroup::{Cgroups, Entrances};
 use crate::spec::MemoryPolicy;
@@ -131,6 +132,12 @@ fn memory_file(name: &CStr, from: &mut impl Read) -> io::Result<OwnedFd> {
     copy.set_permissions(fs::Permissions::from_mode(0o555))?;
     // A file that is open for writing cannot be executed.
     File::open(format!("/proc/self/fd/{}", copy.as_raw_fd())).map(OwnedFd::from)
+}
+
+/// A seccomp list as the host's kernel takes it.
+pub fn filter_bytes(program: &BpfProgram) -> Vec<u8> {
+    let head = |i: &sock_filter| [i.code.to_ne_bytes(), [i.jt, i.jf]].concat();
+    program.iter().flat_map(|i| head(i).into_iter().chain(i.k.to_ne_bytes())).collect()
 }
 
 /// Clones a process for `role`. It waits for [`Child::go`].

@@ -57,7 +57,7 @@ const KILL_PATIENCE: Duration = Duration::from_secs(10);
 const OWN_NAMESPACES: libc::c_int =
     libc::CLONE_NEWPID | libc::CLONE_NEWNS | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
 /// The host user that sentries of root's containers run as: nobody.
-const NOBODY: u32 = 65534;
+pub const NOBODY: u32 = 65534;
 
 /// Where the overlay's writes go.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -154,10 +154,7 @@ fn order(fds: &Inherited, container: &str, pid: Option<i32>) -> Result<Vec<u8>> 
     let wait = encode(&wait).context(failed)?;
     let signal = cut(&Request::Signal { container: container(), signal: SIGNAL, all: false, pid })?;
     let terminal = cut(&Request::Terminal { container: container(), signal: SIGNAL, pid })?;
-    let filter: Vec<u8> = filter()?
-        .iter()
-        .flat_map(|i| [i.code.to_ne_bytes(), [i.jt, i.jf]].concat().into_iter().chain(i.k.to_ne_bytes()))
-        .collect();
+    let filter = launch::filter_bytes(&filter()?);
     let order = Order {
         connection: fds.connection.as_fd(),
         post: fds.post.as_fd(),

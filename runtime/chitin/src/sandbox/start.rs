@@ -10,7 +10,7 @@ use super::hooks::{self, Kind, Told};
 use super::launch;
 use super::link::{Link, misfit};
 use crate::container::{Directory, State};
-use crate::network::{self, Attachment};
+use crate::network::{self, Attachment, Others};
 use crate::util::Result;
 
 const KILL_PATIENCE: Duration = Duration::from_secs(10);
@@ -23,14 +23,15 @@ pub fn start(directory: &Directory, state: &mut State, spec: &Spec) -> Result<()
         egress.enforce(&mut link, &state.id)?;
     }
     let root = directory.path().parent().unwrap_or(directory.path());
+    let cgroups = directory.cgroups()?;
     let attached = match state.network {
         Attachment::None => None,
         Attachment::Namespace => {
-            let told = state.namespace.is_some() || spec.hooks().is_some();
-            Some(network::take_over(root, &state.id, state.sentry.pid, told)?)
+            let others = Others { named: state.namespace.is_some(), told: spec.hooks().is_some() };
+            Some(network::take_over(root, &state.id, state.sentry.pid, others, &cgroups)?)
         }
         Attachment::Shown => Some(network::show(root, &state.id, state.sentry.pid)?),
-        Attachment::Outbound => Some(network::outbound::to_everywhere(&state.id, &state.publish)?),
+        Attachment::Outbound => Some(network::outbound::to_everywhere(&state.id, &state.publish, &cgroups)?),
     };
     if let Some(mut attached) = attached {
         if let Some(named) = &mut state.namespace {
@@ -42,10 +43,6 @@ pub fn start(directory: &Directory, state: &mut State, spec: &Spec) -> Result<()
             other => return Err(misfit(&other)),
         }
         if let Some(mut proxy) = attached.proxy.take() {
-            let cgroups = directory.cgroups()?;
-            if !cgroups.is_empty() {
-                cgroups.add(proxy.pid())?;
-            }
             // It ends with the sentry's sockets.
             proxy.release();
         }

@@ -1,6 +1,6 @@
 //! The sentry's side of the network proxy: asking for host sockets, and taking in connections to published ports.
 //!
-//! The proxy is another process that the runtime started (`chitin net-proxy`); it decides what may be reached. Its answer
+//! The proxy is another process that the runtime started (`chitin net-proxy`, or the name proxy); it decides what may be reached. Its answer
 //! comes at once, since it waits for nothing itself, so whoever asks waits for it as one waits for the gofer.
 
 use chitin_abi::Errno;
@@ -17,14 +17,14 @@ use std::sync::Arc;
 
 const STACK_SIZE: usize = 256 << 10;
 
-/// The sockets on which host sockets are asked for, and on which answers to datagrams go out.
+/// The sockets on which host sockets are asked for, and on which answers to datagrams go out, if ports are published.
 pub struct Proxy {
     asked: Mutex<OwnedFd>,
-    relays: Arc<OwnedFd>,
+    relays: Option<Arc<OwnedFd>>,
 }
 
 impl Proxy {
-    pub fn new(asked: OwnedFd, relays: Arc<OwnedFd>) -> Proxy {
+    pub fn new(asked: OwnedFd, relays: Option<Arc<OwnedFd>>) -> Proxy {
         Proxy { asked: Mutex::new(asked), relays }
     }
 }
@@ -56,9 +56,10 @@ impl Broker for Proxy {
         if data.len() > PROXY_DATAGRAM {
             return Err(Errno::EMSGSIZE);
         }
+        let relays = self.relays.as_ref().ok_or(Errno::ENETDOWN)?;
         let message = [&Relayed { port, peer }.encode()[..], data].concat();
         let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
-        match send(self.relays.as_raw_fd(), &message, flags) {
+        match send(relays.as_raw_fd(), &message, flags) {
             // A queue that is full loses datagrams.
             Ok(_) | Err(nix::Error::EAGAIN) => Ok(()),
             Err(_) => Err(Errno::ENETDOWN),

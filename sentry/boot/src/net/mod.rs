@@ -2,7 +2,7 @@
 //!
 //! The runtime has looked at the host's side and sends what it found ([`NetworkConfig`]) with descriptors, once, before the
 //! first container starts ([`Network::attach`]): interfaces with a packet socket each, whose frames go to and from the
-//! stack ([`device`]), or two sockets to the network proxy, by which sockets of the guest reach further than the stack
+//! stack ([`device`]), or sockets to the network proxy, by which sockets of the guest reach further than the stack
 //! ([`broker`]). What changes on the host's side afterwards is followed ([`follow`]). With `--network=host` there are sockets of the host from the beginning ([`use_host_sockets`]).
 
 mod apply;
@@ -165,25 +165,31 @@ impl Network {
         let link_local = |ip: &IpAddr| matches!(ip, IpAddr::V6(v6) if v6.is_unicast_link_local());
         let own = [true, false]
             .map(|v4| addresses().map(|a| a.address).find(|ip| ip.is_ipv4() == v4 && !link_local(ip)));
-        let relays = Arc::new(fds.take(out.relays)?);
+        let published = match &out.published {
+            Some(ports) => Some((ports, Arc::new(fds.take(ports.relays)?), fds.take(ports.brings)?)),
+            None => None,
+        };
+        let relays = published.as_ref().map(|(_, relays, _)| relays.clone());
+        let ports = out.published.as_ref();
         let shared = Arc::new(Outbound {
-            broker: Arc::new(broker::Proxy::new(fds.take(out.asked)?, relays.clone())),
+            broker: Arc::new(broker::Proxy::new(fds.take(out.asked)?, relays)),
             watcher: Arc::new(Reactors(self.reactor.clone())),
             everything: out.everything,
             resolvers: out.resolvers.clone(),
             own,
-            published: Outbound::publish(&out.published),
-            callers: Outbound::publish_udp(&out.published_udp),
+            published: Outbound::publish(ports.map_or(&[], |ports| &ports.tcp)),
+            callers: Outbound::publish_udp(ports.map_or(&[], |ports| &ports.udp)),
         });
         for (family, v6) in [(AF_INET, false), (AF_INET6, true)] {
             let inner = Arc::new(InetFamily { v6 });
             self.ns.add_family(family, Arc::new(OutboundFamily { inner, shared: shared.clone() }));
         }
-        if !out.published_udp.is_empty() {
+        let Some((ports, relays, brings)) = published else { return Ok(()) };
+        if !ports.udp.is_empty() {
             broker::relay(relays, self.ns.clone(), shared.clone())
                 .map_err(|error| format!("cannot start a thread for published ports: {error}"))?;
         }
-        broker::take_in(fds.take(out.brings)?, shared)
+        broker::take_in(brings, shared)
             .map_err(|error| format!("cannot start a thread for published ports: {error}"))
     }
 }

@@ -1,4 +1,4 @@
-//! A Docker daemon of our own: vfs storage, no bridge, no iptables, its own containerd, in a private world.
+//! A Docker daemon of our own: vfs storage, no iptables, its own containerd, in a private world.
 
 use std::process::Command;
 use std::time::Duration;
@@ -19,7 +19,13 @@ pub struct Docker {
 }
 
 impl Docker {
+    /// One without a default network.
     pub fn start(name: &str) -> Result<Docker, String> {
+        Docker::start_with(name, "", &["--bridge=none"])
+    }
+
+    /// One with the bridge `docker0`.
+    pub fn start_bridged(name: &str) -> Result<Docker, String> {
         Docker::start_with(name, "", &[])
     }
 
@@ -29,7 +35,7 @@ impl Docker {
             echo remap:x:99999: >>group; echo remap:100000:65536 >subid
             for f in passwd group; do mount --bind $f /etc/$f; done
             for f in subuid subgid; do touch /etc/$f; mount --bind subid /etc/$f; done";
-        Docker::start_with(name, users, &["--userns-remap=remap"])
+        Docker::start_with(name, users, &["--bridge=none", "--userns-remap=remap"])
     }
 
     /// `prepare` is a script for its world.
@@ -48,13 +54,7 @@ impl Docker {
         let mut c = world.command("dockerd");
         c.arg(arg("data-root", dir.join("root").as_os_str()));
         c.args(["--exec-root=/run/docker", "--pidfile=/run/docker.pid", &format!("--host={SOCKET}")]);
-        c.args([
-            "--storage-driver=vfs",
-            "--iptables=false",
-            "--ip6tables=false",
-            "--bridge=none",
-            "--ip-forward=false",
-        ]);
+        c.args(["--storage-driver=vfs", "--iptables=false", "--ip6tables=false", "--ip-forward=false"]);
         c.arg(format!("--cgroup-parent=/{}", world.cookie));
         c.args(flags);
         // The runtime is named chitin whichever one proves the test.
