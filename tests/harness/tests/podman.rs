@@ -3,8 +3,10 @@
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use chitin_tests::engine::unique_id;
 use chitin_tests::engines::client::{self, Client, Container};
-use chitin_tests::engines::podman::Podman;
+use chitin_tests::engines::containerd::BUSYBOX;
+use chitin_tests::engines::podman::{Network, Podman};
 use chitin_tests::leftovers::{cgroups, settle};
 use chitin_tests::{paths, skip};
 
@@ -174,4 +176,123 @@ fn a_build_of_two_steps() {
 fn detach_and_attach() {
     let Some(d) = podman("podman attach") else { return };
     client::detach_and_attach(d);
+}
+
+/// A pod by name that is removed, with its containers, whatever happens.
+struct Pod<'a> {
+    on: &'a Podman,
+    name: String,
+}
+
+impl<'a> Pod<'a> {
+    fn new(on: &'a Podman, flags: &[&str]) -> Self {
+        let pod = Pod { on, name: unique_id() };
+        let mut all = vec!["pod", "create", "--name", &pod.name, "--infra-image", BUSYBOX];
+        all.extend(["--infra-command", "sleep 1000"]);
+        all.extend(flags);
+        pod.ok(&all);
+        pod
+    }
+
+    fn up(&self, script: &str) -> Container<'a, Podman> {
+        let c = Container::named(self.on);
+        self.ok(&["run", "-d", "--name", &c.name, "--pod", &self.name, BUSYBOX, "sh", "-c", script]);
+        c
+    }
+
+    fn ok(&self, args: &[&str]) -> String {
+        let o = self.on.call(args);
+        assert_eq!(o.code, Some(0), "podman {args:?}: {}", o.brief());
+        o.text()
+    }
+}
+
+impl Drop for Pod<'_> {
+    fn drop(&mut self) {
+        let _ = self.on.call(&["pod", "rm", "--force", "--time", "0", &self.name]);
+    }
+}
+
+#[test]
+fn a_pod_has_one_network() {
+    let Some(d) = podman("podman pod") else { return };
+    let net = match Network::new(d, "10.84.0.0/24") {
+        Ok(net) => net,
+        Err(why) => return skip("podman pod", &format!("Podman makes no network here: {why}")),
+    };
+    let pod = Pod::new(d, &["--network", &net.name, "-p", "8084:80"]);
+    let serve = |text: &str, port: u16| {
+        format!("mkdir -p /w; echo {text} >/w/f; hostname >/w/h; exec httpd -f -p {port} -h /w")
+    };
+    let (one, two) = (pod.up(&serve("one", 80)), pod.up(&serve("two", 81)));
+    let busybox = paths::rootfs("busybox").join("bin/busybox");
+    let from_host = |url: &str| {
+        let wget = format!("timeout 5 {} wget -qO- http://{url}", busybox.display());
+        d.world.run(&["sh", "-c", &wget], LIMIT).text()
+    };
+    let inside =
+        |c: &Container<'_, Podman>, script: &str| d.call(&["exec", &c.name, "sh", "-c", script]).text();
+    let address = || {
+        let found = inside(&one, "ip -o -4 addr show eth0");
+        let own = found.split_whitespace().find(|word| word.starts_with("10.84.0."));
+        own.and_then(|own| own.split('/').next()).unwrap_or_default().to_owned()
+    };
+    let all_serve = |who: &[(&str, u16)]| {
+        settle(LIMIT, || {
+            let own = address();
+            for (text, port) in who {
+                let answers = [
+                    inside(&one, &format!("wget -qO- http://127.0.0.1:{port}/f")),
+                    inside(
+                        &two,
+                        &format!("wget -qO- http://127.0.0.1:{port}/f; wget -qO- http://{own}:{port}/f"),
+                    ),
+                    from_host(&format!("{own}:{port}/f")),
+                ];
+                if answers != [format!("{text}\n"), format!("{text}\n{text}\n"), format!("{text}\n")] {
+                    return Err(format!("{text} at {own}:{port}: {answers:?}"));
+                }
+            }
+            Ok(())
+        })
+        .unwrap();
+    };
+    let published = || {
+        for at in ["10.84.0.1:8084", "127.0.0.1:8084"] {
+            assert_eq!(from_host(&format!("{at}/f")), "one\n", "published at {at}");
+        }
+    };
+    all_serve(&[("one", 80), ("two", 81)]);
+    published();
+    // One interface with one address, one name; files and processes of their own.
+    let [a, b] = [&one, &two].map(|c| inside(c, "ip -o link; ip -o -4 addr; ip route; cat /w/h"));
+    assert!(a == b && a.contains("default via 10.84.0.1 dev eth0"), "{a}\n{b}");
+    let seen = inside(&two, "cat /w/f; ps -o args | grep -c '^httpd'");
+    assert_eq!(seen, "two\n1\n");
+    // One is started anew, and the other does not notice.
+    pod.ok(&["restart", "--time", "0", &two.name]);
+    all_serve(&[("one", 80), ("two", 81)]);
+    published();
+    // All of it, with a network of its own again.
+    pod.ok(&["pod", "stop", "--time", "0", &pod.name]);
+    pod.ok(&["pod", "start", &pod.name]);
+    all_serve(&[("one", 80), ("two", 81)]);
+    published();
+    pod.ok(&["kill", &one.name]);
+    settle(LIMIT, || match from_host("10.84.0.1:8084/f") {
+        none if none.is_empty() => Ok(()),
+        some => Err(format!("{some} by a dead container")),
+    })
+    .unwrap();
+    assert_eq!(inside(&two, "wget -qO- http://127.0.0.1:81/f"), "two\n", "the other goes on");
+
+    let ids: Vec<String> = [&one, &two].iter().map(|c| c.inspect(".Id")).collect();
+    drop(pod);
+    settle(LIMIT, || {
+        let left: Vec<_> = ids.iter().flat_map(|id| cgroups(id)).collect();
+        let here = d.world.run(&["sh", "-c", "ip -o link; iptables -t nat -S; ls /run/netns"], LIMIT).text();
+        let traces = ["veth", "8084", "netns-"].iter().any(|trace| here.contains(trace));
+        if left.is_empty() && !traces { Ok(()) } else { Err(format!("{left:?}\n{here}")) }
+    })
+    .unwrap();
 }

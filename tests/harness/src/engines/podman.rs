@@ -1,8 +1,10 @@
 //! Podman with a root, run root and temporary directory of its own, in a private world; conmon drives the runtime.
 
+use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
-use crate::engine::Engine;
+use crate::engine::{Engine, unique_id};
 use crate::engines::client::Client;
 use crate::engines::world::{Cgroups, World};
 use crate::engines::{image, runtime, which};
@@ -52,5 +54,44 @@ impl Client for Podman {
         c.arg("--network-config-dir").arg(dir.join("net")).arg("--runtime").arg(runtime()).args(args);
         c.env("CONTAINERS_CONF", dir.join("containers.conf")).env("HOME", dir).env_remove("XDG_RUNTIME_DIR");
         c
+    }
+}
+
+/// Where CNI's plugins keep what they have given away.
+const CNI: &str = "/var/lib/cni";
+
+/// A network of Podman's, whose plugins see a state directory of the world's.
+#[derive(Debug)]
+pub struct Network<'a> {
+    on: &'a Podman,
+    pub name: String,
+    /// The directory for the world's was made for it.
+    made: bool,
+}
+
+impl<'a> Network<'a> {
+    pub fn new(on: &'a Podman, subnet: &str) -> Result<Self, String> {
+        if which("netavark").is_none() && !Path::new("/usr/lib/cni/bridge").exists() {
+            return Err(
+                "neither netavark nor CNI's plugins are installed (tests/rootfs/packages does it)".into()
+            );
+        }
+        let net = Self { on, name: unique_id(), made: std::fs::create_dir(CNI).is_ok() };
+        let o = on.world.run(&["mount", "-t", "tmpfs", "cni", CNI], Duration::from_secs(10));
+        if o.code != Some(0) {
+            return Err(format!("{CNI}: {}", o.brief()));
+        }
+        let o = on.call(&["network", "create", "--subnet", subnet, &net.name]);
+        if o.code == Some(0) { Ok(net) } else { Err(format!("network create: {}", o.brief())) }
+    }
+}
+
+impl Drop for Network<'_> {
+    fn drop(&mut self) {
+        let _ = self.on.call(&["network", "rm", "--force", &self.name]);
+        let _ = self.on.world.run(&["umount", CNI], Duration::from_secs(10));
+        if self.made {
+            let _ = std::fs::remove_dir(CNI);
+        }
     }
 }
