@@ -8,7 +8,7 @@ use chitin_tests::engine::unique_id;
 use chitin_tests::engines::containerd::{BOOKWORM, BUSYBOX, Containerd};
 use chitin_tests::engines::pty::Session;
 use chitin_tests::leftovers::{cgroups, settle};
-use chitin_tests::{run, skip};
+use chitin_tests::{paths, run, skip};
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -381,4 +381,103 @@ fn containers_survive_a_restart_of_containerd() {
         })
         .unwrap();
     }
+}
+
+/// A network namespace in the daemon's world, with a veth pair to it: `10.85.0.1` there, `10.85.0.2` inside.
+struct Far<'a> {
+    on: &'a Containerd,
+    name: String,
+}
+
+impl<'a> Far<'a> {
+    fn new(on: &'a Containerd) -> Self {
+        let far = Far { on, name: unique_id() };
+        far.sh(
+            "ip netns add $far
+             ip link add veth85 type veth peer name eth0 netns $far
+             ip addr add 10.85.0.1/24 dev veth85; ip link set veth85 up
+             ip -n $far addr add 10.85.0.2/24 dev eth0
+             ip -n $far link set lo up; ip -n $far link set eth0 up; ip -n $far route add default via 10.85.0.1",
+        );
+        far
+    }
+    fn sh(&self, script: &str) -> String {
+        let script = format!("set -e; far={}; {script}", self.name);
+        let o = self.on.world.run(&["sh", "-c", &script], LIMIT);
+        assert_eq!(o.code, Some(0), "{script}: {}", o.brief());
+        o.text()
+    }
+    /// What is configured there, and who lives there.
+    fn shown(&self) -> String {
+        self.sh(
+            "ip -n $far -o addr; ip -n $far route; ip -n $far rule; ip -n $far -6 rule; ip netns pids $far",
+        )
+    }
+}
+
+impl Drop for Far<'_> {
+    fn drop(&mut self) {
+        let _ = self.on.world.run(&["ip", "netns", "del", &self.name], LIMIT);
+    }
+}
+
+/// A container's tasks, one after the other, in the network that somebody keeps for them.
+#[test]
+fn tasks_follow_each_other_in_one_network() {
+    let Some(d) = daemon("containerd: tasks in one network") else { return };
+    let far = Far::new(d);
+    let wget = paths::rootfs("busybox").join("bin/busybox");
+    let fetch = || {
+        let script = format!("timeout 5 {} wget -qO- http://10.85.0.2/starts", wget.display());
+        d.world.run(&["sh", "-c", &script], LIMIT).text()
+    };
+    // Its own address takes a moment, on hosts with IPv6.
+    settle(LIMIT, || match far.shown() {
+        shown if !shown.contains("inet6") => Ok(()),
+        shown if shown.contains("inet6 fe80::") && !shown.contains("tentative") => Ok(()),
+        shown => Err(shown),
+    })
+    .unwrap();
+    let before = far.shown();
+    let network = format!("network:/run/netns/{}", far.name);
+    let script = "mkdir -p /w; echo up >>/w/starts; ip -o -4 addr >/w/addr; exec httpd -f -p 80 -h /w";
+    let c = Container::up(d, &["--with-ns", &network], BUSYBOX, &["sh", "-c", script]);
+    for round in 1..=4 {
+        settle(LIMIT, || match fetch() {
+            found if found == "up\n".repeat(round) => Ok(()),
+            other => Err(format!("round {round}: {other:?}")),
+        })
+        .unwrap_or_else(|why| panic!("{why}\n{}\n{}", far.shown(), d.log()));
+        let inside = c.exec("cat /w/addr; timeout 5 ping -c 1 10.85.0.1");
+        let text = inside.text();
+        assert!(
+            text.contains("inet 10.85.0.2/24") && text.contains("1 packets received"),
+            "{}",
+            inside.brief()
+        );
+        assert_ne!(far.shown(), before, "somebody lives there");
+        if round % 2 == 1 {
+            d.ctr_ok(&["tasks", "kill", "-s", "SIGKILL", &c.id]);
+            c.until("STOPPED");
+            assert_eq!(c.delete(), 137);
+        } else {
+            d.ctr(&["tasks", "delete", "--force", &c.id]);
+        }
+        assert_eq!(d.status(&c.id), None);
+        settle(LIMIT, || match far.shown() {
+            after if after == before => Ok(()),
+            after => Err(format!("before:\n{before}\nafter:\n{after}")),
+        })
+        .unwrap();
+        assert_eq!(fetch(), "", "nobody serves any more");
+        if round < 4 {
+            d.ctr_ok(&["tasks", "start", "--detach", &c.id]);
+        }
+    }
+    d.ctr_ok(&["containers", "delete", &c.id]);
+    settle(LIMIT, || match cgroups(&c.id) {
+        left if left.is_empty() => Ok(()),
+        left => Err(format!("cgroups left: {left:?}")),
+    })
+    .unwrap();
 }
