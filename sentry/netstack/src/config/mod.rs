@@ -36,6 +36,8 @@ pub const LO: u32 = 1;
 const MAX_LINKS: usize = 1024;
 const MAX_ADDRESSES: usize = 4096;
 const MAX_ROUTES: usize = 8192;
+/// Ways of a route.
+const MAX_HOPS: usize = 256;
 const MAX_RULES: usize = 1024;
 
 /// What rtnetlink's multicast groups tell. `true`: it is there (new or changed), `false`: it has gone.

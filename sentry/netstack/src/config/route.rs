@@ -1,6 +1,6 @@
 //! Routes as they are configured.
 
-use super::{Change, Config, MAX_ROUTES, Tables};
+use super::{Change, Config, MAX_HOPS, MAX_ROUTES, Tables};
 use crate::addr::{self, Prefix};
 use chitin_abi::Errno;
 use chitin_abi::rtnetlink::*;
@@ -108,7 +108,11 @@ impl Config {
             if total >= MAX_ROUTES {
                 return Err(Errno::ENOBUFS);
             }
-            let list = tables.routes.entry((route.table, !v6)).or_default();
+            if total.saturating_add(tables.hops()) >= MAX_ROUTES * 2 || route.hops.len() > MAX_HOPS {
+                return Err(Errno::ENOBUFS);
+            }
+            let key = (route.table, !v6);
+            let list = tables.routes.get(&key).map(Vec::as_slice).unwrap_or_default();
             let same = list.iter().position(|r| r.rivals(&route));
             match (mode, same) {
                 (RouteMode::New, Some(_)) => return Err(Errno::EEXIST),
@@ -117,16 +121,12 @@ impl Config {
                     return Err(Errno::EEXIST);
                 }
                 (RouteMode::Replace | RouteMode::Change, Some(at)) => {
-                    list.remove(at);
+                    tables.remove_route(key, at);
+                    tables.insert_route(route, news);
                 }
-                (RouteMode::Prepend, Some(at)) => {
-                    list.insert(at, route.clone());
-                    news.push(Change::Route(route, true));
-                    return Ok(());
-                }
-                _ => {}
+                (RouteMode::Prepend, Some(at)) => tables.put_route(at, route, news),
+                _ => tables.insert_route(route, news),
             }
-            tables.insert_route(route, news);
             Ok(())
         })
     }
@@ -135,10 +135,9 @@ impl Config {
     pub fn route_del(&self, table: u32, v4: bool, fits: impl Fn(&RouteEntry) -> bool) -> Result<(), Errno> {
         self.change(|tables, news| {
             let table = if table == RT_TABLE_UNSPEC { RT_TABLE_MAIN } else { table };
-            let list = tables.routes.get_mut(&(table, v4)).ok_or(Errno::ESRCH)?;
+            let list = tables.routes.get(&(table, v4)).ok_or(Errno::ESRCH)?;
             let at = list.iter().position(fits).ok_or(Errno::ESRCH)?;
-            let gone = list.remove(at);
-            tables.forget_local(&gone);
+            let gone = tables.remove_route((table, v4), at).ok_or(Errno::ESRCH)?;
             news.push(Change::Route(gone, false));
             Ok(())
         })
@@ -198,13 +197,20 @@ impl Tables {
 
     /// Puts a route where it belongs: longer prefixes first, then lower metrics, then the order they came in.
     pub(super) fn insert_route(&mut self, route: RouteEntry, news: &mut Vec<Change>) {
-        let list = self.routes.entry((route.table, route.dst.addr.is_ipv4())).or_default();
+        let list =
+            self.routes.get(&(route.table, route.dst.addr.is_ipv4())).map(Vec::as_slice).unwrap_or_default();
         if list.contains(&route) {
             return;
         }
         let rank = |r: &RouteEntry| (u8::MAX - r.dst.len, u8::MAX - r.tos, r.metric);
         let at = list.partition_point(|r| rank(r) <= rank(&route));
-        list.insert(at, route.clone());
+        self.put_route(at, route, news);
+    }
+
+    /// Puts a route at a place of its table.
+    fn put_route(&mut self, at: usize, route: RouteEntry, news: &mut Vec<Change>) {
+        let list = self.routes.entry((route.table, route.dst.addr.is_ipv4())).or_default();
+        list.insert(at.min(list.len()), route.clone());
         if route.table == RT_TABLE_LOCAL
             && route.kind == RTN_LOCAL
             && route.dst == Prefix::host(route.dst.addr)
@@ -212,6 +218,22 @@ impl Tables {
             *self.local.entry(route.dst.addr).or_default() += 1;
         }
         news.push(Change::Route(route, true));
+    }
+
+    /// Takes a route out, and its table with the last one: there may be as many tables as numbers.
+    fn remove_route(&mut self, key: (u32, bool), at: usize) -> Option<RouteEntry> {
+        let list = self.routes.get_mut(&key)?;
+        let gone = (at < list.len()).then(|| list.remove(at))?;
+        if list.is_empty() {
+            self.routes.remove(&key);
+        }
+        self.forget_local(&gone);
+        Some(gone)
+    }
+
+    /// Ways of routes that have several.
+    fn hops(&self) -> usize {
+        self.routes.values().flatten().map(|route| route.hops.len().saturating_sub(1)).sum()
     }
 
     fn forget_local(&mut self, gone: &RouteEntry) {
@@ -232,6 +254,7 @@ impl Tables {
             *list = kept;
             all.extend(dead);
         }
+        self.routes.retain(|_, list| !list.is_empty());
         all.iter().for_each(|route| self.forget_local(route));
         news.extend(all.into_iter().map(|route| Change::Route(route, false)));
     }

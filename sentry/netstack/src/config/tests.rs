@@ -179,3 +179,67 @@ fn what_guests_add_is_bounded() {
     assert_eq!(last, Err(Errno::ENOBUFS));
     assert!(config.routes().len() <= MAX_ROUTES);
 }
+
+/// There are as many tables as numbers: none stays without routes.
+#[test]
+fn tables_go_with_their_last_route() {
+    let config = Config::new(None);
+    up(&config, LO, true);
+    let tables = || config.tables.read().routes.len();
+    let before = tables();
+    let route = |table| RouteEntry { table, ..RouteEntry::new(Prefix::of(ip("10.9.0.0"), 16), LO) };
+    for table in 1000..1100 {
+        assert_eq!(config.route_add(route(table), RouteMode::Change), Err(Errno::ENOENT));
+        config.route_add(route(table), RouteMode::New).unwrap();
+        assert_eq!(config.route_add(route(table), RouteMode::New), Err(Errno::EEXIST));
+        config.route_del(table, true, |_| true).unwrap();
+    }
+    assert_eq!(tables(), before);
+    let link = config.link_add(eth("eth0")).unwrap();
+    config
+        .route_add(RouteEntry { table: 77, ..RouteEntry::new(Prefix::any(true), link) }, RouteMode::New)
+        .unwrap();
+    config.link_del(link).unwrap();
+    assert_eq!(tables(), before);
+}
+
+#[test]
+fn the_ways_of_routes_are_counted() {
+    let config = Config::new(None);
+    up(&config, LO, true);
+    let hop = NextHop { link: LO, gateway: None, weight: 0, flags: 0 };
+    let route = |n: u32, hops: usize| RouteEntry {
+        metric: n,
+        hops: vec![hop.clone(); hops],
+        ..RouteEntry::new(Prefix::of(ip("10.9.0.0"), 16), LO)
+    };
+    assert_eq!(config.route_add(route(1, MAX_HOPS + 1), RouteMode::New), Err(Errno::ENOBUFS));
+    let added =
+        (1..200).take_while(|n| config.route_add(route(*n, MAX_HOPS), RouteMode::New).is_ok()).count();
+    assert!((30..100).contains(&added), "{added}");
+}
+
+/// What is local is what the local table says, however its routes come and go.
+#[test]
+fn local_addresses_follow_their_routes() {
+    let config = Config::new(None);
+    up(&config, LO, true);
+    let own = ip("10.7.7.7");
+    let route = |protocol| RouteEntry {
+        table: RT_TABLE_LOCAL,
+        kind: RTN_LOCAL,
+        scope: RT_SCOPE_HOST,
+        protocol,
+        ..RouteEntry::new(Prefix::host(own), LO)
+    };
+    config.route_add(route(3), RouteMode::New).unwrap();
+    config.route_add(route(4), RouteMode::Prepend).unwrap();
+    config.route_del(RT_TABLE_LOCAL, true, |r| r.dst == Prefix::host(own)).unwrap();
+    assert!(config.is_local(own), "one of two is left");
+    config.route_add(route(5), RouteMode::Replace).unwrap();
+    config.route_add(route(6), RouteMode::Change).unwrap();
+    assert!(config.is_local(own));
+    config.route_del(RT_TABLE_LOCAL, true, |r| r.dst == Prefix::host(own)).unwrap();
+    assert!(!config.is_local(own), "what was replaced is gone");
+    assert_eq!(config.input_kind(own, LO), None);
+}
