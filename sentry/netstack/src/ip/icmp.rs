@@ -9,6 +9,7 @@ use crate::wire::*;
 use chitin_abi::Errno;
 use chitin_abi::inet::*;
 use chitin_abi::num::low8;
+use chitin_abi::rtnetlink::RTN_BROADCAST;
 use parking_lot::Mutex;
 use std::net::{IpAddr, SocketAddr};
 
@@ -128,7 +129,7 @@ impl Stack {
             (ICMPV6, Some(kind)) => *kind < 128,
             _ => false,
         };
-        meta.cast == Cast::Unicast && !error && !meta.src.is_unspecified() && !meta.src.is_multicast()
+        meta.cast == Cast::Unicast && !error && !meta.src.is_unspecified() && self.credible(meta)
     }
 
     /// Nobody is on that port.
@@ -157,12 +158,13 @@ impl Stack {
     pub(super) fn reassembly_failed(&self, now: Nanos, link: u32, packet: &[u8]) {
         let Some(port) = self.port(link) else { return };
         let Some((src, dst, proto, payload)) = quoted_any(packet) else { return };
+        let all = dst.is_multicast() || self.config.input_kind(dst, link) == Some(RTN_BROADCAST);
         let meta = Meta {
             port: &port,
             src,
             dst,
             proto,
-            cast: if dst.is_multicast() { Cast::Multicast } else { Cast::Unicast },
+            cast: if all { Cast::Broadcast } else { Cast::Unicast },
             ttl: 0,
             tos: 0,
             flow: 0,

@@ -24,6 +24,7 @@ use crate::sockets::{Cast, IpPacket};
 use crate::stack::{Batch, Stack};
 use chitin_abi::inet::*;
 use chitin_abi::num::low8;
+use chitin_abi::rtnetlink::{RTN_BROADCAST, RTN_LOCAL};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -102,10 +103,10 @@ impl Stack {
         Some(())
     }
 
-    /// Whether a packet may come from there at all.
+    /// Whether a packet may come from there at all: not from everybody, nor from this host by a wire.
     pub(crate) fn credible(&self, meta: &Meta<'_>) -> bool {
-        let broadcast = matches!(meta.src, IpAddr::V4(a) if a.is_broadcast());
-        let own = || !meta.port.is_lo() && meta.cast == Cast::Unicast && self.config.is_local(meta.src);
-        !(meta.src.is_multicast() || broadcast || own())
+        let kind = || self.config.input_kind(meta.src, meta.port.index);
+        let own = |kind| kind == RTN_LOCAL && !meta.port.is_lo() && meta.cast == Cast::Unicast;
+        !meta.src.is_multicast() && kind().is_none_or(|kind| kind != RTN_BROADCAST && !own(kind))
     }
 }
