@@ -155,6 +155,16 @@ impl Device for End {
     }
 }
 
+impl Stack {
+    /// Bytes that others can make it hold, about.
+    pub fn held(&self) -> usize {
+        let conns = self.tcp_list().into_iter().filter_map(|entry| entry.conn);
+        let tcp = conns.map(|conn| conn.held()).sum::<usize>() + self.tcp_memory();
+        let neighbours = self.all_ports().iter().map(|port| port.neighbours.held()).sum::<usize>();
+        tcp + neighbours + self.reassembly.held() + self.backlog.held() + self.timers.len() * 128
+    }
+}
+
 /// Two stacks, 10.0.0.1 and fd00::1 here, 10.0.0.2 and fd00::2 there.
 pub struct World {
     pub a: Arc<Stack>,

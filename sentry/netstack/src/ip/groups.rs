@@ -11,7 +11,7 @@ use super::{ICMPV6, IGMP, Meta};
 use crate::env::{MILLI, Nanos, SECOND};
 use crate::link::{Head, Out, Port};
 use crate::stack::Stack;
-use crate::timer::Due;
+use crate::timer::{Due, Key};
 use crate::wire::*;
 use chitin_abi::Errno;
 use chitin_abi::netdevice::{ETH_P_IP, ETH_P_IPV6};
@@ -38,7 +38,7 @@ const TO_EXCLUDE: u8 = 4;
 struct Inner {
     joined: BTreeMap<(u32, IpAddr), u32>,
     /// Links with a report to come.
-    pending: BTreeMap<u32, Nanos>,
+    pending: BTreeMap<u32, Key>,
 }
 
 #[derive(Default)]
@@ -117,9 +117,12 @@ impl Stack {
     fn report_later(&self, link: u32, within: Nanos) {
         let at = self.now().saturating_add(self.env.random() % within.max(MILLI));
         let mut inner = self.groups.0.lock();
-        if inner.pending.get(&link).is_none_or(|known| *known > at) {
-            inner.pending.insert(link, at);
-            self.timers.arm(&*self.env, at, Due::Groups(link));
+        if inner.pending.get(&link).is_none_or(|(known, _)| *known > at) {
+            let key = self.timers.arm(&*self.env, at, Due::Groups(link));
+            // Or queries would pile them up.
+            if let Some(later) = inner.pending.insert(link, key) {
+                self.timers.cancel(later);
+            }
         }
     }
 
@@ -127,7 +130,7 @@ impl Stack {
     pub(crate) fn groups_due(&self, link: u32, now: Nanos) {
         {
             let mut inner = self.groups.0.lock();
-            if inner.pending.get(&link).is_none_or(|at| *at > now) {
+            if inner.pending.get(&link).is_none_or(|(at, _)| *at > now) {
                 return;
             }
             inner.pending.remove(&link);

@@ -16,6 +16,8 @@ use std::net::IpAddr;
 const MAX_PACKET: usize = 65535;
 /// Pieces of one packet.
 const MAX_PIECES: usize = 128;
+/// What all fragments may take, whatever a guest sets.
+const MAX_BYTES: usize = 32 << 20;
 /// What an entry costs besides its bytes.
 const OVERHEAD: usize = 512;
 
@@ -45,7 +47,8 @@ struct Entry {
 
 impl Entry {
     fn cost(&self) -> usize {
-        self.data.capacity() + OVERHEAD
+        let head = self.head.as_ref().map_or(0, Vec::capacity);
+        self.data.capacity() + self.pieces.capacity() * size_of::<(usize, usize)>() + head + OVERHEAD
     }
 }
 
@@ -61,6 +64,21 @@ struct Inner {
 
 #[derive(Default)]
 pub(crate) struct Reassembly(Mutex<Inner>);
+
+#[cfg(test)]
+impl Reassembly {
+    pub(crate) fn held(&self) -> usize {
+        let inner = self.0.lock();
+        let of = |entry: &Entry| {
+            let head = entry.head.as_ref().map_or(0, Vec::capacity);
+            size_of::<Entry>()
+                + entry.data.capacity()
+                + entry.pieces.capacity() * size_of::<(usize, usize)>()
+                + head
+        };
+        inner.entries.values().map(of).sum::<usize>() + inner.order.capacity() * size_of::<(Key, u64)>()
+    }
+}
 
 impl Inner {
     fn remove(&mut self, key: &Key) -> Option<Entry> {
@@ -151,7 +169,7 @@ impl Entry {
 impl Stack {
     /// Keeps a fragment; the whole packet, if it was the last one missing.
     pub(super) fn reassemble(&self, now: Nanos, meta: &Meta<'_>, fragment: &Fragment<'_>) -> Option<Vec<u8>> {
-        let limit = self.sysctls.ipfrag_high_thresh.size();
+        let limit = self.sysctls.ipfrag_high_thresh.size().min(MAX_BYTES);
         let key = (meta.src, meta.dst, fragment.id, meta.proto, meta.port.index);
         let mut inner = self.reassembly.0.lock();
         inner.serial = inner.serial.wrapping_add(1);

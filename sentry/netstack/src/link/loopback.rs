@@ -35,6 +35,11 @@ impl Backlog {
         }
     }
 
+    #[cfg(test)]
+    pub(crate) fn held(&self) -> usize {
+        self.queue.lock().iter().map(|(_, packet)| packet.capacity()).sum()
+    }
+
     /// Whether there was room.
     pub(crate) fn push(&self, link: u32, packet: Vec<u8>) -> bool {
         let mut queue = self.queue.lock();

@@ -16,13 +16,17 @@ use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 /// net.ipv4.neigh.default.gc_thresh3.
 const MAX_NEIGHBOURS: usize = 1024;
 /// What may wait for an answer, per neighbour.
 const MAX_WAITING: usize = 64;
 const MAX_WAITING_BYTES: usize = 212_992;
+/// What may wait on a link, for all of its neighbours.
+const MAX_LINK_BYTES: usize = 4 << 20;
+/// What a packet that waits costs besides its bytes.
+const OVERHEAD: usize = 128;
 const REACHABLE: Nanos = 30 * SECOND;
 const DELAY: Nanos = 5 * SECOND;
 const RETRANS: Nanos = SECOND;
@@ -32,6 +36,21 @@ const PROBES: u8 = 3;
 #[derive(Default)]
 pub(crate) struct Neighbours {
     table: Mutex<HashMap<IpAddr, Arc<Neigh>>>,
+    /// Bytes of packets that wait.
+    waiting: Arc<AtomicUsize>,
+}
+
+#[cfg(test)]
+impl Neighbours {
+    pub fn held(&self) -> usize {
+        let of = |neigh: &Arc<Neigh>| {
+            let state = neigh.state.lock();
+            let waiting: usize =
+                state.waiting.iter().map(|flat| flat.packet.capacity() + size_of::<Flat>()).sum();
+            size_of::<Neigh>() + waiting
+        };
+        self.table.lock().values().map(of).sum()
+    }
 }
 
 pub(crate) struct Neigh {
@@ -53,6 +72,39 @@ struct State {
     timer: Option<Key>,
     waiting: Vec<Flat>,
     bytes: usize,
+    /// [`Neighbours::waiting`].
+    total: Arc<AtomicUsize>,
+}
+
+impl State {
+    /// Room for so many bytes, if need be by giving up what has waited longest. Whether there is.
+    fn make_room(&mut self, more: usize) -> bool {
+        let full = |state: &State| {
+            state.waiting.len() >= MAX_WAITING
+                || state.bytes + more > MAX_WAITING_BYTES
+                || state.total.load(Ordering::Relaxed).saturating_add(more) > MAX_LINK_BYTES
+        };
+        while full(self) {
+            if self.waiting.is_empty() {
+                return false;
+            }
+            let cost = self.waiting.remove(0).packet.len() + OVERHEAD;
+            self.bytes = self.bytes.saturating_sub(cost);
+            self.total.fetch_sub(cost, Ordering::Relaxed);
+        }
+        true
+    }
+
+    fn take_waiting(&mut self) -> Vec<Flat> {
+        self.total.fetch_sub(std::mem::take(&mut self.bytes), Ordering::Relaxed);
+        std::mem::take(&mut self.waiting)
+    }
+}
+
+impl Drop for State {
+    fn drop(&mut self) {
+        self.take_waiting();
+    }
 }
 
 fn pack(mac: [u8; 6]) -> u64 {
@@ -66,7 +118,7 @@ fn unpack(mac: u64) -> [u8; 6] {
 }
 
 impl Neigh {
-    fn new(addr: IpAddr, now: Nanos) -> Neigh {
+    fn new(addr: IpAddr, now: Nanos, total: &Arc<AtomicUsize>) -> Neigh {
         let state = State {
             nud: NUD_NONE,
             flags: 0,
@@ -77,6 +129,7 @@ impl Neigh {
             timer: None,
             waiting: Vec::new(),
             bytes: 0,
+            total: total.clone(),
         };
         Neigh {
             addr,
@@ -126,7 +179,7 @@ impl Stack {
         if table.len() >= MAX_NEIGHBOURS && !self.make_room(&mut table) {
             return None;
         }
-        let neigh = Arc::new(Neigh::new(addr, self.now()));
+        let neigh = Arc::new(Neigh::new(addr, self.now(), &port.neighbours.waiting));
         table.insert(addr, neigh.clone());
         Some(neigh)
     }
@@ -179,14 +232,12 @@ impl Stack {
         let now = self.now();
         let ask = {
             let mut state = neigh.state.lock();
-            while state.waiting.len() >= MAX_WAITING || state.bytes + flat.packet.len() > MAX_WAITING_BYTES {
-                if state.waiting.is_empty() {
-                    return false;
-                }
-                let gone = state.waiting.remove(0);
-                state.bytes = state.bytes.saturating_sub(gone.packet.len());
+            let cost = flat.packet.len() + OVERHEAD;
+            if !state.make_room(cost) {
+                return false;
             }
-            state.bytes += flat.packet.len();
+            state.bytes += cost;
+            state.total.fetch_add(cost, Ordering::Relaxed);
             state.waiting.push(flat);
             let ask = state.nud & NUD_INCOMPLETE == 0;
             if ask {
@@ -254,8 +305,7 @@ impl Stack {
                 self.timers.cancel(timer);
                 state.timer = None;
             }
-            state.bytes = 0;
-            (std::mem::take(&mut state.waiting), changed)
+            (state.take_waiting(), changed)
         };
         waiting.iter().for_each(|flat| self.emit_flat(port, mac, flat));
         if news {
@@ -290,8 +340,7 @@ impl Stack {
                 state.nud = NUD_FAILED;
                 state.mac = None;
                 state.updated = now;
-                state.bytes = 0;
-                failed = std::mem::take(&mut state.waiting);
+                failed = state.take_waiting();
                 None
             } else {
                 state.probes = state.probes.saturating_add(1);
@@ -328,7 +377,7 @@ impl Stack {
         }
         let now = self.now();
         let neigh = self.neighbour(&port, wanted.addr).ok_or(Errno::ENOBUFS)?;
-        {
+        let (waiting, mac) = {
             let mut state = neigh.state.lock();
             state.mac = wanted.hw_addr.or(state.mac);
             state.nud = if state.mac.is_some() { wanted.state } else { NUD_NONE };
@@ -342,6 +391,14 @@ impl Stack {
                 _ => 0,
             };
             neigh.fresh.store(fresh, Ordering::Release);
+            if let Some(timer) = state.timer.take() {
+                self.timers.cancel(timer);
+            }
+            (state.take_waiting(), state.mac)
+        };
+        // What waited for the address may go; without one, nobody asks for it any more.
+        if let Some(mac) = mac {
+            waiting.iter().for_each(|flat| self.emit_flat(&port, mac, flat));
         }
         self.config.tell(&[Change::Neighbour(neigh.show(port.index), true)]);
         Ok(())

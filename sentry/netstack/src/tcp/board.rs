@@ -8,6 +8,10 @@ use super::seq::{Ranges, Seq};
 use crate::env::Nanos;
 use std::collections::VecDeque;
 
+/// Entries that a connection may have in any case; beyond them it is one for so many bytes.
+const FREE_ENTRIES: usize = 256;
+const BYTES_PER_ENTRY: usize = 48;
+
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sent {
     pub seq: Seq,
@@ -72,6 +76,10 @@ impl Board {
     pub fn is_empty(&self) -> bool {
         self.queue.is_empty()
     }
+    #[cfg(test)]
+    pub fn held(&self) -> usize {
+        self.queue.capacity() * size_of::<Sent>() + self.sacked.len() * 8
+    }
     pub fn entries(&self) -> usize {
         self.queue.len()
     }
@@ -112,6 +120,14 @@ impl Board {
 
     fn find(&self, seq: Seq) -> usize {
         self.queue.partition_point(|sent| sent.end.le(seq))
+    }
+
+    /// Whether there are more entries than the bytes they stand for are worth.
+    pub fn crowded(&self) -> bool {
+        self.queue.len() > FREE_ENTRIES + self.outstanding() / BYTES_PER_ENTRY
+    }
+    fn cuts(&self, seq: Seq) -> bool {
+        self.queue.get(self.find(seq)).is_some_and(|sent| sent.seq.lt(seq))
     }
 
     /// Cuts the entry around `seq` so that one begins there; its index.
@@ -186,6 +202,10 @@ impl Board {
     /// The peer has a range. It lies within what has been sent.
     pub fn sack(&mut self, start: Seq, end: Seq, now: Nanos, news: &mut News) {
         if self.sacked.covers(start, end) {
+            return;
+        }
+        // A peer that tells of single bytes must not make an entry of each. What is passed over is acknowledged later.
+        if self.crowded() && (self.cuts(start) || self.cuts(end)) {
             return;
         }
         self.sacked.insert(start, end);
@@ -346,6 +366,26 @@ mod tests {
         assert!(board.queue.iter().all(|s| s.seq.lt(s.end) && !(s.sacked && (s.lost || s.again))));
         let adjoin = board.queue.iter().zip(board.queue.iter().skip(1)).all(|(a, b)| a.end == b.seq);
         assert!(adjoin);
+    }
+
+    /// Each byte told of by itself would cost a hundred times what it is worth.
+    #[test]
+    fn entries_are_worth_their_bytes() {
+        let mut board = Board::default();
+        let size = 1 << 20;
+        for n in 0..size / 65_536 {
+            board.push(Seq(n * 65_536), Seq((n + 1) * 65_536), 1, Stamp::default());
+        }
+        for at in (1..size).step_by(2) {
+            board.sack(Seq(at), Seq(at + 1), 2, &mut News::default());
+        }
+        check(&board);
+        let most = FREE_ENTRIES + size as usize / BYTES_PER_ENTRY + 3;
+        assert!((1000..most).contains(&board.entries()), "{}", board.entries());
+        // Whole entries are taken note of in any case.
+        let last = board.queue.back().copied().unwrap();
+        board.sack(last.seq, last.end, 3, &mut News::default());
+        assert!(board.sacked.covers(last.seq, last.end));
     }
 
     #[test]

@@ -21,6 +21,9 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
+/// Whatever a guest sets.
+const MAX_ORPHANS: usize = 65_536;
+
 /// What can be done with a connection now.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Readiness {
@@ -331,7 +334,7 @@ impl TcpConn {
             let orphans = cx.stack.tcp.orphans.fetch_add(1, Ordering::Relaxed);
             tcb.orphan = true;
             let unread = tcb.rcv.len() > 0;
-            let too_many = orphans >= cx.stack.sysctls.tcp_max_orphans.size();
+            let too_many = orphans >= cx.stack.sysctls.tcp_max_orphans.size().min(MAX_ORPHANS);
             if tcb.state.synchronized() && (unread || too_many) {
                 tcb.send_reset(cx);
                 tcb.die(None);
@@ -406,6 +409,11 @@ impl TcpConn {
 
     pub(super) fn look<T>(&self, at: impl FnOnce(&Tcb) -> T) -> T {
         at(&self.tcb.lock())
+    }
+    /// Bytes beside its buffers.
+    #[cfg(test)]
+    pub(crate) fn held(&self) -> usize {
+        self.look(|tcb| size_of::<Tcb>() + tcb.board.held() + (tcb.ooo.len() + tcb.sacks.len()) * 8)
     }
     pub(super) fn stack(&self) -> Option<Arc<Stack>> {
         self.stack.upgrade()

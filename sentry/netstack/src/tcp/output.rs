@@ -210,8 +210,10 @@ impl Tcb {
         if whole && tail != 0 && !fin && !self.force {
             // Nagle, as Minshall refined it: one small segment at a time.
             let small_out = self.una.lt(self.small);
-            let hold =
-                self.opts.cork || self.more || !self.opts.nodelay && small_out && !self.board.is_empty();
+            let hold = self.opts.cork
+                || self.more
+                || !self.opts.nodelay && small_out && !self.board.is_empty()
+                || self.board.crowded();
             if hold {
                 data -= tail;
             }

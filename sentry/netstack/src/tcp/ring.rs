@@ -16,7 +16,11 @@ pub(crate) struct Memory {
 
 impl Memory {
     pub fn tight(&self) -> bool {
-        self.used.load(Ordering::Relaxed) > self.limit.load(Ordering::Relaxed)
+        self.lacks(0)
+    }
+    /// Whether so many bytes more are too many.
+    fn lacks(&self, more: usize) -> bool {
+        self.used.load(Ordering::Relaxed).saturating_add(more) > self.limit.load(Ordering::Relaxed)
     }
 }
 
@@ -58,7 +62,7 @@ impl Ring {
             return true;
         }
         let size = total.max(ALWAYS).next_power_of_two();
-        if size > ALWAYS && self.memory.tight() {
+        if size > ALWAYS && self.memory.lacks(size - self.buf.len()) {
             return false;
         }
         let mut grown = vec![0; size];

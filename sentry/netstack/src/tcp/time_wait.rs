@@ -16,6 +16,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 const LIFE: Nanos = 60 * SECOND;
+/// Whatever a guest sets.
+const MOST: usize = 65_536;
 
 pub(crate) struct TimeWait {
     pub nxt: Seq,
@@ -80,7 +82,7 @@ impl Stack {
         let now = self.now();
         let rest = Arc::new(rest);
         let mut waiting = self.tcp.waiting.lock();
-        if waiting.len() >= self.sysctls.tcp_max_tw_buckets.size() {
+        if waiting.len() >= self.sysctls.tcp_max_tw_buckets.size().min(MOST) {
             return false;
         }
         waiting.queue.push_back((now.saturating_add(LIFE), tuple, rest.clone()));

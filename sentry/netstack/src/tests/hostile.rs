@@ -171,3 +171,135 @@ fn mutated_segments_do_no_harm() {
     }
     assert!(thrown > 100_000 && made > 600, "{thrown} at {made} connections");
 }
+
+/// Small segments cost more than their bytes: where many are under way, what follows waits to be put together.
+#[test]
+fn small_segments_are_bounded() {
+    let pair = Pair::new(World::new(15, Faults::default()));
+    let (a, b) = pair.connect(false, TcpOptions { nodelay: true, ..TcpOptions::default() });
+    pair.world.wire.faults.lock().loss = 100.0;
+    let sent = pair.world.wire.sent.load(std::sync::atomic::Ordering::Relaxed);
+    for n in 0..5000 {
+        assert_eq!(a.send(&[pattern(n)], SendFlags::default()), Ok(1));
+    }
+    let sent = pair.world.wire.sent.load(std::sync::atomic::Ordering::Relaxed) - sent;
+    assert!((200..800).contains(&sent), "{sent}");
+    pair.world.wire.faults.lock().loss = 0.0;
+    let mut got = Vec::new();
+    pair.world.run(10.0, || {
+        let mut buf = [0; 8000];
+        got.extend_from_slice(b.recv(&mut buf).map_or(&[], |n| &buf[..n]));
+        got.len() == 5000
+    });
+    assert!(got.iter().enumerate().all(|(n, byte)| *byte == pattern(n)));
+}
+
+/// Sends datagrams from B to hosts that are not there.
+fn shout(world: &World, len: usize) {
+    for n in 0..250 {
+        let dst = at(&format!("[fd00::{:x}]:4000", 0x300 + n));
+        let route = world.b.config.route(dst.ip(), None, 0, 0).unwrap();
+        for _ in 0..100 {
+            let _ = world.b.udp_send(&route, at("[fd00::2]:9"), dst, &vec![1; len], &SendOpts::default());
+        }
+    }
+}
+
+#[test]
+fn what_waits_for_neighbours_is_bounded() {
+    for len in [0, 1400] {
+        let world = World::new(16, Faults::default());
+        let _told = told(&world.b, &[]);
+        shout(&world, len);
+        let held = world.b.held();
+        assert!(((1 << 20)..(6 << 20)).contains(&held), "{held}");
+        world.idle(10.0);
+        // There is room again once nobody has answered.
+        let first = world.b.held();
+        shout(&world, len);
+        assert!(world.b.held() > first + (1 << 20), "{first}, {}", world.b.held());
+    }
+}
+
+#[test]
+fn a_neighbour_that_is_set_gets_what_waited() {
+    let world = World::new(17, Faults::default());
+    let (_a, _b) = (told(&world.a, &[]), told(&world.b, &[]));
+    shout(&world, 10);
+    *world.wire.record.lock() = Some(Vec::new());
+    let known = Neighbour { hw_addr: Some([2, 7, 7, 7, 7, 7]), ..world.b.neighbours().remove(0) };
+    let timers = world.b.timers.len();
+    world.b.neighbour_set(&Neighbour { state: chitin_abi::rtnetlink::NUD_PERMANENT, ..known }).unwrap();
+    let record = world.wire.record.lock().take().unwrap();
+    assert_eq!(record.len(), 64);
+    assert!(record.iter().all(|frame| frame[..6] == [2, 7, 7, 7, 7, 7]));
+    assert_eq!(world.b.timers.len(), timers - 1);
+}
+
+/// Fragments with long headers, each of another packet.
+#[test]
+fn headers_of_fragments_count() {
+    let world = World::new(18, Faults::default());
+    let _told = told(&world.b, &[]);
+    for id in 0..20_000_u32 {
+        let mut frame = vec![2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 0x86, 0xdd, 0x60, 0, 0, 0];
+        let headers = 1024;
+        frame.extend_from_slice(&(headers + 16_u16).to_be_bytes());
+        frame.extend_from_slice(&[60, 64]);
+        frame.extend_from_slice(&[0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
+        frame.extend_from_slice(&[0xfd, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2]);
+        let mut options = vec![0; usize::from(headers)];
+        options[..2].copy_from_slice(&[44, 127]);
+        frame.extend(options);
+        frame.extend_from_slice(&[17, 0, 0, 1]);
+        frame.extend_from_slice(&id.to_be_bytes());
+        frame.extend_from_slice(&[0; 8]);
+        world.b.receive(ETH0, &[RxFrame { data: &frame, csum_ok: true, gso_size: 0 }]);
+    }
+    let held = world.b.held();
+    assert!(((2 << 20)..(7 << 20)).contains(&held), "{held}");
+}
+
+/// A query that is to be answered earlier takes the place of one that had more time.
+#[test]
+fn queries_do_not_pile_up() {
+    let world = World::new(19, Faults::default());
+    let _told = told(&world.b, &[]);
+    world.b.join(ETH0, ip("224.5.5.5")).unwrap();
+    world.idle(5.0);
+    let before = world.b.timers.len();
+    for n in 0..2000_u32 {
+        let time = [100, 1][(n % 2) as usize];
+        let mut igmp = [0x11, time, 0, 0, 0, 0, 0, 0];
+        let sum = crate::wire::Sum::default().put(&igmp).finish();
+        igmp[2..4].copy_from_slice(sum.as_ref());
+        let mut ip = [0x45, 0, 0, 28, 0, 0, 0, 0, 1, 2, 0, 0, 10, 0, 0, 1, 224, 0, 0, 1];
+        let sum = crate::wire::Sum::default().put(&ip).finish();
+        ip[10..12].copy_from_slice(sum.as_ref());
+        let eth = [1, 0, 0x5e, 0, 0, 1, 2, 0, 0, 0, 0, 1, 8, 0];
+        let frame = [&eth[..], &ip, &igmp].concat();
+        world.b.receive(ETH0, &[RxFrame { data: &frame, csum_ok: false, gso_size: 0 }]);
+        if time == 1 {
+            world.idle(0.11);
+        }
+        assert!(world.b.timers.len() <= before + 1, "{}", world.b.timers.len());
+    }
+}
+
+/// Sysctls are the guest's; what it may hold is not.
+#[test]
+fn settings_do_not_lift_bounds() {
+    let world = World::new(20, Faults::default());
+    for path in ["ipv4/ipfrag_high_thresh", "ipv4/tcp_max_tw_buckets", "ipv4/tcp_rmem", "ipv4/tcp_wmem"] {
+        world.b.tune(path, &[i32::MAX.into(); 3]).unwrap();
+    }
+    world.b.tcp_memory_limit(1 << 20);
+    let pair = Pair::new(world);
+    let ends: Vec<_> = (0..8).map(|_| pair.connect(false, TcpOptions::default())).collect();
+    for (a, _) in &ends {
+        let _ = a.send(&vec![1; 4 << 20], SendFlags::default());
+    }
+    pair.world.idle(20.0);
+    let memory = pair.world.b.tcp_memory();
+    assert!(memory <= 1 << 20, "{memory}");
+}
