@@ -91,6 +91,16 @@ pub struct Wire {
     pub lost: AtomicU64,
     /// Keeps what goes by, if set.
     pub record: Mutex<Option<Vec<Vec<u8>>>>,
+    /// Keeps what B sends, if set.
+    pub tap: Mutex<Option<Vec<Tapped>>>,
+}
+
+/// A frame as it was given to the device.
+#[derive(Clone, Debug)]
+pub struct Tapped {
+    pub data: Vec<u8>,
+    pub csum: Option<crate::device::Csum>,
+    pub gso: Option<crate::device::Gso>,
 }
 
 impl Wire {
@@ -102,6 +112,9 @@ impl Wire {
         frame.copy_to(&mut data);
         if let Some(record) = self.record.lock().as_mut() {
             record.push(data.clone());
+        }
+        if let Some(tap) = self.tap.lock().as_mut().filter(|_| !to_b) {
+            tap.push(Tapped { data: data.clone(), csum: frame.csum, gso: frame.gso });
         }
         let faults = self.faults.lock().clone();
         let mut rng = self.rng.lock();
@@ -163,6 +176,11 @@ impl Stack {
         let neighbours = self.all_ports().iter().map(|port| port.neighbours.held()).sum::<usize>();
         tcp + neighbours + self.reassembly.held() + self.backlog.held() + self.timers.len() * 128
     }
+    /// Handshakes, connections in TIME_WAIT, orphans.
+    pub fn tcp_leftovers(&self) -> (u32, usize, usize) {
+        let handshakes = self.tcp.requests.lock().values().sum();
+        (handshakes, self.tcp.waiting.lock().len(), self.tcp.orphans.load(Ordering::Relaxed))
+    }
 }
 
 /// Two stacks, 10.0.0.1 and fd00::1 here, 10.0.0.2 and fd00::2 there.
@@ -194,6 +212,7 @@ impl World {
             bytes: AtomicU64::new(0),
             lost: AtomicU64::new(0),
             record: Mutex::new(None),
+            tap: Mutex::new(None),
         });
         let stack = |n: u8| {
             let env = TestEnv { time: time.clone(), rng: Mutex::new(Rng::new(seed + u64::from(n) * 77)) };
