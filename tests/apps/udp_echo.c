@@ -1,5 +1,7 @@
 // UDP echo at a rate. `serve PORT` answers whatever comes; `use ADDRESS PORT PACKETS RATE` has up to 128 packets on their way, checks
 // what comes back, and says whether the rate was reached in the best of five rounds. 128 small packets fit into any socket.
+// `pace ADDRESS PORT RATE MILLISECONDS LOSS` sends at a rate whatever comes back, and says whether each answer belongs to a request
+// that was not answered before, and no more than LOSS in a thousand were lost; stderr has the counts.
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
@@ -96,9 +98,63 @@ static double once(int s, uint32_t packets, uint32_t base) {
     return packets / (now() - start);
 }
 
+// Takes what has come; less than 0 if anything is not an answer to come.
+static int gather(int s, uint32_t base, uint32_t sent, char *answered, uint32_t *back) {
+    for (;;) {
+        prepare(MANY, 0);
+        int n = recvmmsg(s, m, MANY, MSG_DONTWAIT, NULL);
+        if (n < 0) return errno == EAGAIN ? 0 : (fail("recvmmsg"), -1);
+        for (int i = 0; i < n; i++, ++*back) {
+            uint32_t number;
+            memcpy(&number, data[i], 4);
+            uint32_t at = number - base;
+            if (m[i].msg_len != SIZE || at >= sent || data[i][SIZE - 1] != (char)number) return printf("an answer to nothing\n"), -1;
+            if (answered[at]++) return printf("two answers to packet %u\n", at), -1;
+        }
+        if (n < MANY) return 0;
+    }
+}
+
+static int pace(int s, uint32_t rate, uint32_t length, uint32_t loss) {
+    uint32_t packets = (uint64_t)rate * length / 1000, sent = 0, back = 0, base = 1 << 20;
+    char *answered = calloc(packets, 1);
+    double start = now(), end = 0;
+    // Who sends is late now and then; then more is sent at once, as long as a socket holds it.
+    while (!end || (back < packets && now() - end < 1)) {
+        uint32_t due = (now() - start) * rate;
+        if (due > packets) due = packets;
+        while (sent < due) {
+            int n = due - sent < MANY ? due - sent : MANY;
+            prepare(n, 0);
+            for (int i = 0; i < n; i++) {
+                uint32_t number = base + sent + i;
+                memset(data[i], number & 255, SIZE);
+                memcpy(data[i], &number, 4);
+            }
+            n = sendmmsg(s, m, n, 0);
+            if (n < 0) return fail("sendmmsg");
+            sent += n;
+            if (gather(s, base, sent, answered, &back) < 0) return 1;
+        }
+        if (sent == packets && !end) end = now();
+        // A millisecond is a batch.
+        struct timespec rest = {0, 1000000};
+        struct pollfd p = {s, POLLIN, 0};
+        if (end) poll(&p, 1, 100);
+        else nanosleep(&rest, NULL);
+        if (gather(s, base, sent, answered, &back) < 0) return 1;
+    }
+    fprintf(stderr, "%u sent in %.2f s, %.0f per second; %u back, %.2f%% lost\n", sent, end - start, sent / (end - start), back,
+            100.0 * (sent - back) / sent);
+    if ((uint64_t)(sent - back) * 1000 > (uint64_t)sent * loss) return printf("%u of %u lost\n", sent - back, sent), 1;
+    printf("%u a second for %u ms, %u in a thousand lost at most\n", rate, length, loss);
+    return 0;
+}
+
 int main(int argc, char **argv) {
     if (argc == 3 && !strcmp(argv[1], "serve")) return serve(argv[2]);
-    if (argc != 6) return 2;
+    int paced = argc == 7 && !strcmp(argv[1], "pace");
+    if (argc != 6 && !paced) return 2;
     struct sockaddr_in v4 = {.sin_family = AF_INET, .sin_port = htons(atoi(argv[3]))};
     struct sockaddr_in6 v6 = {.sin6_family = AF_INET6, .sin6_port = htons(atoi(argv[3]))};
     int six = inet_pton(AF_INET6, argv[2], &v6.sin6_addr) == 1;
@@ -115,6 +171,7 @@ int main(int argc, char **argv) {
     }
     usleep(200000);
     for (char c; recv(s, &c, 1, MSG_DONTWAIT) >= 0 || errno == ECONNREFUSED;);
+    if (paced) return pace(s, atoi(argv[4]), atoi(argv[5]), atoi(argv[6]));
     uint32_t packets = atoi(argv[4]), rate = atoi(argv[5]);
     double best = 0;
     for (int i = 0; i < 5 && best < rate; i++) {
