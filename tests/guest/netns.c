@@ -1,4 +1,4 @@
-// Network namespaces: each has its own /proc/sys/net, which who administers it may write.
+// Network namespaces: each has its own /proc/sys/net, links, addresses and routes, which who administers it may change.
 #include "t.h"
 #include <arpa/inet.h>
 #include <linux/if_ether.h>
@@ -6,6 +6,8 @@
 #include <linux/netlink.h>
 #include <linux/rtnetlink.h>
 #include <net/if.h>
+#include <net/route.h>
+#include <netpacket/packet.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sys/un.h>
@@ -338,4 +340,278 @@ TEST(gone_with_its_namespace) {
     int64_t until = now_ns() + 10000000000LL;
     while (pread(fd, b, sizeof b, 0) >= 0 && now_ns() < until) ms(10);
     EQ(errno, ENOENT);
+}
+
+// Power over addresses of IPv6.
+TEST(disable_ipv6) {
+    need_writable();
+    own_net();
+    up("lo");
+    struct sockaddr_in6 own = {.sin6_family = AF_INET6, .sin6_port = htons(9), .sin6_addr = IN6ADDR_LOOPBACK_INIT};
+    struct sockaddr_in6 any = {.sin6_family = AF_INET6, .sin6_port = htons(10)};
+    OK(sendto(OK(socket(AF_INET6, SOCK_DGRAM, 0)), "x", 1, 0, (void *)&own, sizeof own));
+    put(SYS "ipv6/conf/all/disable_ipv6", "1");
+    STREQ(has(SYS "ipv6/conf/lo/disable_ipv6"), "1");
+    STREQ(has(SYS "ipv6/conf/default/disable_ipv6"), "1");
+    EQ(get("/proc/net/if_inet6")[0], 0);
+    int s = OK(socket(AF_INET6, SOCK_DGRAM, 0));
+    ERR(sendto(s, "x", 1, 0, (void *)&own, sizeof own), EADDRNOTAVAIL);
+    ERR(bind(OK(socket(AF_INET6, SOCK_DGRAM, 0)), (void *)&own, sizeof own), EADDRNOTAVAIL);
+    s = OK(socket(AF_INET6, SOCK_DGRAM, 0));
+    ERR(connect(OK(socket(AF_INET6, SOCK_STREAM, 0)), (void *)&own, sizeof own), EADDRNOTAVAIL);
+    // Those of IPv4 are served on.
+    OK(bind(s, (void *)&any, sizeof any));
+    struct sockaddr_in four = {.sin_family = AF_INET, .sin_port = htons(10), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    OK(sendto(OK(socket(AF_INET, SOCK_DGRAM, 0)), "y", 1, 0, (void *)&four, sizeof four));
+    char c = 0;
+    EQ(recv(s, &c, 1, 0), 1);
+    EQ(c, 'y');
+    struct {
+        struct in6_addr addr;
+        unsigned prefix;
+        int index;
+    } more = {.prefix = 128, .index = 1};
+    inet_pton(AF_INET6, "fd00::1", &more.addr);
+    ERR(ioctl(s, SIOCSIFADDR, &more), EACCES);
+    put(SYS "ipv6/conf/lo/disable_ipv6", "0");
+    STREQ(has(SYS "ipv6/conf/all/disable_ipv6"), "1");
+    CK(strstr(get("/proc/net/if_inet6"), "00000000000000000000000000000001 01 80 10 80       lo"));
+    OK(ioctl(s, SIOCSIFADDR, &more));
+    OK(sendto(s, "x", 1, 0, (void *)&own, sizeof own));
+    // Links of less than IPv6 needs.
+    struct ifreq r = {.ifr_name = "lo", .ifr_mtu = 1279};
+    OK(ioctl(s, SIOCSIFMTU, &r));
+    EQ(get("/proc/net/if_inet6")[0], 0);
+}
+
+// Links, addresses and routes by ioctl, as ifconfig(8) and route(8) do it.
+struct six_addr {
+    struct in6_addr addr;
+    unsigned prefix;
+    int index;
+};
+static int net_io(int s, int cmd, const char *name, struct ifreq *r) {
+    memset(r->ifr_name, 0, sizeof r->ifr_name);
+    strncpy(r->ifr_name, name, sizeof r->ifr_name - 1);
+    return ioctl(s, cmd, r);
+}
+static int set_flags(int s, const char *name, int flags) {
+    struct ifreq r = {.ifr_flags = flags};
+    return net_io(s, SIOCSIFFLAGS, name, &r);
+}
+static int flags_of(int s, const char *name) {
+    struct ifreq r = {0};
+    OK(net_io(s, SIOCGIFFLAGS, name, &r));
+    return (unsigned short)r.ifr_flags;
+}
+static int set_int(int s, int cmd, const char *name, int value) {
+    struct ifreq r = {.ifr_mtu = value};
+    return net_io(s, cmd, name, &r);
+}
+static struct sockaddr_in at(const char *ip, int port) {
+    struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons(port)};
+    CK(inet_pton(AF_INET, ip, &a.sin_addr) == 1);
+    return a;
+}
+static int set_addr(int s, int cmd, const char *name, const char *ip) {
+    struct sockaddr_in a = at(ip, 0);
+    struct ifreq r = {0};
+    memcpy(&r.ifr_addr, &a, sizeof a);
+    return net_io(s, cmd, name, &r);
+}
+static const char *addr_of(int s, int cmd, const char *name) {
+    static char text[20];
+    struct ifreq r = {0};
+    OK(net_io(s, cmd, name, &r));
+    struct sockaddr_in a;
+    memcpy(&a, &r.ifr_addr, sizeof a);
+    EQ(a.sin_family, AF_INET);
+    return inet_ntop(AF_INET, &a.sin_addr, text, sizeof text);
+}
+static int say(int s, const char *ip) {
+    struct sockaddr_in a = at(ip, 9);
+    return sendto(s, "x", 1, 0, (void *)&a, sizeof a);
+}
+static void need_nic(void) {
+    int error = add_some("nic0");
+    if (error == -EOPNOTSUPP) SKIP("no links of the kinds dummy and bridge");
+    EQ(error, 0);
+}
+
+TEST(link_by_ioctl) {
+    own_net();
+    int s = OK(socket(AF_INET, SOCK_DGRAM, 0)), u = OK(socket(AF_UNIX, SOCK_DGRAM, 0)), p = OK(socket(AF_PACKET, SOCK_RAW, 0));
+    EQ(flags_of(s, "lo"), IFF_LOOPBACK);
+    ERR(say(s, "127.0.0.1"), ENETUNREACH);
+    struct ifreq r;
+    ERR(net_io(s, SIOCGIFADDR, "lo", &r), EADDRNOTAVAIL);
+    ERR(net_io(u, SIOCGIFADDR, "lo", &r), ENOTTY);
+    OK(set_flags(s, "lo", IFF_UP));
+    EQ(flags_of(s, "lo"), IFF_UP | IFF_LOOPBACK | IFF_RUNNING);
+    STREQ(addr_of(s, SIOCGIFADDR, "lo"), "127.0.0.1");
+    STREQ(addr_of(s, SIOCGIFNETMASK, "lo"), "255.0.0.0");
+    STREQ(addr_of(p, SIOCGIFDSTADDR, "lo"), "127.0.0.1");
+    STREQ(addr_of(s, SIOCGIFBRDADDR, "lo"), "0.0.0.0");
+    OK(say(s, "127.0.0.1"));
+    CK(strstr(get("/proc/net/if_inet6"), "00000000000000000000000000000001 01 80 10 80       lo"));
+    OK(set_int(u, SIOCSIFMTU, "lo", 1300));
+    OK(net_io(s, SIOCGIFMTU, "lo", &r));
+    EQ(r.ifr_mtu, 1300);
+    struct sockaddr_in me = at("127.0.0.1", 9);
+    OK(connect(s, (void *)&me, sizeof me));
+    int mtu;
+    socklen_t len = sizeof mtu;
+    OK(getsockopt(s, IPPROTO_IP, IP_MTU, &mtu, &len));
+    EQ(mtu, 1300);
+    ERR(set_int(s, SIOCSIFMTU, "lo", -1), EINVAL);
+    ERR(set_int(s, SIOCSIFMTU, "lo0", 1300), ENODEV);
+    OK(set_int(s, SIOCSIFMTU, "lo", 65536));
+    ERR(set_int(s, SIOCSIFMETRIC, "lo", 1), EOPNOTSUPP);
+    // As any other, down by a socket of another family.
+    OK(set_flags(u, "lo", 0));
+    EQ(flags_of(s, "lo"), IFF_LOOPBACK);
+    struct sockaddr_ll ll = {.sll_family = AF_PACKET, .sll_ifindex = 1, .sll_protocol = htons(ETH_P_IP)};
+    char frame[60] = "";
+    ERR(sendto(p, frame, sizeof frame, 0, (void *)&ll, sizeof ll), ENETDOWN);
+    EQ(get("/proc/net/if_inet6")[0], 0);
+    // IPv4's addresses stay.
+    STREQ(addr_of(s, SIOCGIFADDR, "lo"), "127.0.0.1");
+    int b = OK(socket(AF_INET, SOCK_STREAM, 0)), six = OK(socket(AF_INET6, SOCK_DGRAM, 0));
+    OK(bind(b, (void *)&me, sizeof me));
+    struct sockaddr_in6 own = {.sin6_family = AF_INET6, .sin6_port = htons(9), .sin6_addr = IN6ADDR_LOOPBACK_INIT};
+    ERR(sendto(six, "x", 1, 0, (void *)&own, sizeof own), EADDRNOTAVAIL);
+    ERR(bind(OK(socket(AF_INET6, SOCK_DGRAM, 0)), (void *)&own, sizeof own), EADDRNOTAVAIL);
+    OK(set_flags(s, "lo", IFF_UP));
+    OK(listen(b, 1));
+    OK(connect(OK(socket(AF_INET, SOCK_STREAM, 0)), (void *)&me, sizeof me));
+    OK(sendto(six, "x", 1, 0, (void *)&own, sizeof own));
+}
+
+TEST(links_need_power) {
+    own_net();
+    int s = OK(socket(AF_INET, SOCK_DGRAM, 0)), six = OK(socket(AF_INET6, SOCK_DGRAM, 0));
+    OK(unshare(CLONE_NEWUSER));
+    struct ifreq r = {0};
+    for (unsigned i = 0; i < 2; i++) {
+        const char *name = i ? "nothing" : "lo";
+        ERR(set_flags(s, name, IFF_UP), EPERM);
+        ERR(set_int(s, SIOCSIFMTU, name, 1300), EPERM);
+        ERR(set_int(s, SIOCSIFTXQLEN, name, 10), EPERM);
+        ERR(net_io(s, SIOCSIFHWADDR, name, &r), EPERM);
+        ERR(net_io(s, SIOCSIFNAME, name, &r), EPERM);
+        ERR(set_addr(s, SIOCSIFADDR, name, "10.0.0.1"), EPERM);
+        ERR(set_addr(s, SIOCSIFNETMASK, name, "255.0.0.0"), EPERM);
+        ERR(set_addr(s, SIOCSIFBRDADDR, name, "10.255.255.255"), EPERM);
+    }
+    struct rtentry rt = {0};
+    ERR(ioctl(s, SIOCADDRT, &rt), EPERM);
+    ERR(ioctl(s, SIOCDELRT, &rt), EPERM);
+    struct six_addr a = {.prefix = 64, .index = 1};
+    ERR(ioctl(six, SIOCSIFADDR, &a), EPERM);
+    OK(net_io(s, SIOCGIFFLAGS, "lo", &r));
+}
+
+TEST(addresses_by_ioctl) {
+    own_net();
+    need_nic();
+    int s = OK(socket(AF_INET, SOCK_DGRAM, 0));
+    struct ifreq r;
+    ERR(set_addr(s, SIOCSIFNETMASK, "nic0", "255.255.0.0"), EADDRNOTAVAIL);
+    ERR(set_addr(s, SIOCSIFADDR, "nic0", "224.0.0.1"), EINVAL);
+    OK(set_addr(s, SIOCSIFADDR, "nic0", "10.1.2.3"));
+    STREQ(addr_of(s, SIOCGIFADDR, "nic0"), "10.1.2.3");
+    STREQ(addr_of(s, SIOCGIFNETMASK, "nic0"), "255.0.0.0");
+    STREQ(addr_of(s, SIOCGIFBRDADDR, "nic0"), "10.255.255.255");
+    ERR(set_addr(s, SIOCSIFNETMASK, "nic0", "255.0.255.0"), EINVAL);
+    OK(set_addr(s, SIOCSIFNETMASK, "nic0", "255.255.255.0"));
+    STREQ(addr_of(s, SIOCGIFNETMASK, "nic0"), "255.255.255.0");
+    STREQ(addr_of(s, SIOCGIFBRDADDR, "nic0"), "10.1.2.255");
+    OK(set_addr(s, SIOCSIFBRDADDR, "nic0", "10.1.2.127"));
+    OK(set_addr(s, SIOCSIFNETMASK, "nic0", "255.255.255.128"));
+    STREQ(addr_of(s, SIOCGIFBRDADDR, "nic0"), "10.1.2.127");
+    OK(set_flags(s, "nic0", flags_of(s, "nic0") | IFF_UP));
+    CK(strstr(get("/proc/net/route"), "nic0\t0002010A\t00000000\t0001\t0\t0\t0\t80FFFFFF"));
+    // Aliases.
+    OK(set_addr(s, SIOCSIFADDR, "nic0:1", "192.168.7.8"));
+    STREQ(addr_of(s, SIOCGIFADDR, "nic0:1"), "192.168.7.8");
+    STREQ(addr_of(s, SIOCGIFNETMASK, "nic0:1"), "255.255.255.0");
+    STREQ(addr_of(s, SIOCGIFADDR, "nic0"), "10.1.2.3");
+    ERR(net_io(s, SIOCGIFADDR, "nic0:2", &r), EADDRNOTAVAIL);
+    ERR(set_addr(s, SIOCSIFADDR, "nic0:2", "192.168.7.8"), EEXIST);
+    struct ifreq all[8];
+    struct ifconf c = {.ifc_len = sizeof all, .ifc_req = all};
+    OK(ioctl(s, SIOCGIFCONF, &c));
+    EQ(c.ifc_len, 2 * sizeof *all);
+    STREQ(all[0].ifr_name, "nic0");
+    STREQ(all[1].ifr_name, "nic0:1");
+    ERR(set_flags(s, "nic0:3", 0), EADDRNOTAVAIL);
+    OK(set_flags(s, "nic0:1", 0));
+    CK(flags_of(s, "nic0") & IFF_UP);
+    ERR(net_io(s, SIOCGIFADDR, "nic0:1", &r), EADDRNOTAVAIL);
+    int b = OK(socket(AF_INET, SOCK_DGRAM, 0));
+    struct sockaddr_in gone = at("192.168.7.8", 0), here = at("10.1.2.3", 0);
+    ERR(bind(b, (void *)&gone, sizeof gone), EADDRNOTAVAIL);
+    OK(bind(b, (void *)&here, sizeof here));
+    OK(set_addr(s, SIOCSIFADDR, "nic0", "0.0.0.0"));
+    ERR(net_io(s, SIOCGIFADDR, "nic0", &r), EADDRNOTAVAIL);
+    CK(!strstr(get("/proc/net/route"), "nic0"));
+    // IPv6.
+    int six = OK(socket(AF_INET6, SOCK_DGRAM, 0));
+    struct six_addr a = {.prefix = 64, .index = OK(if_nametoindex("nic0"))};
+    inet_pton(AF_INET6, "fd00::5", &a.addr);
+    OK(ioctl(six, SIOCSIFADDR, &a));
+    ERR(ioctl(six, SIOCSIFADDR, &a), EEXIST);
+    CK(strstr(get("/proc/net/if_inet6"), "fd000000000000000000000000000005"));
+    OK(ioctl(six, SIOCDIFADDR, &a));
+    ERR(ioctl(six, SIOCDIFADDR, &a), EADDRNOTAVAIL);
+    CK(!strstr(get("/proc/net/if_inet6"), "fd000000000000000000000000000005"));
+    a.prefix = 129;
+    ERR(ioctl(six, SIOCSIFADDR, &a), EINVAL);
+}
+
+static int route(int s, int cmd, const char *dst, const char *mask, const char *gateway, const char *dev, int flags) {
+    struct rtentry rt = {.rt_flags = flags, .rt_dev = (char *)dev};
+    struct sockaddr_in d = at(dst, 0), m = at(mask, 0), g = at(gateway, 0);
+    memcpy(&rt.rt_dst, &d, sizeof d);
+    memcpy(&rt.rt_genmask, &m, sizeof m);
+    memcpy(&rt.rt_gateway, &g, sizeof g);
+    return ioctl(s, cmd, &rt);
+}
+
+TEST(routes_by_ioctl) {
+    own_net();
+    need_nic();
+    int s = OK(socket(AF_INET, SOCK_DGRAM, 0));
+    OK(set_addr(s, SIOCSIFADDR, "nic0", "10.1.2.3"));
+    OK(set_addr(s, SIOCSIFNETMASK, "nic0", "255.255.255.0"));
+    ERR(route(s, SIOCADDRT, "10.9.0.0", "255.255.0.0", "0.0.0.0", "nic0", RTF_UP), ENETDOWN);
+    OK(set_flags(s, "nic0", flags_of(s, "nic0") | IFF_UP));
+    ERR(say(s, "10.9.0.1"), ENETUNREACH);
+    OK(route(s, SIOCADDRT, "10.9.0.0", "255.255.0.0", "0.0.0.0", "nic0", RTF_UP));
+    OK(say(s, "10.9.0.1"));
+    ERR(route(s, SIOCADDRT, "10.9.0.0", "255.255.0.0", "0.0.0.0", "nic0", RTF_UP), EEXIST);
+    ERR(route(s, SIOCADDRT, "10.9.0.1", "255.255.0.0", "0.0.0.0", "nic0", RTF_UP), EINVAL);
+    ERR(route(s, SIOCADDRT, "10.8.0.0", "255.0.255.0", "0.0.0.0", "nic0", RTF_UP), EINVAL);
+    ERR(route(s, SIOCADDRT, "10.8.0.0", "255.255.0.0", "0.0.0.0", "nic1", RTF_UP), ENODEV);
+    ERR(route(s, SIOCADDRT, "0.0.0.0", "0.0.0.0", "10.7.0.1", NULL, RTF_UP | RTF_GATEWAY), ENETUNREACH);
+    ERR(route(s, SIOCADDRT, "0.0.0.0", "0.0.0.0", "0.0.0.0", NULL, RTF_UP | RTF_GATEWAY), EINVAL);
+    OK(route(s, SIOCADDRT, "0.0.0.0", "0.0.0.0", "10.1.2.9", NULL, RTF_UP | RTF_GATEWAY));
+    CK(strstr(get("/proc/net/route"), "nic0\t00000000\t0902010A\t0003\t0\t0\t0\t00000000"));
+    OK(say(s, "8.8.8.8"));
+    OK(route(s, SIOCADDRT, "8.8.8.8", "0.0.0.0", "0.0.0.0", NULL, RTF_UP | RTF_HOST | RTF_REJECT));
+    int f = OK(socket(AF_INET, SOCK_DGRAM, 0));
+    ERR(say(f, "8.8.8.8"), EHOSTUNREACH);
+    OK(route(s, SIOCDELRT, "8.8.8.8", "0.0.0.0", "0.0.0.0", NULL, RTF_UP | RTF_HOST | RTF_REJECT));
+    OK(say(f, "8.8.8.8"));
+    OK(route(s, SIOCDELRT, "0.0.0.0", "0.0.0.0", "0.0.0.0", NULL, RTF_UP));
+    ERR(route(s, SIOCDELRT, "0.0.0.0", "0.0.0.0", "0.0.0.0", NULL, RTF_UP), ESRCH);
+    ERR(say(f, "8.8.8.8"), ENETUNREACH);
+    // With the link, its routes go, and those of its addresses alone come back.
+    OK(set_flags(s, "nic0", 0));
+    ERR(say(f, "10.1.2.9"), ENETUNREACH);
+    struct sockaddr_in here = at("10.1.2.3", 0);
+    OK(bind(OK(socket(AF_INET, SOCK_DGRAM, 0)), (void *)&here, sizeof here));
+    OK(set_flags(s, "nic0", IFF_UP));
+    OK(say(f, "10.1.2.9"));
+    ERR(say(f, "10.9.0.1"), ENETUNREACH);
 }

@@ -75,14 +75,79 @@ pub struct Ifconf {
     pub ifc_buf: u64,
 }
 
+/// Argument of `SIOCADDRT` and `SIOCDELRT` of IPv4 (`struct rtentry`); addresses are `struct sockaddr`, the device's name is
+/// at a guest address.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct RtEntry {
+    pub rt_pad1: u64,
+    pub rt_dst: [u8; 16],
+    pub rt_gateway: [u8; 16],
+    pub rt_genmask: [u8; 16],
+    pub rt_flags: u16,
+    pub rt_pad2: u16,
+    pub _pad0: u32,
+    pub rt_pad3: u64,
+    pub rt_pad4: u64,
+    pub rt_metric: i16,
+    pub _pad1: [u16; 3],
+    pub rt_dev: u64,
+    pub rt_mtu: u64,
+    pub rt_window: u64,
+    pub rt_irtt: u16,
+    pub _pad2: [u16; 3],
+}
+
+/// The same of IPv6 (`struct in6_rtmsg`).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct In6Rtmsg {
+    pub rtmsg_dst: [u8; 16],
+    pub rtmsg_src: [u8; 16],
+    pub rtmsg_gateway: [u8; 16],
+    pub rtmsg_type: u32,
+    pub rtmsg_dst_len: u16,
+    pub rtmsg_src_len: u16,
+    pub rtmsg_metric: u32,
+    pub _pad0: u32,
+    pub rtmsg_info: u64,
+    pub rtmsg_flags: u32,
+    pub rtmsg_ifindex: i32,
+}
+
+/// Argument of `SIOCSIFADDR` and `SIOCDIFADDR` of IPv6 (`struct in6_ifreq`).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct In6Ifreq {
+    pub ifr6_addr: [u8; 16],
+    pub ifr6_prefixlen: u32,
+    pub ifr6_ifindex: i32,
+}
+
+// Flags of a route in `rtentry` and `in6_rtmsg`.
+pub const RTF_UP: u32 = 0x1;
+pub const RTF_GATEWAY: u32 = 0x2;
+pub const RTF_HOST: u32 = 0x4;
+pub const RTF_MTU: u32 = 0x40;
+pub const RTF_REJECT: u32 = 0x200;
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use core::mem::size_of;
+    use core::mem::{offset_of, size_of};
 
     #[test]
     fn layouts() {
         assert_eq!(size_of::<Ifreq>(), size_of::<libc::ifreq>());
         assert_eq!(size_of::<Ifconf>(), 16);
+        // libc knows it of other C libraries only.
+        assert_eq!(size_of::<RtEntry>(), 120);
+        assert_eq!(
+            [offset_of!(RtEntry, rt_flags), offset_of!(RtEntry, rt_metric), offset_of!(RtEntry, rt_dev)],
+            [56, 80, 88]
+        );
+        assert_eq!(size_of::<In6Rtmsg>(), size_of::<libc::in6_rtmsg>());
+        assert_eq!(offset_of!(In6Rtmsg, rtmsg_ifindex), 76);
+        assert_eq!(size_of::<In6Ifreq>(), 24);
     }
 }

@@ -148,7 +148,7 @@ impl FileOps for Random {
     fn pollable(&self) -> bool {
         true
     }
-    fn ioctl(&self, cmd: u32, arg: u64, mm: &Arc<Mm>) -> Result<i64, Errno> {
+    fn ioctl(&self, _caller: &Caller, cmd: u32, arg: u64, mm: &Arc<Mm>) -> Result<i64, Errno> {
         match cmd {
             RNDGETENTCNT => {
                 // POOL_READY_BITS: always full.

@@ -18,6 +18,7 @@ use chitin_abi::stat::{S_IFCHR, S_IFMT, S_IFREG, makedev};
 use chitin_abi::time::Timespec;
 use chitin_host::{filestore, hostfile, stdio};
 use chitin_mm::{Mm, Sink, Source};
+use chitin_vfs::walk::Caller;
 use chitin_vfs::{
     Attr, File, FileKind, FileOps, Inode, InodeState, Mappable, PollTable, SetAttr, SetTime, WriteAt, Written,
 };
@@ -287,7 +288,7 @@ impl FileOps for HostFile {
         self.inode.watch.is_some()
     }
 
-    fn ioctl(&self, cmd: u32, arg: u64, mm: &Arc<Mm>) -> Result<i64, Errno> {
+    fn ioctl(&self, _caller: &Caller, cmd: u32, arg: u64, mm: &Arc<Mm>) -> Result<i64, Errno> {
         if !self.inode.terminal {
             return Err(Errno::ENOTTY);
         }

@@ -330,14 +330,14 @@ impl FileOps for SocketFile {
         self.ops.poll(table)
     }
 
-    fn ioctl(&self, cmd: u32, arg: u64, mm: &Arc<Mm>) -> Result<i64, Errno> {
+    fn ioctl(&self, caller: &Caller, cmd: u32, arg: u64, mm: &Arc<Mm>) -> Result<i64, Errno> {
         if let Some(result) = self.ops.ioctl(cmd, arg, mm) {
             return result;
         }
         let count = match cmd {
             SIOCINQ => self.ops.input_queued()?,
             SIOCOUTQ => self.ops.output_queued()?,
-            _ => return iface::ioctl(&self.common().ns, cmd, arg, mm),
+            _ => return iface::ioctl(self.common(), caller, (cmd, arg), mm),
         };
         mm.write(arg, &i32::try_from(count).unwrap_or(i32::MAX))?;
         Ok(0)

@@ -55,6 +55,7 @@ impl Host {
             kind: LinkKind::Veth,
             flags: IFF_BROADCAST | IFF_MULTICAST | IFF_UP | IFF_RUNNING | IFF_LOWER_UP,
             mtu: 1500,
+            max_mtu: 1500,
             hw_type: ARPHRD_ETHER,
             hw_addr: [2, 0, 0, 0, 0, number],
             broadcast: [0xff; 6],

@@ -4,7 +4,7 @@ use crate::config::{Change, Config, LO};
 use crate::device::{Device, RxFrame, TxFrame};
 use crate::env::{Alarm, AlarmKey, Env, Nanos};
 use crate::ip::{Groups, Limiter, Pmtu, Reassembly};
-use crate::link::{Backlog, LINK_LEN, Loopback, Neighbours, Port};
+use crate::link::{Backlog, Dummy, LINK_LEN, Loopback, Neighbours, Port};
 use crate::sockets::{Cast, FrameKind, Sockets};
 use crate::sysctl::Sysctls;
 use crate::tcp::{Tcp, TcpConn};
@@ -155,6 +155,7 @@ impl Stack {
             stats: link.stats.clone(),
             up: AtomicBool::new(link.is_up()),
             mtu: AtomicU32::new(link.mtu),
+            noarp: AtomicBool::new(link.flags & IFF_NOARP != 0),
             neighbours: Neighbours::default(),
         };
         self.ports.write().insert(link.index, Arc::new(port));
@@ -163,11 +164,16 @@ impl Stack {
     }
 
     fn follow(&self, link: &crate::config::Link, there: bool) {
+        let known = || self.port(link.index).is_some_and(|port| port.info.hw_addr == link.hw_addr);
         if !there {
             self.ports.write().remove(&link.index);
+        } else if link.is_own() && link.index != LO && !known() {
+            // One that is gone already needs none.
+            let _ = self.add_device(link.index, Arc::new(Dummy(link.hw_addr)));
         } else if let Some(port) = self.port(link.index) {
             port.up.store(link.is_up(), Ordering::Relaxed);
             port.mtu.store(link.mtu, Ordering::Relaxed);
+            port.noarp.store(link.flags & IFF_NOARP != 0, Ordering::Relaxed);
         }
     }
 

@@ -3,6 +3,7 @@
 pub mod state;
 
 use crate::wait::{Notify, Registration};
+use crate::walk::Caller;
 use crate::{FileKind, Inode, Path, PollTable};
 use chitin_abi::Errno;
 use chitin_abi::fcntl::*;
@@ -76,7 +77,7 @@ pub trait FileOps: Any + Send + Sync {
         !self.seekable()
     }
     /// Device and object specific requests; `arg` is a value or a user address in `mm`.
-    fn ioctl(&self, _cmd: u32, _arg: u64, _mm: &Arc<Mm>) -> Result<i64, Errno> {
+    fn ioctl(&self, _caller: &Caller, _cmd: u32, _arg: u64, _mm: &Arc<Mm>) -> Result<i64, Errno> {
         Err(Errno::ENOTTY)
     }
     /// Pages for mmap; `writable`: shared and possibly written, so the descriptor must allow it.

@@ -36,6 +36,7 @@ pub fn link(
         // There is a carrier, noticed by the host already or not.
         flags: link.flags | IFF_UP | IFF_RUNNING | IFF_LOWER_UP,
         mtu: link.mtu,
+        max_mtu: link.mtu,
         hw_type: link.hardware,
         hw_addr: hardware(&link.address),
         broadcast: hardware(&link.broadcast),

@@ -71,45 +71,23 @@ impl Address {
 
 impl Config {
     /// Adds an address and what follows from it. `replace`: one that is there is changed instead of EEXIST.
-    pub fn addr_add(&self, mut address: Address, replace: bool) -> Result<(), Errno> {
+    pub fn addr_add(&self, address: Address, replace: bool) -> Result<(), Errno> {
         let unfit = address.prefix > addr::max_len(&address.addr)
             || address.addr.is_multicast()
             || address.addr.is_ipv6() && address.addr.is_unspecified();
         if unfit {
             return Err(Errno::EINVAL);
         }
+        self.change(|tables, news| tables.add_address(address, replace, news))
+    }
+
+    /// Puts an address in another's place, or takes it away (devinet_ioctl()).
+    pub fn addr_change(&self, old: Option<&Address>, new: Option<Address>) -> Result<(), Errno> {
         self.change(|tables, news| {
-            if !tables.links.contains_key(&address.link) {
-                return Err(Errno::ENODEV);
+            if let Some(old) = old {
+                tables.delete_address(|known| known == old, news)?;
             }
-            if let Some(at) = tables.addresses.iter().position(|a| a.same(&address)) {
-                if !replace {
-                    return Err(Errno::EEXIST);
-                }
-                let old = tables.addresses.remove(at);
-                tables.address_gone(&old, news);
-            }
-            if tables.addresses.len() >= MAX_ADDRESSES {
-                return Err(Errno::ENOBUFS);
-            }
-            let subnet = address.subnet();
-            let primary = |a: &Address| {
-                a.link == address.link
-                    && a.addr.is_ipv4()
-                    && a.subnet() == subnet
-                    && a.scope == address.scope
-                    && a.flags & IFA_F_SECONDARY == 0
-            };
-            address.flags &= !IFA_F_SECONDARY;
-            if address.addr.is_ipv4() && tables.addresses.iter().any(primary) {
-                address.flags |= IFA_F_SECONDARY;
-            }
-            tables.addresses.push(address.clone());
-            news.push(Change::Address(address.clone(), true));
-            if tables.links.get(&address.link).is_some_and(|link| link.is_up()) {
-                tables.address_routes(&address, news);
-            }
-            Ok(())
+            new.map_or(Ok(()), |new| tables.add_address(new, false, news))
         })
     }
 
@@ -120,20 +98,67 @@ impl Config {
             if !tables.links.contains_key(&link) {
                 return Err(Errno::ENODEV);
             }
-            let fits = |a: &Address| a.link == link && a.addr == addr && a.prefix == prefix;
-            let at = tables.addresses.iter().position(fits).ok_or(Errno::EADDRNOTAVAIL)?;
-            let gone = tables.addresses.remove(at);
-            tables.address_gone(&gone, news);
-            news.push(Change::Address(gone.clone(), false));
-            if gone.addr.is_ipv4() && gone.flags & IFA_F_SECONDARY == 0 {
-                tables.promote(&gone, news);
-            }
-            Ok(())
+            tables.delete_address(|a| a.link == link && a.addr == addr && a.prefix == prefix, news)
         })
     }
 }
 
 impl Tables {
+    fn add_address(
+        &mut self,
+        mut address: Address,
+        replace: bool,
+        news: &mut Vec<Change>,
+    ) -> Result<(), Errno> {
+        let link = self.links.get(&address.link).ok_or(Errno::ENODEV)?;
+        if address.addr.is_ipv6() && !link.has_v6() {
+            return Err(if link.conf.disable6.on() { Errno::EACCES } else { Errno::EINVAL });
+        }
+        if let Some(at) = self.addresses.iter().position(|a| a.same(&address)) {
+            if !replace {
+                return Err(Errno::EEXIST);
+            }
+            let old = self.addresses.remove(at);
+            self.address_gone(&old, news);
+        }
+        if self.addresses.len() >= MAX_ADDRESSES {
+            return Err(Errno::ENOBUFS);
+        }
+        let subnet = address.subnet();
+        let primary = |a: &Address| {
+            a.link == address.link
+                && a.addr.is_ipv4()
+                && a.subnet() == subnet
+                && a.scope == address.scope
+                && a.flags & IFA_F_SECONDARY == 0
+        };
+        address.flags &= !IFA_F_SECONDARY;
+        if address.addr.is_ipv4() && self.addresses.iter().any(primary) {
+            address.flags |= IFA_F_SECONDARY;
+        }
+        self.addresses.push(address.clone());
+        news.push(Change::Address(address.clone(), true));
+        if self.links.get(&address.link).is_some_and(|link| link.is_up()) {
+            self.address_routes(&address, news);
+        }
+        Ok(())
+    }
+
+    fn delete_address(
+        &mut self,
+        fits: impl Fn(&Address) -> bool,
+        news: &mut Vec<Change>,
+    ) -> Result<(), Errno> {
+        let at = self.addresses.iter().position(fits).ok_or(Errno::EADDRNOTAVAIL)?;
+        let gone = self.addresses.remove(at);
+        self.address_gone(&gone, news);
+        news.push(Change::Address(gone.clone(), false));
+        if gone.addr.is_ipv4() && gone.flags & IFA_F_SECONDARY == 0 {
+            self.promote(&gone, news);
+        }
+        Ok(())
+    }
+
     fn promote(&mut self, gone: &Address, news: &mut Vec<Change>) {
         let next = |a: &&mut Address| {
             a.link == gone.link && a.flags & IFA_F_SECONDARY != 0 && a.subnet() == gone.subnet()

@@ -1,10 +1,10 @@
 //! net.ipv4.conf.NAME and net.ipv6.conf.NAME: what each link has for itself, and `all` and `default`.
 
-use super::Config;
+use super::{Change, Config, Tables};
 use crate::sysctl::Sysctl;
 use chitin_abi::Errno;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 macro_rules! conf {
     ($($name:ident = $value:expr, $family:literal, $file:literal, $min:expr, $max:expr;)*) => {
@@ -14,18 +14,21 @@ macro_rules! conf {
             $(pub $name: Sysctl,)*
             /// Which were set for this link itself, by their place in the list.
             own: AtomicU32,
+            /// Whether IPv6 is off as far as addresses and routes go.
+            was_off: AtomicBool,
         }
 
         impl Default for Conf {
             fn default() -> Conf {
-                Conf { $($name: Sysctl::new($value),)* own: AtomicU32::new(0) }
+                Conf { $($name: Sysctl::new($value),)* own: AtomicU32::new(0), was_off: AtomicBool::new(false) }
             }
         }
 
         impl Conf {
             /// The same values for somebody else.
             pub fn copy(&self) -> Conf {
-                Conf { $($name: Sysctl::new(self.$name.get()),)* own: AtomicU32::new(0) }
+                let was_off = AtomicBool::new(self.disable6.on());
+                Conf { $($name: Sysctl::new(self.$name.get()),)* own: AtomicU32::new(0), was_off }
             }
 
             /// Family, name, setting, least and largest value.
@@ -63,6 +66,19 @@ impl Conf {
     }
 }
 
+impl Tables {
+    /// Has a link's addresses follow its disable_ipv6 (dev_disable_change()).
+    fn switch_v6(&mut self, index: u32, news: &mut Vec<Change>) {
+        let Some(conf) = self.links.get(&index).map(|link| link.conf.clone()) else { return };
+        let off = conf.disable6.on();
+        match conf.was_off.swap(off, Ordering::Relaxed) {
+            was if was == off => {}
+            _ if off => self.v6_gone(index, news),
+            _ => self.v6_began(index, news),
+        }
+    }
+}
+
 impl Config {
     /// The settings of a link, of `all` or of `default`.
     pub fn conf(&self, name: &str) -> Option<Arc<Conf>> {
@@ -87,7 +103,8 @@ impl Config {
         let conf = self.conf(name).ok_or(Errno::ENOENT)?;
         let at = conf.list().position(|entry| entry.0 == family && entry.1 == file).ok_or(Errno::ENOENT)?;
         conf.set(at, value);
-        let switch = file == "forwarding" || file == "disable_ipv6";
+        let disables = file == "disable_ipv6";
+        let switch = file == "forwarding" || disables;
         let links = || self.links().into_iter().map(|link| link.conf);
         match name {
             "all" if switch => {
@@ -100,6 +117,13 @@ impl Config {
             }
             "default" => {}
             _ => drop(conf.own.fetch_or(1 << (at & 31), Ordering::Relaxed)),
+        }
+        if disables {
+            self.change(|tables, news| {
+                let all: Vec<u32> = tables.links.keys().copied().collect();
+                all.into_iter().for_each(|index| tables.switch_v6(index, news));
+                Ok::<_, Errno>(())
+            })?;
         }
         Ok(())
     }

@@ -1,9 +1,9 @@
 //! Links: network interfaces.
 
-use super::{Address, Change, Conf, Config, LO, MAX_LINKS, Tables};
+use super::{Address, Change, Conf, Config, LO, MAX_LINKS, RouteEntry, Tables};
 use chitin_abi::Errno;
 use chitin_abi::netdevice::*;
-use chitin_abi::rtnetlink::{IFA_F_PERMANENT, RT_SCOPE_HOST};
+use chitin_abi::rtnetlink::{RT_SCOPE_HOST, RTN_LOCAL};
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -55,6 +55,8 @@ pub struct Link {
     /// IFF_*.
     pub flags: u32,
     pub mtu: u32,
+    /// The longest packets that its device takes; 0: of any length.
+    pub max_mtu: u32,
     /// ARPHRD_*.
     pub hw_type: u16,
     pub hw_addr: [u8; 6],
@@ -101,6 +103,7 @@ impl Link {
             kind: LinkKind::Loopback,
             flags: IFF_LOOPBACK,
             mtu: 65536,
+            max_mtu: 0,
             hw_type: ARPHRD_LOOPBACK,
             hw_addr: [0; ETH_ALEN],
             broadcast: [0; ETH_ALEN],
@@ -113,6 +116,18 @@ impl Link {
     }
     pub fn is_up(&self) -> bool {
         self.flags & IFF_UP != 0
+    }
+    /// Whether it exists here alone, so that all of it can be changed.
+    pub(crate) fn is_own(&self) -> bool {
+        matches!(self.kind, LinkKind::Loopback | LinkKind::Dummy) && self.max_mtu == 0
+    }
+    /// The least MTU that it can be set to.
+    pub fn min_mtu(&self) -> u32 {
+        if self.is_own() { 0 } else { 68 }
+    }
+    /// Whether IPv6 works there (IPV6_MIN_MTU, disable_ipv6).
+    pub(super) fn has_v6(&self) -> bool {
+        self.mtu >= 1280 && !self.conf.disable6.on()
     }
     /// IF_OPER_*.
     pub fn operstate(&self) -> u8 {
@@ -174,13 +189,18 @@ impl Config {
                 _ => {}
             }
             let link = tables.links.get_mut(&index).ok_or(Errno::ENODEV)?;
-            let least = if link.kind == LinkKind::Loopback { 0 } else { 68 };
-            if wanted.mtu.is_some_and(|mtu| mtu < least || mtu > i32::MAX.unsigned_abs()) {
+            let most = if link.max_mtu == 0 { i32::MAX.unsigned_abs() } else { link.max_mtu };
+            if wanted.mtu.is_some_and(|mtu| mtu != link.mtu && !(link.min_mtu()..=most).contains(&mtu)) {
                 return Err(Errno::EINVAL);
+            }
+            // What comes in is for the address that the other end knows.
+            if wanted.hw_addr.is_some_and(|addr| addr != link.hw_addr) && !link.is_own() {
+                return Err(Errno::EOPNOTSUPP);
             }
             if wanted.hw_addr.is_some_and(|addr| addr[0] & 1 != 0 || addr == [0; 6]) {
                 return Err(Errno::EADDRNOTAVAIL);
             }
+            let (was, had_v6) = (link.is_up(), link.has_v6());
             if let Some(name) = &wanted.name {
                 link.name.clone_from(name);
             }
@@ -188,7 +208,6 @@ impl Config {
             link.hw_addr = wanted.hw_addr.unwrap_or(link.hw_addr);
             link.tx_queue_len = wanted.tx_queue_len.unwrap_or(link.tx_queue_len);
             link.group = wanted.group.unwrap_or(link.group);
-            let was = link.is_up();
             let mask = wanted.flags.0 & SETTABLE;
             link.flags = link.flags & !mask | wanted.flags.1 & mask;
             let up = link.is_up();
@@ -197,10 +216,17 @@ impl Config {
                 let running = IFF_RUNNING | IFF_LOWER_UP;
                 link.flags = if up { link.flags | running } else { link.flags & !running };
             }
+            let has_v6 = link.has_v6();
             news.push(Change::Link(link.clone(), true));
+            if had_v6 && !has_v6 {
+                tables.v6_gone(index, news);
+            }
             match (was, up) {
                 (false, true) => tables.went_up(index, news)?,
                 (true, false) => tables.went_down(index, news),
+                (true, true) if has_v6 && !had_v6 && !tables.is_loopback(index) => {
+                    tables.v6_began(index, news)
+                }
                 _ => {}
             }
             Ok(())
@@ -215,6 +241,7 @@ impl Config {
                 return Err(Errno::EOPNOTSUPP);
             }
             tables.went_down(index, news);
+            tables.routes_gone(news, |route| route.uses(index));
             while let Some(at) = tables.addresses.iter().position(|a| a.link == index) {
                 let gone = tables.addresses.remove(at);
                 tables.address_gone(&gone, news);
@@ -232,30 +259,53 @@ impl Config {
 impl Tables {
     /// What appears with a link that comes up: on `lo` its addresses, on others the routes of the addresses they have.
     fn went_up(&mut self, index: u32, news: &mut Vec<Change>) -> Result<(), Errno> {
-        let loopback = self.links.get(&index).is_some_and(|link| link.kind == LinkKind::Loopback);
-        if loopback {
-            let flags = IFA_F_PERMANENT;
-            let v4 = Address::new(index, Ipv4Addr::LOCALHOST.into(), 8).scope(RT_SCOPE_HOST).flags(flags);
-            let v6 = Address::new(index, Ipv6Addr::LOCALHOST.into(), 128).scope(RT_SCOPE_HOST).flags(flags);
-            for mut address in [v4, v6] {
-                address.label = address.addr.is_ipv4().then(|| "lo".to_owned());
-                if !self.addresses.iter().any(|a| a.same(&address)) {
-                    self.addresses.push(address.clone());
-                    news.push(Change::Address(address, true));
-                }
-            }
+        if self.is_loopback(index) {
+            let v4 = Address::new(index, Ipv4Addr::LOCALHOST.into(), 8).scope(RT_SCOPE_HOST);
+            self.own_address(Address { label: Some("lo".to_owned()), ..v4 }, news);
         }
         let mine: Vec<_> = self.addresses.iter().filter(|a| a.link == index).cloned().collect();
         mine.iter().for_each(|address| self.address_routes(address, news));
-        if !loopback {
-            self.multicast_route(index, news);
-        }
+        self.v6_began(index, news);
         Ok(())
     }
 
-    /// What goes with a link that goes down: all its routes, and its IPv6 addresses (as Linux has it).
+    fn is_loopback(&self, index: u32) -> bool {
+        self.links.get(&index).is_some_and(|link| link.kind == LinkKind::Loopback)
+    }
+
+    /// Adds an address that nobody asked for, unless it is there.
+    fn own_address(&mut self, address: Address, news: &mut Vec<Change>) {
+        if !self.addresses.iter().any(|a| a.same(&address)) {
+            self.addresses.push(address.clone());
+            news.push(Change::Address(address, true));
+        }
+    }
+
+    /// IPv6 begins on a link that is up, if it works there.
+    pub(super) fn v6_began(&mut self, index: u32, news: &mut Vec<Change>) {
+        if !self.links.get(&index).is_some_and(|link| link.is_up() && link.has_v6()) {
+            return;
+        }
+        if self.is_loopback(index) {
+            let own = Address::new(index, Ipv6Addr::LOCALHOST.into(), 128).scope(RT_SCOPE_HOST);
+            self.own_address(own.clone(), news);
+            self.address_routes(&own, news);
+        } else {
+            self.multicast_route(index, news);
+        }
+    }
+
+    /// What goes with a link that goes down: its routes but for those of its IPv4 addresses themselves, which stay this
+    /// host's, and its IPv6 addresses.
     fn went_down(&mut self, index: u32, news: &mut Vec<Change>) {
-        self.routes_gone(news, |route| route.uses(index));
+        let stays = |route: &RouteEntry| route.dst.addr.is_ipv4() && route.kind == RTN_LOCAL;
+        self.routes_gone(news, |route| route.uses(index) && !stays(route));
+        self.v6_gone(index, news);
+    }
+
+    /// IPv6 ends on a link (addrconf_ifdown()).
+    pub(super) fn v6_gone(&mut self, index: u32, news: &mut Vec<Change>) {
+        self.routes_gone(news, |route| route.uses(index) && route.dst.addr.is_ipv6());
         let (gone, kept) =
             self.addresses.drain(..).partition::<Vec<_>, _>(|a| a.link == index && a.addr.is_ipv6());
         self.addresses = kept;

@@ -1,6 +1,6 @@
 //! Finding routes and source addresses.
 
-use super::{Address, Config, LO, NextHop, RouteEntry, Tables};
+use super::{Address, Config, LO, Link, NextHop, RouteEntry, Tables};
 use crate::addr;
 use chitin_abi::Errno;
 use chitin_abi::rtnetlink::*;
@@ -135,7 +135,9 @@ impl Tables {
                 return Ok(self.plain(kind, link.index, dst, src));
             }
         }
-        Err(Errno::ENETUNREACH)
+        // Without any address there is none to choose before the way is asked for (ip6_route_get_saddr()).
+        let nobody = dst.is_ipv6() && src.is_none() && !self.addresses.iter().any(|a| a.addr.is_ipv6());
+        Err(if nobody { Errno::EADDRNOTAVAIL } else { Errno::ENETUNREACH })
     }
 
     /// A route that needs no entry.
@@ -191,6 +193,10 @@ impl Tables {
         let hop = hop.ok_or(Errno::ENETUNREACH)?;
         let local = entry.kind == RTN_LOCAL || entry.kind == RTN_ANYCAST;
         let link = if local { LO } else { hop.link };
+        // Linux would let what goes that way be lost.
+        if local && !self.links.get(&LO).is_some_and(Link::is_up) {
+            return Err(Errno::ENETUNREACH);
+        }
         let towards = hop.gateway.unwrap_or(dst);
         let chosen = || match entry.prefsrc {
             // An address of this host is spoken to from itself, but for the wider ones of `lo`.

@@ -16,6 +16,7 @@ fn eth(name: &str) -> Link {
         kind: LinkKind::Veth,
         flags: IFF_BROADCAST | IFF_MULTICAST | IFF_UP | IFF_RUNNING | IFF_LOWER_UP,
         mtu: 1500,
+        max_mtu: 0,
         hw_type: ARPHRD_ETHER,
         hw_addr: [2, 0, 0, 0, 0, 1],
         broadcast: [0xff; 6],
@@ -71,7 +72,9 @@ fn lo_has_what_linux_gives_it() {
     let any = config.route(ip("0.0.0.0"), None, 0, 0).unwrap();
     assert_eq!((any.dst, any.is_local(), any.link), (ip("127.0.0.1"), true, LO));
     up(&config, LO, false);
-    assert!(config.routes().is_empty() && !config.is_local(ip("127.0.0.1")));
+    // What is this host's own stays that, and is not to be reached.
+    assert!(config.is_local(ip("127.0.0.1")) && !config.is_local(ip("::1")));
+    assert_eq!(config.source_for(ip("127.0.0.1")), Err(Errno::ENETUNREACH));
     up(&config, LO, true);
     assert_eq!(config.routes().len(), 4);
 }

@@ -7,7 +7,7 @@ mod input;
 mod loopback;
 mod neigh;
 
-pub(crate) use loopback::{Backlog, Loopback};
+pub(crate) use loopback::{Backlog, Dummy, Loopback};
 pub(crate) use neigh::{Neigh, Neighbours};
 
 use crate::config::LinkStats;
@@ -32,6 +32,8 @@ pub(crate) struct Port {
     pub stats: Arc<LinkStats>,
     pub up: AtomicBool,
     pub mtu: AtomicU32,
+    /// Nobody there needs to be asked for an address.
+    pub noarp: AtomicBool,
     pub neighbours: Neighbours,
 }
 
@@ -154,6 +156,8 @@ impl Stack {
             To::Known([0xff; 6])
         } else if let Some(group) = group_mac(&next) {
             To::Known(group)
+        } else if port.noarp.load(Ordering::Relaxed) {
+            To::Known(port.info.hw_addr)
         } else {
             To::Neighbour(self.neighbour(&port, next)?)
         };

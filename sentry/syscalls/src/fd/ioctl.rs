@@ -34,7 +34,7 @@ pub(crate) fn ioctl(task: &Arc<Task>, args: Args) -> Outcome {
     }
     match common(task, fd, &file, cmd, arg) {
         Some(result) => unit(result),
-        None => match file.ops().ioctl(cmd, arg, &task.mm()) {
+        None => match file.ops().ioctl(&task.caller(), cmd, arg, &task.mm()) {
             Ok(value) => Outcome::value(value.cast_unsigned()),
             Err(error) => Outcome::error(error),
         },

@@ -52,8 +52,8 @@ pub(super) fn show(head: Message, link: &Link) -> Vec<u8> {
         .u8(IFLA_OPERSTATE, state)
         .u8(IFLA_LINKMODE, 0)
         .u32(IFLA_MTU, link.mtu)
-        .u32(IFLA_MIN_MTU, if loopback { 0 } else { 68 })
-        .u32(IFLA_MAX_MTU, if loopback { 0 } else { 65535 })
+        .u32(IFLA_MIN_MTU, link.min_mtu())
+        .u32(IFLA_MAX_MTU, link.max_mtu)
         .u32(IFLA_GROUP, link.group)
         .u32(IFLA_PROMISCUITY, u32::from(link.flags & IFF_PROMISC != 0))
         .u32(IFLA_NUM_TX_QUEUES, 1)
@@ -148,6 +148,7 @@ pub(super) fn set(request: &Request<'_>, new: bool) -> Result<(), Errno> {
         kind: LinkKind::Dummy,
         flags: IFF_BROADCAST | IFF_NOARP,
         mtu: change.mtu.unwrap_or(1500),
+        max_mtu: 0,
         hw_type: ARPHRD_ETHER,
         hw_addr: hw_addr.unwrap_or_else(|| random_addr(request)),
         broadcast: [0xff; ETH_ALEN],
