@@ -8,6 +8,7 @@
 #include <net/if.h>
 #include <net/route.h>
 #include <netpacket/packet.h>
+#include <sys/mount.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sys/un.h>
@@ -614,4 +615,52 @@ TEST(routes_by_ioctl) {
     OK(set_flags(s, "nic0", IFF_UP));
     OK(say(f, "10.1.2.9"));
     ERR(say(f, "10.9.0.1"), ENETUNREACH);
+}
+
+// The interfaces that a sysfs shows are those of the namespace that it was mounted from.
+TEST(sysfs) {
+    if (!exists("/sys/class/net/lo/mtu")) SKIP("no /sys");
+    own_net();
+    OK(unshare(CLONE_NEWNS));
+    OK(mkdir("sys", 0755));
+    if (mount("sysfs", "sys", "sysfs", MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL)) {
+        if (errno == EPERM) SKIP("/sys is not all visible here");
+        FAIL("mount: %s", strerror(errno));
+    }
+    EQ(entries("sys/class/net", "lo"), 1);
+    EQ(entries("sys/class/net", "nic0"), 0);
+    need_nic();
+    EQ(entries("sys/class/net", "nic0"), 1);
+    EQ(entries("sys/devices/virtual/net", "nic0"), 1);
+    EQ(entries("/sys/class/net", "nic0"), 0);
+    ERR(open("/sys/class/net/nic0/mtu", O_RDONLY), ENOENT);
+    int s = OK(socket(AF_INET, SOCK_DGRAM, 0)), fd = OK(open("sys/class/net/nic0/mtu", O_RDONLY));
+    STREQ(has("sys/class/net/nic0/mtu"), "1500");
+    OK(set_int(s, SIOCSIFMTU, "nic0", 1400));
+    STREQ(has("sys/class/net/nic0/mtu"), "1400");
+    char b[20];
+    snprintf(b, sizeof b, "%d", if_nametoindex("nic0"));
+    STREQ(has("sys/class/net/nic0/ifindex"), b);
+    STREQ(has("sys/class/net/nic0/type"), "1");
+    STREQ(has("sys/class/net/lo/type"), "772");
+    STREQ(has("sys/class/net/lo/flags"), "0x8");
+    up("lo");
+    STREQ(has("sys/class/net/lo/flags"), "0x9");
+    STREQ(has("sys/class/net/lo/carrier"), "1");
+    OK(say(s, "127.0.0.1"));
+    struct stat link, dir;
+    OK(stat("sys/class/net/nic0", &link));
+    OK(stat("sys/devices/virtual/net/nic0", &dir));
+    EQ(link.st_ino, dir.st_ino);
+    STREQ(has("sys/class/net/nic0/subsystem/lo/ifindex"), "1");
+    // Whoever looks.
+    WAIT0(SPAWN({
+        OK(unshare(CLONE_NEWNET));
+        EQ(entries("sys/class/net", "nic0"), 1);
+    }));
+    struct ask a = about(RTM_DELLINK, 0, OK(if_nametoindex("nic0")));
+    EQ(asked(&a), 0);
+    EQ(entries("sys/class/net", "nic0"), 0);
+    ERR(pread(fd, b, sizeof b, 0), ENODEV);
+    ERR(open("sys/class/net/nic0/mtu", O_RDONLY), ENOENT);
 }

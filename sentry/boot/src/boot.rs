@@ -174,7 +174,7 @@ fn make_kernel(
     if config.network == NetworkMode::Host {
         crate::net::use_host_sockets(&net, &kernel.reactor);
     }
-    netview::connect(&kernel, &net);
+    netview::connect(&kernel);
     kernel.extend(net.clone());
     let first = net;
     kernel.extend(Arc::new(NetMaker(Box::new(move |owner| {

@@ -24,7 +24,7 @@ impl MemfdMaker for TmpfsMemfds {
 pub struct Types {
     kernel: Weak<Kernel>,
     storage: Storage,
-    /// The container that asks, and its namespaces: what proc, mqueue and cgroup2 show.
+    /// The container that asks, and its namespaces: what proc, sysfs, mqueue and cgroup2 show.
     asker: Option<(NsProxy, Arc<Container>)>,
 }
 
@@ -45,7 +45,10 @@ impl Types {
                 let (namespaces, container) = asker()?;
                 ProcFs::new(&kernel, container, &namespaces.pid_for_children)
             }
-            "sysfs" => SysFs::new(&kernel, &asker()?.1),
+            "sysfs" => {
+                let (namespaces, container) = asker()?;
+                SysFs::new(&kernel, container, &namespaces.net)
+            }
             "devpts" => DevPts::new(&kernel, data)?,
             "devtmpfs" => DevTmpFs::new(&chitin_fs_dev::default_nodes(true), data, memory)?,
             "cgroup2" => {
@@ -68,7 +71,7 @@ impl FsFactory for Types {
     ) -> Result<Arc<dyn FileSystem>, Errno> {
         match fstype {
             // Of the namespace that the caller's children go to.
-            "proc" | "mqueue" | "cgroup2" => {
+            "proc" | "sysfs" | "mqueue" | "cgroup2" => {
                 let kernel = self.kernel.upgrade().ok_or(Errno::ENODEV)?;
                 let task = kernel.task_by_kid(ctx.caller.tid).ok_or(Errno::ESRCH)?;
                 let asker = Some(((*task.namespaces()).clone(), task.process.container.clone()));

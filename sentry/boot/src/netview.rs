@@ -6,25 +6,47 @@ use chitin_kernel::Kernel;
 use chitin_kernel::inspect::{NetFiles, NetLink, ProcNet, Tunable, TunableValue};
 use chitin_kernel::ns::Stack;
 use chitin_net::NetNs;
+use chitin_netstack::config::LinkStats;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-struct View(Arc<NetNs>);
+struct View;
 
 impl NetFiles for View {
     fn text(&self, stack: &Stack, name: &str) -> Option<Vec<u8>> {
         chitin_net::proc::text(&*of(stack)?, name)
     }
 
-    fn links(&self) -> Vec<NetLink> {
-        let links = self.0.stack().config.links();
+    fn links(&self, stack: &Stack) -> Vec<NetLink> {
+        let links = of(stack).map(|net| net.stack().config.links()).unwrap_or_default();
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let counters = |stats: &LinkStats| {
+            vec![
+                ("rx_packets", count(&stats.rx_packets)),
+                ("rx_bytes", count(&stats.rx_bytes)),
+                ("rx_errors", count(&stats.rx_errors)),
+                ("rx_dropped", count(&stats.rx_dropped)),
+                ("multicast", count(&stats.rx_multicast)),
+                ("tx_packets", count(&stats.tx_packets)),
+                ("tx_bytes", count(&stats.tx_bytes)),
+                ("tx_errors", count(&stats.tx_errors)),
+                ("tx_dropped", count(&stats.tx_dropped)),
+            ]
+        };
         let shown = links.into_iter().map(|link| NetLink {
+            state: link.operstate(),
+            counters: counters(&link.stats),
             name: link.name,
             index: link.index,
+            peer: link.peer.unwrap_or(link.index),
             mtu: link.mtu,
             kind: u32::from(link.hw_type),
             flags: link.flags,
             address: link.hw_addr,
+            broadcast: link.broadcast,
+            tx_queue_len: link.tx_queue_len,
+            group: link.group,
         });
         shown.collect()
     }
@@ -57,6 +79,6 @@ fn of(stack: &Stack) -> Option<Arc<NetNs>> {
 }
 
 /// Connects the two.
-pub fn connect(kernel: &Arc<Kernel>, net: &Arc<NetNs>) {
-    kernel.extend(Arc::new(ProcNet(Box::new(View(net.clone())))));
+pub fn connect(kernel: &Kernel) {
+    kernel.extend(Arc::new(ProcNet(Box::new(View))));
 }

@@ -4,8 +4,9 @@ use crate::node::{Item, Show};
 use chitin_host::cpuid::leaf;
 use chitin_kernel::Kernel;
 use chitin_kernel::container::Container;
-use chitin_kernel::inspect::{NetLink, ProcNet};
+use chitin_vfs::Inode;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 fn dir<const N: usize>(items: [(&str, Item); N]) -> Item {
     Item::Dir(items.into_iter().map(|(name, item)| (name.to_string(), item)).collect())
@@ -24,18 +25,10 @@ fn link(target: &str) -> Item {
     Item::Link(target.to_string())
 }
 
-/// The whole tree.
-pub(crate) fn tree(kernel: &Kernel) -> Item {
-    let links =
-        kernel.extension::<ProcNet>().map_or_else(|| vec![NetLink::loopback()], |stack| stack.0.links());
-    let mut net = BTreeMap::new();
-    let mut devices = BTreeMap::new();
-    for one in &links {
-        net.insert(one.name.clone(), link(&format!("../../devices/virtual/net/{}", one.name)));
-        devices.insert(one.name.clone(), interface(one));
-    }
+/// The whole tree. `class` and `interfaces`: what a network namespace has in /sys/class/net and /sys/devices/virtual/net.
+pub(crate) fn tree(kernel: &Kernel, [class, interfaces]: [Arc<dyn Inode>; 2]) -> Item {
     let virtual_devices =
-        [("net", Item::Dir(devices)), ("mem", empty()), ("misc", empty()), ("tty", empty())];
+        [("net", Item::Known(interfaces)), ("mem", empty()), ("misc", empty()), ("tty", empty())];
     dir([
         ("block", empty()),
         ("bus", dir([("cpu", bus()), ("pci", bus()), ("platform", bus())])),
@@ -45,7 +38,7 @@ pub(crate) fn tree(kernel: &Kernel) -> Item {
                 ("block", empty()),
                 ("mem", empty()),
                 ("misc", empty()),
-                ("net", Item::Dir(net)),
+                ("net", Item::Known(class)),
                 ("tty", empty()),
             ]),
         ),
@@ -248,48 +241,4 @@ fn node_meminfo(kernel: &Kernel, container: &Container) -> String {
             format!("Node 0 {label:<15} {:8} kB\n", bytes / 1024)
         })
         .collect()
-}
-
-fn interface(link: &NetLink) -> Item {
-    let bytes: Vec<String> = link.address.iter().map(|byte| format!("{byte:02x}")).collect();
-    let loopback = link.kind == 772;
-    let broadcast = if loopback { "00:00:00:00:00:00" } else { "ff:ff:ff:ff:ff:ff" };
-    let up = link.flags & 1 != 0;
-    let counters = "collisions multicast rx_bytes rx_compressed rx_crc_errors rx_dropped rx_errors rx_fifo_errors \
-        rx_frame_errors rx_length_errors rx_missed_errors rx_nohandler rx_over_errors rx_packets \
-        tx_aborted_errors tx_bytes tx_carrier_errors tx_compressed tx_dropped tx_errors tx_fifo_errors \
-        tx_heartbeat_errors tx_packets tx_window_errors";
-    let statistics = counters.split_ascii_whitespace().map(|name| (name.to_string(), text(0))).collect();
-    dir([
-        ("addr_assign_type", text(0)),
-        ("addr_len", text(6)),
-        ("address", text(bytes.join(":"))),
-        ("broadcast", text(broadcast)),
-        ("carrier", text(u8::from(up))),
-        ("dev_id", text("0x0")),
-        ("dev_port", text(0)),
-        ("dormant", text(0)),
-        ("flags", text(format!("0x{:x}", link.flags))),
-        ("group", text(0)),
-        ("ifalias", Item::Text(String::new())),
-        ("ifindex", text(link.index)),
-        ("iflink", text(link.index)),
-        ("link_mode", text(0)),
-        ("mtu", text(link.mtu)),
-        (
-            "operstate",
-            text(if loopback {
-                "unknown"
-            } else if up {
-                "up"
-            } else {
-                "down"
-            }),
-        ),
-        ("statistics", Item::Dir(statistics)),
-        ("subsystem", Item::Link("../../../../class/net".to_string())),
-        ("tx_queue_len", text(1000)),
-        ("type", text(link.kind)),
-        ("uevent", Item::Text(format!("INTERFACE={}\nIFINDEX={}\n", link.name, link.index))),
-    ])
 }

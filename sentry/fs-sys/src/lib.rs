@@ -1,4 +1,5 @@
-//! sysfs: what of a machine's devices containers look at. Read-only, and built once.
+//! sysfs: what of a machine's devices containers look at. Read-only, and built once, but for the interfaces of the network
+//! namespace that it was mounted from ([`net`]).
 //!
 //! [`contents`] says what there is, [`node`] makes inodes of it. Neighbours: `kernel` for the number of CPUs, memory and
 //! network interfaces. Nothing is read from the host's /sys.
@@ -22,6 +23,7 @@
 )]
 
 mod contents;
+mod net;
 mod node;
 
 use chitin_abi::Errno;
@@ -29,21 +31,21 @@ use chitin_abi::limits::{NAME_MAX, PAGE_SIZE};
 use chitin_abi::stat::{SYSFS_MAGIC, Statfs};
 use chitin_kernel::Kernel;
 use chitin_kernel::container::Container;
+use chitin_kernel::ns::NetNs;
 use chitin_vfs::{FileSystem, Inode};
-use node::Node;
 use std::sync::Arc;
 
 /// An instance of sysfs.
 pub struct SysFs {
     dev: u64,
-    root: Arc<Node>,
+    root: Arc<dyn Inode>,
 }
 
 impl SysFs {
-    /// Shows the machine as far as it is the container's, and the network interfaces as they are now.
-    pub fn new(kernel: &Arc<Kernel>, container: &Arc<Container>) -> Arc<SysFs> {
+    /// Shows the machine as far as it is the container's, and the interfaces of a network namespace.
+    pub fn new(kernel: &Arc<Kernel>, container: &Arc<Container>, net: &Arc<NetNs>) -> Arc<SysFs> {
         let dev = chitin_vfs::inode::anon_dev();
-        let root = node::build(kernel, container, dev, contents::tree(kernel));
+        let root = node::build(kernel, container, dev, contents::tree(kernel, net::dirs(kernel, net, dev)));
         Arc::new(SysFs { dev, root })
     }
 }
@@ -57,6 +59,10 @@ impl FileSystem for SysFs {
     }
     fn root(&self) -> Arc<dyn Inode> {
         self.root.clone()
+    }
+    /// Interfaces come and go.
+    fn revalidates(&self) -> bool {
+        true
     }
     fn statfs(&self) -> Result<Statfs, Errno> {
         Ok(Statfs {

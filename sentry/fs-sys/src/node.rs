@@ -14,16 +14,21 @@ use std::sync::Arc;
 /// Makes a file's text.
 pub(crate) type Show = fn(&Kernel, &Container) -> String;
 
+/// What an open file's text comes from.
+pub(crate) type TextFn = Box<dyn Fn() -> Result<String, Errno> + Send + Sync>;
+
 /// What a name stands for, before it has an inode.
 pub(crate) enum Item {
     Dir(BTreeMap<String, Item>),
     Text(String),
     Made(Show),
     Link(String),
+    /// A directory that has one.
+    Known(Arc<dyn Inode>),
 }
 
 enum Body {
-    Dir(BTreeMap<Vec<u8>, Arc<Node>>),
+    Dir(BTreeMap<Vec<u8>, Arc<dyn Inode>>),
     Text(String),
     Made(Show),
     Link(String),
@@ -39,15 +44,29 @@ pub(crate) struct Node {
     state: InodeState,
 }
 
-/// Makes the inodes of a tree.
-pub(crate) fn build(kernel: &Arc<Kernel>, container: &Arc<Container>, dev: u64, item: Item) -> Arc<Node> {
+/// When everything here was made.
+pub(crate) fn booted(kernel: &Kernel) -> u64 {
     let up = time::monotonic().saturating_sub(kernel.boot_ns);
-    let booted = time::realtime().saturating_sub(up);
-    let mut next = 1;
-    node((kernel, container), dev, booted, &mut next, item)
+    time::realtime().saturating_sub(up)
 }
 
-fn node(of: (&Arc<Kernel>, &Arc<Container>), dev: u64, booted: u64, next: &mut u64, item: Item) -> Arc<Node> {
+/// Makes the inodes of a tree.
+pub(crate) fn build(
+    kernel: &Arc<Kernel>,
+    container: &Arc<Container>,
+    dev: u64,
+    item: Item,
+) -> Arc<dyn Inode> {
+    node((kernel, container), dev, booted(kernel), &mut 1, item)
+}
+
+fn node(
+    of: (&Arc<Kernel>, &Arc<Container>),
+    dev: u64,
+    booted: u64,
+    next: &mut u64,
+    item: Item,
+) -> Arc<dyn Inode> {
     let ino = *next;
     *next = next.saturating_add(1);
     let body = match item {
@@ -60,9 +79,34 @@ fn node(of: (&Arc<Kernel>, &Arc<Container>), dev: u64, booted: u64, next: &mut u
         Item::Text(text) => Body::Text(text),
         Item::Made(show) => Body::Made(show),
         Item::Link(text) => Body::Link(text),
+        Item::Known(inode) => return inode,
     };
     let (kernel, container) = (of.0.clone(), of.1.clone());
     Arc::new(Node { kernel, container, dev, ino, booted, body, state: InodeState::default() })
+}
+
+/// Attributes of a file of this kind.
+pub(crate) fn attr(dev: u64, ino: u64, kind: FileKind, booted: u64) -> Attr {
+    let perm = match kind {
+        FileKind::Directory => 0o755,
+        FileKind::Symlink => 0o777,
+        _ => 0o444,
+    };
+    let mut attr = Attr::plain(dev, ino, kind, perm);
+    let at = time::to_timespec(booted);
+    (attr.atime, attr.mtime, attr.ctime) = (at, at, at);
+    match kind {
+        FileKind::Directory => attr.nlink = 2,
+        // As Linux has it: one page, whatever there is to read.
+        FileKind::Regular => attr.size = 4096,
+        _ => {}
+    }
+    attr
+}
+
+/// An open file, read-only: kernfs_fop_open() lets nobody write what takes no writes.
+pub(crate) fn open(flags: u32, text: TextFn) -> Result<Arc<dyn FileOps>, Errno> {
+    if flags & O_ACCMODE == O_RDONLY { Ok(Arc::new(Open(text))) } else { Err(Errno::EACCES) }
 }
 
 impl Node {
@@ -87,22 +131,10 @@ impl Inode for Node {
         }
     }
     fn attr(&self) -> Result<Attr, Errno> {
-        let perm = match self.body {
-            Body::Dir(_) => 0o755,
-            Body::Text(_) | Body::Made(_) => 0o444,
-            Body::Link(_) => 0o777,
-        };
-        let mut attr = Attr::plain(self.dev, self.ino, self.kind(), perm);
-        let at = time::to_timespec(self.booted);
-        (attr.atime, attr.mtime, attr.ctime) = (at, at, at);
-        match &self.body {
-            Body::Dir(children) => {
-                let dirs = children.values().filter(|child| matches!(child.body, Body::Dir(_))).count();
-                attr.nlink = u32::try_from(dirs).unwrap_or(u32::MAX).saturating_add(2);
-            }
-            // As Linux has it: one page, whatever there is to read.
-            Body::Text(_) | Body::Made(_) => attr.size = 4096,
-            Body::Link(_) => {}
+        let mut attr = attr(self.dev, self.ino, self.kind(), self.booted);
+        if let Body::Dir(children) = &self.body {
+            let dirs = children.values().filter(|child| child.kind() == FileKind::Directory).count();
+            attr.nlink = u32::try_from(dirs).unwrap_or(u32::MAX).saturating_add(2);
         }
         Ok(attr)
     }
@@ -122,23 +154,19 @@ impl Inode for Node {
         }
     }
     fn open(self: Arc<Self>, flags: u32) -> Result<Arc<dyn FileOps>, Errno> {
-        // kernfs_fop_open(): nothing takes writes, whoever asks.
-        if flags & O_ACCMODE != O_RDONLY {
-            return Err(Errno::EACCES);
-        }
-        Ok(Arc::new(Open(self)))
+        open(flags, Box::new(move || self.text()))
     }
 }
 
 impl Directory for Node {
     fn lookup(&self, name: &[u8]) -> Result<Arc<dyn Inode>, Errno> {
         let Body::Dir(children) = &self.body else { return Err(Errno::ENOTDIR) };
-        children.get(name).map(|child| child.clone() as Arc<dyn Inode>).ok_or(Errno::ENOENT)
+        children.get(name).cloned().ok_or(Errno::ENOENT)
     }
     fn read_dir(&self, cookie: u64, sink: &mut dyn DirSink) -> Result<(), Errno> {
         let Body::Dir(children) = &self.body else { return Err(Errno::ENOTDIR) };
         for ((name, child), next) in children.iter().zip(1u64..) {
-            if next > cookie && !sink.entry(&DirEntry { name, ino: child.ino, kind: child.kind(), next }) {
+            if next > cookie && !sink.entry(&DirEntry { name, ino: child.ino(), kind: child.kind(), next }) {
                 break;
             }
         }
@@ -147,11 +175,11 @@ impl Directory for Node {
 }
 
 /// An open file; texts are short and made anew for each read.
-struct Open(Arc<Node>);
+struct Open(TextFn);
 
 impl FileOps for Open {
     fn read(&self, pos: u64, dst: &mut dyn Sink) -> Result<usize, Errno> {
-        let text = self.0.text()?;
+        let text = (self.0)()?;
         let from = usize::try_from(pos).unwrap_or(usize::MAX);
         match text.as_bytes().get(from..) {
             Some(rest) if !rest.is_empty() => dst.put(rest),

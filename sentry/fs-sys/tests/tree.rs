@@ -3,12 +3,14 @@
 use chitin_abi::Errno;
 use chitin_fs_sys::SysFs;
 use chitin_kernel::Kernel;
+use chitin_kernel::inspect::{NetFiles, NetLink, ProcNet, Tunable};
 use chitin_kernel::kernel::Machine;
+use chitin_kernel::ns::{NetNs, Stack};
 use chitin_kernel::reactor::Reactor;
 use chitin_mm::VecSink;
 use chitin_platform::{BoxFuture, Event, Platform, PlatformError, Spawned};
-use chitin_vfs::{Caller, Creds, DirEntry, DirSink, FileKind, FileSystem, Inode, LinkTarget};
-use std::collections::{HashMap, HashSet};
+use chitin_vfs::{Caller, Creds, DirEntry, DirSink, FileKind, FileSystem, Inode, LinkTarget, UserNs};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 struct NoPlatform;
@@ -25,10 +27,49 @@ impl Platform for NoPlatform {
     }
 }
 
+/// A namespace with `lo`.
+struct Lo;
+
+impl NetFiles for Lo {
+    fn text(&self, _: &Stack, _: &str) -> Option<Vec<u8>> {
+        None
+    }
+    fn links(&self, _: &Stack) -> Vec<NetLink> {
+        vec![NetLink {
+            name: "lo".into(),
+            index: 1,
+            peer: 1,
+            mtu: 65536,
+            kind: 772,
+            flags: 0x1_0049,
+            tx_queue_len: 1000,
+            counters: vec![("rx_packets", 7)],
+            ..NetLink::default()
+        }]
+    }
+    fn tunables_in(&self, _: &Stack, _: &str) -> BTreeMap<String, bool> {
+        BTreeMap::new()
+    }
+    fn tunable(&self, _: &Stack, _: &str) -> Option<Tunable> {
+        None
+    }
+    fn tune(&self, _: &Stack, _: &str, _: &[i64]) -> Result<(), Errno> {
+        Err(Errno::ENOENT)
+    }
+    fn tune_words(&self, _: &Stack, _: &str, _: &str) -> Result<(), Errno> {
+        Err(Errno::ENOENT)
+    }
+}
+
 fn tree(cpus: u32) -> Arc<SysFs> {
     let machine = Machine { cpus, memory_bytes: 1 << 30 };
     let kernel = Kernel::new(Arc::new(NoPlatform), Reactor::start().unwrap(), machine);
-    SysFs::new(&kernel, &kernel.container)
+    kernel.extend(Arc::new(ProcNet(Box::new(Lo))));
+    let net = NetNs::new(Arc::new(()), UserNs::initial(), None);
+    let fs = SysFs::new(&kernel, &kernel.container, &net);
+    // It does not keep its namespace.
+    std::mem::forget(net);
+    fs
 }
 
 struct Names(Vec<(String, u64, FileKind)>);

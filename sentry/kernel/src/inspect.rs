@@ -130,9 +130,9 @@ impl FdTable {
 pub trait NetFiles: Send + Sync {
     /// The text of a file ("unix", "tcp", "dev") in a network namespace; `None`: the stack knows no such file.
     fn text(&self, stack: &Stack, name: &str) -> Option<Vec<u8>>;
-    /// The interfaces of the sandbox's first namespace, by index.
-    fn links(&self) -> Vec<NetLink> {
-        vec![NetLink::loopback()]
+    /// The interfaces of a namespace, by index.
+    fn links(&self, _stack: &Stack) -> Vec<NetLink> {
+        Vec::new()
     }
     /// What is in a directory of a namespace's /proc/sys/net (""): names, `true` for directories.
     fn tunables_in(&self, stack: &Stack, dir: &str) -> BTreeMap<String, bool>;
@@ -161,22 +161,23 @@ pub enum TunableValue {
 pub struct ProcNet(pub Box<dyn NetFiles>);
 
 /// A network interface as /sys/class/net shows it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct NetLink {
     pub name: String,
     pub index: u32,
+    /// Its peer's index, or its own.
+    pub peer: u32,
     pub mtu: u32,
     /// ARPHRD_*.
     pub kind: u32,
     /// IFF_*.
     pub flags: u32,
+    /// IF_OPER_*.
+    pub state: u8,
     pub address: [u8; 6],
-}
-
-impl NetLink {
-    /// `lo`, which is always there.
-    pub fn loopback() -> NetLink {
-        let flags = chitin_abi::netdevice::IFF_UP | chitin_abi::netdevice::IFF_LOOPBACK;
-        NetLink { name: "lo".into(), index: 1, mtu: 65536, kind: 772, flags, address: [0; 6] }
-    }
+    pub broadcast: [u8; 6],
+    pub tx_queue_len: u32,
+    pub group: u32,
+    /// Counters that are not always 0, by the names of their files.
+    pub counters: Vec<(&'static str, u64)>,
 }
