@@ -283,3 +283,101 @@ TEST(affinity_stays_the_programs) {
         EQ(sched_setaffinity(0, sizeof all, &all), 0);
     }
 }
+// Buffers where the memory ends, or where there is none: what fits is read and written, the rest fails as ever, and nothing is
+// lost by it.
+TEST(buffers_at_the_edge) {
+    enum { PAGE = 4096, ROUNDS = 3000 };
+    char *two = mmap(NULL, 3 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    CK(two != MAP_FAILED);
+    char *end = two + 2 * PAGE;
+    EQ(mprotect(end, PAGE, PROT_NONE), 0);
+    char *fixed = mmap(NULL, PAGE, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    CK(fixed != MAP_FAILED);
+    int fd = open("f", O_CREAT | O_RDWR | O_TRUNC, 0600), p[2], s[2];
+    CK(fd >= 0);
+    char text[8192];
+    for (unsigned i = 0; i < sizeof text; i++) text[i] = (char)(i * 7 + i / 256);
+    EQ(write(fd, text, sizeof text), (long)sizeof text);
+    EQ(pipe(p), 0);
+    EQ(socketpair(AF_UNIX, SOCK_STREAM, 0, s), 0);
+    int ep = epoll_create1(0);
+    strcpy(end - 2, "f");
+    tick_every(300, SA_RESTART);
+    static const int lens[] = {1, 7, 8, 9, 255, 256, 3071, 3072, 3073, 4096, 5000};
+    for (int round = 0; round < ROUNDS; round++) {
+        int len = lens[round % (int)(sizeof lens / sizeof *lens)], at = round % 100;
+        // Up to the last byte, from an odd address or not.
+        memset(end - len - 1, 0x55, (size_t)len + 1);
+        if (len > 1) strcpy(end - 2, "f");
+        EQ(pread(fd, end - len, (size_t)len, at), len);
+        EQ(memcmp(end - len, text + at, (size_t)len), 0);
+        EQ(end[-len - 1], 0x55);
+        EQ(write(p[1], end - len, (size_t)len), len);
+        // Less than there is room for, and for the rest there is no memory.
+        EQ(read(p[0], end - len, (size_t)len + 100), len);
+        EQ(memcmp(end - len, text + at, (size_t)len), 0);
+        // No memory for any of it, or none that may be written: it is there still.
+        EQ(write(s[1], text, 5), 5);
+        ERR(read(s[0], end, 5), EFAULT);
+        ERR(read(s[0], fixed, 5), EFAULT);
+        ERR(recv(s[0], NULL, 5, 0), EFAULT);
+        EQ(recv(s[0], end - 5, 5, 0), 5);
+        EQ(memcmp(end - 5, text, 5), 0);
+        ERR(write(s[1], end, 5), EFAULT);
+        ERR(send(s[1], NULL, 5, 0), EFAULT);
+        EQ(write(s[1], fixed, 1), 1);
+        EQ(read(s[0], two, 1), 1);
+        EQ(*two, 0);
+        struct epoll_event *ev = (struct epoll_event *)(end - sizeof *ev), out;
+        *ev = (struct epoll_event){.events = EPOLLIN, .data.u64 = 0x1122334455667788u + (unsigned)round};
+        out = *ev;
+        EQ(epoll_ctl(ep, EPOLL_CTL_ADD, p[0], ev), 0);
+        ERR(epoll_ctl(ep, EPOLL_CTL_MOD, p[0], (struct epoll_event *)end), EFAULT);
+        EQ(write(p[1], "x", 1), 1);
+        memset(ev, 0, sizeof *ev);
+        EQ(epoll_wait(ep, ev, 1, 1000), 1);
+        EQ(ev->data.u64, out.data.u64);
+        ERR(epoll_wait(ep, (struct epoll_event *)end, 1, 0), EFAULT);
+        EQ(epoll_ctl(ep, EPOLL_CTL_DEL, p[0], NULL), 0);
+        EQ(read(p[0], two, 9), 1);
+        strcpy(end - 2, "f");
+        EQ(access(end - 2, R_OK), 0);
+        end[-1] = 'f';
+        ERR(access(end - 2, R_OK), EFAULT);
+        ERR(access(end, R_OK), EFAULT);
+        struct stat *st = (struct stat *)(end - sizeof *st);
+        EQ(fstat(fd, st), 0);
+        EQ(st->st_size, (long)sizeof text);
+        ERR(fstat(fd, (struct stat *)(end - 100)), EFAULT);
+    }
+    tick_no_more();
+}
+static char *volatile shaky;
+static volatile int shaken;
+static void *shakes(void *none) {
+    while (!shaken) {
+        mprotect(shaky, 4096, PROT_NONE);
+        mprotect(shaky, 4096, PROT_READ | PROT_WRITE);
+        sched_yield();
+    }
+    return NULL;
+}
+// Memory that comes and goes under a call is no concern of the program's but by EFAULT.
+TEST(buffers_that_come_and_go) {
+    shaky = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    CK(shaky != MAP_FAILED);
+    int fd = open("f", O_CREAT | O_RDWR | O_TRUNC, 0600), done = 0;
+    EQ(write(fd, "0123456789", 10), 10);
+    pthread_t t;
+    EQ(pthread_create(&t, NULL, shakes, NULL), 0);
+    for (int i = 0; i < MANY / 2; i++) {
+        long r = pread(fd, shaky + 64, 10, 0);
+        if (r != 10 && !(r == -1 && errno == EFAULT)) FAIL("read: %ld, %s", r, strerror(errno));
+        done += r == 10;
+        r = pwrite(fd, shaky + 128, 3, 100);
+        if (r != 3 && !(r == -1 && errno == EFAULT)) FAIL("write: %ld, %s", r, strerror(errno));
+    }
+    shaken = 1;
+    EQ(pthread_join(t, NULL), 0);
+    CK(done > 0);
+}

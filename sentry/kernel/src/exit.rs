@@ -89,6 +89,7 @@ pub(crate) fn end_if_idle(task: &Arc<Task>) {
 
 /// The last steps of a thread whose end was decided; its caller works on it.
 pub(crate) fn finish_ended(task: &Arc<Task>) {
+    task.platform().set_aside();
     // In an execve by another thread only this thread's host side ends, together with the old host process.
     let whole = task.process.signals.lock().group_exit.is_some();
     let alone = !whole && task.process.signals.lock().execing.is_none();

@@ -246,6 +246,7 @@ impl Task {
 
     /// Stops with its container. Whoever lets the container go on takes the mark off first and looks at the state second.
     fn freeze(self: &Arc<Task>, back: Back) {
+        self.platform().set_aside();
         {
             let mut run = self.run.lock();
             if matches!(run.state, State::Dead) {
@@ -288,7 +289,7 @@ impl Task {
                 self.in_syscall.store(u64::MAX, Ordering::Relaxed);
                 platform.resume(Resume::Native);
             }
-            Outcome::Gone => {}
+            Outcome::Gone => self.platform().set_aside(),
         }
     }
 
@@ -305,6 +306,9 @@ impl Task {
                 run.state = State::Polling { woken: false };
             }
             let answer = call.as_mut().poll(&mut cx);
+            if answer.is_pending() {
+                self.platform().set_aside();
+            }
             let mut run = self.run.lock();
             let woken = match run.state {
                 State::Polling { woken } => woken,
@@ -372,6 +376,7 @@ impl Task {
             match signal::before_return(self, back) {
                 Next::Again(next) => back = next,
                 Next::Stop(next) => {
+                    self.platform().set_aside();
                     let mut run = self.run.lock();
                     if matches!(run.state, State::Dead) {
                         return;
@@ -420,7 +425,7 @@ impl Task {
                         None => self.poll(rest),
                     };
                 }
-                Next::Gone => return,
+                Next::Gone => return self.platform().set_aside(),
             }
         }
     }

@@ -6,6 +6,7 @@
 //! checked offsets, and what is read from it is data, never a promise. A chunk goes back to the free list only when the
 //! host has confirmed that no thread of its address space is left.
 
+use crate::parcel;
 use crate::stub::{CHUNK_WINDOWS, ctl};
 use crate::sys;
 use crate::trampoline::ctl as mail;
@@ -229,6 +230,48 @@ impl Mailbox {
         std::array::from_fn(|i| self.word(mail::ARGS + i * 8).load(Ordering::Relaxed))
     }
 
+    /// How much the thread has put into its parcel, or has room for.
+    pub fn parcel_len(&self) -> usize {
+        self.word(mail::PARCEL).load(Ordering::Relaxed) as u32 as usize
+    }
+
+    /// What the thread has to take from its parcel when it has the answer.
+    pub fn written(&self) -> usize {
+        self.word(mail::WRITTEN).load(Ordering::Relaxed) as u32 as usize
+    }
+
+    pub fn set_written(&self, len: usize) {
+        self.word(mail::WRITTEN).store(len as u64, Ordering::Relaxed);
+    }
+
+    /// Copies from the parcel; what is not in it is not there.
+    pub fn get_data(&self, off: usize, buf: &mut [u8]) {
+        let mut at = off;
+        for part in buf.chunks_mut(8) {
+            let (word, skip) = (at & !7, at % 8);
+            let mut two = [0; 16];
+            for (to, word) in two.chunks_exact_mut(8).zip([word, word + 8]) {
+                if word < parcel::MOST && word < at + part.len() {
+                    to.copy_from_slice(&self.word(parcel::DATA + word).load(Ordering::Relaxed).to_le_bytes());
+                }
+            }
+            part.copy_from_slice(&two[skip..skip + part.len()]);
+            at += part.len();
+        }
+    }
+
+    /// Copies whole words to the parcel at `off`, a multiple of eight; a shorter tail is padded with zeroes.
+    pub fn put_data(&self, off: usize, data: &[u8]) {
+        for (i, part) in data.chunks(8).enumerate() {
+            let mut word = [0; 8];
+            word[..part.len()].copy_from_slice(part);
+            let at = off + i * 8;
+            if at < parcel::MOST {
+                self.word(parcel::DATA + at).store(u64::from_le_bytes(word), Ordering::Relaxed);
+            }
+        }
+    }
+
     pub fn result(&self) -> u64 {
         self.word(mail::RESULT).load(Ordering::Relaxed)
     }
@@ -249,6 +292,7 @@ impl Mailbox {
     /// For a new thread.
     pub fn clear(&self) {
         self.word(mail::ON).store(0, Ordering::Relaxed);
+        self.word(mail::WRITTEN).store(0, Ordering::Relaxed);
         self.word(mail::STATE).store(0, Ordering::Release);
     }
 }

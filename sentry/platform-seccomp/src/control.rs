@@ -3,6 +3,7 @@
 //! Neighbours: `task` (state), `calls` (host calls in the stub), `spawn` (new tasks).
 
 use crate::frame;
+use crate::parcel;
 use crate::restart::Reply;
 use crate::stub::{cmd, ctl};
 use crate::sys;
@@ -56,7 +57,15 @@ impl PlatformTask for Task {
 
     fn resume(&self, how: Resume) {
         let Some(me) = self.arc() else { return };
+        let written = parcel::close(self);
         let mut st = self.st.lock();
+        if let (Resume::Return(v), Phase::Stopped, None, Some(request)) =
+            (how, st.phase, st.frame, st.request)
+        {
+            self.uncount(&mut st);
+            return self.answer_request(&mut st, request, v, written);
+        }
+        let _taken_away = written.deliver();
         if st.phase == Phase::AwaitFrame && st.after == After::Park {
             // It was about to be parked: the doorbell brings the frame that takes the result.
             match how {
@@ -113,9 +122,6 @@ impl PlatformTask for Task {
         }
         match how {
             Resume::Return(v) => {
-                if let Some(request) = st.request {
-                    return self.answer_request(&mut st, request, v);
-                }
                 if let Some(wanted) = st.wanted.take()
                     && !st.interrupt
                     && !st.kicked
@@ -340,6 +346,10 @@ impl PlatformTask for Task {
             return Err(PlatformError::Gone);
         }
         thread::set_nice(self.tid, nice)
+    }
+
+    fn set_aside(&self) {
+        let _taken_away = parcel::close(self).deliver();
     }
 
     fn debug_id(&self) -> u64 {

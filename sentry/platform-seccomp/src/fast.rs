@@ -14,6 +14,7 @@
 use crate::arena::Mailbox;
 use crate::filter::ARCH_X86_64;
 use crate::frame;
+use crate::parcel::{self, Written};
 use crate::restart::Reply;
 use crate::sites::{Known, Site, Wanted};
 use crate::sys::{self, Notif};
@@ -301,6 +302,7 @@ impl Task {
         }
         self.sb.fast.taken.fetch_add(1, Ordering::Relaxed);
         self.last_call.store(cycles(), Ordering::Relaxed);
+        parcel::open(self, mailbox, site.nr, &args);
         st.request = Some(Request { word, site });
         st.frame = None;
         st.nr = site.nr.into();
@@ -318,22 +320,24 @@ impl Task {
     }
 
     /// Answers the request in which the task is stopped.
-    pub(crate) fn answer_request(&self, st: &mut St, request: Request, v: i64) {
+    pub(crate) fn answer_request(&self, st: &mut St, request: Request, v: i64, written: Written) {
         if st.interrupt || st.kicked {
             // The report comes before any guest instruction: the kick's frame takes the answer.
             if !st.kicked {
                 self.kick(st);
             }
             st.phase = Phase::AwaitFrame;
-            st.after = After::Answer(v);
+            st.after = After::Answer(written.deliver().map_or_else(|errno| -i64::from(errno), |()| v));
             return;
         }
         st.phase = Phase::Running;
         st.request = None;
         st.mailbox.set_result(v as u64);
+        st.mailbox.set_written(written.len());
         if !st.mailbox.advance(request.word, with_state(request.word, state::ANSWERED)) {
+            st.mailbox.set_written(0);
             st.request = Some(request);
-            st.phase = Phase::Answered(v);
+            st.phase = Phase::Answered(written.deliver().map_or_else(|errno| -i64::from(errno), |()| v));
         }
     }
 
@@ -360,33 +364,61 @@ impl Task {
     }
 
     /// A signal has interrupted the thread. Puts the frame where the guest's own code would stand: before the call if it has
-    /// not been made, behind it otherwise.
-    pub(crate) fn straighten(&self, st: &mut St, uc: usize) {
+    /// not been made, behind it otherwise. Answers whether the guest is to know of it: not of a `fault` that a copy of ours has
+    /// come upon, which makes the call go the other way, or fail.
+    pub(crate) fn straighten(&self, st: &mut St, uc: usize, fault: bool) -> bool {
         if let Some(request) = st.request {
             frame::set_rip(&st.win, uc, request.site.ret);
-            return;
+            return true;
         }
         let sites = &self.proc.space.sites;
         let word = st.mailbox.request();
-        let (site, made) =
-            match whereabouts(frame::rip(&st.win, uc), frame::rax(&st.win, uc), frame::r11(&st.win, uc)) {
-                Whereabouts::Elsewhere => return,
-                Whereabouts::Last(at) => (sites.by_instruction(at), false),
-                Whereabouts::Before(site) => (sites.at(site), false),
-                Whereabouts::Answered => (sites.at(site_of(word)), true),
-                Whereabouts::Requested => {
-                    let cancelled = with_state(word, state::CANCELLED);
-                    let _ = st.mailbox.advance(with_state(word, state::MADE), cancelled);
-                    (sites.at(site_of(word)), state_of(word) == state::ANSWERED)
-                }
-            };
-        let Some(site) = site else { return self.corrupt("a call of no call site") };
+        let stands = whereabouts(frame::rip(&st.win, uc), frame::rax(&st.win, uc), frame::r11(&st.win, uc));
+        let (site, made) = match stands {
+            Whereabouts::Elsewhere => return true,
+            Whereabouts::Last(at) => (sites.by_instruction(at), false),
+            Whereabouts::Before(site) | Whereabouts::Packing(site) => (sites.at(site), false),
+            Whereabouts::Answered | Whereabouts::Unpacking => (sites.at(site_of(word)), true),
+            Whereabouts::Requested => {
+                let cancelled = with_state(word, state::CANCELLED);
+                let _ = st.mailbox.advance(with_state(word, state::MADE), cancelled);
+                (sites.at(site_of(word)), state_of(word) == state::ANSWERED)
+            }
+        };
+        let Some(site) = site else {
+            self.corrupt("a call of no call site");
+            return true;
+        };
+        let copies = matches!(stands, Whereabouts::Packing(_) | Whereabouts::Unpacking);
+        if copies {
+            let args = st.mailbox.args();
+            frame::set_rdi(&st.win, uc, args[0]);
+            frame::set_rsi(&st.win, uc, args[1]);
+        }
         if made {
+            let mut result = st.mailbox.result();
+            if self.unpack(st).is_err() {
+                result = (-i64::from(libc::EFAULT)) as u64;
+            }
             frame::set_rip(&st.win, uc, site.ret);
-            frame::set_rax(&st.win, uc, st.mailbox.result());
+            frame::set_rax(&st.win, uc, result);
+        } else if copies && fault {
+            frame::set_rip(&st.win, uc, site.ret.wrapping_sub(2));
+            frame::set_rax(&st.win, uc, site.nr.into());
         } else {
             frame::set_rip(&st.win, uc, site.entry());
         }
+        !(copies && fault)
+    }
+
+    /// What the thread has not, or not wholly, taken from its parcel.
+    fn unpack(&self, st: &St) -> Result<(), i32> {
+        let len = st.mailbox.written();
+        if len == 0 {
+            return Ok(());
+        }
+        st.mailbox.set_written(0);
+        parcel::deliver(&self.proc.space, &st.mailbox, parcel::target(&st.mailbox.args()), len)
     }
 }
 

@@ -16,6 +16,8 @@ const SIGINFO: usize = 128;
 const UC_STACK: usize = 16;
 const RIP: usize = 168;
 const R11: usize = 64;
+const RDI: usize = 104;
+const RSI: usize = 112;
 const RAX: usize = 144;
 const EFLAGS: usize = 176;
 const SEGMENTS: usize = 184;
@@ -63,6 +65,14 @@ pub fn rip(w: &Window, uc: usize) -> u64 {
 
 pub fn set_rip(w: &Window, uc: usize, v: u64) {
     w.put(uc + RIP, v);
+}
+
+pub fn set_rdi(w: &Window, uc: usize, v: u64) {
+    w.put(uc + RDI, v);
+}
+
+pub fn set_rsi(w: &Window, uc: usize, v: u64) {
+    w.put(uc + RSI, v);
 }
 
 /// Number, arguments and ip of the system call that the frame stopped at.

@@ -41,6 +41,7 @@ mod frame;
 mod line;
 mod mapping;
 mod near;
+mod parcel;
 mod parking;
 mod poller;
 mod reaper;

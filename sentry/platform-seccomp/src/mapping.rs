@@ -2,6 +2,7 @@
 //!
 //! Neighbours: `platform-host` (guest memory, /proc, checks of calls), `calls` (host calls in the stub).
 
+use crate::parcel;
 use crate::restart::wound_back;
 use crate::space::Space;
 use crate::stub::{ARENA_FD, PRIVATE_FD, STUB_BASE, STUB_HI};
@@ -114,18 +115,26 @@ async fn run_ops(task: Arc<Task>, ops: &[HostOp]) -> Result<Vec<u64>, (usize, Pl
 
 impl AddressSpace for Space {
     fn read(&self, addr: u64, buf: &mut [u8]) -> Result<(), CopyFault> {
+        if parcel::read(self, addr, buf) {
+            return Ok(());
+        }
         self.mem.read_at(addr, buf)
     }
 
     fn write(&self, addr: u64, data: &[u8]) -> Result<(), CopyFault> {
+        if parcel::write(self, addr, data) {
+            return Ok(());
+        }
         self.mem.write_at(addr, data)
     }
 
     fn read_vectored(&self, ranges: &[(u64, usize)], buf: &mut [u8]) -> Result<(), CopyFault> {
+        parcel::leave(self);
         self.mem.readv_at(ranges, buf)
     }
 
     fn write_vectored(&self, ranges: &[(u64, usize)], data: &[u8]) -> Result<(), CopyFault> {
+        parcel::leave(self);
         self.mem.writev_at(ranges, data)
     }
 

@@ -331,7 +331,8 @@ impl Task {
             // Again: it may have changed meanwhile.
             let same = |plan: &Plan| plan.start == start && site < SITES;
             let Some(plan) = self.plan(wanted, word as u16).filter(same) else { return Known::Never };
-            let whither = site_word(ret, u64::from(nr.cast_unsigned())).to_le_bytes();
+            let nr = u16::try_from(nr).unwrap_or(u16::MAX);
+            let whither = site_word(ret, nr).to_le_bytes();
             if space.mem.write_at(RETURNS + word, &whither).is_err() {
                 return Known::Never;
             }

@@ -313,7 +313,12 @@ impl Task {
         const SYS: u64 = libc::SIGSYS as u64;
         const BELL: u64 = KICK as u64;
         if self.sb.fast.usable() && (what == BELL || is_fault(what)) {
-            self.straighten(&mut st, uc);
+            let told = self.straighten(&mut st, uc, is_access(what));
+            if !told && st.phase == Phase::Running && st.request.is_none() {
+                st.frame = None;
+                self.command(&mut st, cmd::RETURN);
+                return None;
+            }
         }
         let request = st.request.take();
         if let Phase::Answered(v) = st.phase {
@@ -511,6 +516,10 @@ impl Task {
 /// What stands in a window for a command that a thread takes without ringing: a forked child, or one that was parked.
 pub fn wake_word(cmd: i64) -> u64 {
     (cmd & !cmd::MARK) as u64 + 1
+}
+
+fn is_access(s: u64) -> bool {
+    matches!(s as i32, libc::SIGSEGV | libc::SIGBUS)
 }
 
 fn is_fault(s: u64) -> bool {

@@ -6,11 +6,15 @@
 //! window by its GS base, which is its window's address as long as the guest does not set another. Without a poller (`ON`), and
 //! whenever something is not as expected, it goes on at the site's own system call instruction, which is still in its place.
 //!
-//! Neighbours: `stub` puts the code on its page; `sites` patches call sites; `fast` answers requests; `poller` polls.
+//! Neighbours: `stub` puts the code on its page; `sites` patches call sites; `fast` answers requests; `poller` polls; `parcel` says
+//! which bytes go with a request.
 //!
-//! Invariants: the code changes nothing but `rax`, `rcx`, `r11`, the flags and its thread's window, and makes no system call.
-//! Wherever a signal interrupts it, [`whereabouts`] can tell whether the call has been made.
+//! Invariants: the code changes nothing but `rax`, `rcx`, `r11`, the flags, its thread's window and what the call writes, and
+//! makes no system call. While it copies, `rdi` and `rsi` are in the window only. Wherever a signal interrupts it, [`whereabouts`]
+//! can tell whether the call has been made. Where a copy faults, the site's own instruction makes the call (or, behind the call,
+//! it answers EFAULT).
 
+use crate::parcel;
 use crate::stub::STUB_BASE;
 use std::arch::global_asm;
 
@@ -32,6 +36,10 @@ pub mod ctl {
     pub const ARGS: usize = 0xc90;
     /// Whether somebody polls.
     pub const ON: usize = 0xcc0;
+    /// Bytes in its parcel, or room there, when the request is made.
+    pub const PARCEL: usize = 0xcc8;
+    /// Bytes that the thread finds there with the answer; 0 but then.
+    pub const WRITTEN: usize = 0xcd0;
 }
 
 /// Where a request stands.
@@ -62,9 +70,10 @@ pub fn with_state(word: u64, state: u64) -> u64 {
 /// How often the thread looks for its answer: some 15 to 30 microseconds.
 const LOOKS: u32 = 400;
 
-/// What [`RETURNS`] holds for a site: the address after its system call instruction, and the call's number.
-pub fn site_word(ret: u64, nr: u64) -> u64 {
-    ret & 0xffff_ffff_ffff | nr << 48
+/// What [`RETURNS`] holds for a site: the address after its system call instruction, the call's number (9 bits), and the kind
+/// of its parcel.
+pub fn site_word(ret: u64, nr: u16) -> u64 {
+    ret & 0xffff_ffff_ffff | u64::from(nr & 0x1ff) << 48 | u64::from(parcel::kind_of(nr)) << 57
 }
 
 global_asm!(
@@ -77,6 +86,8 @@ global_asm!(
     .globl chitin_fast_notify
     .globl chitin_fast_plain
     .globl chitin_fast_last
+    .globl chitin_fast_parcel
+    .globl chitin_fast_written
     .globl chitin_fast_end
     // al = the site's number.
 chitin_fast_start:
@@ -95,7 +106,10 @@ chitin_fast_start:
     mov [r11 + {args} + 24], r10
     mov [r11 + {args} + 32], r8
     mov [r11 + {args} + 40], r9
-    mov ecx, eax
+    mov rcx, [rax * 8 + {returns}]
+    shr rcx, 57
+    jnz chitin_fast_parcel
+9:  mov ecx, eax
     shl ecx, 8
     or ecx, {made}
     mov [r11 + {state}], rcx
@@ -123,7 +137,10 @@ chitin_fast_made:
     jnz 2b
     jmp chitin_fast_notify
 chitin_fast_answered:
-    movzx eax, byte ptr [r11 + {state} + 1]
+    mov ecx, [r11 + {written}]
+    test ecx, ecx
+    jnz chitin_fast_written
+8:  movzx eax, byte ptr [r11 + {state} + 1]
     mov rcx, [rax * 8 + {returns}]
     shl rcx, 16
     shr rcx, 16
@@ -140,8 +157,70 @@ chitin_fast_plain:
     sub r11, 2
     shr rcx, 48
     mov eax, ecx
+    and eax, 0x1ff
 chitin_fast_last:
     jmp r11
+    // ecx = the kind. To be copied: ecx bytes at rsi.
+chitin_fast_parcel:
+    mov dword ptr [r11 + {parcel}], 0
+    cmp ecx, {buffer}
+    jae 3f
+    cmp ecx, {event}
+    je 4f
+    jb 5f
+    cmp ecx, {path}
+    jne 6f
+    mov rsi, rdi
+    // A path, up to the end of its page.
+6:  mov ecx, esi
+    and ecx, 0xfff
+    neg ecx
+    add ecx, 0x1000
+    cmp ecx, {path_len}
+    jbe 2f
+    mov ecx, {path_len}
+    jmp 2f
+4:  mov rsi, r10
+    mov ecx, 12
+    jmp 2f
+5:  cmp rdx, {most}
+    ja 7f
+    mov ecx, edx
+2:  mov [r11 + {parcel}], ecx
+    lea rdi, [r11 + {data}]
+    rep movsb
+7:  mov rdi, [r11 + {args}]
+    mov rsi, [r11 + {args} + 8]
+    jmp 9b
+    // What will be written must be writable: ecx bytes at rsi.
+3:  je 5f
+    cmp ecx, {stat}
+    mov ecx, 144
+    je 6f
+    mov ecx, {most}
+    cmp rdx, {most} / 12
+    jae 6f
+    imul ecx, edx, 12
+    jmp 6f
+5:  mov ecx, {most}
+    cmp rdx, rcx
+    jae 6f
+    mov ecx, edx
+6:  test ecx, ecx
+    jz 9b
+    lock or byte ptr [rsi], 0
+    lock or byte ptr [rsi + rcx - 1], 0
+    mov [r11 + {parcel}], ecx
+    jmp 9b
+    // The answer is there, and ecx bytes that the call has written.
+chitin_fast_written:
+    mov rdi, [r11 + {args} + 8]
+    lea rsi, [r11 + {data}]
+    rep movsb
+    mov dword ptr [r11 + {written}], 0
+    mov rdi, [r11 + {args}]
+    mov rsi, [r11 + {args} + 8]
+    jmp 8b
 chitin_fast_end:
     .popsection
 "#,
@@ -157,6 +236,15 @@ chitin_fast_end:
     cancelled = const state::CANCELLED,
     looks = const LOOKS,
     returns = const RETURNS,
+    parcel = const ctl::PARCEL,
+    written = const ctl::WRITTEN,
+    data = const parcel::DATA,
+    most = const parcel::MOST,
+    path_len = const parcel::PATH,
+    event = const parcel::kind::EVENT,
+    path = const parcel::kind::PATH,
+    buffer = const parcel::kind::BUFFER,
+    stat = const parcel::kind::STAT,
 );
 
 unsafe extern "C" {
@@ -167,6 +255,8 @@ unsafe extern "C" {
     #[cfg(test)]
     static chitin_fast_plain: u8;
     static chitin_fast_last: u8;
+    static chitin_fast_parcel: u8;
+    static chitin_fast_written: u8;
     static chitin_fast_end: u8;
 }
 
@@ -220,10 +310,14 @@ pub enum Whereabouts {
     Elsewhere,
     /// Before the request of this site was made; the call is still to be made.
     Before(u8),
+    /// As before, with `rdi` and `rsi` in the window; the copy may have faulted.
+    Packing(u8),
     /// The request was made: its state in the window tells the rest.
     Requested,
     /// The answer is in the window.
     Answered,
+    /// As answered, with `rdi` and `rsi` in the window; the copy may have faulted.
+    Unpacking,
     /// About to go on at this address, the site's system call instruction.
     Last(u64),
 }
@@ -245,8 +339,12 @@ pub fn whereabouts(rip: u64, rax: u64, r11: u64) -> Whereabouts {
         Whereabouts::Answered
     } else if rip < at(&raw const chitin_fast_last) {
         Whereabouts::Before(site)
-    } else {
+    } else if rip < at(&raw const chitin_fast_parcel) {
         Whereabouts::Last(r11)
+    } else if rip < at(&raw const chitin_fast_written) {
+        Whereabouts::Packing(site)
+    } else {
+        Whereabouts::Unpacking
     }
 }
 
@@ -283,6 +381,9 @@ mod tests {
         assert_eq!(whereabouts(at(&raw const chitin_fast_notify), 0, 0), Requested);
         assert_eq!(whereabouts(at(&raw const chitin_fast_plain), 7, 0), Before(7));
         assert_eq!(whereabouts(at(&raw const chitin_fast_last), 39, 0x401000), Last(0x401000));
+        assert_eq!(whereabouts(at(&raw const chitin_fast_parcel), 8, 0), Packing(8));
+        assert_eq!(whereabouts(at(&raw const chitin_fast_written), 8, 0), Unpacking);
+        assert_eq!(whereabouts(at(&raw const chitin_fast_end) - 2, 8, 0), Unpacking);
         assert_eq!(whereabouts(at(&raw const chitin_fast_end), 0, 0), Elsewhere);
     }
 }

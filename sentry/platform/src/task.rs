@@ -111,6 +111,9 @@ pub trait PlatformTask: Send + Sync {
     /// From when this returns, every call is an event again. Callable at any time, from any thread.
     fn forget_answers(&self) {}
 
+    /// A stopped task waits, or ends: whoever goes on with its call is perhaps not the thread that got its event.
+    fn set_aside(&self) {}
+
     /// The host thread id, for debug logs only; never shown to the guest.
     fn debug_id(&self) -> u64;
 

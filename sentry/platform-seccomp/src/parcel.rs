@@ -1,0 +1,195 @@
+//! The bytes that a call reads or writes, through the window with its request instead of by a copy of the host's.
+//!
+//! The thread puts what its call reads into its window before it makes the request, and takes what the call has written from
+//! there when it has the answer (`trampoline`). Meanwhile the call finds or leaves these bytes here, whenever it copies them
+//! from or to where the guest has them ([`read`], [`write`]).
+//!
+//! Neighbours: `fast` opens a parcel with a request and hands it over with the answer; `mapping` looks here before it copies;
+//! `control` closes one whose call is left waiting, or goes on in another way.
+//!
+//! Invariants: a parcel belongs to the worker that took the request, for as long as that handles the call; what has been
+//! written to it is in the guest's memory before anybody else can go on with the call. What the guest says of it is checked
+//! here only against the window: it lies about its own memory.
+
+use crate::arena::Mailbox;
+use crate::space::Space;
+use crate::stub::ctl;
+use crate::task::Task;
+use std::cell::RefCell;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// Where it lies in the control page: where the host's calls are listed while a thread makes such, which has no request then.
+pub const DATA: usize = ctl::CALLS;
+/// Bytes.
+pub const MOST: usize = ctl::MAX_CALLS * ctl::CALL_SIZE;
+/// Of a path it has what is in the page of its beginning, and not more than this.
+pub const PATH: usize = 256;
+
+/// What is in a call's parcel: a number that the trampoline knows, too. 0: it has none.
+pub mod kind {
+    /// Read by the call: `rdx` bytes at `rsi`.
+    pub const BYTES: u8 = 1;
+    /// Read: one `struct epoll_event` at `r10`.
+    pub const EVENT: u8 = 2;
+    /// Read: a path at `rdi`, or at `rsi`.
+    pub const PATH: u8 = 3;
+    pub const PATH_AT: u8 = 4;
+    /// Written: up to `rdx` bytes at `rsi`. All that is written is there.
+    pub const BUFFER: u8 = 5;
+    /// Written: up to `rdx` events.
+    pub const EVENTS: u8 = 6;
+    /// Written: a `struct stat`.
+    pub const STAT: u8 = 7;
+}
+
+/// The kind of a call's parcel.
+pub fn kind_of(nr: u16) -> u8 {
+    match i64::from(nr) {
+        libc::SYS_write | libc::SYS_sendto | libc::SYS_pwrite64 => kind::BYTES,
+        libc::SYS_epoll_ctl => kind::EVENT,
+        libc::SYS_open | libc::SYS_stat | libc::SYS_lstat | libc::SYS_access => kind::PATH,
+        libc::SYS_openat | libc::SYS_newfstatat | libc::SYS_faccessat | libc::SYS_faccessat2 => kind::PATH_AT,
+        libc::SYS_statx => kind::PATH_AT,
+        libc::SYS_read | libc::SYS_recvfrom | libc::SYS_pread64 | libc::SYS_getdents64 => kind::BUFFER,
+        libc::SYS_epoll_wait => kind::EVENTS,
+        libc::SYS_fstat => kind::STAT,
+        _ => 0,
+    }
+}
+
+/// Where what is written is to go.
+pub fn target(args: &[u64; 6]) -> u64 {
+    args[1]
+}
+
+struct Parcel {
+    task: Arc<Task>,
+    mailbox: Mailbox,
+    /// Where the guest has what the call reads, or wants what it writes.
+    input: Range<u64>,
+    output: Range<u64>,
+    /// Bytes that it has so far.
+    written: usize,
+}
+
+thread_local! {
+    /// That of the call which this worker handles.
+    static PARCEL: RefCell<Option<Parcel>> = const { RefCell::new(None) };
+}
+
+/// A request has been taken.
+pub fn open(task: &Arc<Task>, mailbox: &Mailbox, nr: u16, args: &[u64; 6]) {
+    let len = mailbox.parcel_len().min(MOST) as u64;
+    let kind = kind_of(nr);
+    if len == 0 || kind == 0 {
+        return;
+    }
+    let at = match kind {
+        kind::EVENT => args[3],
+        kind::PATH => args[0],
+        _ => args[1],
+    };
+    let range = at..at.saturating_add(len);
+    let (input, output) = if kind < kind::BUFFER { (range, 0..0) } else { (0..0, range) };
+    let parcel = Parcel { task: task.clone(), mailbox: mailbox.clone(), input, output, written: 0 };
+    PARCEL.set(Some(parcel));
+}
+
+/// The call of this task is answered, or left: what this worker's parcel has for its guest.
+pub fn close(task: &Task) -> Written {
+    PARCEL.with_borrow_mut(|slot| {
+        let parcel = slot.take_if(|parcel| std::ptr::eq(Arc::as_ptr(&parcel.task), task));
+        Written(parcel.filter(|parcel| parcel.written > 0))
+    })
+}
+
+/// What a call has written to its parcel.
+#[must_use]
+pub struct Written(Option<Parcel>);
+
+impl Written {
+    pub fn len(&self) -> usize {
+        self.0.as_ref().map_or(0, |parcel| parcel.written)
+    }
+
+    /// Puts it where the guest wants it.
+    pub fn deliver(mut self) -> Result<(), i32> {
+        self.0.take().map_or(Ok(()), Parcel::deliver)
+    }
+}
+
+impl Parcel {
+    fn deliver(self) -> Result<(), i32> {
+        deliver(&self.task.proc.space, &self.mailbox, self.output.start, self.written)
+    }
+
+    fn is_of(&self, space: &Space) -> bool {
+        std::ptr::eq(Arc::as_ptr(&self.task.proc.space), space)
+    }
+}
+
+/// Copies the first bytes of a window's parcel to a guest's memory.
+pub fn deliver(space: &Space, mailbox: &Mailbox, at: u64, len: usize) -> Result<(), i32> {
+    let mut bytes = vec![0; len.min(MOST)];
+    mailbox.get_data(0, &mut bytes);
+    space.mem.write_at(at, &bytes).map_err(|_| libc::EFAULT)
+}
+
+fn holds(outer: &Range<u64>, inner: &Range<u64>) -> bool {
+    outer.start <= inner.start && inner.end <= outer.end
+}
+
+fn meets(a: &Range<u64>, b: &Range<u64>) -> bool {
+    a.start < b.end && b.start < a.end
+}
+
+/// Whether the guest's bytes were to be had without a copy of the host's.
+pub fn read(space: &Space, addr: u64, buf: &mut [u8]) -> bool {
+    PARCEL.with_borrow_mut(|slot| {
+        let Some(parcel) = slot.as_mut().filter(|parcel| parcel.is_of(space)) else { return false };
+        let range = addr..addr.saturating_add(buf.len() as u64);
+        if holds(&parcel.input, &range) {
+            parcel.mailbox.get_data((addr - parcel.input.start) as usize, buf);
+            return true;
+        }
+        if meets(&parcel.output, &range) {
+            give_up(slot);
+        }
+        false
+    })
+}
+
+/// Whether the guest will find these bytes without a copy of the host's. What does not follow what is there already is refused.
+pub fn write(space: &Space, addr: u64, data: &[u8]) -> bool {
+    PARCEL.with_borrow_mut(|slot| {
+        let Some(parcel) = slot.as_mut().filter(|parcel| parcel.is_of(space)) else { return false };
+        let range = addr..addr.saturating_add(data.len() as u64);
+        let next = parcel.output.start.saturating_add(parcel.written as u64);
+        if holds(&parcel.output, &range) && addr == next && parcel.written.is_multiple_of(8) {
+            parcel.mailbox.put_data(parcel.written, data);
+            parcel.written += data.len();
+            return true;
+        }
+        if meets(&parcel.output, &range) || meets(&parcel.input, &range) {
+            give_up(slot);
+        }
+        false
+    })
+}
+
+/// The call copies in a way that has nothing to do with its parcel.
+pub fn leave(space: &Space) {
+    PARCEL.with_borrow_mut(|slot| {
+        if slot.as_ref().is_some_and(|parcel| parcel.is_of(space)) {
+            give_up(slot);
+        }
+    });
+}
+
+/// What cannot be had in order is had without a parcel.
+fn give_up(slot: &mut Option<Parcel>) {
+    if let Some(parcel) = slot.take().filter(|parcel| parcel.written > 0) {
+        let _taken_away = parcel.deliver();
+    }
+}
