@@ -149,6 +149,10 @@ pub struct NetworkConfig {
     pub congestion: Option<String>,
     #[serde(default)]
     pub later: Option<LaterConfig>,
+    /// Answers of name servers by UDP to the ports from the first to the second are for the host's stack as well, and the
+    /// sandbox's says nothing to them that it has no socket for.
+    #[serde(default)]
+    pub answers: Option<(u16, u16)>,
     /// Index of a descriptor to be held as long as the sandbox has the network.
     #[serde(default)]
     pub claim: Option<u32>,

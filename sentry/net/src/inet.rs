@@ -114,6 +114,13 @@ impl Tables {
     }
 }
 
+impl NetNs {
+    /// Whether a UDP socket has this port.
+    pub fn has_udp_port(&self, port: u16) -> bool {
+        self.inet.udp.lock().get(&port).is_some_and(|socks| socks.iter().any(|sock| sock.strong_count() > 0))
+    }
+}
+
 /// A datagram that comes from elsewhere than the wire.
 pub(crate) fn deliver_udp(ns: &NetNs, from: SocketAddr, to: SocketAddr, data: &[u8]) {
     let endpoint = |at: SocketAddr| Endpoint::new(at.ip(), at.port());

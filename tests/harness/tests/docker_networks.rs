@@ -130,6 +130,15 @@ fn names_of_containers_and_of_the_world() {
     assert!(found.contains("192.0.2.99"), "{found}");
     let found = inside(&c, d, &format!("{query} | nc -w 10 {} 53 | xxd -p", net.host()));
     assert!(found.replace('\n', "").ends_with("c0000262"), "{found}");
+    // Also from where dockerd's own questions come from.
+    let range = "net.ipv4.ip_local_port_range=64600 64700";
+    let c = net.up(&["--dns", &net.host(), "--sysctl", range], "sleep 1000");
+    for _ in 0..3 {
+        let found = inside(&c, d, &format!("nslookup direct.example {}", net.host()));
+        assert!(found.contains("192.0.2.99"), "{found}");
+        let found = inside(&c, d, "nslookup outside.example");
+        assert!(found.contains("192.0.2.99"), "{found}\n{}", d.log());
+    }
     drop(server);
 }
 

@@ -4,7 +4,8 @@
 //! servers that `--dns` names, by sockets of the host's stack. Of what comes in, that stack hears nothing more once the
 //! sandbox has the namespace ([`silence`](super::silence)), but for this: answers from port 53 to [`PORTS`]. Sockets of
 //! the host's stack that do not say where they want to be are there from now on; the guest's are below, unless it says
-//! otherwise. Packet sockets do not show them to the sentry, whose stack would send resets and say that nobody is there.
+//! otherwise. Of TCP, packet sockets do not show them to the sentry, whose stack would send resets, as the host's does to
+//! the guest's; of UDP both stacks are shown them, and the sentry's says nothing if nobody is there (`boot/net/answers.rs`).
 //!
 //! IPv4 only: IPv6 would need the host's stack to hear of its neighbours, and with them of much else.
 

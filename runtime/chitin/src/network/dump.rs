@@ -32,7 +32,7 @@ pub fn dump(netlink: &mut Netlink) -> Result<NetworkConfig> {
     // It goes by the namespace of whoever reads it.
     let congestion = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_congestion_control").ok();
     let congestion = congestion.map(|name| name.trim().to_owned());
-    Ok(NetworkConfig { links, routes, neighbours, outbound: None, congestion, later: None, claim: None })
+    Ok(NetworkConfig { links, routes, neighbours, congestion, ..NetworkConfig::default() })
 }
 
 /// Every route of both families, the kernel's own included.

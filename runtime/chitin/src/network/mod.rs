@@ -133,6 +133,7 @@ fn take_interfaces(pid: i32, others: Others) -> Result<Option<(Attached, bool)>>
                 }
             },
         };
+        config.answers = names.then_some((*answers::PORTS.start(), *answers::PORTS.end()));
         let mut fds = Vec::new();
         for link in config.links.iter_mut().filter(|link| !is_loopback(link)) {
             let (fd, offload) = packet::open(link.index, &link.name, names)?;

@@ -17,7 +17,7 @@ const PACKET_IGNORE_OUTGOING: libc::c_int = 23;
 
 /// Opens a socket for all packets of the interface, in the namespace of the calling thread. Whether each one has a
 /// `virtio_net_hdr` before it, by which checksums and segmentation are left to the other side. `answers`: those of name
-/// servers are for the host's stack ([`answers`](super::answers)).
+/// servers by TCP are for the host's stack ([`answers`](super::answers)).
 pub fn open(index: u32, name: &str, answers: bool) -> Result<(OwnedFd, bool)> {
     let failed = || {
         format!(
@@ -70,7 +70,7 @@ fn open_filtered(
 }
 
 /// Packets for others, of our own, of a VLAN (whose tag would not be seen) and of the interfaces `known` are none of the
-/// sandbox's business here, nor are answers of name servers where the host's stack wants them.
+/// sandbox's business here, nor are answers of name servers by TCP where the host's stack wants them.
 fn filter(socket: &OwnedFd, known: &[u32], answers: bool) -> io::Result<()> {
     const LOAD: u16 = 0x20;
     const LOAD_BYTE: u16 = 0x30;
@@ -104,10 +104,9 @@ fn filter(socket: &OwnedFd, known: &[u32], answers: bool) -> io::Result<()> {
     if answers {
         program.extend([
             op(LOAD, 0, 0, ANCILLARY + PROTOCOL),
-            op(JUMP_IF_EQUAL, 0, 12, 0x0800),
+            op(JUMP_IF_EQUAL, 0, 11, 0x0800),
             op(LOAD_BYTE, 0, 0, NETWORK_HEADER + 9),
-            op(JUMP_IF_EQUAL, 1, 0, 6),
-            op(JUMP_IF_EQUAL, 0, 9, 17),
+            op(JUMP_IF_EQUAL, 0, 9, 6),
             // Not the first fragment: it has no ports.
             op(LOAD_HALF, 0, 0, NETWORK_HEADER + 6),
             op(JUMP_IF_ANY_OF, 7, 0, 0x1fff),

@@ -20,6 +20,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use super::answers::Answers;
+
 /// Receive threads run the calls of guests to their end.
 pub const STACK_SIZE: usize = 512 << 10;
 /// How long to leave a descriptor alone that has shown an error (an interface that went down shows it once).
@@ -131,6 +133,7 @@ pub struct Rx {
     pub offload: bool,
     pub ether: bool,
     pub engine: Arc<Engine>,
+    pub answers: Option<Answers>,
 }
 
 /// Starts its thread, which ends with the stack.
@@ -169,7 +172,11 @@ fn serve(stack: &Weak<Stack>, link: u32, rx: &Rx) {
     loop {
         wait(&mut receiver, &rx.fd, Some(link));
         let Some(stack) = stack.upgrade() else { return };
-        let frames: Vec<RxFrame<'_>> = receiver.packets().map(|packet| frame(&packet)).collect();
+        let frames: Vec<RxFrame<'_>> = receiver
+            .packets()
+            .filter(|packet| !rx.answers.as_ref().is_some_and(|a| a.are_not_ours(packet.data, rx.ether)))
+            .map(|packet| frame(&packet))
+            .collect();
         if rx.engine.is_on() {
             frames.iter().for_each(|frame| rx.engine.incoming(frame.data, rx.ether));
         }

@@ -21,6 +21,7 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::{Arc, Weak};
 
+use super::answers::Answers;
 use super::{apply, device};
 
 const STACK_SIZE: usize = 256 << 10;
@@ -30,10 +31,12 @@ const NEWS: usize = 64 << 10;
 const MAX_PENDING: usize = 64;
 
 /// Packets of interfaces to come.
+#[derive(Clone)]
 pub struct Frames {
     pub fd: Arc<OwnedFd>,
     pub offload: bool,
     pub engine: Arc<Engine>,
+    pub answers: Option<Answers>,
 }
 
 /// A link of the sandbox's that is an interface of the host.
@@ -66,11 +69,11 @@ pub fn start(
     let links: Arc<Links> =
         Arc::new(Mutex::new(known.map(|index| (index, Taken { index, ether: true })).collect()));
     let (weak, shared) = (Arc::downgrade(stack), links.clone());
-    let (fd, offload, engine) = (frames.fd.clone(), frames.offload, frames.engine.clone());
+    let received = frames.clone();
     std::thread::Builder::new()
         .name("net-later".into())
         .stack_size(device::STACK_SIZE)
-        .spawn(move || receive(&weak, &shared, &Frames { fd, offload, engine }))?;
+        .spawn(move || receive(&weak, &shared, &received))?;
     let mut follower = Follower { stack: Arc::downgrade(stack), links, pending: HashMap::new(), frames };
     std::thread::Builder::new().name("net-news".into()).stack_size(STACK_SIZE).spawn(move || {
         let mut room = vec![0; NEWS];
@@ -181,7 +184,7 @@ impl Follower {
         }
         let ether = link.hardware == ARPHRD_ETHER;
         let hardware = (link.hardware, apply::hardware(&link.address));
-        let Frames { fd, offload, engine } = &self.frames;
+        let Frames { fd, offload, engine, .. } = &self.frames;
         let added = apply::link(stack, &link, |index| {
             self.links.lock().insert(host, Taken { index, ether });
             let on = (fd.clone(), Some(host));
@@ -220,6 +223,9 @@ fn receive(stack: &Weak<Stack>, links: &Links, frames: &Frames) {
                 burst.push(device::frame(&next));
             }
             let Some(taken) = links.lock().get(&link).copied() else { continue };
+            if let Some(answers) = &frames.answers {
+                burst.retain(|frame| !answers.are_not_ours(frame.data, taken.ether));
+            }
             if frames.engine.is_on() {
                 burst.iter().for_each(|frame| frames.engine.incoming(frame.data, taken.ether));
             }

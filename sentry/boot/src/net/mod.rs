@@ -5,6 +5,7 @@
 //! stack ([`device`]), or sockets to the network proxy, by which sockets of the guest reach further than the stack
 //! ([`broker`]). What changes on the host's side afterwards is followed ([`follow`]). With `--network=host` there are sockets of the host from the beginning ([`use_host_sockets`]).
 
+mod answers;
 mod apply;
 mod broker;
 mod capture;
@@ -104,12 +105,13 @@ impl Network {
             // It is attached once.
             let _ = self.claim.set(fds.take(claim)?);
         }
+        let answers = config.answers.map(|ports| answers::Answers::new(&self.ns, ports));
         for link in &config.links {
             if link.flags & IFF_LOOPBACK != 0 {
                 // It is there, and up.
                 link.addresses.iter().for_each(|a| apply::address(self.ns.stack(), link.index, a));
             } else {
-                self.attach_link(link, &mut fds)?;
+                self.attach_link(link, answers.clone(), &mut fds)?;
             }
         }
         // As a namespace of the host has what the host's administrator chose, unless the container's configuration says more.
@@ -125,7 +127,12 @@ impl Network {
                 self.ns.stack(),
                 known,
                 news,
-                follow::Frames { fd: frames, offload: later.offload, engine: self.egress.engine().clone() },
+                follow::Frames {
+                    fd: frames,
+                    offload: later.offload,
+                    engine: self.egress.engine().clone(),
+                    answers,
+                },
             )
             .map_err(|error| format!("cannot start a thread for changes of the network: {error}"))?;
         }
@@ -135,7 +142,12 @@ impl Network {
         }
     }
 
-    fn attach_link(&self, link: &LinkConfig, fds: &mut Sent) -> Result<(), String> {
+    fn attach_link(
+        &self,
+        link: &LinkConfig,
+        answers: Option<answers::Answers>,
+        fds: &mut Sent,
+    ) -> Result<(), String> {
         let stack = self.ns.stack();
         let failed =
             |error: &dyn std::fmt::Display| format!("cannot attach the interface {}: {error}", link.name);
@@ -155,6 +167,7 @@ impl Network {
             offload,
             ether: link.hardware == ARPHRD_ETHER,
             engine: self.egress.engine().clone(),
+            answers,
         };
         device::receive(stack, link.index, &link.name, rx).map_err(|error| failed(&error))
     }
