@@ -25,6 +25,7 @@ use chitin_abi::num::{low16, low32};
 use chitin_abi::poll::*;
 use chitin_abi::socket::*;
 use chitin_netstack::Change;
+use chitin_vfs::bounds::{NETLINK_BYTES, Share};
 use chitin_vfs::walk::Caller;
 use chitin_vfs::{Context, File, PollTable, WaitQueue};
 use message::{HEAD, Message, align};
@@ -38,6 +39,10 @@ use zerocopy::FromBytes;
 const REQUEST_MAX: usize = 1 << 16;
 /// A dump's packets are about as long as this.
 const PACKET: usize = 16384;
+/// What a packet costs besides its bytes.
+const OVERHEAD: usize = 64;
+/// So much each socket may have waiting, whatever others have.
+const SMALL: usize = 4096;
 
 /// Who asks.
 pub(crate) struct Asker {
@@ -55,6 +60,21 @@ pub(crate) enum Reply {
     Dump(Vec<Vec<u8>>),
 }
 
+/// A packet that waits to be received.
+struct Queued {
+    bytes: Vec<u8>,
+    _share: Option<Share>,
+}
+
+impl Queued {
+    /// None: too much waits already. `first`: nothing does in this queue, so that something small may in any case.
+    fn new(bytes: Vec<u8>, first: bool) -> Option<Queued> {
+        let share = NETLINK_BYTES.share(bytes.len().saturating_add(OVERHEAD));
+        let fits = share.is_some() || first && bytes.len() <= SMALL;
+        fits.then_some(Queued { bytes, _share: share })
+    }
+}
+
 /// A netlink socket.
 pub(crate) struct NetlinkSock {
     common: Common,
@@ -69,10 +89,10 @@ struct State {
     groups: u64,
     /// Where connect(2) set it to send: port and groups.
     dest: (u32, u32),
-    answers: VecDeque<Vec<u8>>,
+    answers: VecDeque<Queued>,
     queued: usize,
     /// Packets of a dump, to be received before what came later.
-    dump: VecDeque<Vec<u8>>,
+    dump: VecDeque<Queued>,
     error: Option<Errno>,
     /// Switches of SOL_NETLINK, bits by option.
     options: u32,
@@ -105,38 +125,51 @@ impl NetlinkSock {
         }
         {
             let mut state = self.state.lock();
-            if state.queued.saturating_add(packet.len()) > self.common.rcvbuf() {
-                // NETLINK_NO_ENOBUFS: the loss is not told.
-                if state.options & 1 << NETLINK_NO_ENOBUFS == 0 {
-                    state.error = Some(Errno::ENOBUFS);
+            let queued = state.queued.saturating_add(packet.len());
+            let room = queued <= self.common.rcvbuf() && !state.shutdown;
+            let first = state.answers.is_empty();
+            match room.then(|| Queued::new(packet, first)).flatten() {
+                Some(packet) => {
+                    state.queued = queued;
+                    state.answers.push_back(packet);
                 }
-            } else {
-                state.queued = state.queued.saturating_add(packet.len());
-                state.answers.push_back(packet);
+                // NETLINK_NO_ENOBUFS: the loss is not told.
+                None if state.options & 1 << NETLINK_NO_ENOBUFS == 0 => state.error = Some(Errno::ENOBUFS),
+                None => {}
             }
         }
         self.queue.wake(POLLIN | POLLRDNORM);
     }
 
-    /// Starts a dump: EBUSY while another one is being received.
+    /// Starts a dump: EBUSY while another one is being received, ENOBUFS if there is no room for it.
     fn dump(&self, head: &NlMsgHdr, asker: &Asker, messages: Vec<Vec<u8>>) -> Result<(), Errno> {
+        let mut dump = VecDeque::new();
+        let mut small = true;
+        let mut add = |packet: Vec<u8>| {
+            small &= packet.len() <= SMALL / 2;
+            let queued = Queued::new(packet, small).ok_or(Errno::ENOBUFS)?;
+            dump.push_back(queued);
+            small &= dump.len() < 2;
+            Ok(())
+        };
+        let mut packet = Vec::new();
+        for message in messages {
+            if !packet.is_empty() && packet.len().saturating_add(message.len()) > PACKET {
+                add(std::mem::take(&mut packet))?;
+            }
+            packet.extend(message);
+        }
+        if !packet.is_empty() {
+            add(packet)?;
+        }
+        let done = Message::new(NLMSG_DONE, NLM_F_MULTI, head.nlmsg_seq, asker.port);
+        add(done.bytes(&0i32.to_ne_bytes()).finish())?;
         {
             let mut state = self.state.lock();
             if !state.dump.is_empty() {
                 return Err(Errno::EBUSY);
             }
-            let mut packet = Vec::new();
-            for message in messages {
-                if !packet.is_empty() && packet.len().saturating_add(message.len()) > PACKET {
-                    state.dump.push_back(std::mem::take(&mut packet));
-                }
-                packet.extend(message);
-            }
-            if !packet.is_empty() {
-                state.dump.push_back(packet);
-            }
-            let done = Message::new(NLMSG_DONE, NLM_F_MULTI, head.nlmsg_seq, asker.port);
-            state.dump.push_back(done.bytes(&0i32.to_ne_bytes()).finish());
+            state.dump = dump;
         }
         self.queue.wake(POLLIN | POLLRDNORM);
         Ok(())
@@ -152,7 +185,8 @@ impl NetlinkSock {
             let mut result = Ok(());
             if head.nlmsg_flags & NLM_F_REQUEST != 0 && head.nlmsg_type >= NLMSG_MIN_TYPE {
                 let body = request.get(HEAD..).unwrap_or_default();
-                let request = rt::Request { ns: &self.common.ns, head, body, asker };
+                let busy = !self.state.lock().dump.is_empty();
+                let request = rt::Request { ns: &self.common.ns, head, body, asker, busy };
                 let reply = match self.common.protocol {
                     NETLINK_ROUTE => rt::answer(&request),
                     NETLINK_SOCK_DIAG => diag::answer(&request),
@@ -322,8 +356,8 @@ impl SocketOps for NetlinkSock {
             let dumping = !state.dump.is_empty();
             let queue = if dumping { &mut state.dump } else { &mut state.answers };
             let next = match msg.flags & MSG_PEEK {
-                0 => queue.pop_front(),
-                _ => queue.front().cloned(),
+                0 => queue.pop_front().map(|queued| queued.bytes),
+                _ => queue.front().map(|queued| queued.bytes.clone()),
             };
             let Some(packet) = next else {
                 if state.shutdown && msg.flags & MSG_DONTWAIT == 0 {

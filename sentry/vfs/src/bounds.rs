@@ -125,6 +125,8 @@ pub static INET_SOCKETS: Bound = Bound::new(1 << 17);
 pub static TCP_BYTES: Bound = Bound::new(64 << 20);
 /// Bytes of datagrams of AF_INET and AF_INET6 not yet received (net.ipv4.udp_mem): more are lost.
 pub static UDP_BYTES: Bound = Bound::new(32 << 20);
+/// Bytes of netlink messages not yet received, dumps included: more are lost, dumps ENOBUFS.
+pub static NETLINK_BYTES: Bound = Bound::new(16 << 20);
 /// Pages that pipes may fill: ENFILE.
 pub static PIPE_PAGES: Bound = Bound::new(1 << 14);
 /// Items of epoll instances (fs.epoll.max_user_watches): ENOSPC.
@@ -165,6 +167,7 @@ pub fn configure(memory: u64) {
     INET_SOCKETS.set_limit(files.saturating_mul(2));
     SOCKET_BYTES.set_limit(part(32, 16 << 20, 256 << 20));
     UDP_BYTES.set_limit(part(64, 8 << 20, 128 << 20));
+    NETLINK_BYTES.set_limit(part(128, 8 << 20, 64 << 20));
     TCP_BYTES.set_limit(part(16, 32 << 20, 512 << 20));
     PIPE_PAGES.set_limit(part(32 * 4096, 1 << 13, 1 << 16));
     // Linux lets them take 4% of the memory.

@@ -16,6 +16,10 @@ pub(super) fn answer(request: &Request<'_>) -> Result<Reply, Errno> {
     if request.head.nlmsg_type != SOCK_DIAG_BY_FAMILY {
         return Err(Errno::EINVAL);
     }
+    // Linux says so when a dump begins; here one is made at once, and would be for nothing.
+    if is_dump(request) && request.busy {
+        return Err(Errno::EBUSY);
+    }
     let family = request.body.first().copied().map(u32::from).ok_or(Errno::EINVAL)?;
     match family {
         AF_INET | AF_INET6 => inet(request, family == AF_INET6),

@@ -1,6 +1,7 @@
 //! Netlink messages: building them, and reading attributes of what a guest sent.
 
 use chitin_abi::Errno;
+use chitin_abi::netdevice::IFNAMSIZ;
 use chitin_abi::netlink::*;
 use chitin_abi::socket::NlMsgHdr;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -115,10 +116,17 @@ impl<'a> Attrs<'a> {
     pub(super) fn ip(&self, kind: u16, v4: bool) -> Result<Option<IpAddr>, Errno> {
         self.get(kind).map(|data| ip(data, v4)).transpose()
     }
-    /// A name of an interface; EINVAL if it is too long.
+    /// A name of an interface; ERANGE if it is too long.
     pub(super) fn name(&self, kind: u16) -> Result<Option<String>, Errno> {
+        self.text(kind, IFNAMSIZ - 1)
+    }
+    /// A string of at most so many bytes, as NLA_STRING of nla_policy has it.
+    pub(super) fn text(&self, kind: u16, most: usize) -> Result<Option<String>, Errno> {
         self.get(kind)
             .map(|data| {
+                if data.strip_suffix(&[0]).unwrap_or(data).len() > most {
+                    return Err(Errno::ERANGE);
+                }
                 let text = data.split(|byte| *byte == 0).next().unwrap_or_default();
                 String::from_utf8(text.to_vec()).map_err(|_| Errno::EINVAL)
             })

@@ -25,6 +25,8 @@ pub(super) struct Request<'a> {
     pub head: NlMsgHdr,
     pub body: &'a [u8],
     pub asker: &'a Asker,
+    /// A dump is being received, and none can begin.
+    pub busy: bool,
 }
 
 impl Request<'_> {
@@ -74,6 +76,9 @@ pub(super) fn answer(request: &Request<'_>) -> Result<Reply, Errno> {
         return Err(Errno::EPERM);
     }
     if get && request.dump() {
+        if request.busy {
+            return Err(Errno::EBUSY);
+        }
         let wanted = v4_of(family);
         let all = match kind {
             RTM_GETLINK => link::dump(request)?,

@@ -35,11 +35,10 @@ impl Asking {
 
     fn received(&self) -> Messages {
         let mut state = self.socket.state.lock();
-        let packets: Vec<_> = std::mem::take(&mut state.dump).into_iter().collect();
-        let packets = packets.into_iter().chain(std::mem::take(&mut state.answers));
+        let dump = std::mem::take(&mut state.dump);
         let mut out = Vec::new();
-        for packet in packets {
-            let mut rest = &packet[..];
+        for packet in dump.into_iter().chain(std::mem::take(&mut state.answers)) {
+            let mut rest = &packet.bytes[..];
             while let Ok((head, _)) = NlMsgHdr::read_from_prefix(rest) {
                 let len = head.nlmsg_len as usize;
                 out.push((head.nlmsg_type, head.nlmsg_flags, rest[HEAD..len].to_vec()));
@@ -197,6 +196,22 @@ fn sockets_are_found() {
     let wanted = UnixDiagReq { family: 1, states: u32::MAX, show: 7, ..UnixDiagReq::default() };
     assert_eq!(kinds(&asking.ask(SOCK_DIAG_BY_FAMILY, NLM_F_DUMP, wanted.as_bytes(), false)), [NLMSG_DONE]);
     assert_eq!(kinds(&asking.ask(SOCK_DIAG_BY_FAMILY, NLM_F_DUMP, &[77, 0], false)), [NLMSG_ERROR]);
+}
+
+/// Names are interfaces', so that many long ones cannot be kept.
+#[test]
+fn names_are_short() {
+    let asking = Asking::new(NETLINK_ROUTE);
+    let info = FibRuleHdr { family: 2, action: FR_ACT_TO_TBL, table: 254, ..FibRuleHdr::default() };
+    let rule = |name: &str| body(&info, |m| m.text(FRA_IIFNAME, name).u32(FRA_PRIORITY, 5));
+    assert_eq!(asking.change(RTM_NEWRULE, NLM_F_CREATE, rule(&"x".repeat(16))), Err(Errno::ERANGE.raw()));
+    assert_eq!(asking.change(RTM_NEWRULE, NLM_F_CREATE, rule(&"x".repeat(60_000))), Err(Errno::ERANGE.raw()));
+    assert_eq!(asking.change(RTM_NEWRULE, NLM_F_CREATE, rule(&"x".repeat(15))), Ok(()));
+    let address = IfAddrMsg { ifa_family: 2, ifa_prefixlen: 24, ifa_index: 1, ..IfAddrMsg::default() };
+    let labelled =
+        |len| body(&address, |m| m.attr(IFA_LOCAL, &[10, 3, 3, 3]).text(IFA_LABEL, &"l".repeat(len)));
+    assert_eq!(asking.change(RTM_NEWADDR, NLM_F_CREATE, labelled(16)), Err(Errno::ERANGE.raw()));
+    assert_eq!(asking.change(RTM_NEWADDR, NLM_F_CREATE, labelled(15)), Ok(()));
 }
 
 /// Whatever a guest sends, nothing panics and nothing grows.

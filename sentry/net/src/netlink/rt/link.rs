@@ -10,6 +10,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use zerocopy::IntoBytes;
 
+/// ALTIFNAMSIZ without its zero.
+const ALT_NAME: usize = 127;
+
 /// `struct rtnl_link_stats64`, of which this kernel counts some.
 fn stats(stats: &LinkStats) -> [u64; 25] {
     let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
@@ -91,7 +94,7 @@ fn find(request: &Request<'_>, info: &IfInfoMsg, attrs: &Attrs<'_>) -> Result<Li
     }
     let name = match attrs.name(IFLA_IFNAME)? {
         Some(name) => Some(name),
-        None => attrs.name(IFLA_ALT_IFNAME)?,
+        None => attrs.text(IFLA_ALT_IFNAME, ALT_NAME)?,
     };
     config.link_by_name(&name.ok_or(Errno::EINVAL)?).ok_or(Errno::ENODEV)
 }
@@ -138,7 +141,7 @@ pub(super) fn set(request: &Request<'_>, new: bool) -> Result<(), Errno> {
         return config.link_change(link.index, &change);
     }
     let info_attrs = Attrs::read(attrs.get(IFLA_LINKINFO).unwrap_or_default());
-    match info_attrs.name(IFLA_INFO_KIND)?.as_deref() {
+    match info_attrs.text(IFLA_INFO_KIND, usize::MAX)?.as_deref() {
         Some("dummy") => {}
         Some(_) | None => return Err(Errno::EOPNOTSUPP),
     }
