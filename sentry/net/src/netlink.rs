@@ -8,6 +8,8 @@
 //! Locks: `NetlinkSock::state` is a leaf but for the wait queue and the tables of [`NetNs`].
 
 mod diag;
+#[cfg(test)]
+mod fuzz;
 mod message;
 mod rt;
 #[cfg(test)]
