@@ -44,6 +44,10 @@ fn tools() {
     everywhere("net_tools.sh");
 }
 #[test]
+fn a_namespace_of_ones_own() {
+    alone("net_config.sh");
+}
+#[test]
 fn java() {
     if std::env::var_os("CHITIN_TEST_ALL").is_none() {
         return skip("network.java", "its root file system is large; CHITIN_TEST_ALL=1 builds it");

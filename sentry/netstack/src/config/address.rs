@@ -156,6 +156,11 @@ impl Tables {
         if gone.addr.is_ipv4() && gone.flags & IFA_F_SECONDARY == 0 {
             self.promote(&gone, news);
         }
+        // With the last one IPv4 ends on a link (fib_inetaddr_event()).
+        let last = !self.addresses.iter().any(|a| a.link == gone.link && a.addr.is_ipv4());
+        if gone.addr.is_ipv4() && last {
+            self.routes_gone(news, |route| route.dst.addr.is_ipv4() && route.uses(gone.link));
+        }
         Ok(())
     }
 

@@ -132,6 +132,7 @@ impl Link {
     /// IF_OPER_*.
     pub fn operstate(&self) -> u8 {
         match self.kind {
+            _ if !self.is_up() => IF_OPER_DOWN,
             LinkKind::Loopback | LinkKind::Tun | LinkKind::Dummy => IF_OPER_UNKNOWN,
             _ if self.flags & IFF_LOWER_UP != 0 => IF_OPER_UP,
             _ => IF_OPER_DOWN,

@@ -153,9 +153,13 @@ impl Config {
     pub fn routes(&self) -> Vec<RouteEntry> {
         let tables = self.tables.read();
         let of = |v4: bool| {
-            tables.routes.iter().filter(move |((_, four), _)| *four == v4).flat_map(|(_, routes)| routes)
+            let own = tables.routes.iter().filter(|((_, four), _)| *four == v4);
+            own.flat_map(|(key, routes)| routes.iter().map(move |route| (key.0, route))).collect::<Vec<_>>()
         };
-        of(true).chain(of(false)).cloned().collect()
+        let mut four = of(true);
+        // A trie is walked along its addresses; of one address, the longest prefix is first.
+        four.sort_by_key(|(table, route)| (*table, route.dst.addr));
+        four.into_iter().chain(of(false)).map(|(_, route)| route.clone()).collect()
     }
     pub fn rules(&self) -> Vec<Rule> {
         self.tables.read().rules.clone()

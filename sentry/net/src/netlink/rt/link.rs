@@ -39,12 +39,6 @@ pub(super) fn show(head: Message, link: &Link) -> Vec<u8> {
         ifi_flags: link.flags,
         ..IfInfoMsg::default()
     };
-    let loopback = link.kind == LinkKind::Loopback;
-    let state = match link.is_up() {
-        _ if loopback => IF_OPER_UNKNOWN,
-        true => IF_OPER_UP,
-        false => IF_OPER_DOWN,
-    };
     let counters = stats(&link.stats);
     // The older form has the same counters in 32 bits.
     let old: Vec<u32> = counters.iter().take(24).map(|n| chitin_abi::num::low32(*n)).collect();
@@ -52,7 +46,7 @@ pub(super) fn show(head: Message, link: &Link) -> Vec<u8> {
         .body(&info)
         .text(IFLA_IFNAME, &link.name)
         .u32(IFLA_TXQLEN, link.tx_queue_len)
-        .u8(IFLA_OPERSTATE, state)
+        .u8(IFLA_OPERSTATE, link.operstate())
         .u8(IFLA_LINKMODE, 0)
         .u32(IFLA_MTU, link.mtu)
         .u32(IFLA_MIN_MTU, link.min_mtu())
@@ -120,6 +114,10 @@ pub(super) fn set(request: &Request<'_>, new: bool) -> Result<(), Errno> {
     let found = match find(request, &info, &attrs) {
         Err(Errno::ENODEV) if new && request.has(NLM_F_CREATE) => None,
         Err(Errno::EINVAL) if new && request.has(NLM_F_CREATE) && info.ifi_index == 0 => None,
+        // As ip(8) finds out whether links can be made at all.
+        Err(Errno::EINVAL) if new && info.ifi_index == 0 && attrs.get(IFLA_IFNAME).is_none() => {
+            return Err(Errno::ENODEV);
+        }
         Err(error) => return Err(error),
         Ok(link) if new && request.has(NLM_F_EXCL) => {
             drop(link);
