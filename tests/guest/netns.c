@@ -237,6 +237,19 @@ TEST(obeyed) {
         OK(bind(s, (void *)&a, sizeof a));
         OK(getsockname(s, (void *)&a, &len));
         CK(ntohs(a.sin_port) == 40000 || ntohs(a.sin_port) == 40001);
+        // A port that is kept for who names it.
+        put(SYS "ipv4/ip_local_reserved_ports", "40000,50000-50010,50011\n");
+        STREQ(has(SYS "ipv4/ip_local_reserved_ports"), "40000,50000-50011");
+        ERR(writes(SYS "ipv4/ip_local_reserved_ports", "70000"), EINVAL);
+        close(s);
+        s = OK(socket(AF_INET, SOCK_DGRAM, 0));
+        a.sin_port = 0;
+        OK(bind(s, (void *)&a, sizeof a));
+        len = sizeof a;
+        OK(getsockname(s, (void *)&a, &len));
+        EQ(ntohs(a.sin_port), 40001);
+        a.sin_port = htons(40000);
+        OK(bind(OK(socket(AF_INET, SOCK_DGRAM, 0)), (void *)&a, sizeof a));
         put(SYS "ipv4/ip_default_ttl", "33");
         int ttl;
         len = sizeof ttl;
@@ -276,6 +289,9 @@ TEST(conf_of_links) {
     put(SYS "ipv4/conf/default/rp_filter", "1");
     // Nobody has set lo's.
     STREQ(has(SYS "ipv4/conf/lo/rp_filter"), "1");
+    // What ip(8) asks before it makes one.
+    struct ask probe = about(RTM_NEWLINK, 0, 0);
+    EQ(asked(&probe), -ENODEV);
     int error = add_some("nic0");
     if (error == -EOPNOTSUPP) SKIP("no links of the kinds dummy and bridge");
     EQ(error, 0);

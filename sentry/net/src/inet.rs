@@ -8,7 +8,7 @@
 
 pub(crate) mod addr;
 mod ancillary;
-mod datagram;
+pub(crate) mod datagram;
 pub(crate) mod ip;
 pub mod list;
 pub(crate) mod packet;
@@ -170,7 +170,9 @@ pub(crate) fn check_bind(
     let own = at.ip.is_unspecified() || route::is_local(ns, at.ip);
     // Linux lets IPv4 streams be bound to groups, where nothing ever comes; those of IPv6 not.
     let group = (at.ip.is_multicast() && (groups || at.ip.is_ipv4())) || broadcast;
-    if !own && !group && !options.free_bind() && !ns.stack.sysctls.ip_nonlocal_bind.on() {
+    let sysctls = &ns.stack.sysctls;
+    let foreign = if at.ip.is_ipv4() { &sysctls.ip_nonlocal_bind } else { &sysctls.ip6_nonlocal_bind };
+    if !own && !group && !options.free_bind() && !foreign.on() {
         return Err(Errno::EADDRNOTAVAIL);
     }
     let privileged = at.port != 0 && u32::from(at.port) < ns.stack.sysctls.ip_unprivileged_port_start.u32();

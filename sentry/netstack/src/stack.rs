@@ -153,6 +153,7 @@ impl Stack {
             device,
             info,
             stats: link.stats.clone(),
+            conf: link.conf.clone(),
             up: AtomicBool::new(link.is_up()),
             mtu: AtomicU32::new(link.mtu),
             noarp: AtomicBool::new(link.flags & IFF_NOARP != 0),

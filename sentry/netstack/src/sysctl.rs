@@ -49,13 +49,15 @@ macro_rules! sysctls {
             $(pub $name: Sysctl,)*
             /// What new connections get, if it was chosen: tcp_congestion_control, which is a name and not in the list.
             pub congestion: Mutex<Option<Congestion>>,
+            /// ip_local_reserved_ports: first and last of each range, in order.
+            reserved: Mutex<Arc<[(u16, u16)]>>,
             /// Those of the first namespace, to which the machine's settings belong.
             first: bool,
         }
 
         impl Default for Sysctls {
             fn default() -> Sysctls {
-                Sysctls { $($name: Sysctl::new($value),)* congestion: Mutex::default(), first: true }
+                Sysctls { $($name: Sysctl::new($value),)* congestion: Mutex::default(), reserved: Mutex::default(), first: true }
             }
         }
 
@@ -129,6 +131,7 @@ sysctls! {
     optmem_max = 131_072, "core/optmem_max", 0, INT;
     somaxconn = 4096, "core/somaxconn", 0, INT;
     bindv6only = 0, "ipv6/bindv6only", 0, 1;
+    ip6_nonlocal_bind = 0, "ipv6/ip_nonlocal_bind", 0, 1;
     ip6frag_high_thresh = 4 << 20, "ipv6/ip6frag_high_thresh", 0, INT;
     ip6frag_time = 60, "ipv6/ip6frag_time", 0, INT;
     icmp6_ratelimit = 1000, "ipv6/icmp/ratelimit", 0, INT;
@@ -178,6 +181,11 @@ impl Sysctls {
         self.congestion.lock().unwrap_or_default()
     }
 
+    /// Ports that are nobody's but who names them.
+    pub fn reserved(&self) -> Arc<[(u16, u16)]> {
+        self.reserved.lock().clone()
+    }
+
     fn shows(&self, path: &str) -> bool {
         self.first || !UNSEEN.contains(&path)
     }
@@ -187,6 +195,39 @@ impl Sysctls {
 const CONGESTION: &str = "ipv4/tcp_congestion_control";
 const CONGESTIONS: [&str; 2] =
     ["ipv4/tcp_allowed_congestion_control", "ipv4/tcp_available_congestion_control"];
+
+/// Ports that are not given to who names none: "8080,9148-9200".
+const RESERVED: &str = "ipv4/ip_local_reserved_ports";
+
+/// Ranges of ports in order, none of which touch (proc_do_large_bitmap()).
+fn ranges(words: &str) -> Result<Arc<[(u16, u16)]>, Errno> {
+    let port = |text: &str| text.parse::<u16>().map_err(|_| Errno::EINVAL);
+    let mut all = Vec::new();
+    for word in words.split(',').map(str::trim).filter(|word| !word.is_empty()) {
+        let (first, last) = word.split_once('-').unwrap_or((word, word));
+        let (first, last) = (port(first)?, port(last)?);
+        if first > last {
+            return Err(Errno::EINVAL);
+        }
+        all.push((first, last));
+    }
+    all.sort_unstable();
+    let mut merged: Vec<(u16, u16)> = Vec::new();
+    for (first, last) in all {
+        match merged.last_mut() {
+            Some(before) if first <= before.1.saturating_add(1) => before.1 = before.1.max(last),
+            _ => merged.push((first, last)),
+        }
+    }
+    Ok(merged.into())
+}
+
+fn shown(ranges: &[(u16, u16)]) -> String {
+    let word = |(first, last): &(u16, u16)| {
+        if first == last { first.to_string() } else { format!("{first}-{last}") }
+    };
+    ranges.iter().map(word).collect::<Vec<_>>().join(",")
+}
 
 /// "ipv4/conf/eth0/rp_filter" as family, name and file.
 fn conf_path(path: &str) -> Option<(&str, &str, &str)> {
@@ -213,7 +254,7 @@ impl Stack {
                 add(path);
             }
         }
-        ["ipv4/ip_forward", CONGESTION].into_iter().chain(CONGESTIONS).for_each(&mut add);
+        ["ipv4/ip_forward", CONGESTION, RESERVED].into_iter().chain(CONGESTIONS).for_each(&mut add);
         // Only who asks below it needs them all.
         let files = Conf::default();
         for family in ["ipv4", "ipv6"] {
@@ -285,6 +326,7 @@ impl Stack {
     pub fn words(&self, path: &str) -> Option<(String, bool)> {
         match path {
             CONGESTION => Some((self.sysctls.congestion().name().to_owned(), true)),
+            RESERVED => Some((shown(&self.sysctls.reserved()), true)),
             _ if CONGESTIONS.contains(&path) => {
                 Some((Congestion::ALL.map(|(_, name)| name).join(" "), false))
             }
@@ -296,6 +338,10 @@ impl Stack {
         match self.words(path) {
             None => Err(Errno::ENOENT),
             Some((_, false)) => Err(Errno::EACCES),
+            Some(_) if path == RESERVED => {
+                *self.sysctls.reserved.lock() = ranges(words)?;
+                Ok(())
+            }
             Some(_) => {
                 *self.sysctls.congestion.lock() = Some(Congestion::named(words).ok_or(Errno::ENOENT)?);
                 Ok(())
@@ -334,6 +380,15 @@ mod tests {
         }
         assert!(stack.tunables_in("ipv4/conf/eth1").is_empty());
         assert!(stack.tunables_in("ipv4/con").is_empty());
+    }
+
+    #[test]
+    fn ranges_of_ports() {
+        let merged = |words| super::ranges(words).map(|ranges| super::shown(&ranges));
+        assert_eq!(merged("9000-9010,8080, 9011,9005-9020"), Ok("8080,9000-9020".to_owned()));
+        assert_eq!(merged(""), Ok(String::new()));
+        assert_eq!(merged("0-65535"), Ok("0-65535".to_owned()));
+        assert!(["a", "65536", "9-8", "1-2-3"].iter().all(|words| merged(words).is_err()));
     }
 
     #[test]

@@ -66,6 +66,12 @@ pub struct Wish<'a> {
 }
 
 impl Wish<'_> {
+    /// Whether a port is given only to who names it.
+    fn reserved(&self, port: u16) -> bool {
+        let ranges = self.common.ns.stack.sysctls.reserved();
+        ranges.iter().any(|(first, last)| (*first..=*last).contains(&port))
+    }
+
     fn claim(&self, port: u16) -> Arc<Claim> {
         Arc::new(Claim {
             ns: Arc::downgrade(&self.common.ns),
@@ -211,7 +217,7 @@ impl Ports {
             drop(buckets);
             return if taken { Err(Errno::EADDRINUSE) } else { Ok(claim) };
         }
-        for port in candidates(range, 1, random()) {
+        for port in candidates(range, 1, random()).filter(|port| !wish.reserved(*port)) {
             held.clear();
             let claim = wish.claim(port);
             let mut buckets = self.buckets.lock();
@@ -232,7 +238,7 @@ impl Ports {
         seed: u64,
         free: &mut dyn FnMut(u16) -> bool,
     ) -> Result<Arc<Claim>, Errno> {
-        for port in candidates(range, 0, seed) {
+        for port in candidates(range, 0, seed).filter(|port| !wish.reserved(*port)) {
             if self.buckets.lock().get(&port).is_some_and(|bucket| !bucket.shared) || !free(port) {
                 continue;
             }

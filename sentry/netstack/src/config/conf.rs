@@ -39,13 +39,29 @@ macro_rules! conf {
     };
 }
 
+// What can be one thing only is what this stack does: redirects and router advertisements are not listened to.
 conf! {
     forwarding = 0, "ipv4", "forwarding", 0, 1;
     route_localnet = 0, "ipv4", "route_localnet", 0, 1;
     rp_filter = 0, "ipv4", "rp_filter", 0, 2;
+    accept_local = 0, "ipv4", "accept_local", 0, 0;
+    accept_redirects = 0, "ipv4", "accept_redirects", 0, 0;
+    accept_source_route = 0, "ipv4", "accept_source_route", 0, 0;
+    arp_ignore = 0, "ipv4", "arp_ignore", 0, 0;
+    log_martians = 0, "ipv4", "log_martians", 0, 0;
+    promote_secondaries = 1, "ipv4", "promote_secondaries", 1, 1;
+    proxy_arp = 0, "ipv4", "proxy_arp", 0, 0;
+    send_redirects = 0, "ipv4", "send_redirects", 0, 0;
     disable6 = 0, "ipv6", "disable_ipv6", 0, 1;
     forwarding6 = 0, "ipv6", "forwarding", 0, 1;
     hop_limit = 64, "ipv6", "hop_limit", 1, 255;
+    accept_ra = 0, "ipv6", "accept_ra", 0, 0;
+    accept_redirects6 = 0, "ipv6", "accept_redirects", 0, 0;
+    accept_source_route6 = 0, "ipv6", "accept_source_route", 0, 0;
+    autoconf = 0, "ipv6", "autoconf", 0, 0;
+    dad_transmits = 0, "ipv6", "dad_transmits", 0, 0;
+    proxy_ndp = 0, "ipv6", "proxy_ndp", 0, 0;
+    use_tempaddr = 0, "ipv6", "use_tempaddr", 0, 0;
 }
 
 impl Conf {

@@ -77,6 +77,24 @@ impl Config {
             .filter(|k| matches!(*k, RTN_LOCAL | RTN_BROADCAST | RTN_ANYCAST))
     }
 
+    /// Whether what goes to `dst` may leave by `link`; `None`: there is no way there, or it is here.
+    pub fn way_back(&self, dst: IpAddr, link: u32) -> Option<bool> {
+        let tables = self.tables.read();
+        let rules = tables.rules.iter().filter(|rule| rule.fits(&dst, None, 0, 0));
+        for rule in rules {
+            if rule.action != FR_ACT_TO_TBL {
+                return None;
+            }
+            let list = tables.routes.get(&(rule.table, dst.is_ipv4()));
+            match list.and_then(|list| list.iter().find(|entry| entry.dst.contains(&dst))) {
+                Some(entry) if entry.kind == RTN_THROW => {}
+                Some(entry) => return (entry.kind == RTN_UNICAST).then(|| entry.uses(link)),
+                None => {}
+            }
+        }
+        None
+    }
+
     /// The address that a link speaks with (ARP, ICMP errors, IGMP).
     pub fn link_addr(&self, link: u32, towards: IpAddr) -> Option<IpAddr> {
         self.tables.read().select(link, &towards, RT_SCOPE_LINK)

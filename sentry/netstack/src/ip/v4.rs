@@ -34,11 +34,14 @@ impl Stack {
         }
         let (src, dst) = (Ipv4Addr::from(ip.src), Ipv4Addr::from(ip.dst));
         let foreign = !port.is_lo() && (src.is_loopback() || dst.is_loopback());
-        if foreign || src.is_multicast() || src.is_broadcast() {
+        if foreign && !self.routes_localnet(port) || src.is_multicast() || src.is_broadcast() {
             return None;
         }
         let (src, dst) = (IpAddr::V4(src), IpAddr::V4(dst));
         let cast = self.cast_of(batch, port, dst, cast)?;
+        if !self.comes_rightly(port, src) {
+            return None;
+        }
         let options = head.get(IPV4_LEN..).unwrap_or_default();
         let meta = Meta {
             port,
@@ -70,6 +73,20 @@ impl Stack {
         let options = head.get(IPV4_LEN..).unwrap_or_default();
         let meta = Meta { packet: &whole, payload, options, csum_ok: false, gso_size: 0, ..meta };
         self.deliver(batch, &meta)
+    }
+
+    /// Whether 127.0.0.0/8 is an address like any other there.
+    pub(crate) fn routes_localnet(&self, port: &Port) -> bool {
+        port.conf.route_localnet.on() || self.config.all.route_localnet.on()
+    }
+
+    /// rp_filter: whether a packet comes by the link that answers would leave by (1), or is from somewhere at all (2).
+    fn comes_rightly(&self, port: &Port, src: IpAddr) -> bool {
+        let mode = port.conf.rp_filter.get().max(self.config.all.rp_filter.get());
+        if mode == 0 || port.is_lo() || src.is_unspecified() {
+            return true;
+        }
+        self.config.way_back(src, port.index).is_some_and(|same| same || mode == 2)
     }
 
     /// To whom a packet on a link is, if it concerns this host.

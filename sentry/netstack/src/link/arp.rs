@@ -51,7 +51,11 @@ impl Stack {
         }
         let (src, dst) = (ip4(arp.src), ip4(arp.dst));
         let (src4, dst4) = (Ipv4Addr::from(arp.src), Ipv4Addr::from(arp.dst));
-        if dst4.is_loopback() || dst4.is_multicast() || src4.is_loopback() || src4.is_multicast() {
+        if dst4.is_loopback() && !self.routes_localnet(port)
+            || dst4.is_multicast()
+            || src4.is_loopback()
+            || src4.is_multicast()
+        {
             return None;
         }
         let ours = self.config.input_kind(dst, port.index) == Some(RTN_LOCAL);

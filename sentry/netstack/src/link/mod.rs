@@ -10,7 +10,7 @@ mod neigh;
 pub(crate) use loopback::{Backlog, Dummy, Loopback};
 pub(crate) use neigh::{Neigh, Neighbours};
 
-use crate::config::LinkStats;
+use crate::config::{Conf, LinkStats};
 use crate::device::{Csum, Device, DeviceInfo, Gso, TxFrame};
 use crate::sockets::{FrameIn, FrameKind};
 use crate::stack::Stack;
@@ -30,6 +30,7 @@ pub(crate) struct Port {
     pub device: Arc<dyn Device>,
     pub info: DeviceInfo,
     pub stats: Arc<LinkStats>,
+    pub conf: Arc<Conf>,
     pub up: AtomicBool,
     pub mtu: AtomicU32,
     /// Nobody there needs to be asked for an address.

@@ -236,3 +236,42 @@ fn raw_protocols_and_frames() {
     assert_eq!(world.a.frame_send(ETH0, &[0; 2000]), Err(Errno::EMSGSIZE));
     assert_eq!(world.a.frame_send(7, &frame), Err(Errno::ENXIO));
 }
+
+#[test]
+fn where_packets_may_come_from_and_go() {
+    let world = World::new(1, Faults::default());
+    let b = told(&world.b, &[9]);
+    let arrives = |from: &str| {
+        send(&world.a, from, "10.0.0.2:9", b"x", &SendOpts::default()).unwrap();
+        world.idle(2.0);
+        b.udp.lock().pop().is_some()
+    };
+    let filter = |name: &str, mode| world.b.tune(&format!("ipv4/conf/{name}/rp_filter"), &[mode]).unwrap();
+    assert!(arrives("192.0.2.7:1") && arrives("10.0.0.1:1"));
+    // There is no way to it, and then one that is another.
+    filter("eth0", 2);
+    assert!(!arrives("192.0.2.7:1") && arrives("10.0.0.1:1"));
+    let far = config::Link { index: 0, name: "far".into(), kind: LinkKind::Dummy, ..Link::loopback() };
+    let far = world.b.config.link_add(far).unwrap();
+    let up = config::LinkChange { flags: (1, 1), ..Default::default() };
+    world.b.config.link_change(far, &up).unwrap();
+    let route = RouteEntry::new(Prefix::of(ip("192.0.2.0"), 24), far);
+    world.b.config.route_add(route, config::RouteMode::New).unwrap();
+    assert!(arrives("192.0.2.7:1"));
+    filter("all", 1);
+    assert!(arrives("192.0.2.7:1"), "the larger one counts");
+    filter("eth0", 1);
+    assert!(!arrives("192.0.2.7:1") && arrives("10.0.0.1:1"));
+
+    let route = world.a.config.route(ip("10.0.0.2"), None, 0, 0).unwrap();
+    let route = Route { dst: ip("127.0.0.1"), gateway: Some(route.dst), ..route };
+    let local = || {
+        let (from, to) = (at("10.0.0.1:1"), at("127.0.0.1:9"));
+        world.a.udp_send(&route, from, to, b"x", &SendOpts::default()).unwrap();
+        world.idle(2.0);
+        b.udp.lock().pop().is_some()
+    };
+    assert!(!local());
+    world.b.tune("ipv4/conf/eth0/route_localnet", &[1]).unwrap();
+    assert!(local());
+}
