@@ -8,6 +8,7 @@
 //! Nothing waits: host sockets are non-blocking, and the reactor wakes `queue` at each change of readiness.
 
 mod options;
+mod sieve;
 
 pub(crate) use options::{for_host as option_for_host, may_set};
 
@@ -117,6 +118,8 @@ pub struct HostSocket {
     /// Until the last descriptor is gone.
     watch: Mutex<Option<Watch>>,
     guard: Guard,
+    /// Datagrams are tried against the filter and taken by one at a time.
+    sieve: Mutex<()>,
 }
 
 impl HostSocket {
@@ -150,6 +153,7 @@ impl HostSocket {
             names: OnceLock::new(),
             watch: Mutex::new(Some(watch)),
             guard,
+            sieve: Mutex::default(),
         }))
     }
 
@@ -314,6 +318,26 @@ fn hand_out(data: &[u8], sink: &mut dyn Sink) -> Result<usize, Errno> {
     Ok(done)
 }
 
+/// All of it, or EFAULT: the bytes are gone, as with Linux's datagrams. Of a stream only memory that vanished meanwhile does this.
+fn hand_all(data: &[u8], sink: &mut dyn Sink) -> Result<(), Errno> {
+    if hand_out(data, sink).is_ok_and(|put| put == data.len()) { Ok(()) } else { Err(Errno::EFAULT) }
+}
+
+/// What came beside so many bytes.
+fn tell(msg: &mut RecvMsg<'_>, got: &host::Incoming, count: usize) {
+    if !got.address.is_empty() {
+        msg.addr = Some(SockAddr::parse(&got.address));
+    }
+    msg.out_flags |= got.flags.cast_unsigned() & OUT_FLAGS;
+    for message in control::messages(&got.control).flatten() {
+        if options::may_receive(message.level, message.kind) {
+            msg.control.other.push((message.level, message.kind, message.data.to_vec()));
+        }
+    }
+    msg.done |= msg.flags & (MSG_OOB | MSG_PEEK | MSG_ERRQUEUE) != 0;
+    msg.count = msg.count.saturating_add(count);
+}
+
 impl SocketOps for HostSocket {
     fn common(&self) -> &Common {
         &self.common
@@ -372,6 +396,9 @@ impl SocketOps for HostSocket {
             return Err(Errno::ECONNRESET);
         }
         let mut bounce = Bounce::take();
+        if self.common.filters() && msg.flags & MSG_ERRQUEUE == 0 {
+            return self.receive_kept(msg, &mut bounce);
+        }
         let wanted = msg.data.room().min(BOUNCE);
         let room = bounce.get_mut(..wanted).unwrap_or_default();
         // On a stream MSG_TRUNC throws data away, which costs the host nothing and us neither.
@@ -383,22 +410,8 @@ impl SocketOps for HostSocket {
             let from = SockAddr::parse(&got.address).inet();
             self.guard.received(from, bounce.get(..there).unwrap_or_default());
         }
-        let put = hand_out(bounce.get(..there).unwrap_or_default(), msg.data);
-        if put.is_err() || put.is_ok_and(|put| put < there) {
-            // The bytes are gone, as with Linux's datagrams. Of a stream only memory that vanished meanwhile does this.
-            return Err(Errno::EFAULT);
-        }
-        if !got.address.is_empty() {
-            msg.addr = Some(SockAddr::parse(&got.address));
-        }
-        msg.out_flags |= got.flags.cast_unsigned() & OUT_FLAGS;
-        for message in control::messages(&got.control).flatten() {
-            if options::may_receive(message.level, message.kind) {
-                msg.control.other.push((message.level, message.kind, message.data.to_vec()));
-            }
-        }
-        msg.done |= msg.flags & (MSG_OOB | MSG_PEEK | MSG_ERRQUEUE) != 0;
-        msg.count = msg.count.saturating_add(there);
+        hand_all(bounce.get(..there).unwrap_or_default(), msg.data)?;
+        tell(msg, &got, there);
         Ok(got.count)
     }
 
@@ -425,8 +438,9 @@ impl SocketOps for HostSocket {
         }
     }
 
+    /// Of a stream only the host sees segments.
     fn has_packets(&self) -> bool {
-        false
+        self.common.protocol == IPPROTO_UDP
     }
 
     fn setsockopt(&self, level: u32, name: u32, value: &[u8], _caller: &Caller) -> Result<(), Errno> {
@@ -465,7 +479,10 @@ impl SocketOps for HostSocket {
         if let Some(table) = table {
             table.add(&self.queue);
         }
-        let ready = chitin_host::epoll::ready(self.fd(), options::POLLED);
+        let mut ready = chitin_host::epoll::ready(self.fd(), options::POLLED);
+        if self.common.filters() && ready & POLLIN != 0 {
+            ready = self.sift(ready);
+        }
         self.guard.readiness(&self.common.ns, ready, &self.watcher, &self.queue)
     }
 

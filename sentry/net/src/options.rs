@@ -272,7 +272,7 @@ fn timeout(value: &[u8]) -> Result<Option<Duration>, Errno> {
     Ok(Some(Duration::from_secs(seconds) + Duration::from_millis(millis)))
 }
 
-/// SO_ATTACH_FILTER (sk_attach_filter()). Sockets of the host have no packets here that a filter could see.
+/// SO_ATTACH_FILTER (sk_attach_filter()). Streams of the host have no packets here that a filter could see.
 pub(crate) fn attach(
     ops: &dyn SocketOps,
     code: impl FnOnce() -> Result<Vec<SockFilter>, Errno>,

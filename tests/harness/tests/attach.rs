@@ -263,6 +263,23 @@ fn host_mode_has_the_hosts_sockets() {
     assert!(o.text().contains("from the host") && o.text().contains("127.0.0.1/8"), "{}", o.brief());
 }
 
+/// Programs of guests are the sentry's to run, not the host's.
+#[test]
+fn host_mode_filters_datagrams() {
+    if !chitin_only("host_mode_filters_datagrams") {
+        return;
+    }
+    let guests = format!("--volume={}:/guest:ro", paths::guests().display());
+    let checks = "filters_of_datagrams filters_that_are_none";
+    let o = on_busybox(&["--network=host", &guests], &format!("/guest/inet_opts {checks}"));
+    assert!(
+        o.text().contains("ok filters_of_datagrams") && o.text().contains("ok filters_that_are_none"),
+        "{}",
+        o.brief()
+    );
+    assert_eq!(o.code, Some(0), "{}", o.brief());
+}
+
 /// An address of this machine that is not loopback.
 fn own_address() -> Option<String> {
     let socket = std::net::UdpSocket::bind("0.0.0.0:0").ok()?;

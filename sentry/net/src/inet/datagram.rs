@@ -240,7 +240,7 @@ impl Inbox {
 
 /// Shows a datagram to the socket's filter, with the headers that it finds in Linux: UDP's with those of IP before it, of raw IPv4
 /// sockets what they receive anyway. Cuts what is not kept. False: it is lost.
-fn filter(common: &Common, datagram: &mut Datagram) -> bool {
+pub(crate) fn filter(common: &Common, datagram: &mut Datagram) -> bool {
     let udp = common.kind == SOCK_DGRAM && matches!(common.protocol, IPPROTO_UDP | IPPROTO_UDPLITE);
     let v4 = datagram.to.ip.is_ipv4();
     let mut bytes = Vec::new();
