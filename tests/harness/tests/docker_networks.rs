@@ -155,6 +155,14 @@ fn a_network_is_connected_later_and_taken_away() {
     let o = d.call(&["run", "-d", "--name", &c.name, "--dns", &host, BUSYBOX, "sh", "-c", served]);
     assert_eq!(o.code, Some(0), "run -d on the default bridge: {}\n{}", o.brief(), d.log());
     let first = c.inspect(".NetworkSettings.Gateway");
+    // Whether `lo` has ::1 is Docker's choice.
+    let host_side = format!("--net={}", c.inspect(".NetworkSettings.SandboxKey"));
+    let theirs = d.world.run(&["nsenter", &host_side, "ip", "-o", "addr", "show", "lo"], LIMIT).text();
+    let ours = inside(&c, d, "ip -o addr show lo");
+    assert!(theirs.contains("inet 127.0.0.1/8"), "{theirs}");
+    for address in ["inet 127.0.0.1/8", "inet6 ::1/128"] {
+        assert_eq!(ours.contains(address), theirs.contains(address), "{ours}\n{theirs}");
+    }
     let pings = |to: &str| inside(&c, d, &format!("ping -c 1 -W 5 {to}"));
     let before = inside(&c, d, "cat /etc/resolv.conf; ip -o -4 addr; ip route");
     assert!(

@@ -10,7 +10,7 @@ use chitin_abi::rtnetlink::{
 use chitin_control::{AddressConfig, LinkConfig, NetworkConfig, RouteConfig};
 use chitin_netstack::config::{NextHop, RouteMode};
 use chitin_netstack::{Address, Link, LinkKind, Neighbour, Prefix, RouteEntry, Stack};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 pub fn hardware(raw: &[u8]) -> [u8; 6] {
@@ -51,6 +51,17 @@ pub fn link(
     device(index)?;
     link.addresses.iter().for_each(|a| address(stack, index, a));
     Ok(index)
+}
+
+/// The addresses of `lo`. Of its own, `::1` goes if somebody has put the host's up without: Docker does, for containers
+/// without IPv6.
+pub fn loopback(stack: &Stack, link: &LinkConfig) {
+    let has = |ip: IpAddr| link.addresses.iter().any(|a| a.address == ip);
+    if has(Ipv4Addr::LOCALHOST.into()) && !has(Ipv6Addr::LOCALHOST.into()) {
+        // A guest has not been there yet.
+        let _ = stack.config.addr_del(link.index, Ipv6Addr::LOCALHOST.into(), 128);
+    }
+    link.addresses.iter().for_each(|a| address(stack, link.index, a));
 }
 
 /// Adds an address; those of `lo` are there.

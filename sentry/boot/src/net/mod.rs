@@ -109,7 +109,7 @@ impl Network {
         for link in &config.links {
             if link.flags & IFF_LOOPBACK != 0 {
                 // It is there, and up.
-                link.addresses.iter().for_each(|a| apply::address(self.ns.stack(), link.index, a));
+                apply::loopback(self.ns.stack(), link);
             } else {
                 self.attach_link(link, answers.clone(), &mut fds)?;
             }
