@@ -22,6 +22,8 @@ const LOOPBACK: u32 = 8;
 #[derive(Clone, Copy, Debug)]
 pub struct Message<'a> {
     pub kind: u16,
+    /// NLM_F_*.
+    pub flags: u16,
     pub sequence: u32,
     pub body: &'a [u8],
 }
@@ -33,7 +35,12 @@ impl<'a> Message<'a> {
         let message = rest.get(..length)?;
         let body = message.get(HEADER..)?;
         *rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
-        Some(Self { kind: u16_at(message, 4)?, sequence: u32_at(message, 8)?, body })
+        Some(Self {
+            kind: u16_at(message, 4)?,
+            flags: u16_at(message, 6)?,
+            sequence: u32_at(message, 8)?,
+            body,
+        })
     }
 }
 

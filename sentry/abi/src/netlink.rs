@@ -11,6 +11,7 @@ pub const NLMSG_MIN_TYPE: u16 = 16;
 // Flags.
 pub const NLM_F_REQUEST: u16 = 1;
 pub const NLM_F_MULTI: u16 = 2;
+pub const NLM_F_DUMP_INTR: u16 = 0x10;
 pub const NLM_F_ACK: u16 = 4;
 pub const NLM_F_ECHO: u16 = 8;
 pub const NLM_F_ROOT: u16 = 0x100;

@@ -188,6 +188,67 @@ fn several_interfaces() {
     assert_eq!(o.text(), "reached 10.77.0.1\nreached 10.78.0.1\n", "{}", o.brief());
 }
 
+/// More changes than can wait to be heard, while the sentry is held up: then they are made up for.
+#[test]
+fn missed_changes_are_made_up_for() {
+    let Some(pair) = Pair::with_addresses(1500) else { return };
+    let far = &pair.far;
+    sh(&format!(
+        "ip -n {far} link add type veth peer name old0; ip -n {far} link set veth0 name oldpeer
+         ip -n {far} link set old0 up; ip -n {far} addr add 10.80.0.2/24 dev old0
+         ip -n {far} addr add 10.77.0.3/24 dev eth0; ip -n {far} addr add 10.77.0.4/24 dev eth0
+         ip -n {far} route add 10.90.0.0/16 via 10.77.0.1; ip -n {far} route add 10.91.0.0/16 via 10.77.0.1"
+    ));
+    let s =
+        Steps::new(bundle(&pair, "ip addr add 10.99.0.1/32 dev lo; sleep 1000").capability("CAP_NET_ADMIN"));
+    s.launch();
+    let pid = s.state()["pid"].as_i64().unwrap();
+    let has = |want: &[&str], not: &[&str]| {
+        settle(LIMIT, || {
+            let text = s.exec(&[], &["sh", "-c", "ip addr; ip route"]).text();
+            let bad = want.iter().find(|w| !text.contains(**w)).or(not.iter().find(|n| text.contains(**n)));
+            bad.map_or(Ok(()), |bad| Err(format!("{bad}: {text}")))
+        })
+        .unwrap();
+    };
+    has(&["old0", "10.80.0.2/24", "10.77.0.3/24", "10.90.0.0/16", "10.91.0.0/16", "10.99.0.1"], &["new0"]);
+    // A megabyte may wait: what comes after that is lost.
+    sh(&format!(
+        "kill -STOP {pid}
+         for n in $(seq 1500); do echo addr add 10.81.0.1/32 dev eth0; echo addr del 10.81.0.1/32 dev eth0; done |
+             ip -n {far} -batch -
+         ip -n {far} link del old0
+         ip -n {far} addr del 10.77.0.3/24 dev eth0; ip -n {far} route del 10.90.0.0/16
+         ip -n {far} route replace 10.91.0.0/16 via 10.77.0.9
+         ip -n {far} addr add 10.77.0.5/24 dev eth0; ip -n {far} route add 10.92.0.0/16 via 10.77.0.1
+         ip -n {far} link add new0 type veth peer name newpeer netns {near}
+         ip -n {far} addr add 10.82.0.2/24 dev new0; ip -n {far} link set new0 up
+         ip -n {near} addr add 10.82.0.1/24 dev newpeer; ip -n {near} link set newpeer up
+         ip -n {far} route add 10.93.0.0/16 via 10.82.0.1
+         kill -CONT {pid}",
+        near = pair.near
+    ));
+    has(
+        &[
+            "10.77.0.2/24",
+            "10.77.0.4/24",
+            "10.77.0.5/24",
+            "10.92.0.0/16",
+            "new0",
+            "10.82.0.2/24",
+            "10.93.0.0/16",
+        ],
+        &["old0", "10.80.0.2", "10.77.0.3/", "10.90.0.0", "10.81.0.1"],
+    );
+    // What leads elsewhere, and what the guest itself has made.
+    has(&["10.91.0.0/16 via 10.77.0.9", "10.99.0.1"], &[]);
+    let o = s.exec(&[], &["ping", "-c", "1", "-W", "3", "10.82.0.1"]);
+    assert_eq!(o.code, Some(0), "{}", o.brief());
+    // And what follows is heard as before.
+    sh(&format!("ip -n {far} addr add 10.77.0.6/24 dev eth0"));
+    has(&["10.77.0.6/24"], &[]);
+}
+
 /// dockerd's name server listens in the container's namespace, on the host's side of it.
 #[test]
 fn the_engines_name_server_is_reached() {

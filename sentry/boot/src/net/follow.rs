@@ -2,33 +2,32 @@
 //! network connect`) or take away, and addresses and routes on them. The sandbox's namespace follows.
 //!
 //! The runtime has left two sockets: one hears the kernel's news, the other has the packets of all interfaces that were not
-//! there at the start, and sends on any. One thread each; both end with the stack.
+//! there at the start, and sends on any. One thread each; both end with the stack. When more changes than can wait to be heard,
+//! the sandbox lists what there is and makes up for what it has missed ([`known`]).
+
+mod known;
+mod listing;
 
 use chitin_abi::netdevice::ARPHRD_ETHER;
-use chitin_abi::netlink::{RTM_DELADDR, RTM_DELLINK, RTM_DELROUTE, RTM_NEWADDR, RTM_NEWLINK, RTM_NEWROUTE};
-use chitin_abi::rtnetlink::RTPROT_KERNEL;
-use chitin_control::rtnetlink::{self, Message};
-use chitin_control::{AddressConfig, LinkConfig, RouteConfig};
+use chitin_control::rtnetlink;
+use chitin_control::{LinkConfig, NetworkConfig, RouteConfig};
 use chitin_egress::Engine;
 use chitin_host::packet::Receiver;
 use chitin_kernel::run;
 use chitin_netstack::config::RouteMode;
 use chitin_netstack::{RxFrame, Stack};
-use nix::sys::socket::{MsgFlags, recv};
+use known::{Known, News};
+use listing::Listing;
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Weak};
 
 use super::answers::Answers;
 use super::{apply, device};
 
 const STACK_SIZE: usize = 256 << 10;
-/// The kernel sends no more at a time.
-const NEWS: usize = 64 << 10;
-/// Interfaces that are not up yet and are remembered.
-const MAX_PENDING: usize = 64;
 
 /// Packets of interfaces to come.
 #[derive(Clone)]
@@ -53,45 +52,32 @@ type Links = Mutex<HashMap<u32, Taken>>;
 struct Follower {
     stack: Weak<Stack>,
     links: Arc<Links>,
-    /// Not up yet.
-    pending: HashMap<u32, LinkConfig>,
+    known: Known,
     frames: Frames,
 }
 
-/// Begins to follow. `known`: the interfaces that were taken over already.
-pub fn start(
-    stack: &Arc<Stack>,
-    known: impl Iterator<Item = u32>,
-    news: OwnedFd,
-    frames: Frames,
-) -> io::Result<()> {
+/// Begins to follow what `config` says was there.
+pub fn start(stack: &Arc<Stack>, config: &NetworkConfig, news: OwnedFd, frames: Frames) -> io::Result<()> {
     // Their packets come by sockets of their own.
-    let links: Arc<Links> =
-        Arc::new(Mutex::new(known.map(|index| (index, Taken { index, ether: true })).collect()));
+    let known = config.links.iter().map(|link| (link.index, Taken { index: link.index, ether: true }));
+    let links: Arc<Links> = Arc::new(Mutex::new(known.collect()));
     let (weak, shared) = (Arc::downgrade(stack), links.clone());
     let received = frames.clone();
     std::thread::Builder::new()
         .name("net-later".into())
         .stack_size(device::STACK_SIZE)
         .spawn(move || receive(&weak, &shared, &received))?;
-    let mut follower = Follower { stack: Arc::downgrade(stack), links, pending: HashMap::new(), frames };
+    let mut follower = Follower { stack: Arc::downgrade(stack), links, known: Known::new(config), frames };
     std::thread::Builder::new().name("net-news".into()).stack_size(STACK_SIZE).spawn(move || {
-        let mut room = vec![0; NEWS];
-        loop {
-            let count = match recv(news.as_raw_fd(), &mut room, MsgFlags::empty()) {
-                Ok(count) => count,
-                Err(nix::Error::EINTR) => continue,
+        let mut news = Listing::new(news);
+        while follower.stack.strong_count() > 0 {
+            match news.next() {
+                Ok(all) => all.iter().for_each(|news| follower.hear(news)),
+                Err(nix::Error::ENOBUFS) => follower.catch_up(&mut news),
                 Err(error) => {
-                    // ENOBUFS: more than could wait.
                     tracing::warn!(%error, "changes of the host's network were missed");
                     std::thread::sleep(device::PAUSE);
-                    continue;
                 }
-            };
-            let mut rest = room.get(..count).unwrap_or_default();
-            while let Some(message) = Message::split(&mut rest) {
-                let Some(stack) = follower.stack.upgrade() else { return };
-                let _ = follower.hear(&stack, &message);
             }
             run::drain();
         }
@@ -100,44 +86,68 @@ pub fn start(
 }
 
 impl Follower {
-    /// None: it is nothing that concerns the sandbox.
-    fn hear(&mut self, stack: &Arc<Stack>, message: &Message<'_>) -> Option<()> {
-        let body = message.body;
-        match message.kind {
-            // Those of a family (AF_BRIDGE) are about ports of bridges.
-            RTM_NEWLINK if body.first() == Some(&0) => self.link(stack, rtnetlink::link(body)?),
-            RTM_DELLINK if body.first() == Some(&0) => self.link_gone(stack, rtnetlink::link(body)?.index),
-            RTM_NEWADDR => {
-                let (link, address) = rtnetlink::address(body)?;
-                match self.taken(link) {
-                    Some(index) => apply::address(stack, index, &address),
-                    None => {
-                        let link = self.pending.get_mut(&link)?;
-                        link.addresses.retain(|other| !same(other, &address));
-                        link.addresses.push(address);
-                    }
+    fn hear(&mut self, news: &News) {
+        self.known.note(news);
+        self.follow(news);
+    }
+
+    /// More has changed than could wait: looks what there is, and makes up for it.
+    fn catch_up(&mut self, news: &mut Listing) {
+        loop {
+            // As long as something waits the kernel drops what follows; and what has waited is older than what is listed.
+            match news.waiting() {
+                Ok(all) => all.iter().for_each(|news| self.hear(news)),
+                Err(error) => tracing::warn!(%error, "changes of the host's network were missed"),
+            }
+            match news.list() {
+                Ok((now, heard)) => {
+                    let changes = self.known.changes(&now);
+                    tracing::info!(
+                        changes = changes.len(),
+                        "made up for missed changes of the host's network"
+                    );
+                    self.known = now;
+                    changes.iter().for_each(|news| self.follow(news));
+                    heard.iter().for_each(|news| self.hear(news));
+                    return;
                 }
+                // It changes all the time; or there is no memory.
+                Err(_) if self.stack.strong_count() > 0 => std::thread::sleep(device::PAUSE),
+                Err(_) => return,
+            }
+        }
+    }
+
+    /// Makes a change of the host's here.
+    fn follow(&self, news: &News) {
+        let Some(stack) = self.stack.upgrade() else { return };
+        // What has no link here concerns nobody; what is there, or gone, already is as it should be.
+        let _ = self.make(&stack, news);
+    }
+
+    fn make(&self, stack: &Arc<Stack>, news: &News) -> Option<()> {
+        match news {
+            News::Link(link) => self.link(stack, self.known.link(link.index)?.clone()),
+            News::LinkGone(host) => {
+                let link = self.links.lock().remove(host)?;
+                stack.config.link_del(link.index).ok()
+            }
+            News::Address(link, address) => {
+                apply::address(stack, self.taken(*link)?, address);
                 Some(())
             }
-            RTM_DELADDR => {
-                let (link, address) = rtnetlink::address(body)?;
-                match self.taken(link) {
-                    Some(index) => stack.config.addr_del(index, address.address, address.prefix).ok(),
-                    None => {
-                        self.pending.get_mut(&link)?.addresses.retain(|other| !same(other, &address));
-                        Some(())
-                    }
-                }
+            News::AddressGone(link, address) => {
+                stack.config.addr_del(self.taken(*link)?, address.address, address.prefix).ok()
             }
-            RTM_NEWROUTE => {
-                let entry = apply::entry(&self.route(body)?);
+            News::Route(route) => {
+                let entry = apply::entry(&self.route(route)?);
                 if !stack.config.routes().contains(&entry) {
                     stack.config.route_add(entry, RouteMode::Append).ok()?;
                 }
                 Some(())
             }
-            RTM_DELROUTE => {
-                let gone = apply::entry(&self.route(body)?);
+            News::RouteGone(route) => {
+                let gone = apply::entry(&self.route(route)?);
                 let v4 = gone.dst.addr.is_ipv4();
                 let hop = gone.hops.first();
                 let fits = |r: &chitin_netstack::RouteEntry| {
@@ -147,7 +157,6 @@ impl Follower {
                 };
                 stack.config.route_del(gone.table, v4, fits).ok()
             }
-            _ => None,
         }
     }
 
@@ -155,29 +164,19 @@ impl Follower {
         self.links.lock().get(&host).map(|link| link.index)
     }
 
-    /// A route with the indices of the sandbox; not what an address brings along by itself, nor what leads elsewhere.
-    fn route(&self, body: &[u8]) -> Option<RouteConfig> {
-        let mut route = rtnetlink::route(body)?;
-        if route.protocol == RTPROT_KERNEL || rtnetlink::is_derived(&route) || route.hops.is_empty() {
-            return None;
-        }
+    /// A route with the indices of the sandbox; none if it leads elsewhere.
+    fn route(&self, route: &RouteConfig) -> Option<RouteConfig> {
+        let mut route = route.clone();
         for hop in &mut route.hops {
             hop.link = self.taken(hop.link)?;
         }
         Some(route)
     }
 
-    fn link(&mut self, stack: &Arc<Stack>, mut link: LinkConfig) -> Option<()> {
-        if rtnetlink::is_loopback(&link) || self.taken(link.index).is_some() {
-            return None;
-        }
+    fn link(&self, stack: &Arc<Stack>, mut link: LinkConfig) -> Option<()> {
         let host = link.index;
-        link.addresses = self.pending.remove(&host).map(|known| known.addresses).unwrap_or_default();
-        if !rtnetlink::can_take(&link) {
-            if self.pending.len() < MAX_PENDING {
-                self.pending.insert(host, link);
-            }
-            return Some(());
+        if rtnetlink::is_loopback(&link) || self.taken(host).is_some() || !rtnetlink::can_take(&link) {
+            return None;
         }
         if stack.config.link(host).is_some() {
             link.index = 0;
@@ -197,16 +196,6 @@ impl Follower {
         }
         Some(())
     }
-
-    fn link_gone(&mut self, stack: &Stack, host: u32) -> Option<()> {
-        self.pending.remove(&host);
-        let link = self.links.lock().remove(&host)?;
-        stack.config.link_del(link.index).ok()
-    }
-}
-
-fn same(a: &AddressConfig, b: &AddressConfig) -> bool {
-    (a.address, a.prefix) == (b.address, b.prefix)
 }
 
 /// Hands packets to the links they came by.

@@ -122,10 +122,9 @@ impl Network {
         apply::neighbours(self.ns.stack(), config);
         if let Some(later) = &config.later {
             let (news, frames) = (fds.take(later.news)?, Arc::new(fds.take(later.frames)?));
-            let known = config.links.iter().map(|link| link.index);
             follow::start(
                 self.ns.stack(),
-                known,
+                config,
                 news,
                 follow::Frames {
                     fd: frames,
