@@ -230,11 +230,13 @@ impl Part {
         (self.tss()..self.tss() + PAGE).contains(&rip)
     }
 
-    /// Has ring 0 answer call `nr` with this, or none.
+    /// Has ring 0 answer call `nr` with this, or none. The processor may have seen that there is one and be about to fetch it,
+    /// so what counts no more stays there.
     pub fn answer(self, phys: &Phys, nr: u64, value: Option<u32>) {
         if nr < ANSWERABLE {
-            let word = value.map_or(0, |v| 1 << 32 | u64::from(v));
-            phys.store(self.0 + ANSWERS + nr * 8, word);
+            let at = self.0 + ANSWERS + nr * 8;
+            let word = value.map_or_else(|| phys.load(at) & 0xffff_ffff, |v| 1 << 32 | u64::from(v));
+            phys.store(at, word);
         }
     }
 

@@ -21,6 +21,7 @@ fn main() {
             ("calls_of_the_platform", calls_of_the_platform),
             ("ring0_answers", ring0_answers),
             ("kicks_amid_answers", kicks_amid_answers),
+            ("answers_forgotten_amid_calls", answers_forgotten_amid_calls),
             ("restartable_sequences", restartable_sequences),
             ("masks_are_obeyed", masks_are_obeyed),
             ("membarrier_beside_a_runner", membarrier_beside_a_runner),
@@ -122,6 +123,22 @@ fn ring0_answers(m: &Machine) {
         it.task.resume(Resume::Return(8));
     }
     assert_eq!((word(&g, DATA), word(&other, DATA), word(&none, DATA)), (8, 8, 8));
+}
+
+/// An answer that is forgotten while ring 0 is about to give it is given, or it is not: nothing else is.
+fn answers_forgotten_amid_calls(m: &Machine) {
+    let g = m.load(entry!(g_getpids));
+    g.task.resume(Resume::Frame);
+    m.syscall(&g, 39);
+    for _ in 0..200 {
+        g.task.may_answer(39, 4711);
+        g.task.resume(Resume::Return(4711));
+        std::thread::sleep(Duration::from_micros(60));
+        g.task.forget_answers();
+        m.syscall(&g, 39);
+        assert_eq!(word(&g, DATA), 4711);
+    }
+    g.task.kill_process();
 }
 
 /// A task that is kicked on its way through ring 0 is where it was before its call, or after it.
