@@ -100,6 +100,46 @@ TEST(many_in_one_call) {
     EQ(recv(s, b, 16, MSG_DONTWAIT), 3);
 }
 
+// What is written to the guest together is as if each message had been.
+TEST(many_and_bad_memory) {
+    enum { N = 100 };
+    int port;
+    int s = receiver(&port), c = OK(socket(AF_INET, SOCK_DGRAM, 0));
+    struct sockaddr_in a = lo(port), from[N];
+    struct mmsghdr m[N];
+    struct iovec v[N];
+    char b[N][8];
+    OK(connect(c, (void *)&a, sizeof a));
+    for (int round = 0; round < 4; round++) {
+        for (int i = 0; i < N; i++) {
+            char text[8] = {i, 'x', 'y', 'z', 'y', 'x', 'w', 'v'};
+            EQ(send(c, text, 1 + i % 8, 0), 1 + i % 8);
+            v[i] = (struct iovec){b[i], 6};
+            m[i].msg_hdr = (struct msghdr){.msg_iov = &v[i], .msg_iovlen = 1, .msg_name = &from[i], .msg_namelen = sizeof *from};
+            m[i].msg_len = 0;
+        }
+        memset(b, '-', sizeof b);
+        int want = N;
+        if (round == 1) v[want = 70].iov_base = (void *)8;
+        if (round == 2) m[want = 1].msg_hdr.msg_name = (void *)8;
+        if (round == 3) v[want = 0].iov_base = (void *)8;
+        if (want) EQ(recvmmsg(s, m, N, MSG_WAITFORONE, NULL), want);
+        else ERR(recvmmsg(s, m, N, MSG_WAITFORONE, NULL), EFAULT);
+        for (int i = 0; i < want; i++) {
+            int len = 1 + i % 8, kept = len < 6 ? len : 6;
+            EQ(m[i].msg_len, kept);
+            EQ(m[i].msg_hdr.msg_flags, len > 6 ? MSG_TRUNC : 0);
+            EQ(m[i].msg_hdr.msg_namelen, sizeof *from);
+            EQ(from[i].sin_family, AF_INET);
+            CK(b[i][0] == i && b[i][kept - 1] == (kept == 1 ? i : "?xyzyxwv"[kept - 1]));
+            for (int at = kept; at < 8; at++) CK(b[i][at] == '-');
+        }
+        // Of the others some are lost.
+        for (char x[8]; recv(s, x, sizeof x, MSG_DONTWAIT) >= 0 || errno == EFAULT;);
+        EQ(errno, EAGAIN);
+    }
+}
+
 TEST(control_messages) {
     int port;
     int s = receiver(&port);

@@ -12,6 +12,8 @@ use zerocopy::{FromZeros, IntoBytes};
 
 /// Heads read at a time.
 const AHEAD: u64 = 32;
+/// Bytes of received messages that are written together.
+const BATCH_BYTES: usize = 64 << 10;
 
 /// The messages at an address, as far as they have been looked at.
 pub(super) struct Messages {
@@ -57,6 +59,11 @@ impl Messages {
                 Ok((head, UserIo::vectored(mm, head.msg_iov, head.msg_iovlen)?))
             }
         }
+    }
+
+    /// Address and length of the one buffer that a message has, once it was looked at.
+    pub fn single(&self, n: u64) -> Option<Iovec> {
+        self.known.get(to_usize(n.checked_sub(self.first)?))?.1
     }
 
     fn look(&mut self, mm: &Arc<Mm>, n: u64) {
@@ -111,5 +118,36 @@ impl Writes {
     pub fn all(mut self, mm: &Arc<Mm>) -> Result<(), Errno> {
         let want = self.data.len();
         if self.flush(mm) == want { Ok(()) } else { Err(Errno::EFAULT) }
+    }
+}
+
+/// Messages that were received and are to be written to a guest together.
+#[derive(Default)]
+pub(super) struct Batch {
+    pub writes: Writes,
+    /// Where each one ends in what is to be written.
+    ends: Vec<usize>,
+    /// Those that have been written.
+    pub done: u64,
+}
+
+impl Batch {
+    /// What was added last is one more message.
+    pub fn end(&mut self) {
+        self.ends.push(self.writes.data.len());
+    }
+
+    pub fn is_full(&self) -> bool {
+        // The first one is written at once: who gave memory that cannot be written loses one message.
+        self.done == 0 || self.ends.len() >= to_usize(AHEAD) || self.writes.data.len() >= BATCH_BYTES
+    }
+
+    /// Writes all of them, or as many as can be: EFAULT.
+    pub fn flush(&mut self, mm: &Arc<Mm>) -> Result<(), Errno> {
+        let ends = std::mem::take(&mut self.ends);
+        let written = self.writes.flush(mm);
+        let whole = ends.iter().take_while(|end| **end <= written).count();
+        self.done = self.done.saturating_add(whole as u64);
+        if whole == ends.len() { Ok(()) } else { Err(Errno::EFAULT) }
     }
 }

@@ -1,6 +1,6 @@
 //! recvfrom, recvmsg, recvmmsg, and read(2) on sockets.
 
-use super::many::{Messages, Writes};
+use super::many::{Batch, Messages, Writes};
 use super::send::read_header;
 use super::wait::Patience;
 use super::{lookup, write_addr};
@@ -10,7 +10,7 @@ use chitin_abi::socket::*;
 use chitin_abi::time::Timespec;
 use chitin_kernel::time::{from_timespec, monotonic, to_timespec};
 use chitin_kernel::{FdTable, Outcome, SysError, SysResult, Task};
-use chitin_mm::{Mm, Sink, UserIo};
+use chitin_mm::{Mm, Sink, UserIo, VecSink};
 use chitin_net::{Received, SockAddr, SocketFile, WaitOn, trash};
 use chitin_vfs::File;
 use std::mem::offset_of;
@@ -19,9 +19,9 @@ use std::sync::atomic::Ordering;
 use zerocopy::IntoBytes;
 
 /// One message being received.
-struct Receiving {
+struct Receiving<S> {
     file: Arc<File>,
-    dst: UserIo,
+    dst: S,
     got: Received,
     patience: Patience,
     /// A stream's call is over with so many bytes.
@@ -30,8 +30,8 @@ struct Receiving {
     len: usize,
 }
 
-impl Receiving {
-    fn new(file: Arc<File>, dst: UserIo, flags: u32) -> Result<Receiving, Errno> {
+impl<S: Sink + Send + 'static> Receiving<S> {
+    fn new(file: Arc<File>, dst: S, flags: u32) -> Result<Receiving<S>, Errno> {
         let socket = SocketFile::of(&file)?;
         let patience = Patience::new(&file, flags, socket.timeouts().0);
         let target = socket.common().recv_target(dst.room(), flags & MSG_WAITALL != 0);
@@ -129,7 +129,7 @@ pub(crate) fn recvfrom(task: &Arc<Task>, args: Args) -> Outcome {
 }
 
 /// Prepares for the message whose head is at `at`.
-fn scatter(task: &Task, file: Arc<File>, at: u64, flags: u32) -> Result<(Receiving, MsgHdr), Errno> {
+fn scatter(task: &Task, file: Arc<File>, at: u64, flags: u32) -> Result<(Receiving<UserIo>, MsgHdr), Errno> {
     let mm = task.mm();
     let head = read_header(&mm, at)?;
     let dst = UserIo::vectored(&mm, head.msg_iov, head.msg_iovlen)?;
@@ -164,9 +164,15 @@ fn hand_out(
     at: u64,
     count: Option<u32>,
 ) -> Result<(), Errno> {
+    let mut writes = Writes::default();
+    note(task, got, head, at, count, &mut writes);
+    writes.all(&task.mm())
+}
+
+/// The same, to be written later but for control messages.
+fn note(task: &Task, got: &mut Received, head: &MsgHdr, at: u64, count: Option<u32>, writes: &mut Writes) {
     let mut flags = got.out_flags | (got.flags & MSG_CMSG_CLOEXEC);
     let control_len = write_control(task, got, head, &mut flags);
-    let mut writes = Writes::default();
     if head.msg_name != 0 {
         // move_addr_to_user(): as much as fits, and the whole length.
         let raw = got.addr.as_ref().map(SockAddr::encode).unwrap_or_default();
@@ -187,7 +193,6 @@ fn hand_out(
         None => offset_of!(MsgHdr, _pad1),
     };
     writes.add(at.wrapping_add(from as u64), tail.as_bytes().get(from..to).unwrap_or_default());
-    writes.all(&task.mm())
 }
 
 /// The bytes of control messages written. As on Linux, those that cannot be are lost without an error.
@@ -234,19 +239,48 @@ pub(crate) fn recvmsg(task: &Arc<Task>, args: Args) -> Outcome {
     }
 }
 
-/// Receives one message of recvmmsg(2); whether it was out of band.
+/// Receives one message of recvmmsg(2); whether it was out of band. Nothing is kept back while it waits.
 async fn one_of_many(
     task: &Arc<Task>,
     file: &Arc<File>,
     messages: &mut Messages,
     n: u64,
     flags: u32,
+    batch: &mut Batch,
 ) -> Result<bool, SysError> {
     let (head, dst) = messages.get(&task.mm(), n)?;
+    let at = messages.address(n);
+    // A message in one piece can be written with others; what is not all taken of a stream's must be known.
+    let single = messages.single(n).filter(|_| SocketFile::of(file).is_ok_and(|socket| !socket.is_stream()));
+    let Some(buffer) = single else {
+        batch.flush(&task.mm())?;
+        let mut receiving = Receiving::new(file.clone(), dst, flags)?;
+        let count = receiving.run(task).await?;
+        let count = u32::try_from(count).unwrap_or(u32::MAX);
+        hand_out(task, &mut receiving.got, &head, at, Some(count))?;
+        batch.done = batch.done.saturating_add(1);
+        return Ok(receiving.got.out_flags & MSG_OOB != 0);
+    };
+    let dst = VecSink { data: Vec::new(), limit: dst.room() };
     let mut receiving = Receiving::new(file.clone(), dst, flags)?;
-    let count = receiving.run(task).await?;
+    let count = match receiving.attempt() {
+        Some(result) => receiving.finish(result.map_err(SysError::Errno))?,
+        None => {
+            batch.flush(&task.mm())?;
+            receiving.run(task).await?
+        }
+    };
     let count = u32::try_from(count).unwrap_or(u32::MAX);
-    hand_out(task, &mut receiving.got, &head, messages.address(n), Some(count))?;
+    if !receiving.got.control.is_empty() {
+        // Descriptors are the guest's at once, so all before them must be.
+        batch.flush(&task.mm())?;
+    }
+    batch.writes.add(buffer.iov_base, &receiving.dst.data);
+    note(task, &mut receiving.got, &head, at, Some(count), &mut batch.writes);
+    batch.end();
+    if batch.is_full() {
+        batch.flush(&task.mm())?;
+    }
     Ok(receiving.got.out_flags & MSG_OOB != 0)
 }
 
@@ -279,8 +313,10 @@ pub(crate) fn recvmmsg(task: &Arc<Task>, args: Args) -> Outcome {
         let mut received = 0u64;
         let mut result = Ok(0);
         let mut messages = Messages::new(at, count);
+        let mut batch = Batch::default();
         while received < messages.count() {
-            match one_of_many(&task, &file, &mut messages, received, flags & !MSG_WAITFORONE).await {
+            let flags_now = flags & !MSG_WAITFORONE;
+            match one_of_many(&task, &file, &mut messages, received, flags_now, &mut batch).await {
                 Err(error) => {
                     result = Err(error);
                     break;
@@ -296,6 +332,10 @@ pub(crate) fn recvmmsg(task: &Arc<Task>, args: Args) -> Outcome {
                 flags |= MSG_DONTWAIT;
             }
         }
+        if let Err(error) = batch.flush(&task.mm()) {
+            result = Err(error.into());
+        }
+        let received = batch.done;
         if received == 0 {
             return result;
         }
