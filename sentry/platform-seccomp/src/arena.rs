@@ -255,7 +255,9 @@ impl Mailbox {
                     to.copy_from_slice(&self.word(parcel::DATA + word).load(Ordering::Relaxed).to_le_bytes());
                 }
             }
-            part.copy_from_slice(&two[skip..skip + part.len()]);
+            for (to, from) in part.iter_mut().zip(two.iter().skip(skip)) {
+                *to = *from;
+            }
             at += part.len();
         }
     }
@@ -264,7 +266,9 @@ impl Mailbox {
     pub fn put_data(&self, off: usize, data: &[u8]) {
         for (i, part) in data.chunks(8).enumerate() {
             let mut word = [0; 8];
-            word[..part.len()].copy_from_slice(part);
+            for (to, from) in word.iter_mut().zip(part) {
+                *to = *from;
+            }
             let at = off + i * 8;
             if at < parcel::MOST {
                 self.word(parcel::DATA + at).store(u64::from_le_bytes(word), Ordering::Relaxed);

@@ -336,7 +336,7 @@ impl Task {
             if space.mem.write_at(RETURNS + word, &whither).is_err() {
                 return Known::Never;
             }
-            Arc::make_mut(&mut inner).patched.push(Site { ret, nr: nr as u16, lead: plan.lead });
+            Arc::make_mut(&mut inner).patched.push(Site { ret, nr, lead: plan.lead });
             // Nothing is lost if one fails: the site is not entered, then.
             let written = plan.writes.iter().all(|(at, code)| space.mem.write_at(*at, code).is_ok());
             if written { Known::Patched } else { Known::Never }
