@@ -129,8 +129,8 @@ impl Tcb {
             self.quick = self.quick.max(4);
             // Its acknowledgement may still be news to a closed window's other side.
             if segment.has(ACK)
-                && self.una.lt(segment.ack)
-                && segment.ack.le(self.nxt)
+                && segment.ack != self.una
+                && segment.ack.within(self.una, self.nxt)
                 && self.state != State::SynRecv
             {
                 self.on_ack(cx, segment);
@@ -145,11 +145,7 @@ impl Tcb {
                 self.last_challenge = cx.now;
                 self.ack_now = true;
             }
-            if segment.has(ACK)
-                && self.una.le(segment.ack)
-                && segment.ack.le(self.nxt)
-                && self.state.synchronized()
-            {
+            if segment.has(ACK) && segment.ack.within(self.una, self.nxt) && self.state.synchronized() {
                 self.on_ack(cx, segment);
                 self.on_fin_acked(cx);
             }

@@ -21,6 +21,10 @@ impl Seq {
     pub fn le(self, other: Seq) -> bool {
         self.since(other) <= 0
     }
+    /// Whether it lies from `low` to `high`. Unlike two comparisons it is not deceived by what is half of the space away.
+    pub fn within(self, low: Seq, high: Seq) -> bool {
+        self.0.wrapping_sub(low.0) <= high.0.wrapping_sub(low.0)
+    }
     /// The distance from an earlier one; 0 if it is not earlier.
     pub fn from(self, other: Seq) -> usize {
         usize::try_from(self.since(other)).unwrap_or(0)
