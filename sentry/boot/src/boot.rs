@@ -111,8 +111,11 @@ pub fn boot(config: BootConfig) -> Result<Sandbox, String> {
                 proc_fd.open("1/maps").map_err(|error| format!("cannot read our own mappings: {error}"))?;
             crate::kvm::make(&config, memory_bytes, shadow, maps)?
         }
-        // With less than two CPUs' worth of time, polling would be taken off what guests have.
-        choice => platforms::start(choice, config.patch_calls && config.cpus > 1, outer_filters, &proc_dir)?,
+        // What polls is taken off the same quota of time as what the guests do.
+        choice => {
+            let cpus = if config.patch_calls { config.cpus as usize } else { 0 };
+            platforms::start(choice, cpus, outer_filters, &proc_dir)?
+        }
     };
     drop(proc_dir);
     let proc_fds = [proc_fd.as_raw_fd(), platform_fd.unwrap_or(proc_fd.as_raw_fd())];

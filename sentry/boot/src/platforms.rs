@@ -27,7 +27,7 @@ pub struct Chosen {
 /// One that can be chosen.
 struct Kind {
     choice: PlatformChoice,
-    start: fn(OwnedFd, patch_calls: bool) -> Result<Chosen, String>,
+    start: fn(OwnedFd, cpus: usize) -> Result<Chosen, String>,
 }
 
 /// In the order in which `auto` tries them.
@@ -36,16 +36,16 @@ const KINDS: &[Kind] = &[
     Kind { choice: PlatformChoice::Ptrace, start: ptrace },
 ];
 
-fn seccomp(proc_dir: OwnedFd, patch_calls: bool) -> Result<Chosen, String> {
+fn seccomp(proc_dir: OwnedFd, cpus: usize) -> Result<Chosen, String> {
     let proc_fd = Some(proc_dir.as_raw_fd());
-    let options = chitin_platform_seccomp::Options { disable_fast: !patch_calls, ..Default::default() };
+    let options = chitin_platform_seccomp::Options { cpus: Some(cpus), ..Default::default() };
     let config = chitin_platform_seccomp::Config { proc_dir: Some(proc_dir), options };
     let platform = SeccompPlatform::new(config).map_err(|error| error.to_string())?;
     let features = format!("{:?}", platform.features());
     Ok(Chosen { platform: Arc::new(platform), rules: filter::notification_rules()?, features, proc_fd })
 }
 
-fn ptrace(proc_dir: OwnedFd, _: bool) -> Result<Chosen, String> {
+fn ptrace(proc_dir: OwnedFd, _: usize) -> Result<Chosen, String> {
     let proc_fd = Some(proc_dir.as_raw_fd());
     let config = chitin_platform_ptrace::Config { proc_dir: Some(proc_dir), ..Default::default() };
     let platform = PtracePlatform::new(config).map_err(|error| error.to_string())?;
@@ -67,16 +67,17 @@ pub fn name(choice: PlatformChoice) -> &'static str {
     }
 }
 
-/// Starts the platform that is asked for, and says in the log which and why.
+/// Starts the platform that is asked for, and says in the log which and why. `cpus`: how many may be used to serve calls
+/// without a change of context, those of the guests included.
 pub fn start(
     choice: PlatformChoice,
-    patch_calls: bool,
+    cpus: usize,
     outer_filters: bool,
     proc_dir: &OwnedFd,
 ) -> Result<Chosen, String> {
     let started = |kind: &Kind| {
         let dir = proc_dir.try_clone().map_err(|error| format!("cannot keep procfs: {error}"))?;
-        (kind.start)(dir, patch_calls)
+        (kind.start)(dir, cpus)
     };
     if choice != PlatformChoice::Auto {
         let Some(kind) = KINDS.iter().find(|kind| kind.choice == choice) else {
@@ -138,7 +139,10 @@ pub fn try_all() -> Vec<(&'static str, Result<String, String>)> {
     let procfs =
         || std::fs::File::open("/proc").map(OwnedFd::from).map_err(|error| format!("/proc: {error}"));
     let host = KINDS.iter().map(|kind| {
-        (name(kind.choice), procfs().and_then(|dir| (kind.start)(dir, true)).map(|chosen| chosen.features))
+        (
+            name(kind.choice),
+            procfs().and_then(|dir| (kind.start)(dir, usize::MAX)).map(|chosen| chosen.features),
+        )
     });
     let kvm = crate::kvm::start_alone().map(|()| "/dev/kvm".to_owned());
     host.chain([(name(PlatformChoice::Kvm), kvm)]).collect()

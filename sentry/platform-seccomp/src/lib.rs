@@ -79,8 +79,9 @@ pub struct Options {
     pub disable_wait_killable: bool,
     /// The stubs' RLIMIT_STACK, which bounds MAP_GROWSDOWN mappings and places the mmap base; 8 MiB if unset.
     pub stack_limit: Option<u64>,
-    /// Every call is notified.
-    pub disable_fast: bool,
+    /// How many CPUs' time the guests and who polls for them have in all, if it is less than that of all their CPUs. With less
+    /// than two every call is notified.
+    pub cpus: Option<usize>,
     /// Poll for whoever makes a few calls.
     pub eager: bool,
 }

@@ -7,7 +7,7 @@
 
 use crate::Process;
 use crate::arena::Arena;
-use crate::fast::{CALM, Fast, Temper};
+use crate::fast::{Fast, Temper};
 use crate::frame::Layout;
 use crate::line::Line;
 use crate::seats::{Place, Standbys};
@@ -64,11 +64,12 @@ impl Sandbox {
         host: Arc<Host>,
         arena: Arc<Arena>,
         features: Features,
-        fast: Option<Temper>,
+        temper: Temper,
+        worth: usize,
     ) -> Arc<Sandbox> {
         let cpus = sys::get_affinity(0).unwrap_or_default();
-        let usable = fast.is_some() && features.fsgsbase && features.wait_killable;
-        let fast = Fast::new(usable, fast.unwrap_or(CALM), sys::count_cpus(&cpus));
+        let usable = features.fsgsbase && features.wait_killable;
+        let fast = Fast::new(usable, temper, sys::count_cpus(&cpus).min(worth));
         Arc::new(Sandbox {
             lines,
             arena,

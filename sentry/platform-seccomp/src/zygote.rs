@@ -54,8 +54,7 @@ struct Prepared {
 
 /// Starts the zygotes. Called on the thread that will reap; returns the platform and the stubs' process group.
 pub fn start(config: Config) -> Result<(Arc<Sandbox>, i32), SetupError> {
-    let Options { disable_sync_wake, disable_wait_killable, stack_limit, disable_fast, eager } =
-        config.options;
+    let Options { disable_sync_wake, disable_wait_killable, stack_limit, cpus, eager } = config.options;
     let proc_dir = match config.proc_dir {
         Some(fd) => fd,
         None => sys::open_at(None, c"/proc", libc::O_RDONLY | libc::O_DIRECTORY)
@@ -106,8 +105,8 @@ pub fn start(config: Config) -> Result<(Arc<Sandbox>, i32), SetupError> {
         lines = lines.len(),
         "platform seccomp"
     );
-    let fast = (!disable_fast).then_some(if eager { fast::EAGER } else { fast::CALM });
-    let sb = Sandbox::new(lines.into(), host, arena, features, fast);
+    let temper = if eager { fast::EAGER } else { fast::CALM };
+    let sb = Sandbox::new(lines.into(), host, arena, features, temper, cpus.unwrap_or(usize::MAX));
     for (place, (line, embryo)) in sb.lines.iter().zip(&embryos).enumerate() {
         boot(&sb, line, place, embryo.0.0)?;
     }
