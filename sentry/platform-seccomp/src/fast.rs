@@ -327,7 +327,7 @@ impl Task {
                 self.kick(st);
             }
             st.phase = Phase::AwaitFrame;
-            st.after = After::Answer(written.deliver().map_or_else(|errno| -i64::from(errno), |()| v));
+            st.after = After::Answer(written.answer(v));
             return;
         }
         st.phase = Phase::Running;
@@ -337,7 +337,7 @@ impl Task {
         if !st.mailbox.advance(request.word, with_state(request.word, state::ANSWERED)) {
             st.mailbox.set_written(0);
             st.request = Some(request);
-            st.phase = Phase::Answered(written.deliver().map_or_else(|errno| -i64::from(errno), |()| v));
+            st.phase = Phase::Answered(written.answer(v));
         }
     }
 

@@ -99,8 +99,7 @@ pub fn open(task: &Arc<Task>, mailbox: &Mailbox, nr: u16, args: &[u64; 6]) {
 /// The call of this task is answered, or left: what this worker's parcel has for its guest.
 pub fn close(task: &Task) -> Written {
     PARCEL.with_borrow_mut(|slot| {
-        let parcel = slot.take_if(|parcel| std::ptr::eq(Arc::as_ptr(&parcel.task), task));
-        Written(parcel.filter(|parcel| parcel.written > 0))
+        Written::of(slot.take_if(|parcel| std::ptr::eq(Arc::as_ptr(&parcel.task), task)))
     })
 }
 
@@ -109,21 +108,27 @@ pub fn close(task: &Task) -> Written {
 pub struct Written(Option<Parcel>);
 
 impl Written {
+    fn of(parcel: Option<Parcel>) -> Written {
+        Written(parcel.filter(|parcel| parcel.written > 0))
+    }
+
     pub fn len(&self) -> usize {
         self.0.as_ref().map_or(0, |parcel| parcel.written)
     }
 
     /// Puts it where the guest wants it.
-    pub fn deliver(mut self) -> Result<(), i32> {
-        self.0.take().map_or(Ok(()), Parcel::deliver)
+    pub fn deliver(self) -> Result<(), i32> {
+        let Some(Parcel { task, mailbox, output, written, .. }) = self.0 else { return Ok(()) };
+        deliver(&task.proc.space, &mailbox, output.start, written)
+    }
+
+    /// As [`Written::deliver`]: what the call that would answer `v` answers then.
+    pub fn answer(self, v: i64) -> i64 {
+        self.deliver().map_or_else(|errno| -i64::from(errno), |()| v)
     }
 }
 
 impl Parcel {
-    fn deliver(self) -> Result<(), i32> {
-        deliver(&self.task.proc.space, &self.mailbox, self.output.start, self.written)
-    }
-
     fn is_of(&self, space: &Space) -> bool {
         std::ptr::eq(Arc::as_ptr(&self.task.proc.space), space)
     }
@@ -189,7 +194,5 @@ pub fn leave(space: &Space) {
 
 /// What cannot be had in order is had without a parcel.
 fn give_up(slot: &mut Option<Parcel>) {
-    if let Some(parcel) = slot.take().filter(|parcel| parcel.written > 0) {
-        let _taken_away = parcel.deliver();
-    }
+    let _taken_away = Written::of(slot.take()).deliver();
 }
