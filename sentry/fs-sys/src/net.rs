@@ -215,16 +215,12 @@ impl Inode for Node {
         self.place.kind()
     }
     fn attr(&self) -> Result<Attr, Errno> {
-        let mut attr = node::attr(self.shared.dev, self.ino(), self.kind(), self.shared.booted);
         let dirs = match self.place {
             Place::Devices => self.shared.links().len(),
             Place::Interface(_) => 1,
             _ => 0,
         };
-        if self.kind() == FileKind::Directory {
-            attr.nlink = u32::try_from(dirs).unwrap_or(u32::MAX).saturating_add(2);
-        }
-        Ok(attr)
+        Ok(node::attr(self.shared.dev, self.ino(), self.kind(), self.shared.booted, dirs))
     }
     fn set_attr(&self, _change: &SetAttr) -> Result<(), Errno> {
         Err(Errno::EPERM)

@@ -85,8 +85,8 @@ fn node(
     Arc::new(Node { kernel, container, dev, ino, booted, body, state: InodeState::default() })
 }
 
-/// Attributes of a file of this kind.
-pub(crate) fn attr(dev: u64, ino: u64, kind: FileKind, booted: u64) -> Attr {
+/// Attributes of a file of this kind; `dirs`: how many directories are in it.
+pub(crate) fn attr(dev: u64, ino: u64, kind: FileKind, booted: u64, dirs: usize) -> Attr {
     let perm = match kind {
         FileKind::Directory => 0o755,
         FileKind::Symlink => 0o777,
@@ -96,7 +96,7 @@ pub(crate) fn attr(dev: u64, ino: u64, kind: FileKind, booted: u64) -> Attr {
     let at = time::to_timespec(booted);
     (attr.atime, attr.mtime, attr.ctime) = (at, at, at);
     match kind {
-        FileKind::Directory => attr.nlink = 2,
+        FileKind::Directory => attr.nlink = u32::try_from(dirs).unwrap_or(u32::MAX).saturating_add(2),
         // As Linux has it: one page, whatever there is to read.
         FileKind::Regular => attr.size = 4096,
         _ => {}
@@ -131,12 +131,13 @@ impl Inode for Node {
         }
     }
     fn attr(&self) -> Result<Attr, Errno> {
-        let mut attr = attr(self.dev, self.ino, self.kind(), self.booted);
-        if let Body::Dir(children) = &self.body {
-            let dirs = children.values().filter(|child| child.kind() == FileKind::Directory).count();
-            attr.nlink = u32::try_from(dirs).unwrap_or(u32::MAX).saturating_add(2);
-        }
-        Ok(attr)
+        let dirs = match &self.body {
+            Body::Dir(children) => {
+                children.values().filter(|child| child.kind() == FileKind::Directory).count()
+            }
+            _ => 0,
+        };
+        Ok(attr(self.dev, self.ino, self.kind(), self.booted, dirs))
     }
     fn set_attr(&self, _change: &SetAttr) -> Result<(), Errno> {
         Err(Errno::EPERM)
