@@ -9,7 +9,7 @@
 use crate::parcel;
 use crate::stub::{CHUNK_WINDOWS, ctl};
 use crate::sys;
-use crate::trampoline::ctl as mail;
+use crate::trampoline::{answer_to, ctl as mail, how_of, number_of};
 use parking_lot::Mutex;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
@@ -201,6 +201,24 @@ impl Window {
     }
 }
 
+/// Copies bytes that a guest may change meanwhile, or look at.
+///
+/// # Safety
+///
+/// `len` bytes at `to` must be writable, and at `from` readable.
+unsafe fn copy_shared(to: *mut u8, from: *const u8, len: usize) {
+    // SAFETY: as above. To the compiler the instruction is a call that it knows nothing of, so bytes that change are no race.
+    unsafe {
+        std::arch::asm!(
+            "rep movsb",
+            inout("rcx") len => _,
+            inout("rdi") to => _,
+            inout("rsi") from => _,
+            options(nostack, preserves_flags)
+        );
+    }
+}
+
 /// Requests of a thread ([`crate::trampoline`]). It may outlive its window's thread, and see the next one's requests.
 #[derive(Clone)]
 pub struct Mailbox {
@@ -216,14 +234,36 @@ impl Mailbox {
         unsafe { AtomicU64::from_ptr((self.at + off) as *mut u64) }
     }
 
-    /// Site and state of the request.
+    /// The last request: its site and number.
     pub fn request(&self) -> u64 {
-        self.word(mail::STATE).load(Ordering::Acquire)
+        self.word(mail::REQUEST).load(Ordering::Acquire)
     }
 
-    /// Moves the request on, unless the thread has meanwhile.
-    pub fn advance(&self, from: u64, to: u64) -> bool {
-        self.word(mail::STATE).compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    fn answer(&self) -> u64 {
+        self.word(mail::ANSWER).load(Ordering::Acquire)
+    }
+
+    /// The last request, if it stands.
+    pub fn standing(&self) -> Option<u64> {
+        let request = self.request();
+        (number_of(request) != number_of(self.answer())).then_some(request)
+    }
+
+    /// How it went with the last request, if it does not stand.
+    pub fn how(&self) -> Option<u64> {
+        let answer = self.answer();
+        (number_of(answer) == number_of(self.request())).then(|| how_of(answer))
+    }
+
+    /// Says how it went with a request, unless it does not stand any more.
+    pub fn settle(&self, request: u64, how: u64) -> bool {
+        let before = self.answer();
+        let after = answer_to(request, how);
+        number_of(before) != number_of(request)
+            && self
+                .word(mail::ANSWER)
+                .compare_exchange(before, after, Ordering::AcqRel, Ordering::Relaxed)
+                .is_ok()
     }
 
     pub fn args(&self) -> [u64; 6] {
@@ -246,34 +286,16 @@ impl Mailbox {
 
     /// Copies from the parcel; what is not in it is not there.
     pub fn get_data(&self, off: usize, buf: &mut [u8]) {
-        let mut at = off;
-        for part in buf.chunks_mut(8) {
-            let (word, skip) = (at & !7, at % 8);
-            let mut two = [0; 16];
-            for (to, word) in two.chunks_exact_mut(8).zip([word, word + 8]) {
-                if word < parcel::MOST && word < at + part.len() {
-                    to.copy_from_slice(&self.word(parcel::DATA + word).load(Ordering::Relaxed).to_le_bytes());
-                }
-            }
-            for (to, from) in part.iter_mut().zip(two.iter().skip(skip)) {
-                *to = *from;
-            }
-            at += part.len();
-        }
+        let len = buf.len().min(parcel::MOST.saturating_sub(off));
+        // SAFETY: the parcel lies in the mapped control page, and `len` bytes from `off` in the parcel.
+        unsafe { copy_shared(buf.as_mut_ptr(), (self.at + parcel::DATA + off) as *const u8, len) }
     }
 
-    /// Copies whole words to the parcel at `off`, a multiple of eight; a shorter tail is padded with zeroes.
+    /// Copies to the parcel at `off`, as far as there is room.
     pub fn put_data(&self, off: usize, data: &[u8]) {
-        for (i, part) in data.chunks(8).enumerate() {
-            let mut word = [0; 8];
-            for (to, from) in word.iter_mut().zip(part) {
-                *to = *from;
-            }
-            let at = off + i * 8;
-            if at < parcel::MOST {
-                self.word(parcel::DATA + at).store(u64::from_le_bytes(word), Ordering::Relaxed);
-            }
-        }
+        let len = data.len().min(parcel::MOST.saturating_sub(off));
+        // SAFETY: as in `get_data`.
+        unsafe { copy_shared((self.at + parcel::DATA + off) as *mut u8, data.as_ptr(), len) }
     }
 
     pub fn result(&self) -> u64 {
@@ -296,7 +318,7 @@ impl Mailbox {
     /// For a new thread.
     pub fn clear(&self) {
         self.word(mail::ON).store(0, Ordering::Relaxed);
-        self.word(mail::WRITTEN).store(0, Ordering::Relaxed);
-        self.word(mail::STATE).store(0, Ordering::Release);
+        self.word(mail::REQUEST).store(0, Ordering::Relaxed);
+        self.word(mail::ANSWER).store(0, Ordering::Release);
     }
 }

@@ -56,7 +56,6 @@ impl PlatformTask for Task {
     }
 
     fn resume(&self, how: Resume) {
-        let Some(me) = self.arc() else { return };
         let written = parcel::close(self);
         let mut st = self.st.lock();
         if let (Resume::Return(v), Phase::Stopped, None, Some(request)) =
@@ -65,6 +64,7 @@ impl PlatformTask for Task {
             self.uncount(&mut st);
             return self.answer_request(&mut st, request, v, written);
         }
+        let Some(me) = self.arc() else { return };
         let _taken_away = written.deliver();
         if st.phase == Phase::AwaitFrame && st.after == After::Park {
             // It was about to be parked: the doorbell brings the frame that takes the result.

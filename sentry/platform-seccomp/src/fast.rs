@@ -11,7 +11,6 @@
 //! Invariant: `St::request` is there from when a request is taken until the thread has its answer, a frame, or a notification
 //! for it. Whatever the guest writes into its window, a request is one of a patched site's, so of a suitable call.
 
-use crate::arena::Mailbox;
 use crate::filter::ARCH_X86_64;
 use crate::frame;
 use crate::parcel::{self, Written};
@@ -19,7 +18,7 @@ use crate::restart::Reply;
 use crate::sites::{Known, Site, Wanted};
 use crate::sys::{self, Notif};
 use crate::task::{After, Phase, St, Task};
-use crate::trampoline::{Whereabouts, site_of, state, state_of, whereabouts, with_state};
+use crate::trampoline::{Whereabouts, how, site_of, whereabouts};
 use chitin_platform::{Event, EventKind};
 use parking_lot::{Mutex, MutexGuard};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -53,6 +52,8 @@ const MOST: usize = 16;
 
 /// In cycles: how often it is asked whether polling is worth while.
 pub const PERIOD: u64 = 12_500_000;
+/// For how long what threads did without polling is what they would do: a program's work changes.
+const VALID: u64 = 200 * PERIOD;
 
 /// Calls in a time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -80,14 +81,14 @@ struct Notified {
     /// The period under way: when it began, and `calls` then.
     start: u64,
     calls_then: u64,
-    /// The last whole one.
-    last: Option<Pace>,
+    /// The last whole one, and when it ended.
+    last: Option<(Pace, u64)>,
 }
 
 impl Notified {
-    /// Forgets the periods so far.
+    /// What has been polled for meanwhile belongs to no period.
     fn begin_again(&mut self) {
-        (self.start, self.last) = (0, None);
+        self.start = 0;
     }
 
     fn add(&mut self, now: u64) {
@@ -95,10 +96,17 @@ impl Notified {
         let cycles = now.wrapping_sub(self.start);
         if cycles >= PERIOD {
             // A much longer one was interrupted.
-            let calls = self.calls.wrapping_sub(self.calls_then);
-            self.last = (cycles < PERIOD * 2).then(|| Pace::new(calls, cycles));
+            if cycles < PERIOD * 2 {
+                let calls = self.calls.wrapping_sub(self.calls_then);
+                self.last = Some((Pace::new(calls, cycles), now));
+            }
             (self.start, self.calls_then) = (now, self.calls);
         }
+    }
+
+    /// That of the last whole period, if it still says something.
+    fn pace(&self, now: u64) -> Option<Pace> {
+        self.last.filter(|(_, at)| now.wrapping_sub(*at) < VALID).map(|(pace, _)| pace)
     }
 }
 
@@ -111,7 +119,7 @@ pub fn cycles() -> u64 {
 /// A request under way.
 #[derive(Clone, Copy, Debug)]
 pub struct Request {
-    /// The mailbox's word when it was taken.
+    /// The mailbox's word.
     word: u64,
     site: Site,
 }
@@ -130,7 +138,7 @@ pub struct Fast {
     /// Busy threads up to which there is a CPU for who polls.
     room: usize,
     /// The threads that make, or made, many calls.
-    hot: Mutex<Vec<(Weak<Task>, Mailbox)>>,
+    hot: Mutex<Vec<Weak<Task>>>,
     /// Counts changes of `hot`.
     pub changes: AtomicU64,
     /// A worker polls, or has been called to.
@@ -140,6 +148,8 @@ pub struct Fast {
     /// Nobody polls before this, in cycles.
     rest_until: AtomicU64,
     rest: AtomicU64,
+    /// Polling is to be compared with what the threads do without it before anybody polls again.
+    unmeasured: AtomicBool,
     notified: Mutex<Notified>,
     /// Requests that nobody took in time.
     pub missed: AtomicU64,
@@ -159,6 +169,7 @@ impl Fast {
             busy_cpu: AtomicUsize::new(usize::MAX),
             rest_until: AtomicU64::new(0),
             rest: AtomicU64::new(temper.rest),
+            unmeasured: AtomicBool::new(false),
             notified: Mutex::default(),
             missed: AtomicU64::new(0),
             taken: AtomicU64::new(0),
@@ -186,15 +197,20 @@ impl Fast {
         self.notified.lock().calls
     }
 
-    /// What busy threads did in the last period without polling.
-    pub fn pace(&self) -> Option<Pace> {
-        self.notified.lock().last
+    /// What busy threads do without polling, if that is known.
+    pub fn pace(&self, now: u64) -> Option<Pace> {
+        self.notified.lock().pace(now)
+    }
+
+    /// Nobody polls until that is known.
+    pub fn measure(&self) {
+        self.unmeasured.store(true, Ordering::Relaxed);
     }
 
     /// Whether who polls would be in the way of a thread that makes calls.
     pub fn is_crowded(&self, now: u64) -> bool {
         let busy = |task: &Arc<Task>| now.saturating_sub(task.last_call.load(Ordering::Relaxed)) < BUSY;
-        self.hot.lock().iter().filter(|(task, _)| task.upgrade().is_some_and(|task| busy(&task))).count()
+        self.hot.lock().iter().filter(|task| task.upgrade().is_some_and(|task| busy(&task))).count()
             > self.room
     }
 
@@ -202,9 +218,11 @@ impl Fast {
     fn start(&self, now: u64, call: impl FnOnce() -> bool) {
         if !self.polling.load(Ordering::Relaxed) && !self.polling.swap(true, Ordering::AcqRel) {
             // Where there is no CPU to spare it must be known what polling is to be compared with.
-            if self.is_crowded(now) && self.notified.lock().last.is_none() {
+            let matters = self.unmeasured.load(Ordering::Relaxed) || self.is_crowded(now);
+            if matters && self.pace(now).is_none() {
                 return self.polling.store(false, Ordering::Release);
             }
+            self.unmeasured.store(false, Ordering::Relaxed);
             self.busy_cpu.store(sys::current_cpu().unwrap_or(usize::MAX), Ordering::Relaxed);
             if !call() {
                 self.polling.store(false, Ordering::Release);
@@ -213,30 +231,30 @@ impl Fast {
     }
 
     /// Who is to be polled for from now on.
-    pub fn hot(&self) -> Vec<(Arc<Task>, Mailbox)> {
+    pub fn hot(&self) -> Vec<Arc<Task>> {
         let mut hot = self.hot.lock();
-        hot.retain(|(task, _)| task.upgrade().is_some_and(|task| !task.is_dead()));
-        hot.iter().for_each(|(_, mailbox)| mailbox.set_on(true));
-        hot.iter().filter_map(|(task, mailbox)| Some((task.upgrade()?, mailbox.clone()))).collect()
+        hot.retain(|task| task.upgrade().is_some_and(|task| !task.is_dead()));
+        let hot: Vec<_> = hot.iter().filter_map(Weak::upgrade).collect();
+        hot.iter().for_each(|task| task.mailbox.set_on(true));
+        hot
     }
 
     /// Nobody polls any more.
     pub fn cool(&self) {
         self.notified.lock().begin_again();
         self.polling.store(false, Ordering::Release);
-        self.hot.lock().iter().for_each(|(_, mailbox)| mailbox.set_on(false));
+        self.hot.lock().iter().filter_map(Weak::upgrade).for_each(|task| task.mailbox.set_on(false));
     }
 
-    fn add(&self, task: Weak<Task>, mailbox: Mailbox) {
+    fn add(&self, task: Weak<Task>) {
         let mut hot = self.hot.lock();
         if hot.len() >= MOST {
-            let (old, mailbox) = hot.remove(0);
-            mailbox.set_on(false);
-            if let Some(old) = old.upgrade() {
+            if let Some(old) = hot.remove(0).upgrade() {
+                old.mailbox.set_on(false);
                 old.listed.store(false, Ordering::Relaxed);
             }
         }
-        hot.push((task, mailbox));
+        hot.push(task);
         self.changes.fetch_add(1, Ordering::Release);
     }
 }
@@ -265,12 +283,12 @@ impl Task {
         self.last_call.store(now, Ordering::Relaxed);
         fast.notified.lock().add(now);
         if !self.listed.swap(true, Ordering::Relaxed) {
-            fast.add(self.me.clone(), st.mailbox.clone());
+            fast.add(self.me.clone());
         }
         let rests = now < fast.rest_until.load(Ordering::Relaxed);
         match self.proc.space.sites.known(n.ip) {
-            Known::Patched if st.mailbox.is_on() => {
-                if state_of(st.mailbox.request()) == state::CANCELLED {
+            Known::Patched if self.mailbox.is_on() => {
+                if self.mailbox.how() == Some(how::CANCELLED) {
                     fast.missed.fetch_add(1, Ordering::Relaxed);
                 }
             }
@@ -281,28 +299,23 @@ impl Task {
     }
 
     /// Takes the thread's request, if there is one.
-    pub(crate) fn take_request(self: &Arc<Self>, mailbox: &Mailbox) -> Option<Event> {
-        if state_of(mailbox.request()) != state::MADE {
-            return None;
-        }
+    pub(crate) fn take_request(self: &Arc<Self>) -> Option<Event> {
+        self.mailbox.standing()?;
         let mut st = self.st.lock();
-        let made = mailbox.request();
-        if st.phase != Phase::Running || st.request.is_some() || state_of(made) != state::MADE {
+        let word = self.mailbox.standing()?;
+        if st.phase != Phase::Running || st.request.is_some() {
             return None;
         }
-        let site = u8::try_from(made >> 8).ok().and_then(|at| self.proc.space.sites.at(at));
-        let Some(site) = site else {
+        let Some(site) = self.proc.space.sites.at(site_of(word)) else {
             self.corrupt("a request of no call site");
             return None;
         };
-        let args = mailbox.args();
-        let word = with_state(made, state::TAKEN);
-        if !mailbox.advance(made, word) {
-            return None;
-        }
+        let args = self.mailbox.args();
+        let now = cycles();
         self.sb.fast.taken.fetch_add(1, Ordering::Relaxed);
-        self.last_call.store(cycles(), Ordering::Relaxed);
-        parcel::open(self, mailbox, site.nr, &args);
+        self.last_call.store(now, Ordering::Relaxed);
+        st.heat.last = now;
+        parcel::open(self, site.nr, &args);
         st.request = Some(Request { word, site });
         st.frame = None;
         st.nr = site.nr.into();
@@ -315,8 +328,15 @@ impl Task {
     pub(crate) fn defer_request(&self) {
         let st = self.st.lock();
         if let (Phase::Stopped, Some(request)) = (st.phase, st.request) {
-            let _ = st.mailbox.advance(request.word, with_state(request.word, state::NOTIFY));
+            let _taken_back = self.mailbox.settle(request.word, how::NOTIFY);
         }
+    }
+
+    /// The thread's request has come to its answer in another way.
+    pub(crate) fn forget_request(&self, st: &mut St) -> Option<Request> {
+        let request = st.request.take()?;
+        let _settled = self.mailbox.settle(request.word, how::CANCELLED);
+        Some(request)
     }
 
     /// Answers the request in which the task is stopped.
@@ -332,10 +352,9 @@ impl Task {
         }
         st.phase = Phase::Running;
         st.request = None;
-        st.mailbox.set_result(v as u64);
-        st.mailbox.set_written(written.len());
-        if !st.mailbox.advance(request.word, with_state(request.word, state::ANSWERED)) {
-            st.mailbox.set_written(0);
+        self.mailbox.set_result(v as u64);
+        self.mailbox.set_written(written.len());
+        if !self.mailbox.settle(request.word, how::ANSWERED) {
             st.request = Some(request);
             st.phase = Phase::Answered(written.answer(v));
         }
@@ -347,7 +366,7 @@ impl Task {
             return self.corrupt("a system call while it was stopped");
         }
         st.id = n.id;
-        st.request = None;
+        self.forget_request(&mut st);
         match st.phase {
             Phase::Stopped => self.count(&mut st),
             Phase::Answered(v) => {
@@ -372,7 +391,7 @@ impl Task {
             return true;
         }
         let sites = &self.proc.space.sites;
-        let word = st.mailbox.request();
+        let word = self.mailbox.request();
         let stands = whereabouts(frame::rip(&st.win, uc), frame::rax(&st.win, uc), frame::r11(&st.win, uc));
         let (site, made) = match stands {
             Whereabouts::Elsewhere => return true,
@@ -380,9 +399,8 @@ impl Task {
             Whereabouts::Before(site) | Whereabouts::Packing(site) => (sites.at(site), false),
             Whereabouts::Answered | Whereabouts::Unpacking => (sites.at(site_of(word)), true),
             Whereabouts::Requested => {
-                let cancelled = with_state(word, state::CANCELLED);
-                let _ = st.mailbox.advance(with_state(word, state::MADE), cancelled);
-                (sites.at(site_of(word)), state_of(word) == state::ANSWERED)
+                let _settled = self.mailbox.settle(word, how::CANCELLED);
+                (sites.at(site_of(word)), self.mailbox.how() == Some(how::ANSWERED))
             }
         };
         let Some(site) = site else {
@@ -391,13 +409,13 @@ impl Task {
         };
         let copies = matches!(stands, Whereabouts::Packing(_) | Whereabouts::Unpacking);
         if copies {
-            let args = st.mailbox.args();
+            let args = self.mailbox.args();
             frame::set_rdi(&st.win, uc, args[0]);
             frame::set_rsi(&st.win, uc, args[1]);
         }
         if made {
-            let mut result = st.mailbox.result();
-            if self.unpack(st).is_err() {
+            let mut result = self.mailbox.result();
+            if self.unpack().is_err() {
                 result = (-i64::from(libc::EFAULT)) as u64;
             }
             frame::set_rip(&st.win, uc, site.ret);
@@ -412,13 +430,12 @@ impl Task {
     }
 
     /// What the thread has not, or not wholly, taken from its parcel.
-    fn unpack(&self, st: &St) -> Result<(), i32> {
-        let len = st.mailbox.written();
+    fn unpack(&self) -> Result<(), i32> {
+        let len = self.mailbox.written();
         if len == 0 {
             return Ok(());
         }
-        st.mailbox.set_written(0);
-        parcel::deliver(&self.proc.space, &st.mailbox, parcel::target(&st.mailbox.args()), len)
+        parcel::deliver(self, parcel::target(&self.mailbox.args()), len)
     }
 }
 
@@ -432,13 +449,16 @@ mod tests {
         notified.begin_again();
         let begin = 1 << 40;
         notified.add(begin);
-        assert_eq!(notified.last, None, "what came before counts for nothing");
+        assert_eq!(notified.pace(begin), None, "what came before counts for nothing");
         for i in 1..=100 {
             notified.add(begin + i * (PERIOD / 100));
         }
-        assert_eq!(notified.last, Some(Pace::new(100, PERIOD)));
+        let known = Some(Pace::new(100, PERIOD));
+        assert_eq!(notified.pace(begin + PERIOD), known);
+        notified.begin_again();
         notified.add(begin + PERIOD * 4);
-        assert_eq!(notified.last, None, "interrupted");
+        assert_eq!(notified.pace(begin + PERIOD * 4), known, "of before the break");
+        assert_eq!(notified.pace(begin + PERIOD + VALID), None, "too long ago");
         assert_eq!(notified.calls, 102);
     }
 

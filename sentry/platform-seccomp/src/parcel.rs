@@ -11,7 +11,6 @@
 //! written to it is in the guest's memory before anybody else can go on with the call. What the guest says of it is checked
 //! here only against the window: it lies about its own memory.
 
-use crate::arena::Mailbox;
 use crate::space::Space;
 use crate::stub::ctl;
 use crate::task::Task;
@@ -65,7 +64,6 @@ pub fn target(args: &[u64; 6]) -> u64 {
 
 struct Parcel {
     task: Arc<Task>,
-    mailbox: Mailbox,
     /// Where the guest has what the call reads, or wants what it writes.
     input: Range<u64>,
     output: Range<u64>,
@@ -79,8 +77,8 @@ thread_local! {
 }
 
 /// A request has been taken.
-pub fn open(task: &Arc<Task>, mailbox: &Mailbox, nr: u16, args: &[u64; 6]) {
-    let len = mailbox.parcel_len().min(MOST) as u64;
+pub fn open(task: &Arc<Task>, nr: u16, args: &[u64; 6]) {
+    let len = task.mailbox.parcel_len().min(MOST) as u64;
     let kind = kind_of(nr);
     if len == 0 || kind == 0 {
         return;
@@ -92,8 +90,7 @@ pub fn open(task: &Arc<Task>, mailbox: &Mailbox, nr: u16, args: &[u64; 6]) {
     };
     let range = at..at.saturating_add(len);
     let (input, output) = if kind < kind::BUFFER { (range, 0..0) } else { (0..0, range) };
-    let parcel = Parcel { task: task.clone(), mailbox: mailbox.clone(), input, output, written: 0 };
-    PARCEL.set(Some(parcel));
+    PARCEL.set(Some(Parcel { task: task.clone(), input, output, written: 0 }));
 }
 
 /// The call of this task is answered, or left: what this worker's parcel has for its guest.
@@ -118,8 +115,8 @@ impl Written {
 
     /// Puts it where the guest wants it.
     pub fn deliver(self) -> Result<(), i32> {
-        let Some(Parcel { task, mailbox, output, written, .. }) = self.0 else { return Ok(()) };
-        deliver(&task.proc.space, &mailbox, output.start, written)
+        let Some(Parcel { task, output, written, .. }) = self.0 else { return Ok(()) };
+        deliver(&task, output.start, written)
     }
 
     /// As [`Written::deliver`]: what the call that would answer `v` answers then.
@@ -134,11 +131,11 @@ impl Parcel {
     }
 }
 
-/// Copies the first bytes of a window's parcel to a guest's memory.
-pub fn deliver(space: &Space, mailbox: &Mailbox, at: u64, len: usize) -> Result<(), i32> {
+/// Copies the first bytes of a thread's parcel to its memory.
+pub fn deliver(task: &Task, at: u64, len: usize) -> Result<(), i32> {
     let mut bytes = vec![0; len.min(MOST)];
-    mailbox.get_data(0, &mut bytes);
-    space.mem.write_at(at, &bytes).map_err(|_| libc::EFAULT)
+    task.mailbox.get_data(0, &mut bytes);
+    task.proc.space.mem.write_at(at, &bytes).map_err(|_| libc::EFAULT)
 }
 
 fn holds(outer: &Range<u64>, inner: &Range<u64>) -> bool {
@@ -155,7 +152,7 @@ pub fn read(space: &Space, addr: u64, buf: &mut [u8]) -> bool {
         let Some(parcel) = slot.as_mut().filter(|parcel| parcel.is_of(space)) else { return false };
         let range = addr..addr.saturating_add(buf.len() as u64);
         if holds(&parcel.input, &range) {
-            parcel.mailbox.get_data((addr - parcel.input.start) as usize, buf);
+            parcel.task.mailbox.get_data((addr - parcel.input.start) as usize, buf);
             return true;
         }
         if meets(&parcel.output, &range) {
@@ -171,8 +168,8 @@ pub fn write(space: &Space, addr: u64, data: &[u8]) -> bool {
         let Some(parcel) = slot.as_mut().filter(|parcel| parcel.is_of(space)) else { return false };
         let range = addr..addr.saturating_add(data.len() as u64);
         let next = parcel.output.start.saturating_add(parcel.written as u64);
-        if holds(&parcel.output, &range) && addr == next && parcel.written.is_multiple_of(8) {
-            parcel.mailbox.put_data(parcel.written, data);
+        if holds(&parcel.output, &range) && addr == next {
+            parcel.task.mailbox.put_data(parcel.written, data);
             parcel.written += data.len();
             return true;
         }

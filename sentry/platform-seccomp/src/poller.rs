@@ -6,7 +6,6 @@
 //!
 //! Neighbours: `fast` says who is polled for; `seats` sends a standby here; `sandbox` has workers call [`Sandbox::poll`].
 
-use crate::arena::Mailbox;
 use crate::fast::{PERIOD, Pace, cycles};
 use crate::sandbox::Sandbox;
 use crate::sys;
@@ -25,19 +24,17 @@ const FEW: u64 = 200;
 
 #[derive(Default)]
 struct Poller {
-    threads: Vec<(Arc<Task>, Mailbox)>,
+    threads: Vec<Arc<Task>>,
     /// The state of the list of hot threads that `threads` is from.
     changes: u64,
     /// The CPU that it has for itself, as far as the threads that it polls for go.
     home: Option<usize>,
-    /// Whose request it took last.
-    last: Option<Arc<Task>>,
+    /// Whose request it took last: which of `threads`.
+    last: Option<usize>,
     /// Requests so far.
     served: u64,
     /// Cycles of this period that it was not running.
     lost: u64,
-    /// What the threads did in the last period in which nobody polled, if there was none to spare.
-    pace: Option<Pace>,
     /// When this period began, and what had been served, missed and notified by then.
     start: u64,
     served_then: u64,
@@ -61,7 +58,6 @@ impl Sandbox {
             start: cycles(),
             missed_then: self.fast.missed.load(Ordering::Relaxed),
             notified_then: self.fast.notified(),
-            pace: self.fast.pace(),
             ..Poller::default()
         };
         POLLER.set(Some(poller));
@@ -81,7 +77,7 @@ impl Sandbox {
             let poller = slot.as_mut()?;
             let event = poller.next(self);
             if event.is_none() {
-                poller.threads.iter().for_each(|(task, _)| task.keep_off(None));
+                poller.threads.iter().for_each(|task| task.keep_off(None));
                 *slot = None;
                 self.fast.cool();
                 sys::set_goes_on(false);
@@ -94,28 +90,32 @@ impl Sandbox {
 
 impl Poller {
     fn next(&mut self, sb: &Sandbox) -> Option<Event> {
-        if let Some(task) = self.last.take() {
+        if let Some(task) = self.last.take().and_then(|at| self.threads.get(at)) {
             task.defer_request();
         }
-        let begin = cycles();
-        let mut before = begin;
+        // As a rule the next one is there, and nobody asks for the time.
+        let mut begin = 0;
+        let mut before = 0;
         loop {
             let changes = sb.fast.changes.load(Ordering::Acquire);
             if changes != self.changes {
                 let before = std::mem::replace(&mut self.threads, sb.fast.hot());
-                let still = |task: &Arc<Task>| self.threads.iter().any(|(other, _)| Arc::ptr_eq(task, other));
-                before.iter().filter(|(task, _)| !still(task)).for_each(|(task, _)| task.keep_off(None));
-                self.threads.iter().for_each(|(task, _)| task.keep_off(self.home));
+                let still = |task: &Arc<Task>| self.threads.iter().any(|other| Arc::ptr_eq(task, other));
+                before.iter().filter(|task| !still(task)).for_each(|task| task.keep_off(None));
+                self.threads.iter().for_each(|task| task.keep_off(self.home));
                 self.changes = changes;
             }
-            for (task, mailbox) in &self.threads {
-                if let Some(event) = task.take_request(mailbox) {
+            for (at, task) in self.threads.iter().enumerate() {
+                if let Some(event) = task.take_request() {
                     self.served += 1;
-                    self.last = Some(task.clone());
+                    self.last = Some(at);
                     return Some(event);
                 }
             }
             let now = cycles();
+            if begin == 0 {
+                (begin, before) = (now, now);
+            }
             if now.wrapping_sub(before) > LOST {
                 self.lost += now.wrapping_sub(before);
             }
@@ -144,10 +144,16 @@ impl Poller {
         let unwanted = self.lost > period / 4;
         let notified = sb.fast.notified();
         let pace = Pace::new(served + notified.wrapping_sub(self.notified_then), period);
-        let dear = sb.fast.is_crowded(now) && !self.pace.is_some_and(|before| pace.clearly_exceeds(before));
+        let crowded = sb.fast.is_crowded(now);
+        let before = sb.fast.pace(now);
+        let dear = crowded && before.is_some_and(|before| !pace.clearly_exceeds(before));
         tracing::trace!(served, lost = self.lost, in_vain, dear, "polled");
         if in_vain || unwanted || dear {
             sb.fast.tire();
+            return false;
+        }
+        if crowded && before.is_none() {
+            sb.fast.measure();
             return false;
         }
         if served > FEW {

@@ -67,8 +67,6 @@ pub struct St {
     /// Offset of the frame's ucontext in the window.
     pub frame: Option<usize>,
     pub win: Window,
-    /// Of its window.
-    pub mailbox: Mailbox,
     /// The call in which it is stopped, if that was not notified.
     pub request: Option<Request>,
     pub heat: Heat,
@@ -120,6 +118,8 @@ pub struct Task {
     pub tid: i32,
     /// Which of its address space's windows it has.
     pub index: u64,
+    /// Of its window.
+    pub mailbox: Mailbox,
     /// When it made a call last, in cycles, if it makes many; and whether it is on the list of those that do.
     pub last_call: AtomicU64,
     pub listed: AtomicBool,
@@ -152,6 +152,7 @@ impl Task {
             proc: proc.clone(),
             tid: b.tid,
             index: b.index,
+            mailbox: b.win.mailbox(),
             last_call: AtomicU64::new(0),
             listed: AtomicBool::new(false),
             st: Mutex::new(St {
@@ -159,7 +160,6 @@ impl Task {
                 id: b.id,
                 last_id: Some(b.id),
                 frame: b.frame,
-                mailbox: b.win.mailbox(),
                 win: b.win,
                 request: None,
                 heat: Heat::default(),
@@ -320,7 +320,7 @@ impl Task {
                 return None;
             }
         }
-        let request = st.request.take();
+        let request = self.forget_request(&mut st);
         if let Phase::Answered(v) = st.phase {
             frame::set_rax(&st.win, uc, v as u64);
             st.phase = Phase::Running;

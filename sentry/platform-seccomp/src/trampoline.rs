@@ -28,43 +28,48 @@ pub const SITES: usize = 256;
 pub const PAGE: u64 = 0x050f_0000;
 pub const RETURNS: u64 = PAGE + 0x800;
 
-/// Offsets in a window's control page: a cache line for the request, and one for what is seldom written.
+/// Offsets in a window's control page: a cache line that the thread writes, one that the worker writes, and one that is seldom
+/// written, so that few of them change CPUs with a call, and none twice.
 pub mod ctl {
-    /// Of the request: its site's number in the second byte, and in the first one of [`super::state`].
-    pub const STATE: usize = 0xc80;
-    pub const RESULT: usize = 0xc88;
-    pub const ARGS: usize = 0xc90;
+    /// The thread's: the request's site in the low byte, and its number in the upper half.
+    pub const REQUEST: usize = 0xc80;
+    pub const ARGS: usize = 0xc88;
+    /// Bytes in its parcel, or room there.
+    pub const PARCEL: usize = 0xcb8;
+    /// The worker's: how it went with a request ([`super::how`]), whose number is in the upper half.
+    pub const ANSWER: usize = 0xd00;
+    pub const RESULT: usize = 0xd08;
+    /// Bytes that the thread finds in its parcel with the answer.
+    pub const WRITTEN: usize = 0xd10;
     /// Whether somebody polls.
-    pub const ON: usize = 0xcc0;
-    /// Bytes in its parcel, or room there, when the request is made.
-    pub const PARCEL: usize = 0xcc8;
-    /// Bytes that the thread finds there with the answer; 0 but then.
-    pub const WRITTEN: usize = 0xcd0;
+    pub const ON: usize = 0xd80;
 }
 
-/// Where a request stands.
-pub mod state {
-    /// Answered, or none made yet.
+/// How it went with a request; while the numbers differ, it stands.
+pub mod how {
     pub const ANSWERED: u64 = 0;
-    pub const MADE: u64 = 1;
-    pub const TAKEN: u64 = 2;
-    /// Taken, but the thread fetches the answer by a notification.
-    pub const NOTIFY: u64 = 4;
+    /// The answer is to be fetched by a notification.
+    pub const NOTIFY: u64 = 1;
     /// Taken back.
-    pub const CANCELLED: u64 = 5;
+    pub const CANCELLED: u64 = 2;
 }
 
-/// A mailbox's word taken apart, and put together.
-pub fn state_of(word: u64) -> u64 {
-    word & 0xff
+/// A mailbox's words taken apart, and put together.
+pub fn number_of(word: u64) -> u64 {
+    word >> 32
 }
 
-pub fn site_of(word: u64) -> u8 {
-    (word >> 8) as u8
+pub fn site_of(request: u64) -> u8 {
+    request as u8
 }
 
-pub fn with_state(word: u64, state: u64) -> u64 {
-    word & !0xff | state
+pub fn how_of(answer: u64) -> u64 {
+    answer & 0xff
+}
+
+/// What settles a request.
+pub fn answer_to(request: u64, how: u64) -> u64 {
+    number_of(request) << 32 | how
 }
 
 /// How often the thread looks for its answer: some 15 to 30 microseconds.
@@ -106,48 +111,49 @@ chitin_fast_start:
     mov [r11 + {args} + 24], r10
     mov [r11 + {args} + 32], r8
     mov [r11 + {args} + 40], r9
+    mov dword ptr [r11 + {parcel}], 0
     mov rcx, [rax * 8 + {returns}]
     shr rcx, 57
     jnz chitin_fast_parcel
-9:  mov ecx, eax
-    shl ecx, 8
-    or ecx, {made}
-    mov [r11 + {state}], rcx
+9:  mov ecx, [r11 + {request} + 4]
+    inc ecx
+    shl rcx, 32
+    or rcx, rax
+    mov [r11 + {request}], rcx
 chitin_fast_made:
-    mov ecx, {looks}
-1:  cmp byte ptr [r11 + {state}], {answered}
-    je chitin_fast_answered
-    cmp byte ptr [r11 + {state}], {notify}
-    je chitin_fast_notify
-    pause
-    dec ecx
-    jnz 1b
-    // In vain. What nobody has taken is taken back.
-    mov rax, [r11 + {state}]
-2:  test al, al
-    jz chitin_fast_answered
-    cmp al, {notify}
-    je chitin_fast_notify
-    mov rcx, rax
-    mov cl, {notify}
-    cmp al, {taken}
+    shr rcx, 32
+    mov eax, {looks}
+1:  cmp [r11 + {answer} + 4], ecx
     je 3f
-    mov cl, {cancelled}
-3:  lock cmpxchg [r11 + {state}], rcx
+    pause
+    dec eax
+    jnz 1b
+    // In vain: it is taken back, unless it has been answered after all.
+2:  mov rax, [r11 + {answer}]
+    mov rcx, rax
+    shr rcx, 32
+    cmp ecx, [r11 + {request} + 4]
+    je 3f
+    mov ecx, [r11 + {request} + 4]
+    shl rcx, 32
+    or rcx, {cancelled}
+    lock cmpxchg [r11 + {answer}], rcx
     jnz 2b
     jmp chitin_fast_notify
+3:  cmp byte ptr [r11 + {answer}], {answered}
+    jne chitin_fast_notify
 chitin_fast_answered:
     mov ecx, [r11 + {written}]
     test ecx, ecx
     jnz chitin_fast_written
-8:  movzx eax, byte ptr [r11 + {state} + 1]
+8:  movzx eax, byte ptr [r11 + {request}]
     mov rcx, [rax * 8 + {returns}]
     shl rcx, 16
     shr rcx, 16
     mov rax, [r11 + {result}]
     jmp rcx
 chitin_fast_notify:
-    movzx eax, byte ptr [r11 + {state} + 1]
+    movzx eax, byte ptr [r11 + {request}]
     // eax = the site's number: on to its own system call instruction, two bytes before where it returns to.
 chitin_fast_plain:
     mov rcx, [rax * 8 + {returns}]
@@ -162,7 +168,6 @@ chitin_fast_last:
     jmp r11
     // ecx = the kind. To be copied: ecx bytes at rsi.
 chitin_fast_parcel:
-    mov dword ptr [r11 + {parcel}], 0
     cmp ecx, {buffer}
     jae 3f
     cmp ecx, {event}
@@ -217,7 +222,6 @@ chitin_fast_written:
     mov rdi, [r11 + {args} + 8]
     lea rsi, [r11 + {data}]
     rep movsb
-    mov dword ptr [r11 + {written}], 0
     mov rdi, [r11 + {args}]
     mov rsi, [r11 + {args} + 8]
     jmp 8b
@@ -227,13 +231,11 @@ chitin_fast_end:
     own = const STUB_BASE >> 32,
     on = const ctl::ON,
     args = const ctl::ARGS,
-    state = const ctl::STATE,
+    request = const ctl::REQUEST,
+    answer = const ctl::ANSWER,
     result = const ctl::RESULT,
-    made = const state::MADE,
-    answered = const state::ANSWERED,
-    notify = const state::NOTIFY,
-    taken = const state::TAKEN,
-    cancelled = const state::CANCELLED,
+    answered = const how::ANSWERED,
+    cancelled = const how::CANCELLED,
     looks = const LOOKS,
     returns = const RETURNS,
     parcel = const ctl::PARCEL,
@@ -312,7 +314,7 @@ pub enum Whereabouts {
     Before(u8),
     /// As before, with `rdi` and `rsi` in the window; the copy may have faulted.
     Packing(u8),
-    /// The request was made: its state in the window tells the rest.
+    /// The request was made: what the window says of it tells the rest.
     Requested,
     /// The answer is in the window.
     Answered,
