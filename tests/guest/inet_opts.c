@@ -435,6 +435,61 @@ TEST(filters_of_listeners) {
     EQ(p.revents, POLLOUT);
 }
 
+// What the receiving side alone shows, which holds for sockets of a host as well.
+TEST(filters_hold_back) {
+    int c, s, none = 0, n;
+    pair(&c, &s);
+    char b[100];
+    EQ(send(c, "zero", 4, 0), 4);
+    wait_for(s, 4);
+    ATTACH(s, BPF_STMT(BPF_RET | BPF_K, 0));
+    EQ(send(c, "first", 5, 0), 5);
+    usleep(50000);
+    // What was there before, and no more.
+    EQ(recv(s, b, sizeof b, MSG_PEEK), 4);
+    EQ(recv(s, b, sizeof b, 0), 4);
+    ERR(recv(s, b, sizeof b, MSG_DONTWAIT), EAGAIN);
+    OK(ioctl(s, FIONREAD, &n));
+    EQ(n, 0);
+    struct pollfd p = {s, POLLIN | POLLRDHUP, 0};
+    EQ(poll(&p, 1, 300), 0);
+    OK(setsockopt(s, SOL_SOCKET, SO_DETACH_FILTER, &none, 4));
+    EQ(recv(s, b, sizeof b, 0), 5);
+    CK(!memcmp(b, "first", 5));
+    // The end alone is lost.
+    ATTACH(s, BPF_STMT(BPF_LD | BPF_B | BPF_ABS, 13), BPF_STMT(BPF_ALU | BPF_AND | BPF_K, 1),
+           BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, 1, 0, 1), BPF_STMT(BPF_RET | BPF_K, 0), BPF_STMT(BPF_RET | BPF_K, -1));
+    EQ(send(c, "data", 4, 0), 4);
+    EQ(recv(s, b, sizeof b, 0), 4);
+    OK(shutdown(c, SHUT_WR));
+    usleep(50000);
+    ERR(recv(s, b, sizeof b, MSG_DONTWAIT), EAGAIN);
+    EQ(poll(&p, 1, 100), 0);
+    OK(setsockopt(s, SOL_SOCKET, SO_DETACH_FILTER, &none, 4));
+    EQ(poll(&p, 1, 10000), 1);
+    EQ(p.revents, POLLIN | POLLRDHUP);
+    EQ(recv(s, b, sizeof b, 0), 0);
+    close(c), close(s);
+    // A caller waits for the listener's filter to change, and has it then.
+    int l = listener(5);
+    ATTACH(l, BPF_STMT(BPF_LD | BPF_B | BPF_ABS, 13), BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, 2, 0, 1), BPF_STMT(BPF_RET | BPF_K, 0),
+           BPF_STMT(BPF_RET | BPF_K, -1));
+    c = OK(socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0));
+    struct sockaddr_in a = lo(port_of(l));
+    ERR(connect(c, (void *)&a, sizeof a), EINPROGRESS);
+    p = (struct pollfd){l, POLLIN, 0};
+    EQ(poll(&p, 1, 200), 0);
+    OK(fcntl(l, F_SETFL, O_NONBLOCK));
+    ERR(accept(l, NULL, NULL), EAGAIN);
+    ATTACH(l, BPF_STMT(BPF_RET | BPF_K, 60));
+    EQ(poll(&p, 1, 10000), 1);
+    s = OK(accept(l, NULL, NULL));
+    struct sock_filter got[2];
+    EQ(program_of(s, got, 2), 1);
+    EQ(got[0].k, 60);
+    close(c), close(s), close(l);
+}
+
 // An echo request to this host; raw and packet sockets see it come in.
 static void echo(int raw, int id) {
     struct sockaddr_in a = lo(0);

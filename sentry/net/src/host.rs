@@ -8,6 +8,7 @@
 //! Nothing waits: host sockets are non-blocking, and the reactor wakes `queue` at each change of readiness.
 
 mod options;
+mod segments;
 mod sieve;
 
 pub(crate) use options::{for_host as option_for_host, may_set};
@@ -27,6 +28,7 @@ use chitin_mm::{Mm, Sink, Source};
 use chitin_vfs::walk::Caller;
 use chitin_vfs::{Context, PollTable, WaitQueue};
 use parking_lot::Mutex;
+use segments::Sifted;
 use std::any::Any;
 use std::io;
 use std::net::SocketAddr;
@@ -120,6 +122,9 @@ pub struct HostSocket {
     guard: Guard,
     /// Datagrams are tried against the filter and taken by one at a time.
     sieve: Mutex<()>,
+    /// There is a filter, or was; and what of a stream has got through.
+    sifts: AtomicBool,
+    sifted: Mutex<Sifted>,
 }
 
 impl HostSocket {
@@ -154,6 +159,8 @@ impl HostSocket {
             watch: Mutex::new(Some(watch)),
             guard,
             sieve: Mutex::default(),
+            sifts: AtomicBool::new(false),
+            sifted: Mutex::default(),
         }))
     }
 
@@ -163,6 +170,23 @@ impl HostSocket {
 
     fn is_stream(&self) -> bool {
         self.common.kind == SOCK_STREAM
+    }
+
+    fn is_listening(&self) -> bool {
+        self.listening.load(Ordering::Relaxed)
+    }
+
+    /// Whether a filter is shown what a stream receives.
+    fn sifts(&self) -> bool {
+        self.sifts.load(Ordering::Relaxed) && self.is_stream()
+    }
+
+    /// Has the filter that another socket has.
+    pub(crate) fn share_filter(&self, from: &Common) {
+        if from.filters() || self.common.filters() {
+            self.common.share_filter(from);
+            self.filter_changed();
+        }
     }
 
     /// Only addresses of TCP/IP pass; whether they are right is the host's to say.
@@ -370,11 +394,15 @@ impl SocketOps for HostSocket {
     }
 
     fn accept(&self) -> Result<Arc<dyn SocketOps>, Errno> {
-        let fd = host::accept(self.fd()).map_err(errno)?;
+        let fd = if self.sifts() { self.accept_sifted()? } else { host::accept(self.fd()).map_err(errno)? };
         let own = &self.common;
         let common = Common::new(&own.ns, own.family, own.kind, own.protocol, own.creator);
-        HostSocket::new(common, fd, &self.watcher, WaitQueue::new())
-            .map(|socket| socket as Arc<dyn SocketOps>)
+        let socket = HostSocket::new(common, fd, &self.watcher, WaitQueue::new())?;
+        socket.share_filter(own);
+        if own.flag(SO_LOCK_FILTER) {
+            socket.common.set_flag(SO_LOCK_FILTER, true);
+        }
+        Ok(socket)
     }
 
     fn sendmsg(self: Arc<Self>, msg: &mut SendMsg<'_>) -> Result<usize, Errno> {
@@ -396,13 +424,23 @@ impl SocketOps for HostSocket {
             return Err(Errno::ECONNRESET);
         }
         let mut bounce = Bounce::take();
-        if self.common.filters() && msg.flags & MSG_ERRQUEUE == 0 {
+        if self.common.filters() && !self.is_stream() && msg.flags & MSG_ERRQUEUE == 0 {
             return self.receive_kept(msg, &mut bounce);
         }
-        let wanted = msg.data.room().min(BOUNCE);
+        let is_sifted =
+            self.common.filters() && self.is_stream() && msg.flags & (MSG_ERRQUEUE | MSG_OOB) == 0;
+        let mut turn = is_sifted.then(|| self.sifted.lock());
+        if let Some(turn) = &mut turn {
+            self.let_through(turn)?;
+        }
+        let most = turn.as_ref().map_or(BOUNCE, |turn| turn.most());
+        let wanted = msg.data.room().min(BOUNCE).min(most);
         let room = bounce.get_mut(..wanted).unwrap_or_default();
         // On a stream MSG_TRUNC throws data away, which costs the host nothing and us neither.
         let got = host::receive(self.fd(), room, (msg.flags & RECEIVE_FLAGS).cast_signed()).map_err(errno)?;
+        if let Some(mut turn) = turn.filter(|_| msg.flags & MSG_PEEK == 0) {
+            turn.took(got.count);
+        }
         let discards = self.is_stream() && msg.flags & MSG_TRUNC != 0;
         let there = if discards { 0 } else { got.count.min(wanted) };
         if msg.flags & (MSG_PEEK | MSG_ERRQUEUE | MSG_OOB) == 0 {
@@ -416,7 +454,11 @@ impl SocketOps for HostSocket {
     }
 
     fn shutdown(&self, how: u32) -> Result<(), Errno> {
-        host::shutdown(self.fd(), how.cast_signed()).map_err(errno)
+        host::shutdown(self.fd(), how.cast_signed()).map_err(errno)?;
+        if how != SHUT_WR && self.sifts() {
+            self.sifted_shutdown();
+        }
+        Ok(())
     }
 
     fn getsockname(&self) -> Result<SockAddr, Errno> {
@@ -438,9 +480,11 @@ impl SocketOps for HostSocket {
         }
     }
 
-    /// Of a stream only the host sees segments.
-    fn has_packets(&self) -> bool {
-        self.common.protocol == IPPROTO_UDP
+    fn filter_changed(&self) {
+        if self.is_stream() {
+            self.sifts.store(true, Ordering::Relaxed);
+            self.segments_filter_changed();
+        }
     }
 
     fn setsockopt(&self, level: u32, name: u32, value: &[u8], _caller: &Caller) -> Result<(), Errno> {
@@ -461,6 +505,10 @@ impl SocketOps for HostSocket {
 
     fn ioctl(&self, cmd: u32, arg: u64, mm: &Arc<Mm>) -> Option<Result<i64, Errno>> {
         let answer = || {
+            if cmd == SIOCINQ && self.sifts() {
+                let queued = i32::try_from(self.sifted_queued()?).unwrap_or(i32::MAX);
+                return mm.write(arg, &queued).map(|()| 0);
+            }
             let value = host::number(self.fd(), cmd).map_err(errno)?;
             mm.write(arg, &value).map(|()| 0)
         };
@@ -468,6 +516,9 @@ impl SocketOps for HostSocket {
     }
 
     fn input_queued(&self) -> Result<usize, Errno> {
+        if self.sifts() {
+            return self.sifted_queued();
+        }
         host::number(self.fd(), SIOCINQ).map(|count| usize::try_from(count).unwrap_or(0)).map_err(errno)
     }
 
@@ -480,7 +531,9 @@ impl SocketOps for HostSocket {
             table.add(&self.queue);
         }
         let mut ready = chitin_host::epoll::ready(self.fd(), options::POLLED);
-        if self.common.filters() && ready & POLLIN != 0 {
+        if self.sifts() {
+            ready = self.sifted_readiness(ready);
+        } else if self.common.filters() && ready & POLLIN != 0 {
             ready = self.sift(ready);
         }
         self.guard.readiness(&self.common.ns, ready, &self.watcher, &self.queue)
@@ -492,7 +545,7 @@ impl SocketOps for HostSocket {
     }
 
     fn listening(&self) -> bool {
-        self.listening.load(Ordering::Relaxed)
+        self.is_listening()
     }
 
     fn release(self: Arc<Self>) {

@@ -166,7 +166,7 @@ impl Common {
         wanted.max(1)
     }
 
-    fn set_flag(&self, name: u32, on: bool) {
+    pub(crate) fn set_flag(&self, name: u32, on: bool) {
         let mut options = self.options.lock();
         options.flags = if on { options.flags | bit(name) } else { options.flags & !bit(name) };
         let is_on = |name: u32| options.flags & bit(name) != 0;
@@ -228,12 +228,16 @@ impl Common {
         let interfaces = self.ns.interfaces();
         interfaces.iter().find(|iface| iface.name.as_bytes() == device).map_or(0, |iface| iface.index)
     }
+    /// Has the filter that another has.
+    pub(crate) fn share_filter(&self, from: &Common) {
+        let filter = from.filter.lock().clone();
+        drop(self.set_filter(filter));
+    }
     /// What an accepted connection gets of its listener's.
     pub(crate) fn inherit(&self, from: &Common) {
         let options = from.options.lock().clone();
         *self.options.lock() = options;
-        let filter = from.filter.lock().clone();
-        drop(self.set_filter(filter));
+        self.share_filter(from);
         self.set_buffers(from.sndbuf(), from.rcvbuf());
         self.rcvlowat.store(from.rcvlowat.load(Ordering::Relaxed), Ordering::Relaxed);
         self.reuse.store(from.reuse.load(Ordering::Relaxed), Ordering::Relaxed);
@@ -272,7 +276,7 @@ fn timeout(value: &[u8]) -> Result<Option<Duration>, Errno> {
     Ok(Some(Duration::from_secs(seconds) + Duration::from_millis(millis)))
 }
 
-/// SO_ATTACH_FILTER (sk_attach_filter()). Streams of the host have no packets here that a filter could see.
+/// SO_ATTACH_FILTER (sk_attach_filter()).
 pub(crate) fn attach(
     ops: &dyn SocketOps,
     code: impl FnOnce() -> Result<Vec<SockFilter>, Errno>,
@@ -280,9 +284,6 @@ pub(crate) fn attach(
     let common = ops.common();
     if common.flag(SO_LOCK_FILTER) {
         return Err(Errno::EPERM);
-    }
-    if !ops.has_packets() {
-        return Err(Errno::ENOPROTOOPT);
     }
     let program = Program::new(code()?)?;
     drop(common.set_filter(Some(Arc::new(program))));

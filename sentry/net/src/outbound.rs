@@ -263,6 +263,7 @@ impl OutboundSocket {
         let common = Common::new(&own.ns, own.family, own.kind, own.protocol, own.creator);
         let socket = HostSocket::with_guard(common, fd, &self.shared.watcher, self.queue.clone(), guard)?;
         socket.tell_name();
+        socket.share_filter(own);
         let options = self.state.lock().options.clone();
         for (level, name, value) in options {
             // Options of IPv6 do not fit a socket of IPv4.
@@ -433,6 +434,7 @@ impl SocketOps for OutboundSocket {
         let own = self.common();
         let common = Common::new(&own.ns, own.family, own.kind, own.protocol, own.creator);
         let socket = HostSocket::new(common, fd, &self.shared.watcher, WaitQueue::new())?;
+        socket.share_filter(own);
         let at = self.local.getsockname()?.inet().map_or(0, |at| at.port());
         let [v4, v6] = self.shared.own;
         let ip = if peer.is_ipv4() { v4 } else { v6 };
@@ -594,12 +596,12 @@ impl SocketOps for OutboundSocket {
         self.queue.wake(POLLERR);
     }
 
-    fn has_packets(&self) -> bool {
-        self.remote().is_none()
-    }
-
     fn filter_changed(&self) {
         self.local.filter_changed();
+        let remote = self.remote();
+        for socket in remote.into_iter().chain(self.peers().into_iter().map(|(_, socket)| socket)) {
+            socket.share_filter(self.common());
+        }
     }
 
     fn attached(&self, file: &Arc<File>) {

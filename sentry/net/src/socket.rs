@@ -108,10 +108,7 @@ pub trait SocketOps: Any + Send + Sync {
     }
     fn completed(&self) {}
     fn buffers_changed(&self) {}
-    /// Whether what it receives passes here, so that a filter can see it; and one was attached or detached.
-    fn has_packets(&self) -> bool {
-        true
-    }
+    /// A filter was attached or detached.
     fn filter_changed(&self) {}
     /// The descriptor exists from now on, with this inode and (weakly) this file.
     fn attached(&self, _file: &Arc<File>) {}

@@ -341,6 +341,48 @@ fn host_mode_filters_datagrams() {
     assert_eq!(o.code, Some(0), "{}", o.brief());
 }
 
+/// Of a stream it is what has come already that they are shown.
+#[test]
+fn host_mode_filters_streams() {
+    if !chitin_only("host_mode_filters_streams") {
+        return;
+    }
+    let guests = format!("--volume={}:/guest:ro", paths::guests().display());
+    let checks = "filters_hold_back filters_look_into_segments filters_are_told";
+    let o = on_busybox(&["--network=host", &guests], &format!("/guest/inet_opts {checks}"));
+    assert!(o.code == Some(0) && o.text().contains("ok filters_hold_back"), "{}", o.brief());
+}
+
+/// A filter goes out with its socket, and what is out can be given one.
+#[test]
+fn without_a_namespace_filters_hold_outside() {
+    let test = "without_a_namespace_filters_hold_outside";
+    if !chitin_only(test) {
+        return;
+    }
+    let Some(own) = own_address() else { return skip(test, "this machine has no address but loopback") };
+    let (port, thread) = server(&format!("{own}:0"), "from outside\n");
+    let script = format!(
+        "import ctypes, select, socket, struct\n\
+        program = ctypes.create_string_buffer(struct.pack('HBBI', 6, 0, 0, 0))\n\
+        nothing = struct.pack('HxxxxxxQ', 1, ctypes.addressof(program))\n\
+        s = socket.socket()\n\
+        s.setsockopt(socket.SOL_SOCKET, 26, nothing)\n\
+        s.setsockopt(socket.SOL_SOCKET, 27, 0)\n\
+        s.connect(('{own}', {port}))\n\
+        s.setsockopt(socket.SOL_SOCKET, 26, nothing)\n\
+        print(select.select([s], [], [], 0.5)[0])\n\
+        s.setsockopt(socket.SOL_SOCKET, 27, 0)\n\
+        print(s.recv(100), s.recv(100))\n"
+    );
+    let mut command = Command::new(paths::chitin());
+    command.arg("--root").arg(paths::scratch("attach-do").join("state")).arg("do").arg("--rootfs");
+    command.arg(paths::rootfs("network")).args(["--", "python3", "-c", &script]);
+    let o = quick(command, LIMIT);
+    thread.join().unwrap();
+    assert_eq!(o.text(), "[]\nb'from outside\\n' b''\n", "{}", o.brief());
+}
+
 /// An address of this machine that is not loopback.
 fn own_address() -> Option<String> {
     let socket = std::net::UdpSocket::bind("0.0.0.0:0").ok()?;

@@ -7,7 +7,7 @@
 //! otherwise. Of TCP, packet sockets do not show them to the sentry, whose stack would send resets, as the host's does to
 //! the guest's; of UDP both stacks are shown them, and the sentry's says nothing if nobody is there (`boot/net/answers.rs`).
 //!
-//! IPv4 only: IPv6 would need the host's stack to hear of its neighbours, and with them of much else.
+//! IPv4 only: name servers of IPv6 dockerd leaves to the container, whose resolv.conf has them beside its own.
 
 use std::ops::RangeInclusive;
 

@@ -14,7 +14,7 @@ mod link;
 mod listen;
 mod options;
 pub(super) mod seat;
-mod sift;
+pub(crate) mod sift;
 mod wire;
 
 use super::addr::Endpoint;

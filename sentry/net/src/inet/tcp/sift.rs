@@ -10,6 +10,7 @@ use super::link::Direct;
 use super::{Phase, TcpSock};
 use crate::filter::Packet;
 use crate::inet::addr::Endpoint;
+use crate::options::Common;
 use chitin_abi::inet::IPPROTO_TCP;
 use chitin_abi::netdevice::{ETH_P_IP, ETH_P_IPV6};
 use chitin_abi::num::{low8, low32};
@@ -22,16 +23,16 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 /// TCP_RTO_MIN and TCP_RTO_MAX.
-const SHORTEST: u64 = 200 * MILLI;
-const LONGEST: u64 = 120 * SECOND;
+pub(crate) const SHORTEST: u64 = 200 * MILLI;
+pub(crate) const LONGEST: u64 = 120 * SECOND;
 /// net.ipv4.tcp_syn_linear_timeouts: SYNs that go again after a second each.
 const LINEAR: u32 = 4;
 
 // Flags of a TCP header.
-const FIN: u8 = 1;
-const SYN: u8 = 2;
-const PSH: u8 = 8;
-const ACK: u8 = 16;
+pub(crate) const FIN: u8 = 1;
+pub(crate) const SYN: u8 = 2;
+pub(crate) const PSH: u8 = 8;
+pub(crate) const ACK: u8 = 16;
 
 /// MSS, SACK-permitted, timestamps, window scale; and timestamps alone.
 const SYN_OPTIONS: [u8; 20] = [2, 4, 0xff, 0xd7, 4, 2, 8, 10, 0, 0, 0, 1, 0, 0, 0, 0, 1, 3, 3, 7];
@@ -125,22 +126,33 @@ fn segment(
     (out, start)
 }
 
+/// How many bytes of a segment's data the filter keeps that comes by the interface `index`; `None`: the segment is lost.
+pub(crate) fn admitted(
+    common: &Common,
+    index: u32,
+    ends: (&Endpoint, &Endpoint),
+    flags: u8,
+    at: (u64, u64),
+    data: &[u8],
+) -> Option<usize> {
+    let (bytes, start) = segment(ends, flags, at, data);
+    let header = bytes.len().saturating_sub(start).saturating_sub(data.len());
+    let v4 = ends.1.ip.is_ipv4();
+    let kept = common.admit(&Packet {
+        bytes: &bytes,
+        start,
+        net: Some(14),
+        mac: Some(0),
+        protocol: if v4 { ETH_P_IP } else { ETH_P_IPV6 },
+        index,
+        ..Packet::default()
+    })?;
+    Some(kept.saturating_sub(header))
+}
+
 impl TcpSock {
-    /// How many bytes of a segment's data the filter keeps; `None`: the segment is lost.
     fn sift(&self, ends: (&Endpoint, &Endpoint), flags: u8, at: (u64, u64), data: &[u8]) -> Option<usize> {
-        let (bytes, start) = segment(ends, flags, at, data);
-        let header = bytes.len().saturating_sub(start).saturating_sub(data.len());
-        let v4 = ends.1.ip.is_ipv4();
-        let kept = self.common.admit(&Packet {
-            bytes: &bytes,
-            start,
-            net: Some(14),
-            mac: Some(0),
-            protocol: if v4 { ETH_P_IP } else { ETH_P_IPV6 },
-            index: crate::inet::route::LOOPBACK,
-            ..Packet::default()
-        })?;
-        Some(kept.saturating_sub(header))
+        admitted(&self.common, crate::inet::route::LOOPBACK, ends, flags, at, data)
     }
 
     /// Whether a SYN of ours gets through to `listener`, and its answer back. If not, it goes again.
