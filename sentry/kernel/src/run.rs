@@ -106,7 +106,8 @@ pub(crate) fn drains() -> bool {
 pub fn drain() {
     DRAINS.set(true);
     sigio::flush();
-    if ANY_INJECTED.swap(false, Ordering::AcqRel) {
+    // Looked at first: only who writes takes the line from other threads.
+    if ANY_INJECTED.load(Ordering::Relaxed) && ANY_INJECTED.swap(false, Ordering::AcqRel) {
         let injected = std::mem::take(&mut *INJECTED.lock());
         for task in injected {
             task.queued.store(false, Ordering::Release);
@@ -363,7 +364,8 @@ impl Task {
                     && let Some(how) = plain_resume(&back)
                 {
                     run.state = State::Guest;
-                    let platform = self.platform();
+                    // Only the task itself replaces it, in a later call.
+                    let platform = self.platform.read();
                     drop(run);
                     self.in_syscall.store(u64::MAX, Ordering::Relaxed);
                     platform.resume(how);

@@ -56,15 +56,13 @@ impl Notify for Ear {
 
 /// Sends what this thread has caused, and what threads have that do not come here.
 pub(crate) fn flush() {
-    if ANY_ELSEWHERE.swap(false, Ordering::AcqRel) {
+    // Looked at first: only who writes takes the line from other threads.
+    if ANY_ELSEWHERE.load(Ordering::Relaxed) && ANY_ELSEWHERE.swap(false, Ordering::AcqRel) {
         let others = std::mem::take(&mut *ELSEWHERE.lock());
         others.iter().for_each(|ear| ear.tell());
     }
-    loop {
+    while HERE.with_borrow(|here| !here.is_empty()) {
         let here = HERE.with_borrow_mut(std::mem::take);
-        if here.is_empty() {
-            return;
-        }
         here.iter().for_each(|ear| ear.tell());
     }
 }

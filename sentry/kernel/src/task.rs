@@ -6,10 +6,12 @@ use crate::run::Run;
 use crate::seccomp::TaskSeccomp;
 use crate::signal::TaskSignals;
 use crate::{FdTable, FsState, Kernel, Process, SysResult};
+use chitin_abi::Errno;
 use chitin_mm::Mm;
 use chitin_platform::{CpuTimes, PlatformTask};
-use chitin_vfs::{Caller, Context, Creds, WaitQueue};
+use chitin_vfs::{Caller, Context, Creds, File, WaitQueue};
 use parking_lot::{Mutex, RwLock};
+use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
@@ -72,7 +74,7 @@ pub(crate) struct VforkDone {
     pub(crate) queue: WaitQueue,
 }
 
-/// Statistics of a thread.
+/// Statistics of a thread. Whoever handles it counts: one at a time.
 #[derive(Default)]
 pub struct TaskCounters {
     pub voluntary_switches: AtomicU64,
@@ -80,6 +82,11 @@ pub struct TaskCounters {
     pub write_calls: AtomicU64,
     pub read_chars: AtomicU64,
     pub write_chars: AtomicU64,
+}
+
+/// Adds to a counter that nobody else changes meanwhile: an atomic addition costs more than all the rest of some calls.
+pub fn count(counter: &AtomicU64, more: u64) {
+    counter.store(counter.load(Ordering::Relaxed).wrapping_add(more), Ordering::Relaxed);
 }
 
 impl Task {
@@ -141,8 +148,24 @@ impl Task {
     pub fn mm(&self) -> Arc<Mm> {
         self.mm.read().clone()
     }
+    /// Its memory for a copy or a check. Nobody but the task itself replaces it, so it keeps nobody from anything.
+    pub fn own_mm(&self) -> impl Deref<Target = Arc<Mm>> + '_ {
+        self.mm.read()
+    }
     pub fn files(&self) -> Arc<FdTable> {
         self.files.read().clone()
+    }
+    /// As [`FdTable::get`] of its table.
+    pub fn file(&self, fd: i32) -> Result<Arc<File>, Errno> {
+        self.files.read().get(fd)
+    }
+    /// As [`FdTable::get_io`] of its table.
+    pub fn io_file(&self, fd: i32) -> Result<Arc<File>, Errno> {
+        self.files.read().get_io(fd)
+    }
+    /// As [`FdTable::get_io_pair`] of its table.
+    pub fn io_files(&self, fds: [i32; 2]) -> Result<[Arc<File>; 2], Errno> {
+        self.files.read().get_io_pair(fds)
     }
     pub fn set_files(&self, files: Arc<FdTable>) {
         let old = std::mem::replace(&mut *self.files.write(), files);

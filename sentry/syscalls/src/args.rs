@@ -38,7 +38,7 @@ impl Args {
 
 /// The file behind descriptor argument `index`; EBADF also for O_PATH.
 pub(crate) fn fd_file(task: &Task, fd: i32) -> Result<Arc<File>, Errno> {
-    task.files().get_io(fd)
+    task.io_file(fd)
 }
 
 /// Where a relative path starts for a dirfd argument. Absolute paths need no valid dirfd.
@@ -51,7 +51,7 @@ pub(crate) fn at_start<'a>(
     if dirfd == AT_FDCWD || path.first() == Some(&b'/') {
         return Ok(Cow::Borrowed(&ctx.cwd));
     }
-    let file = task.files().get(dirfd)?;
+    let file = task.file(dirfd)?;
     if !path.is_empty() && file.inode().kind() != FileKind::Directory {
         return Err(Errno::ENOTDIR);
     }
@@ -71,7 +71,7 @@ pub(crate) fn at_target(
         if dirfd == AT_FDCWD {
             return Ok(Target::Path(ctx.cwd.clone()));
         }
-        return Ok(file_target(&task.files().get(dirfd)?));
+        return Ok(file_target(&task.file(dirfd)?));
     }
     let start = at_start(task, ctx, dirfd, path)?;
     ctx.walk_target(&start, path, Walk::following(follow))

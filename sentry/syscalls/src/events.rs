@@ -36,7 +36,7 @@ pub(crate) fn inotify_add_watch(task: &Arc<Task>, args: Args) -> Outcome {
     let mask = args.u32(2);
     done((|| {
         Inotify::check_mask(mask)?;
-        let file = task.files().get_io(args.i32(0))?;
+        let file = task.io_file(args.i32(0))?;
         let inotify = file.downcast::<Inotify>().ok_or(Errno::EINVAL)?;
         let path = task.mm().read_path(args.u64(1))?;
         let ctx = task.context();
@@ -86,7 +86,7 @@ pub(crate) fn timerfd_settime(task: &Arc<Task>, args: Args) -> Outcome {
         if !new.it_value.is_valid() || !new.it_interval.is_valid() {
             return Err(Errno::EINVAL);
         }
-        let file = task.files().get_io(args.i32(0))?;
+        let file = task.io_file(args.i32(0))?;
         let old = {
             let timer = timerfd::of_file(&file)?;
             timer.settime(args.u32(1), &new, task.time_offset(timer.base()))?
@@ -99,7 +99,7 @@ pub(crate) fn timerfd_settime(task: &Arc<Task>, args: Args) -> Outcome {
 }
 
 pub(crate) fn timerfd_gettime(task: &Arc<Task>, args: Args) -> Outcome {
-    unit(task.files().get_io(args.i32(0)).and_then(|file| {
+    unit(task.io_file(args.i32(0)).and_then(|file| {
         let setting = timerfd::of_file(&file)?.gettime();
         task.mm().write(args.u64(1), &setting)
     }))
@@ -117,7 +117,7 @@ fn make_signalfd(task: &Arc<Task>, args: Args, flags: u32) -> Result<u64, Errno>
     if flags & !(SFD_CLOEXEC | SFD_NONBLOCK) != 0 {
         return Err(Errno::EINVAL);
     }
-    let file = task.files().get_io(fd)?;
+    let file = task.io_file(fd)?;
     file.downcast::<SignalFd>().ok_or(Errno::EINVAL)?.set_mask(mask);
     Ok(sign_extend(fd))
 }

@@ -56,7 +56,7 @@ pub(crate) fn close_range(task: &Arc<Task>, args: Args) -> Outcome {
 }
 
 pub(crate) fn dup(task: &Arc<Task>, args: Args) -> Outcome {
-    done(task.files().get(args.i32(0)).and_then(|file| install(task, file, false)))
+    done(task.file(args.i32(0)).and_then(|file| install(task, file, false)))
 }
 
 /// dup2 and dup3 for different numbers.
@@ -78,7 +78,7 @@ fn replace(task: &Task, old: i32, new: i32, cloexec: bool) -> Result<u64, Errno>
 pub(crate) fn dup2(task: &Arc<Task>, args: Args) -> Outcome {
     let (old, new) = (args.i32(0), args.i32(1));
     if old == new {
-        return done(task.files().get(old).map(|_| sign_extend(new)));
+        return done(task.file(old).map(|_| sign_extend(new)));
     }
     done(replace(task, old, new, false))
 }

@@ -20,6 +20,7 @@ use chitin_abi::signal::{SIGPIPE, SIGXFSZ};
 use chitin_abi::stat::{S_ISGID, S_ISUID};
 use chitin_kernel::lane::STEP;
 use chitin_kernel::signalfd::SignalFd;
+use chitin_kernel::task::count;
 use chitin_kernel::tty::{self, TtyFile};
 use chitin_kernel::{Outcome, SysError, SysResult, Task};
 use chitin_mm::{Source, UserIo};
@@ -28,7 +29,6 @@ use chitin_vfs::wait::Registration;
 use chitin_vfs::{File, FileKind, FileOps, PollTable, SetAttr, WriteAt, Written};
 use std::future::poll_fn;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::task::Poll;
 
 /// What sets one transfer apart from a plain read or write.
@@ -92,7 +92,7 @@ fn verify_area(pos: u64, count: usize) -> Result<(), Errno> {
 
 /// The user's only buffer, checked as access_ok() does.
 fn buffer(task: &Task, addr: u64, len: u64) -> Result<UserIo, Errno> {
-    let mm = task.mm();
+    let mm = task.own_mm();
     if !mm.range_ok(addr, len) {
         return Err(Errno::EFAULT);
     }
@@ -121,13 +121,13 @@ fn try_read(task: &Arc<Task>, file: &File, at: Option<u64>, dst: &mut UserIo) ->
 }
 
 fn count_read(task: &Task, file: &File, result: Result<usize, Errno>) -> SysResult {
-    task.counters.read_calls.fetch_add(1, Ordering::Relaxed);
-    let count = result? as u64;
-    if count > 0 {
-        task.counters.read_chars.fetch_add(count, Ordering::Relaxed);
+    count(&task.counters.read_calls, 1);
+    let read = result? as u64;
+    if read > 0 {
+        count(&task.counters.read_chars, read);
         file.inode().state().notify(file.path(), IN_ACCESS);
     }
-    Ok(count)
+    Ok(read)
 }
 
 /// Whether the call moves the file position, for which it needs a turn.
@@ -209,7 +209,7 @@ fn read_in_steps(task: &Arc<Task>, file: Arc<File>, mut dst: UserIo, how: How, w
 }
 
 fn readable(task: &Task, fd: i32) -> Result<Arc<File>, Errno> {
-    let file = task.files().get(fd)?;
+    let file = task.file(fd)?;
     if file.readable() { Ok(file) } else { Err(Errno::EBADF) }
 }
 
@@ -320,14 +320,14 @@ fn finish_write(
     done: usize,
     result: Result<(), SysError>,
 ) -> SysResult {
-    task.counters.write_calls.fetch_add(1, Ordering::Relaxed);
+    count(&task.counters.write_calls, 1);
     if matches!(result, Err(SysError::Errno(Errno::EPIPE))) {
         raise(task, SIGPIPE);
     }
     if done == 0 {
         return result.map(|()| 0);
     }
-    task.counters.write_chars.fetch_add(done as u64, Ordering::Relaxed);
+    count(&task.counters.write_chars, done as u64);
     file.inode().state().notify(file.path(), IN_MODIFY);
     if syncs(file, how) {
         let flags = file.flags();
@@ -419,7 +419,7 @@ fn write_in_steps(task: &Arc<Task>, file: Arc<File>, mut src: UserIo, how: How, 
 }
 
 fn writable(task: &Task, fd: i32) -> Result<Arc<File>, Errno> {
-    let file = task.files().get(fd)?;
+    let file = task.file(fd)?;
     if file.writable() { Ok(file) } else { Err(Errno::EBADF) }
 }
 
@@ -449,7 +449,7 @@ pub(crate) fn write(task: &Arc<Task>, args: Args) -> Outcome {
 /// The checks that all calls with an offset share: EINVAL, EBADF, ESPIPE in this order.
 fn positioned(task: &Task, fd: i32, offset: i64) -> Result<(Arc<File>, u64), Errno> {
     let pos = u64::try_from(offset).map_err(|_| Errno::EINVAL)?;
-    let file = task.files().get_io(fd)?;
+    let file = task.io_file(fd)?;
     if !file.ops().seekable() {
         return Err(Errno::ESPIPE);
     }
@@ -495,7 +495,7 @@ fn vectored(task: &Arc<Task>, args: Args, write: bool, offset: Option<i64>, flag
         let fd = args.i32(0);
         let (file, at) = match offset {
             Some(offset) => positioned(task, fd, offset).map(|(file, pos)| (file, Some(pos)))?,
-            None => (task.files().get_io(fd)?, None),
+            None => (task.io_file(fd)?, None),
         };
         if !(if write { file.writable() } else { file.readable() }) {
             return Err(Errno::EBADF);

@@ -40,7 +40,7 @@ pub(crate) fn mmap(task: &Arc<Task>, args: Args) -> Outcome {
     if offset % PAGE_SIZE != 0 {
         return Outcome::error(Errno::EINVAL);
     }
-    let checked = task.files().get_io(fd).and_then(|file| {
+    let checked = task.io_file(fd).and_then(|file| {
         if len == 0 {
             return Err(Errno::EINVAL);
         }

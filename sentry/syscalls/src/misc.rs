@@ -280,8 +280,8 @@ pub(crate) fn kcmp(task: &Arc<Task>, args: Args) -> Outcome {
         may_access(task, &two)?;
         let (a, b) = match args.i32(2) {
             KCMP_FILE => {
-                let a = one.files().get(args.i32(3))?.id();
-                (a, two.files().get(args.i32(4))?.id())
+                let a = one.file(args.i32(3))?.id();
+                (a, two.file(args.i32(4))?.id())
             }
             KCMP_VM => (Arc::as_ptr(&one.mm()) as u64, Arc::as_ptr(&two.mm()) as u64),
             KCMP_FILES => (Arc::as_ptr(&one.files()) as u64, Arc::as_ptr(&two.files()) as u64),

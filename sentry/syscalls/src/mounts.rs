@@ -55,7 +55,7 @@ pub(crate) fn chdir(task: &Arc<Task>, args: Args) -> Outcome {
 pub(crate) fn fchdir(task: &Arc<Task>, args: Args) -> Outcome {
     unit((|| {
         // O_PATH descriptors will do.
-        let file = task.files().get(args.i32(0))?;
+        let file = task.file(args.i32(0))?;
         if file.inode().kind() != FileKind::Directory {
             return Err(Errno::ENOTDIR);
         }

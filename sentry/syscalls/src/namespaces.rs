@@ -91,7 +91,7 @@ pub(crate) fn setns(task: &Arc<Task>, args: Args) -> Outcome {
 }
 
 fn set_namespaces(task: &Arc<Task>, fd: i32, flags: u64) -> Result<(), Errno> {
-    let file = task.files().get_io(fd)?;
+    let file = task.io_file(fd)?;
     if let Some(namespace) = Namespace::of_file(&file) {
         if flags != 0 && flags != namespace.kind() {
             return Err(Errno::EINVAL);

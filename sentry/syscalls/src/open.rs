@@ -104,7 +104,7 @@ fn start<'a>(
     if !(walk.in_root || walk.beneath) || dirfd == AT_FDCWD {
         return at_start(task, ctx, dirfd, path);
     }
-    let file = task.files().get(dirfd)?;
+    let file = task.file(dirfd)?;
     if file.inode().kind() != FileKind::Directory {
         return Err(Errno::ENOTDIR);
     }

@@ -25,11 +25,16 @@ use std::sync::Arc;
 
 /// A file as poll, select and epoll take it: O_PATH descriptors are EBADF.
 fn pollable(task: &Arc<Task>, fd: i32) -> Result<Arc<File>, Errno> {
-    let file = task.files().get_io(fd)?;
+    let file = task.io_file(fd)?;
+    used(task, &file);
+    Ok(file)
+}
+
+/// A file is looked at for `task`: some show what is the task's.
+fn used(task: &Arc<Task>, file: &File) {
     if let Some(signals) = file.downcast::<SignalFd>() {
         signals.used_by(task);
     }
-    Ok(file)
 }
 
 /// How long to wait.

@@ -359,7 +359,7 @@ pub(crate) fn pidfd_open(task: &Arc<Task>, args: Args) -> Outcome {
 
 /// The process behind a pidfd argument, and whether the descriptor is non-blocking.
 pub(crate) fn pidfd_process(task: &Task, fd: i32) -> Result<(Arc<Process>, bool), Errno> {
-    let file = task.files().get_io(fd)?;
+    let file = task.io_file(fd)?;
     let pidfd = file.downcast::<PidFd>().ok_or(Errno::EBADF)?;
     Ok((pidfd.process().clone(), file.nonblocking()))
 }
@@ -392,7 +392,7 @@ pub(crate) fn pidfd_getfd(task: &Arc<Task>, args: Args) -> Outcome {
         let (process, _) = pidfd_process(task, args.i32(0))?;
         let other = process.leader().ok_or(Errno::ESRCH)?;
         crate::misc::may_access(task, &other)?;
-        let file = other.files().get(args.i32(1))?;
+        let file = other.file(args.i32(1))?;
         Ok(sign_extend(task.files().add(file, true, 0, task.process.nofile())?))
     };
     done(get())

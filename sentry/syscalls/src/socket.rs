@@ -38,7 +38,7 @@ pub(crate) fn is_socket(file: &File) -> bool {
 
 /// sockfd_lookup(): EBADF, ENOTSOCK.
 fn lookup(task: &Task, fd: i32) -> Result<Arc<File>, Errno> {
-    let file = task.files().get_io(fd)?;
+    let file = task.io_file(fd)?;
     SocketFile::of(&file)?;
     Ok(file)
 }
@@ -117,7 +117,7 @@ pub(crate) fn accept4(task: &Arc<Task>, args: Args) -> Outcome {
 
 fn start_accept(task: &Arc<Task>, args: Args, flags: u32) -> Outcome {
     let prepare = || {
-        let file = task.files().get_io(args.i32(0))?;
+        let file = task.io_file(args.i32(0))?;
         if flags & !(SOCK_CLOEXEC | SOCK_NONBLOCK) != 0 {
             return Err(Errno::EINVAL);
         }
@@ -156,7 +156,7 @@ fn finish_accept(task: &Task, new: Arc<File>, args: Args, flags: u32) -> Result<
 
 pub(crate) fn connect(task: &Arc<Task>, args: Args) -> Outcome {
     let prepare = || {
-        let file = task.files().get_io(args.i32(0))?;
+        let file = task.io_file(args.i32(0))?;
         let addr = SockAddr::parse(&read_addr(&task.mm(), args.u64(1), args.i32(2))?);
         let timeout = SocketFile::of(&file)?.timeouts().1;
         Ok((Patience::new(&file, 0, timeout), file, addr))

@@ -154,7 +154,7 @@ pub(crate) fn newfstatat(task: &Arc<Task>, args: Args) -> Outcome {
         let mm = task.mm();
         // fstat in the C library's disguise: no walk, no context.
         if flags == AT_EMPTY_PATH && dirfd >= 0 && is_empty(&mm, path)? {
-            let file = task.files().get(dirfd)?;
+            let file = task.file(dirfd)?;
             return mm.write(args.u64(2), &stat_of(&**file.inode(), &task.creds().user_ns)?);
         }
         let target = stat_target(task, dirfd, path, flags)?;

@@ -342,7 +342,7 @@ fn add_fd(task: &Arc<Task>, listener: &Listener, arg: u64, size: usize) -> Resul
     if addfd.newfd != 0 && !at {
         return Err(Errno::EINVAL);
     }
-    let file = task.files().get(i32::try_from(addfd.srcfd).map_err(|_| Errno::EBADF)?)?;
+    let file = task.file(i32::try_from(addfd.srcfd).map_err(|_| Errno::EBADF)?)?;
     let cloexec = addfd.newfd_flags & O_CLOEXEC != 0;
     let (fd, queue, replaced) = {
         // The task cannot leave its call meanwhile: it takes the notification out of this table first.

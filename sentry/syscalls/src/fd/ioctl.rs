@@ -90,7 +90,7 @@ fn readable_size(file: &File) -> Result<i32, Errno> {
 
 /// FICLONE: no file system here shares blocks, but what is wrong with the request is told first.
 fn clone_from(task: &Task, to: &Arc<File>, from: i32) -> Result<(), Errno> {
-    let from = task.files().get_io(from)?;
+    let from = task.io_file(from)?;
     if from.inode().attr()?.dev != to.inode().attr()?.dev {
         return Err(Errno::EXDEV);
     }

@@ -43,7 +43,7 @@ fn seek(file: &File, offset: i64, whence: u32) -> Result<u64, Errno> {
 }
 
 pub(crate) fn lseek(task: &Arc<Task>, args: Args) -> Outcome {
-    let file = match task.files().get_io(args.i32(0)) {
+    let file = match task.io_file(args.i32(0)) {
         Ok(file) => file,
         Err(error) => return Outcome::error(error),
     };

@@ -138,7 +138,7 @@ pub(crate) fn fadvise64(task: &Arc<Task>, args: Args) -> Outcome {
 }
 
 pub(crate) fn readahead(task: &Arc<Task>, args: Args) -> Outcome {
-    unit(task.files().get(args.i32(0)).and_then(|file| {
+    unit(task.file(args.i32(0)).and_then(|file| {
         if !file.readable() {
             return Err(Errno::EBADF);
         }

@@ -46,7 +46,7 @@ pub(crate) fn mq_timedsend(task: &Arc<Task>, args: Args) -> Outcome {
         if priority >= MQ_PRIO_MAX {
             return Err(Errno::EINVAL);
         }
-        let file = task.files().get_io(args.i32(0))?;
+        let file = task.io_file(args.i32(0))?;
         let size = mq::message_size(&file, true)?;
         let len = usize::try_from(args.u64(2)).ok().filter(|&len| len <= size).ok_or(Errno::EMSGSIZE)?;
         Ok((file, task.mm().read_vec(args.u64(1), len)?, priority, deadline))
@@ -66,7 +66,7 @@ pub(crate) fn mq_timedsend(task: &Arc<Task>, args: Args) -> Outcome {
 pub(crate) fn mq_timedreceive(task: &Arc<Task>, args: Args) -> Outcome {
     let prepare = || {
         let deadline = deadline(task, args.u64(4))?;
-        let file = task.files().get_io(args.i32(0))?;
+        let file = task.io_file(args.i32(0))?;
         let size = mq::message_size(&file, false)?;
         if args.u64(2) < size as u64 {
             return Err(Errno::EMSGSIZE);
@@ -98,7 +98,7 @@ fn notify_of(task: &Task, event: &SigEvent) -> Result<Notify, Errno> {
         }
         SIGEV_THREAD => {
             let cookie = task.mm().read::<[u8; NOTIFY_COOKIE_LEN as usize]>(event.sigev_value)?;
-            let file = task.files().get_io(event.sigev_signo)?;
+            let file = task.io_file(event.sigev_signo)?;
             if !chitin_net::netlink::is_netlink(&file) {
                 return Err(Errno::ENOTSOCK);
             }
@@ -118,7 +118,7 @@ pub(crate) fn mq_notify(task: &Arc<Task>, args: Args) -> Outcome {
             Some(addr) => Some(notify_of(task, &task.mm().read(addr)?)?),
             None => None,
         };
-        mq::notify(task, &*task.files().get_io(args.i32(0))?, notify)
+        mq::notify(task, &*task.io_file(args.i32(0))?, notify)
     })())
 }
 
@@ -129,7 +129,7 @@ pub(crate) fn mq_getsetattr(task: &Arc<Task>, args: Args) -> Outcome {
             Some(addr) => Some(mm.read(addr)?),
             None => None,
         };
-        let old = mq::getsetattr(&*task.files().get_io(args.i32(0))?, new)?;
+        let old = mq::getsetattr(&*task.io_file(args.i32(0))?, new)?;
         match args.opt::<MqAttr>(2) {
             Some(addr) => mm.write(addr, &old),
             None => Ok(()),

@@ -8,6 +8,7 @@ use crate::Args;
 use chitin_abi::Errno;
 use chitin_abi::socket::*;
 use chitin_abi::time::Timespec;
+use chitin_kernel::task::count;
 use chitin_kernel::time::{from_timespec, monotonic, to_timespec};
 use chitin_kernel::{FdTable, Outcome, SysError, SysResult, Task};
 use chitin_mm::{Mm, Sink, UserIo, VecSink};
@@ -15,7 +16,6 @@ use chitin_net::{Received, SockAddr, SocketFile, WaitOn, trash};
 use chitin_vfs::File;
 use std::mem::offset_of;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use zerocopy::IntoBytes;
 
 /// One message being received.
@@ -98,10 +98,10 @@ pub(crate) fn read_file(task: &Arc<Task>, file: Arc<File>, dst: UserIo, nowait: 
     match Receiving::new(file, dst, if nowait { MSG_DONTWAIT } else { 0 }) {
         Err(error) => Outcome::error(error),
         Ok(receiving) => receiving.start(task, |task, _, result| {
-            task.counters.read_calls.fetch_add(1, Ordering::Relaxed);
-            let count = result?;
-            task.counters.read_chars.fetch_add(count, Ordering::Relaxed);
-            Ok(count)
+            count(&task.counters.read_calls, 1);
+            let read = result?;
+            count(&task.counters.read_chars, read);
+            Ok(read)
         }),
     }
 }
@@ -109,7 +109,7 @@ pub(crate) fn read_file(task: &Arc<Task>, file: Arc<File>, dst: UserIo, nowait: 
 pub(crate) fn recvfrom(task: &Arc<Task>, args: Args) -> Outcome {
     let (flags, addr, len_at) = (args.u32(3), args.u64(4), args.u64(5));
     let prepare = || {
-        let mm = task.mm();
+        let mm = task.own_mm();
         if !mm.range_ok(args.u64(1), args.u64(2)) {
             return Err(Errno::EFAULT);
         }

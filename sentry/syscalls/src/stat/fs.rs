@@ -61,7 +61,7 @@ pub(crate) fn statfs(task: &Arc<Task>, args: Args) -> Outcome {
 
 pub(crate) fn fstatfs(task: &Arc<Task>, args: Args) -> Outcome {
     unit((|| {
-        let file = task.files().get(args.i32(0))?;
+        let file = task.file(args.i32(0))?;
         let out = match file.path() {
             Some(path) => of_mount(&path.mount)?,
             None => of_anonymous(&file),
