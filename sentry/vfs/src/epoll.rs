@@ -9,6 +9,7 @@
 //! wake-up does takes `items`.
 
 mod nesting;
+mod ready;
 #[cfg(test)]
 mod tests;
 
@@ -21,14 +22,18 @@ use chitin_abi::fcntl::O_RDWR;
 use chitin_abi::poll::{POLLIN, POLLRDNORM};
 use foldhash::fast::RandomState;
 use parking_lot::Mutex;
-use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::atomic::{AtomicU32, Ordering};
+use ready::Ready;
+use std::cell::Cell;
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 /// Bits of an item that say how to report, not what (EP_PRIVATE_BITS).
 const PRIVATE: u32 = EPOLLWAKEUP | EPOLLONESHOT | EPOLLET | EPOLLEXCLUSIVE;
 /// What may go with EPOLLEXCLUSIVE (EPOLLEXCLUSIVE_OK_BITS).
 const EXCLUSIVE_OK: u32 = EPOLLIN | EPOLLOUT | EPOLLERR | EPOLLHUP | EPOLLWAKEUP | EPOLLET | EPOLLEXCLUSIVE;
+/// Room for files under way that a thread keeps.
+const KEPT: usize = 1024;
 /// A descriptor number and the identity of the open file description behind it.
 type Key = (i32, u64);
 
@@ -53,13 +58,6 @@ struct Items {
     sweep_at: usize,
 }
 
-/// What may be ready, in the order of reporting.
-#[derive(Default)]
-struct Ready {
-    next: u64,
-    queue: BTreeMap<u64, Key>,
-}
-
 struct Item {
     file: Weak<File>,
     hook: Arc<Hook>,
@@ -73,12 +71,13 @@ struct Item {
 
 /// What the file's wait queues hold of an item: no more than is needed to mark it ready.
 struct Hook {
-    core: Weak<Core>,
+    /// A circle until the item is removed, with the epoll at the latest.
+    core: Arc<Core>,
     key: Key,
     /// The events asked for with PRIVATE bits; only the latter when a one-shot has fired.
     events: AtomicU32,
-    /// Place in the ready queue, 0 for none. Changes under `Core::ready`.
-    place: Mutex<u64>,
+    /// Place in the ready queue, 0 for none. Only looked at and changed under `Core::ready`.
+    place: AtomicU64,
 }
 
 /// One line of /proc/PID/fdinfo.
@@ -96,9 +95,22 @@ impl Notify for Hook {
         if wanted & !PRIVATE == 0 || (events != 0 && events & wanted == 0) {
             return;
         }
-        let Some(core) = self.core.upgrade() else { return };
-        core.mark(self);
-        core.queue.wake(POLLIN | POLLRDNORM);
+        self.core.mark(self);
+        self.core.queue.wake(POLLIN | POLLRDNORM);
+    }
+}
+
+thread_local! {
+    /// Kept for the next [`Epoll::collect`].
+    static HELD: Cell<Vec<Arc<File>>> = const { Cell::new(Vec::new()) };
+}
+
+impl Hook {
+    fn place(&self) -> u64 {
+        self.place.load(Ordering::Relaxed)
+    }
+    fn set_place(&self, place: u64) {
+        self.place.store(place, Ordering::Relaxed);
     }
 }
 
@@ -106,35 +118,28 @@ impl Core {
     /// Puts an item at the end of the ready queue, if it is not in it.
     fn mark(&self, hook: &Hook) {
         let mut ready = self.ready.lock();
-        let mut place = hook.place.lock();
-        if *place == 0 {
-            ready.next += 1;
-            *place = ready.next;
-            ready.queue.insert(*place, hook.key);
+        if hook.place() == 0 {
+            hook.set_place(ready.push(hook.key));
         }
     }
 
     fn unmark(&self, hook: &Hook) {
         let mut ready = self.ready.lock();
-        let mut place = hook.place.lock();
-        if *place != 0 {
-            ready.queue.remove(&*place);
-            *place = 0;
+        if hook.place() != 0 {
+            ready.remove(hook.place());
+            hook.set_place(0);
         }
     }
 
-    /// Takes the first of the ready queue that was queued up to `last`.
-    fn pop(&self, items: &Items, last: u64) -> Option<Key> {
+    /// Takes the first of the ready queue that was queued up to `last`: its place, key and, if it is still there, item.
+    fn pop<'a>(&self, items: &'a Items, last: u64) -> Option<(u64, Key, Option<&'a Item>)> {
         let mut ready = self.ready.lock();
-        let entry = ready.queue.first_entry()?;
-        if *entry.key() > last {
-            return None;
+        let (place, key) = ready.pop(last)?;
+        let item = items.map.get(&key);
+        if let Some(item) = item {
+            item.hook.set_place(0);
         }
-        let key = entry.remove();
-        if let Some(item) = items.map.get(&key) {
-            *item.hook.place.lock() = 0;
-        }
-        Some(key)
+        Some((place, key, item))
     }
 
     /// Removes items; the caller drops what it gets without holding locks.
@@ -250,10 +255,10 @@ impl Epoll {
             nested.core.parents.lock().push(Arc::downgrade(&self.core));
         }
         let hook = Arc::new(Hook {
-            core: Arc::downgrade(&self.core),
+            core: self.core.clone(),
             key,
             events: AtomicU32::new(events),
-            place: Mutex::new(0),
+            place: AtomicU64::new(0),
         });
         let mut table = PollTable::new(hook.clone());
         let ready = file.ops().poll(Some(&mut table)) & events != 0;
@@ -297,17 +302,16 @@ impl Epoll {
         Ok(())
     }
 
-    /// Up to `max` events that are there now, without waiting; to wait, `wait::ready` on this file for POLLIN.
-    pub fn collect(&self, max: usize) -> Vec<EpollEvent> {
-        let mut out = Vec::new();
+    /// Adds up to `max` events that are there now, without waiting; to wait, `wait::ready` on this file for POLLIN.
+    pub fn collect(&self, max: usize, out: &mut Vec<EpollEvent>) {
         // Files are let go only after the lock: ours may be the last reference.
-        let mut held = Vec::new();
+        let mut held = HELD.take();
         let mut items = self.core.items.lock();
-        let last = self.core.ready.lock().next;
-        let mut again = Vec::new();
-        while out.len() < max {
-            let Some(key) = self.core.pop(&items, last) else { break };
-            let Some(item) = items.map.get(&key) else { continue };
+        let last = self.core.ready.lock().last();
+        let end = out.len().saturating_add(max);
+        while out.len() < end {
+            let Some((_, key, item)) = self.core.pop(&items, last) else { break };
+            let Some(item) = item else { continue };
             let Some(file) = item.file.upgrade() else {
                 self.core.remove(&mut items, key);
                 continue;
@@ -322,16 +326,15 @@ impl Epoll {
             if wanted & EPOLLONESHOT != 0 {
                 item.hook.events.store(wanted & PRIVATE, Ordering::Relaxed);
             } else if wanted & EPOLLET == 0 {
-                again.push(item.hook.clone());
+                // Level-triggered items stay, behind those that had no turn.
+                self.core.mark(&item.hook);
             }
         }
-        // Level-triggered items stay, behind those that had no turn.
-        for hook in &again {
-            self.core.mark(hook);
-        }
         drop(items);
-        drop(held);
-        out
+        held.clear();
+        if held.capacity() <= KEPT {
+            HELD.set(held);
+        }
     }
 
     /// Takes back events that could not be stored in user memory: their items are looked at again next time.
@@ -369,18 +372,12 @@ impl FileOps for Epoll {
         }
         let mut held = Vec::new();
         let mut items = self.core.items.lock();
-        let last = self.core.ready.lock().next;
+        let last = self.core.ready.lock().last();
         let mut mask = 0;
-        // What turns out not to be ready leaves the queue; the first that is stays where it is.
-        loop {
-            let first = self.core.ready.lock().queue.first_key_value().map(|(place, key)| (*place, *key));
-            let Some((place, key)) = first else { break };
-            if place > last {
-                break;
-            }
-            // Taken out before the look, so that an event in between marks it again.
-            self.core.pop(&items, place);
-            let Some(item) = items.map.get(&key) else { continue };
+        // What turns out not to be ready leaves the queue; the first that is goes back to where it was. All are taken out
+        // before the look, so that an event in between marks them again.
+        while let Some((place, key, item)) = self.core.pop(&items, last) {
+            let Some(item) = item else { continue };
             let Some(file) = item.file.upgrade() else {
                 self.core.remove(&mut items, key);
                 continue;
@@ -389,12 +386,9 @@ impl FileOps for Epoll {
             held.push(file);
             if shown != 0 {
                 let mut ready = self.core.ready.lock();
-                let mut current = item.hook.place.lock();
-                if *current != 0 {
-                    ready.queue.remove(&*current);
-                }
-                *current = place;
-                ready.queue.insert(place, key);
+                ready.remove(item.hook.place());
+                ready.put_back(place, key);
+                item.hook.set_place(place);
                 mask = POLLIN | POLLRDNORM;
                 break;
             }

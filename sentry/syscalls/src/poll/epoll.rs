@@ -1,21 +1,28 @@
 //! epoll (fs/eventpoll.c).
 
-use super::{Limit, pollable, set_mask};
+use super::{set_mask, used};
 use crate::fd::install;
 use crate::io::until;
 use crate::{Args, done, unit};
 use chitin_abi::Errno;
 use chitin_abi::epoll::{EPOLL_CLOEXEC, EPOLL_CTL_DEL, EpollEvent};
-use chitin_kernel::time::with_timeout;
+use chitin_abi::time::{NSEC_PER_MSEC, Timespec};
+use chitin_kernel::time::{Deadline, from_timespec, with_timeout};
 use chitin_kernel::{Outcome, SysError, SysResult, Task};
 use chitin_vfs::File;
 use chitin_vfs::epoll::Epoll;
+use std::cell::Cell;
 use std::sync::Arc;
 
 /// The most events one call may ask for (EP_MAX_EVENTS).
 const MAX_EVENTS: usize = i32::MAX as usize / size_of::<EpollEvent>();
 /// The most that one call answers.
 const MAX_ANSWER: usize = 4096;
+
+thread_local! {
+    /// Room for events that each thread keeps.
+    static EVENTS: Cell<Vec<EpollEvent>> = const { Cell::new(Vec::new()) };
+}
 
 fn create(task: &Task, flags: u32) -> Result<u64, Errno> {
     install(task, Epoll::open(flags)?, flags & EPOLL_CLOEXEC != 0)
@@ -35,9 +42,10 @@ pub(crate) fn epoll_create1(task: &Arc<Task>, args: Args) -> Outcome {
 pub(crate) fn epoll_ctl(task: &Arc<Task>, args: Args) -> Outcome {
     let (op, fd) = (args.u32(1), args.i32(2));
     unit((|| {
-        let event = if op == EPOLL_CTL_DEL { EpollEvent::default() } else { task.mm().read(args.u64(3))? };
-        let epoll = task.files().get_io(args.i32(0))?;
-        let file = pollable(task, fd)?;
+        let event =
+            if op == EPOLL_CTL_DEL { EpollEvent::default() } else { task.own_mm().read(args.u64(3))? };
+        let [epoll, file] = task.io_files([args.i32(0), fd])?;
+        used(task, &file);
         if !file.ops().pollable() {
             return Err(Errno::EPERM);
         }
@@ -56,10 +64,10 @@ fn prepare(task: &Task, args: Args) -> Result<(Arc<File>, Room), Errno> {
     let max =
         usize::try_from(args.i32(2)).ok().filter(|&max| max > 0 && max <= MAX_EVENTS).ok_or(Errno::EINVAL)?;
     let addr = args.u64(1);
-    if !task.mm().range_ok(addr, (max * size_of::<EpollEvent>()) as u64) {
+    if !task.own_mm().range_ok(addr, (max * size_of::<EpollEvent>()) as u64) {
         return Err(Errno::EFAULT);
     }
-    let file = task.files().get_io(args.i32(0))?;
+    let file = task.io_file(args.i32(0))?;
     file.downcast::<Epoll>().ok_or(Errno::EINVAL)?;
     Ok((file, Room { addr, max: max.min(MAX_ANSWER) }))
 }
@@ -67,25 +75,31 @@ fn prepare(task: &Task, args: Args) -> Result<(Arc<File>, Room), Errno> {
 /// Takes what is ready and stores it; `None`: nothing is.
 fn take(task: &Task, file: &File, room: Room) -> Option<Result<u64, Errno>> {
     let epoll = file.downcast::<Epoll>()?;
-    let events = epoll.collect(room.max);
-    if events.is_empty() {
-        return None;
-    }
-    let mm = task.mm();
-    if mm.write_array(room.addr, &events).is_ok() {
-        return Some(Ok(events.len() as u64));
+    let mut events = EVENTS.take();
+    events.clear();
+    epoll.collect(room.max, &mut events);
+    let result = if events.is_empty() { None } else { Some(store(task, epoll, room.addr, &events)) };
+    EVENTS.set(events);
+    result
+}
+
+/// Writes events to the guest: how many.
+fn store(task: &Task, epoll: &Epoll, addr: u64, events: &[EpollEvent]) -> Result<u64, Errno> {
+    let mm = task.own_mm();
+    if mm.write_array(addr, events).is_ok() {
+        return Ok(events.len() as u64);
     }
     // One after the other, up to the fault.
     let mut stored = 0;
-    for event in &events {
-        let addr = room.addr.wrapping_add((stored * size_of::<EpollEvent>()) as u64);
+    for event in events {
+        let addr = addr.wrapping_add((stored * size_of::<EpollEvent>()) as u64);
         if mm.write(addr, event).is_err() {
             break;
         }
         stored += 1;
     }
     epoll.put_back(events.get(stored..).unwrap_or_default());
-    Some(if stored > 0 { Ok(stored as u64) } else { Err(Errno::EFAULT) })
+    if stored > 0 { Ok(stored as u64) } else { Err(Errno::EFAULT) }
 }
 
 /// The mask comes back unless a handler may run first.
@@ -96,24 +110,40 @@ fn finish(task: &Arc<Task>, result: SysResult, masked: bool) -> SysResult {
     result
 }
 
-fn wait(task: &Arc<Task>, args: Args, limit: Limit, masked: bool) -> Outcome {
+/// A timeout in nanoseconds; `None` never comes.
+type Timeout = Option<u64>;
+
+fn millis(ms: i32) -> Timeout {
+    u64::try_from(ms).ok().map(|ms| ms * NSEC_PER_MSEC as u64)
+}
+
+fn timespec(task: &Task, addr: u64) -> Result<Timeout, Errno> {
+    if addr == 0 {
+        return Ok(None);
+    }
+    from_timespec(&task.own_mm().read::<Timespec>(addr)?).map(Some)
+}
+
+fn wait(task: &Arc<Task>, args: Args, timeout: Timeout, masked: bool) -> Outcome {
     let (file, room) = match prepare(task, args) {
         Ok(prepared) => prepared,
         Err(error) => return Outcome::Done(finish(task, Err(error.into()), masked)),
     };
-    let ready = match (take(task, &file, room), limit) {
+    let ready = match (take(task, &file, room), timeout) {
         (Some(result), _) => Some(result),
-        (None, Limit::Zero) => Some(Ok(0)),
+        (None, Some(0)) => Some(Ok(0)),
         (None, _) => None,
     };
     if let Some(result) = ready {
         return Outcome::Done(finish(task, result.map_err(SysError::Errno), masked));
     }
     let task = task.clone();
+    // The clock is asked by who waits only.
+    let deadline = timeout.map(Deadline::after);
     Outcome::block(async move {
         let timers = task.kernel.reactor.timers();
         let events = until(&task, &file, || take(&task, &file, room));
-        let result = match task.interruptible(with_timeout(timers, events, limit.deadline())).await {
+        let result = match task.interruptible(with_timeout(timers, events, deadline)).await {
             Ok(events) => events.unwrap_or(Ok(0)).map_err(SysError::Errno),
             Err(_) => Err(Errno::EINTR.into()),
         };
@@ -122,21 +152,21 @@ fn wait(task: &Arc<Task>, args: Args, limit: Limit, masked: bool) -> Outcome {
 }
 
 pub(crate) fn epoll_wait(task: &Arc<Task>, args: Args) -> Outcome {
-    wait(task, args, Limit::millis(args.i32(3)), false)
+    wait(task, args, millis(args.i32(3)), false)
 }
 
 pub(crate) fn epoll_pwait(task: &Arc<Task>, args: Args) -> Outcome {
     match set_mask(task, args.u64(4), args.u64(5)) {
-        Ok(masked) => wait(task, args, Limit::millis(args.i32(3)), masked),
+        Ok(masked) => wait(task, args, millis(args.i32(3)), masked),
         Err(error) => Outcome::error(error),
     }
 }
 
 pub(crate) fn epoll_pwait2(task: &Arc<Task>, args: Args) -> Outcome {
-    let prepared = Limit::timespec(task, args.u64(3))
-        .and_then(|limit| Ok((limit, set_mask(task, args.u64(4), args.u64(5))?)));
+    let prepared = timespec(task, args.u64(3))
+        .and_then(|timeout| Ok((timeout, set_mask(task, args.u64(4), args.u64(5))?)));
     match prepared {
-        Ok((limit, masked)) => wait(task, args, limit, masked),
+        Ok((timeout, masked)) => wait(task, args, timeout, masked),
         Err(error) => Outcome::error(error),
     }
 }
