@@ -10,6 +10,7 @@ use chitin_abi::Errno;
 use chitin_abi::inet::{IP_RECVERR, IPV6_RECVERR};
 use chitin_abi::socket::{MSG_ERRQUEUE, SOL_IP, SOL_IPV6};
 use parking_lot::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// SO_EE_ORIGIN_ZEROCOPY, SO_EE_CODE_ZEROCOPY_COPIED.
 const ORIGIN: u8 = 5;
@@ -29,6 +30,8 @@ struct State {
 #[derive(Default)]
 pub struct Completions {
     state: Mutex<State>,
+    /// Whether there is one that was not told yet; changes under `state`.
+    untold: AtomicBool,
 }
 
 impl Completions {
@@ -39,15 +42,20 @@ impl Completions {
         state.next = this.wrapping_add(1);
         let first = state.untold.map_or(this, |(first, _)| first);
         state.untold = Some((first, this));
+        self.untold.store(true, Ordering::Release);
     }
 
     pub fn pending(&self) -> bool {
-        self.state.lock().untold.is_some()
+        self.untold.load(Ordering::Acquire)
     }
 
     /// recvmsg(2) with MSG_ERRQUEUE.
     pub fn receive(&self, v6: bool, msg: &mut RecvMsg<'_>) -> Result<usize, Errno> {
-        let (first, last) = self.state.lock().untold.take().ok_or(Errno::EAGAIN)?;
+        let (first, last) = {
+            let mut state = self.state.lock();
+            self.untold.store(false, Ordering::Release);
+            state.untold.take().ok_or(Errno::EAGAIN)?
+        };
         // struct sock_extended_err
         let mut raw = vec![0, 0, 0, 0, ORIGIN, 0, COPIED, 0];
         raw.extend(first.to_ne_bytes());

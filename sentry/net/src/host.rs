@@ -405,7 +405,7 @@ impl SocketOps for HostSocket {
         Ok(socket)
     }
 
-    fn sendmsg(self: Arc<Self>, msg: &mut SendMsg<'_>) -> Result<usize, Errno> {
+    fn sendmsg(&self, msg: &mut SendMsg<'_>) -> Result<usize, Errno> {
         if msg.flags & MSG_FASTOPEN != 0 {
             return Err(Errno::EOPNOTSUPP);
         }

@@ -19,7 +19,8 @@ pub struct SendMsg<'a> {
     pub dest: Option<SockAddr>,
     /// MSG_*.
     pub flags: u32,
-    /// Who sends; `None` (plain write(2)): whoever made the socket, and `dest` must be `None`.
+    /// Who sends, where that matters ([`crate::SocketFile::asks_who_sends`]); `None` there: whoever made the socket, and
+    /// `dest` must be `None`.
     pub ctx: Option<&'a Context>,
     /// RLIMIT_NOFILE of the sender, or `usize::MAX` with CAP_SYS_RESOURCE or CAP_SYS_ADMIN: how many descriptors may be
     /// on the way for its user (ETOOMANYREFS).

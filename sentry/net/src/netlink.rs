@@ -307,7 +307,7 @@ impl SocketOps for NetlinkSock {
         Ok(())
     }
 
-    fn sendmsg(self: Arc<Self>, msg: &mut SendMsg<'_>) -> Result<usize, Errno> {
+    fn sendmsg(&self, msg: &mut SendMsg<'_>) -> Result<usize, Errno> {
         if msg.flags & MSG_OOB != 0 {
             return Err(Errno::EOPNOTSUPP);
         }

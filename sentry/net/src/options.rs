@@ -1,6 +1,6 @@
 //! Options of SOL_SOCKET (socket(7)), alike in all families.
 //!
-//! Locks: `Common::options` is a leaf; what messages look at on their way is atomic.
+//! Locks: `Common::options` is a leaf; what messages look at on their way is atomic, and changes under it.
 
 use crate::NetNs;
 use crate::completions::Completions;
@@ -52,6 +52,10 @@ pub struct Common {
     /// Whether there is one, and it; a leaf.
     filters: AtomicBool,
     filter: Mutex<Option<Arc<Program>>>,
+    /// Those that are on or off: bits by SO_*.
+    switches: [AtomicU64; 2],
+    /// Whether SO_RCVTIMEO or SO_SNDTIMEO has ever been set.
+    timed: AtomicBool,
     options: Mutex<Options>,
 }
 
@@ -62,8 +66,6 @@ struct Options {
     sndtimeo: Option<Duration>,
     /// On, and seconds.
     linger: (bool, i32),
-    /// Those that are on or off: bits by SO_*.
-    flags: u128,
     priority: i32,
     mark: u32,
     buf_lock: i32,
@@ -102,6 +104,8 @@ impl Common {
             completions: Completions::default(),
             filters: AtomicBool::new(false),
             filter: Mutex::default(),
+            switches: Default::default(),
+            timed: AtomicBool::new(false),
             options: Mutex::default(),
         }
     }
@@ -148,7 +152,17 @@ impl Common {
     }
     /// SO_REUSEADDR, SO_BROADCAST and other switches.
     pub fn flag(&self, name: u32) -> bool {
-        self.options.lock().flags & bit(name) != 0
+        self.switches() & bit(name) != 0
+    }
+    fn switches(&self) -> u128 {
+        let [low, high] = &self.switches;
+        u128::from(low.load(Ordering::Relaxed)) | u128::from(high.load(Ordering::Relaxed)) << 64
+    }
+    fn set_switches(&self, switches: u128) {
+        let half = |bits: u128| u64::try_from(bits & u128::from(u64::MAX)).unwrap_or(0);
+        let [low, high] = &self.switches;
+        low.store(half(switches), Ordering::Relaxed);
+        high.store(half(switches >> 64), Ordering::Relaxed);
     }
     /// SO_LINGER, if on.
     pub fn linger(&self) -> Option<Duration> {
@@ -157,6 +171,9 @@ impl Common {
     }
     /// How long to wait for receiving and sending; `None`: for ever, zero: not at all.
     pub fn timeouts(&self) -> (Option<Duration>, Option<Duration>) {
+        if !self.timed.load(Ordering::Relaxed) {
+            return (None, None);
+        }
         let options = self.options.lock();
         (options.rcvtimeo, options.sndtimeo)
     }
@@ -167,9 +184,10 @@ impl Common {
     }
 
     pub(crate) fn set_flag(&self, name: u32, on: bool) {
-        let mut options = self.options.lock();
-        options.flags = if on { options.flags | bit(name) } else { options.flags & !bit(name) };
-        let is_on = |name: u32| options.flags & bit(name) != 0;
+        let _one_at_a_time = self.options.lock();
+        let switches = if on { self.switches() | bit(name) } else { self.switches() & !bit(name) };
+        self.set_switches(switches);
+        let is_on = |name: u32| switches & bit(name) != 0;
         let reuse = (if is_on(SO_REUSEADDR) { REUSE_ADDR } else { 0 })
             | (if is_on(SO_REUSEPORT) { REUSE_PORT } else { 0 });
         self.reuse.store(reuse, Ordering::Relaxed);
@@ -195,11 +213,11 @@ impl Common {
     }
     /// Whether somebody wants to know when a message came.
     pub(crate) fn timestamps(&self) -> bool {
-        self.options.lock().flags & TIMESTAMPS != 0
+        self.switches() & TIMESTAMPS != 0
     }
     /// The control message that says so (__sock_recv_timestamp()); `at`: nanoseconds of the real time, 0: unknown.
     pub(crate) fn tell_timestamp(&self, at: u64, out: &mut Vec<(u32, u32, Vec<u8>)>) {
-        let flags = self.options.lock().flags;
+        let flags = self.switches();
         if at == 0 || flags & TIMESTAMPS == 0 {
             return;
         }
@@ -235,8 +253,16 @@ impl Common {
     }
     /// What an accepted connection gets of its listener's.
     pub(crate) fn inherit(&self, from: &Common) {
-        let options = from.options.lock().clone();
-        *self.options.lock() = options;
+        let (options, switches) = {
+            let options = from.options.lock();
+            (options.clone(), from.switches())
+        };
+        {
+            let mut own = self.options.lock();
+            *own = options;
+            self.set_switches(switches);
+            self.timed.store(from.timed.load(Ordering::Relaxed), Ordering::Relaxed);
+        }
         self.share_filter(from);
         self.set_buffers(from.sndbuf(), from.rcvbuf());
         self.rcvlowat.store(from.rcvlowat.load(Ordering::Relaxed), Ordering::Relaxed);
@@ -393,10 +419,12 @@ pub(crate) fn set(ops: &dyn SocketOps, name: u32, value: &[u8], caller: &Caller)
         }
         SO_RCVTIMEO_OLD | SO_RCVTIMEO_NEW => {
             common.options.lock().rcvtimeo = timeout(value)?;
+            common.timed.store(true, Ordering::Relaxed);
             Ok(())
         }
         SO_SNDTIMEO_OLD | SO_SNDTIMEO_NEW => {
             common.options.lock().sndtimeo = timeout(value)?;
+            common.timed.store(true, Ordering::Relaxed);
             Ok(())
         }
         SO_PEEK_OFF => {
@@ -440,7 +468,7 @@ pub(crate) fn set(ops: &dyn SocketOps, name: u32, value: &[u8], caller: &Caller)
 pub(crate) fn get(ops: &dyn SocketOps, name: u32, room: usize) -> Result<OptValue, Errno> {
     let common = ops.common();
     let options = common.options.lock().clone();
-    let flag = |name: u32| i32::from(options.flags & bit(name) != 0);
+    let flag = |name: u32| i32::from(common.flag(name));
     let clamp = |n: usize| i32::try_from(n).unwrap_or(i32::MAX);
     let time = |timeout: Option<Duration>| {
         let t = timeout.unwrap_or_default();

@@ -27,6 +27,7 @@ use parking_lot::Mutex;
 use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
 /// Host sockets that one datagram socket may use at a time; beyond it the oldest goes.
@@ -208,6 +209,7 @@ impl Family for OutboundFamily {
             local,
             shared: self.shared.clone(),
             queue: WaitQueue::new(),
+            elsewhere: AtomicBool::new(false),
             state: Mutex::default(),
         }))
     }
@@ -234,12 +236,23 @@ pub struct OutboundSocket {
     shared: Arc<Outbound>,
     /// Woken by the host sockets.
     queue: WaitQueue,
+    /// Whether anything but the socket of the stack has ever been in use: all of `state` but the options. Set after that was
+    /// changed and before whoever waits is told.
+    elsewhere: AtomicBool,
     state: Mutex<State>,
 }
 
 impl OutboundSocket {
     fn is_stream(&self) -> bool {
         self.local.common().kind == SOCK_STREAM
+    }
+
+    /// It has always been a socket of the stack, and no more.
+    fn is_local(&self) -> bool {
+        !self.elsewhere.load(Ordering::Acquire)
+    }
+    fn leave_local(&self) {
+        self.elsewhere.store(true, Ordering::Release);
     }
 
     fn remote(&self) -> Option<Arc<HostSocket>> {
@@ -301,6 +314,7 @@ impl OutboundSocket {
             let mut state = self.state.lock();
             (state.remote, state.known) = (Some((socket, to)), false);
         }
+        self.leave_local();
         self.queue.wake(0);
         Err(Errno::EINPROGRESS)
     }
@@ -324,6 +338,7 @@ impl OutboundSocket {
             state.peers.push_back((to, socket.clone()));
             if state.peers.len() > MAX_PEERS { state.peers.pop_front() } else { None }
         };
+        self.leave_local();
         if let Some((_, oldest)) = oldest {
             oldest.release();
         }
@@ -393,6 +408,7 @@ impl SocketOps for OutboundSocket {
             let answers = addr.inet().and_then(|to| self.answers_from(to));
             self.state.lock().answers = answers;
             if answers.is_some() {
+                self.leave_local();
                 self.forget_remote();
                 return self.local.clone().connect(ctx, addr, wait_on);
             }
@@ -403,6 +419,7 @@ impl SocketOps for OutboundSocket {
                 let socket = self.open(to)?;
                 self.forget_remote();
                 self.state.lock().remote = Some((socket, to));
+                self.leave_local();
                 self.queue.wake(0);
                 Ok(())
             }
@@ -425,6 +442,7 @@ impl SocketOps for OutboundSocket {
         if let Some(entry) = self.shared.published.lock().get_mut(&at.port()).filter(|_| first) {
             entry.listeners.push(self.me.clone());
             self.state.lock().published = Some(at.port());
+            self.leave_local();
         }
         Ok(())
     }
@@ -443,7 +461,10 @@ impl SocketOps for OutboundSocket {
         Ok(socket)
     }
 
-    fn sendmsg(self: Arc<Self>, msg: &mut SendMsg<'_>) -> Result<usize, Errno> {
+    fn sendmsg(&self, msg: &mut SendMsg<'_>) -> Result<usize, Errno> {
+        if self.is_local() && self.is_stream() {
+            return self.local.sendmsg(msg);
+        }
         let told = msg.dest.as_ref().map(|dest| dest.inet());
         let answers = match told {
             Some(to) => to.and_then(|to| self.answers_from(to)),
@@ -461,13 +482,16 @@ impl SocketOps for OutboundSocket {
                     msg.dest = dest;
                     result
                 }
-                None => self.local.clone().sendmsg(msg),
+                None => self.local.sendmsg(msg),
             };
         }
         self.current().sendmsg(msg)
     }
 
     fn recvmsg(&self, msg: &mut RecvMsg<'_>) -> Result<usize, Errno> {
+        if self.is_local() {
+            return self.local.recvmsg(msg);
+        }
         if msg.flags & MSG_ERRQUEUE != 0 && self.common().completions.pending() {
             return self.local.recvmsg(msg);
         }
@@ -551,6 +575,9 @@ impl SocketOps for OutboundSocket {
     fn poll(&self, mut table: Option<&mut PollTable>) -> u32 {
         if let Some(table) = &mut table {
             table.add(&self.queue);
+        }
+        if self.is_local() {
+            return self.local.poll(table);
         }
         if let Some(socket) = self.remote() {
             let sent = if self.common().completions.pending() { POLLERR } else { 0 };

@@ -55,7 +55,7 @@ pub trait SocketOps: Any + Send + Sync {
         Err(Errno::EOPNOTSUPP)
     }
     /// Sends some of a stream, or a whole message; counts the bytes sent by this attempt.
-    fn sendmsg(self: Arc<Self>, msg: &mut SendMsg<'_>) -> Result<usize, Errno>;
+    fn sendmsg(&self, msg: &mut SendMsg<'_>) -> Result<usize, Errno>;
     /// Receives; counts the bytes received by this attempt (with MSG_TRUNC of a datagram, its whole length).
     fn recvmsg(&self, msg: &mut RecvMsg<'_>) -> Result<usize, Errno>;
     /// `how`: SHUT_*, valid.
@@ -226,6 +226,10 @@ impl SocketFile {
     pub fn timeouts(&self) -> (Option<Duration>, Option<Duration>) {
         self.common().timeouts()
     }
+    /// Whether messages say who sends them, or go by paths: [`SendMsg::ctx`] and [`SendMsg::rights_limit`] are looked at.
+    pub fn asks_who_sends(&self) -> bool {
+        !matches!(self.common().family, AF_INET | AF_INET6)
+    }
     /// Whether one call may take several attempts to send or receive all it was asked to.
     pub fn is_stream(&self) -> bool {
         self.common().kind == SOCK_STREAM
@@ -250,7 +254,7 @@ impl SocketFile {
         Ok(SocketFile::open(self.ops.accept()?, flags, caller))
     }
     pub fn sendmsg(&self, msg: &mut SendMsg<'_>) -> Result<usize, Errno> {
-        self.ops.clone().sendmsg(msg)
+        self.ops.sendmsg(msg)
     }
     pub fn recvmsg(&self, msg: &mut RecvMsg<'_>) -> Result<usize, Errno> {
         self.ops.recvmsg(msg)
@@ -315,7 +319,7 @@ impl FileOps for SocketFile {
 
     fn write(&self, _at: WriteAt, src: &mut dyn Source) -> Result<Written, Errno> {
         let mut msg = SendMsg::new(src, 0);
-        let count = self.ops.clone().sendmsg(&mut msg)?;
+        let count = self.ops.sendmsg(&mut msg)?;
         Ok(Written { count, end: 0 })
     }
 

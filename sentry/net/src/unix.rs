@@ -222,7 +222,7 @@ impl SocketOps for UnixSock {
     fn accept(&self) -> Result<Arc<dyn SocketOps>, Errno> {
         Ok(self.accept_one()?)
     }
-    fn sendmsg(self: Arc<Self>, msg: &mut SendMsg<'_>) -> Result<usize, Errno> {
+    fn sendmsg(&self, msg: &mut SendMsg<'_>) -> Result<usize, Errno> {
         match self.kind() {
             SOCK_STREAM => self.send_stream(msg),
             SOCK_SEQPACKET => self.send_packet(msg),

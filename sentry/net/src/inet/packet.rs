@@ -240,7 +240,7 @@ impl SocketOps for PacketSock {
         Err(Errno::EOPNOTSUPP)
     }
 
-    fn sendmsg(self: Arc<Self>, msg: &mut SendMsg<'_>) -> Result<usize, Errno> {
+    fn sendmsg(&self, msg: &mut SendMsg<'_>) -> Result<usize, Errno> {
         let (link, protocol, to) = match &msg.dest {
             Some(SockAddr::Packet(to)) => {
                 (to.sll_ifindex.cast_unsigned(), u16::from_be_bytes(to.sll_protocol), Some(*to))

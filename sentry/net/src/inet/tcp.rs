@@ -40,7 +40,7 @@ use listen::Listener;
 use options::TcpOptions;
 use parking_lot::Mutex;
 use seat::Seat;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
 
 const IN: u32 = POLLIN | POLLRDNORM;
@@ -67,6 +67,8 @@ pub struct TcpSock {
     options: Mutex<TcpOptions>,
     /// TCP_USER_TIMEOUT in milliseconds, for whoever sends.
     user_timeout: AtomicU32,
+    /// TCP_INQ.
+    tells_inq: AtomicBool,
     /// When it is looked at whether something takes too long; a leaf.
     alarm: Mutex<Option<AlarmKey>>,
     core: Mutex<Core>,
@@ -129,6 +131,7 @@ impl TcpSock {
             queue: WaitQueue::new(),
             options: Mutex::new(TcpOptions::with(sysctls.congestion())),
             user_timeout: AtomicU32::new(0),
+            tells_inq: AtomicBool::new(false),
             alarm: Mutex::default(),
             core: Mutex::new(Core {
                 standing: Standing::Unconnected,
@@ -262,11 +265,10 @@ impl TcpSock {
     }
 
     fn recv_linked(&self, link: &Direct, side: usize, msg: &mut RecvMsg<'_>) -> Result<usize, Errno> {
-        let inline = msg.flags & MSG_OOB == 0 && link.view(side).at_mark && self.inline();
+        let inline = self.inline();
         if msg.flags & MSG_OOB != 0 {
-            return link.receive_urgent(side, msg, self.inline());
+            return link.receive_urgent(side, msg, inline);
         }
-        let inline = inline || self.inline();
         let peek = msg.flags & MSG_PEEK != 0;
         // Peeking for all that was asked for: nothing is kept between attempts.
         let patient = msg.flags & MSG_DONTWAIT == 0;
@@ -279,7 +281,7 @@ impl TcpSock {
         if let Some(count) = link.receive(side, msg, inline)? {
             msg.count = msg.count.saturating_add(count);
             msg.done |= peek;
-            if self.options.lock().inq {
+            if self.tells_inq.load(Ordering::Relaxed) {
                 let left = i32::try_from(link.input(side, inline)).unwrap_or(i32::MAX);
                 msg.control.other.retain(|(level, kind, _)| (*level, *kind) != (SOL_TCP, TCP_CM_INQ));
                 msg.control.other.push((SOL_TCP, TCP_CM_INQ, left.to_ne_bytes().to_vec()));
@@ -380,7 +382,7 @@ impl SocketOps for TcpSock {
         Ok(remote.encode(self.v6))
     }
 
-    fn sendmsg(self: Arc<Self>, msg: &mut SendMsg<'_>) -> Result<usize, Errno> {
+    fn sendmsg(&self, msg: &mut SendMsg<'_>) -> Result<usize, Errno> {
         if msg.flags & MSG_FASTOPEN != 0 {
             return Err(Errno::EOPNOTSUPP);
         }
@@ -519,10 +521,21 @@ impl SocketOps for TcpSock {
         if let Some(table) = table {
             table.add(&self.queue);
         }
-        if let Phase::Listen(listener) = &self.core.lock().phase {
-            return if listener.has_pending() { IN } else { 0 };
-        }
-        self.mask(&self.view())
+        let core = self.core.lock();
+        let view = match &core.phase {
+            Phase::Listen(listener) => return if listener.has_pending() { IN } else { 0 },
+            Phase::Linked(link, side) => {
+                let mut view = link.view(*side);
+                view.error |= core.error.is_some();
+                view
+            }
+            _ => {
+                drop(core);
+                return self.mask(&self.view());
+            }
+        };
+        drop(core);
+        self.mask(&view)
     }
 
     fn take_error(&self) -> Option<Errno> {

@@ -315,7 +315,7 @@ impl SocketOps for UdpSock {
         Ok(())
     }
 
-    fn sendmsg(self: Arc<Self>, msg: &mut SendMsg<'_>) -> Result<usize, Errno> {
+    fn sendmsg(&self, msg: &mut SendMsg<'_>) -> Result<usize, Errno> {
         self.send(msg)
     }
     fn recvmsg(&self, msg: &mut RecvMsg<'_>) -> Result<usize, Errno> {

@@ -101,7 +101,7 @@ impl UnixSock {
         Ok(len)
     }
 
-    pub(super) fn send_packet(self: &Arc<Self>, msg: &mut SendMsg<'_>) -> Result<usize, Errno> {
+    pub(super) fn send_packet(&self, msg: &mut SendMsg<'_>) -> Result<usize, Errno> {
         {
             let mut state = self.state.lock();
             if let Some(error) = state.error.take() {
@@ -133,7 +133,7 @@ impl UnixSock {
         Ok(())
     }
 
-    pub(super) fn send_datagram(self: &Arc<Self>, msg: &mut SendMsg<'_>) -> Result<usize, Errno> {
+    pub(super) fn send_datagram(&self, msg: &mut SendMsg<'_>) -> Result<usize, Errno> {
         if msg.flags & MSG_OOB != 0 {
             return Err(Errno::EOPNOTSUPP);
         }
@@ -216,7 +216,7 @@ impl UnixSock {
     }
 
     /// The receiver has gone. Its peer hears of it once and is unconnected then.
-    fn peer_is_dead(self: &Arc<Self>, other: &Arc<UnixSock>, addressed: bool) -> Errno {
+    fn peer_is_dead(&self, other: &Arc<UnixSock>, addressed: bool) -> Errno {
         if self.kind() == SOCK_SEQPACKET {
             return Errno::EPIPE;
         }

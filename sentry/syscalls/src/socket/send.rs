@@ -11,13 +11,13 @@ use chitin_abi::limits::IOV_MAX;
 use chitin_abi::num::low32;
 use chitin_abi::signal::SIGPIPE;
 use chitin_abi::socket::*;
+use chitin_kernel::task::count;
 use chitin_kernel::{Outcome, SysError, SysResult, Task};
 use chitin_mm::{Mm, Source, UserIo};
 use chitin_net::{Control, SendMsg, SockAddr, SocketFile, WaitOn, trash};
-use chitin_vfs::{Context, File};
+use chitin_vfs::{Context, Creds, File};
 use std::mem::offset_of;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use zerocopy::IntoBytes;
 
 /// Control messages of one call, in bytes (net.core.optmem_max).
@@ -32,10 +32,18 @@ struct Sending {
     control: Control,
     dest: Option<SockAddr>,
     flags: u32,
-    ctx: Context,
+    /// `None`: nobody asks.
+    ctx: Option<Context>,
     rights_limit: usize,
     patience: Patience,
     sent: usize,
+}
+
+/// How many descriptors may be on the way for who sends.
+fn rights_limit(task: &Task, creds: &Creds) -> usize {
+    let unlimited = creds.capable(CAP_SYS_RESOURCE) || creds.capable(CAP_SYS_ADMIN);
+    let limit = if unlimited { u64::MAX } else { task.process.nofile() };
+    usize::try_from(limit).unwrap_or(usize::MAX)
 }
 
 impl Drop for Sending {
@@ -46,13 +54,10 @@ impl Drop for Sending {
 
 impl Sending {
     fn new(task: &Task, file: Arc<File>, src: UserIo, flags: u32) -> Result<Sending, Errno> {
-        let timeout = SocketFile::of(&file)?.timeouts().1;
-        let patience = Patience::new(&file, flags, timeout);
-        let ctx = task.context();
-        let creds = &ctx.caller.creds;
-        let unlimited = creds.capable(CAP_SYS_RESOURCE) || creds.capable(CAP_SYS_ADMIN);
-        let limit = if unlimited { u64::MAX } else { task.process.nofile() };
-        let rights_limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        let socket = SocketFile::of(&file)?;
+        let patience = Patience::new(&file, flags, socket.timeouts().1);
+        let ctx = socket.asks_who_sends().then(|| task.context());
+        let rights_limit = ctx.as_ref().map_or(usize::MAX, |ctx| rights_limit(task, &ctx.caller.creds));
         let flags = if patience.waits() { flags } else { flags | MSG_DONTWAIT };
         let (control, dest) = (Control::default(), None);
         Ok(Sending { file, src, control, dest, flags, ctx, rights_limit, patience, sent: 0 })
@@ -70,7 +75,7 @@ impl Sending {
                 control: std::mem::take(&mut self.control),
                 dest: self.dest.clone(),
                 flags: self.flags,
-                ctx: Some(&self.ctx),
+                ctx: self.ctx.as_ref(),
                 rights_limit: self.rights_limit,
                 sent: self.sent,
                 wait_on: None,
@@ -134,14 +139,14 @@ impl Sending {
 
 /// write(2) and its relatives on a socket. `nowait`: RWF_NOWAIT.
 pub(crate) fn write_file(task: &Arc<Task>, file: Arc<File>, src: UserIo, nowait: bool) -> Outcome {
-    let count = |task: &Task, result: &SysResult| {
-        task.counters.write_calls.fetch_add(1, Ordering::Relaxed);
-        if let Ok(count) = result {
-            task.counters.write_chars.fetch_add(*count, Ordering::Relaxed);
+    let done = |task: &Task, result: &SysResult| {
+        count(&task.counters.write_calls, 1);
+        if let Ok(written) = result {
+            count(&task.counters.write_chars, *written);
         }
     };
     match Sending::new(task, file, src, if nowait { MSG_DONTWAIT } else { 0 }) {
-        Ok(sending) => sending.start(task, count),
+        Ok(sending) => sending.start(task, done),
         Err(error) => Outcome::error(error),
     }
 }
@@ -149,7 +154,7 @@ pub(crate) fn write_file(task: &Arc<Task>, file: Arc<File>, src: UserIo, nowait:
 pub(crate) fn sendto(task: &Arc<Task>, args: Args) -> Outcome {
     let (flags, addr) = (args.u32(3), args.u64(4));
     let prepare = || {
-        let mm = task.mm();
+        let mm = task.own_mm();
         if !mm.range_ok(args.u64(1), args.u64(2)) {
             return Err(Errno::EFAULT);
         }
@@ -219,7 +224,7 @@ fn assemble(
         let family = SocketFile::of(&sending.file)?.common().family;
         let process = |pid| task.find_process(pid).map(|process| process.kid());
         let mut file = |fd| files.get(fd);
-        sending.control = Control::parse(&raw, family, &sending.ctx.caller, &mut file, &process)?;
+        sending.control = Control::parse(&raw, family, &task.caller(), &mut file, &process)?;
     }
     Ok(sending)
 }

@@ -5,17 +5,38 @@ use chitin_abi::Errno;
 use chitin_mm::Source;
 use chitin_vfs::bounds::TCP_BYTES;
 use parking_lot::Mutex;
+use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 /// The largest piece.
 pub const CHUNK: usize = 65536;
 /// The smallest piece: what comes in small writes shares one.
-const SMALL: usize = 2048;
+pub const SMALL: usize = 2048;
 
 /// Pieces of [`CHUNK`] bytes kept for the next sender: getting them fresh means mapping and zeroing them.
 static POOL: Mutex<Vec<Box<[u8]>>> = Mutex::new(Vec::new());
 const POOL_LIMIT: usize = 64;
+
+thread_local! {
+    /// Pieces of [`SMALL`] bytes that each thread keeps, for the same reason.
+    static SMALL_POOL: RefCell<Vec<Box<[u8]>>> = const { RefCell::new(Vec::new()) };
+}
+const SMALL_POOL_LIMIT: usize = 64;
+
+fn pooled(size: usize) -> Option<Box<[u8]>> {
+    match size {
+        SMALL => SMALL_POOL.with_borrow_mut(Vec::pop),
+        CHUNK => POOL.lock().pop(),
+        _ => None,
+    }
+}
+
+fn keep(pool: &mut Vec<Box<[u8]>>, limit: usize, bytes: Box<[u8]>) {
+    if pool.len() < limit {
+        pool.push(bytes);
+    }
+}
 
 /// A piece of a stream: `..len` is data.
 pub struct Chunk {
@@ -26,8 +47,7 @@ pub struct Chunk {
 impl Chunk {
     fn with_room(room: usize) -> Chunk {
         let size = if room <= SMALL { SMALL } else { room.next_power_of_two().min(CHUNK) };
-        let pooled = if size == CHUNK { POOL.lock().pop() } else { None };
-        let bytes = pooled.unwrap_or_else(|| vec![0; size].into_boxed_slice());
+        let bytes = pooled(size).unwrap_or_else(|| vec![0; size].into_boxed_slice());
         TCP_BYTES.force(bytes.len());
         Chunk { bytes, len: 0 }
     }
@@ -65,11 +85,12 @@ impl Chunk {
 impl Drop for Chunk {
     fn drop(&mut self) {
         TCP_BYTES.give(self.bytes.len());
-        if self.bytes.len() == CHUNK {
-            let mut pool = POOL.lock();
-            if pool.len() < POOL_LIMIT {
-                pool.push(std::mem::take(&mut self.bytes));
-            }
+        let bytes = std::mem::take(&mut self.bytes);
+        match bytes.len() {
+            // The thread may be at its end.
+            SMALL => drop(SMALL_POOL.try_with(|pool| keep(&mut pool.borrow_mut(), SMALL_POOL_LIMIT, bytes))),
+            CHUNK => keep(&mut POOL.lock(), POOL_LIMIT, bytes),
+            _ => {}
         }
     }
 }

@@ -6,7 +6,7 @@
 //! Locks: `Direct::turns` (who reads) and `Direct::sifts` → `Direct::ends`, a leaf. Guest memory is copied with `ends` free. Wake-ups are
 //! collected in `Ends::wakes` and happen once it is unlocked.
 
-use super::chunk::{CHUNK, Chunk, Chunks};
+use super::chunk::{CHUNK, Chunk, Chunks, SMALL};
 use super::seat::Seat;
 use super::sift::Late;
 use super::{ALL, IN, OUT, RCV, SEND, TcpSock};
@@ -386,6 +386,9 @@ impl Direct {
 
     /// Sends some of a message.
     pub fn send(&self, side: usize, msg: &mut SendMsg<'_>, wrote_before: bool) -> Result<usize, Errno> {
+        if let Some(sent) = self.send_small(side, msg) {
+            return Ok(sent);
+        }
         let mut sent = 0;
         loop {
             let room = {
@@ -420,6 +423,25 @@ impl Direct {
         }
     }
 
+    /// A small message as a whole, if nothing is in its way: with one look at the connection. `None`: it has not been sent.
+    fn send_small(&self, side: usize, msg: &mut SendMsg<'_>) -> Option<usize> {
+        let len = msg.data.left();
+        if len == 0 || len > SMALL || msg.flags & MSG_OOB != 0 || self.is_sifted(side) {
+            return None;
+        }
+        let chunk = Chunk::fill(msg.data, len).ok()?;
+        let count = chunk.data().len();
+        let mut ends = self.ends.lock();
+        let me = ends.end(side);
+        if count < len || me.error.is_some() || me.shutdown & SEND != 0 || self.room(&mut ends, side) < len {
+            drop(ends);
+            msg.data.untake(count);
+            return None;
+        }
+        self.take_in(ends, side, chunk, None, false);
+        Some(count)
+    }
+
     /// It is on its way to the other side, whose filter may be in between.
     fn deliver(&self, side: usize, chunk: Chunk, urgent: Option<u8>) {
         if self.is_sifted(side)
@@ -435,7 +457,19 @@ impl Direct {
     pub(super) fn arrive(&self, side: usize, chunk: Chunk, urgent: Option<u8>) {
         let other = self.other(side);
         let inline = urgent.is_some() && self.sock(other).is_some_and(|sock| sock.inline());
-        let mut ends = self.ends.lock();
+        self.take_in(self.ends.lock(), side, chunk, urgent, inline);
+    }
+
+    /// As [`Direct::arrive`]; `inline`: the other side has urgent bytes in the stream.
+    fn take_in(
+        &self,
+        mut ends: MutexGuard<'_, Ends>,
+        side: usize,
+        chunk: Chunk,
+        urgent: Option<u8>,
+        inline: bool,
+    ) {
+        let other = self.other(side);
         let count = chunk.data().len();
         ends.end(side).sends = ends.end(side).sends.wrapping_add(1);
         if ends.end(side).done {
@@ -518,15 +552,20 @@ impl Direct {
             let (count, fault) = if discard { (data.len(), None) } else { put(msg, data) };
             drop(chunk);
             copied += count;
+            let mut is_all = false;
             if peek {
                 ahead += count;
             } else {
                 let mut ends = self.ends.lock();
                 self.consume(&mut ends, side, count);
+                is_all = ends.end(side).chunks.len() == 0;
                 self.unlock(ends);
             }
             if let Some(fault) = fault {
                 return if copied > 0 { Ok(Some(copied)) } else { Err(fault) };
+            }
+            if is_all {
+                break;
             }
         }
         Ok((copied > 0).then_some(copied))

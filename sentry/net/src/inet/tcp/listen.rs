@@ -153,6 +153,7 @@ impl TcpSock {
         sock.ip.inherit(&self.ip);
         *sock.options.lock() = self.options.lock().clone();
         sock.user_timeout.store(self.user_timeout.load(Ordering::Relaxed), Ordering::Relaxed);
+        sock.tells_inq.store(self.tells_inq.load(Ordering::Relaxed), Ordering::Relaxed);
         Some(sock)
     }
 

@@ -42,7 +42,6 @@ pub struct TcpOptions {
     timestamp: i32,
     pub notsent_lowat: i32,
     save_syn: i32,
-    pub inq: bool,
     thin_linear: bool,
     tx_delay: i32,
 }
@@ -68,7 +67,6 @@ impl Default for TcpOptions {
             timestamp: 0,
             notsent_lowat: 0,
             save_syn: 0,
-            inq: false,
             thin_linear: false,
             tx_delay: 0,
         }
@@ -193,7 +191,7 @@ impl TcpSock {
                 if !(0..=1).contains(&number) {
                     return Err(Errno::EINVAL);
                 }
-                options.inq = on;
+                self.tells_inq.store(on, Ordering::Relaxed);
             }
             TCP_THIN_LINEAR_TIMEOUTS | TCP_THIN_DUPACK => {
                 if !(0..=1).contains(&number) {
@@ -265,7 +263,7 @@ impl TcpSock {
             TCP_TIMESTAMP => options.timestamp,
             TCP_NOTSENT_LOWAT => options.notsent_lowat,
             TCP_SAVE_SYN => options.save_syn,
-            TCP_INQ => options.inq.into(),
+            TCP_INQ => self.tells_inq.load(Ordering::Relaxed).into(),
             TCP_THIN_LINEAR_TIMEOUTS => options.thin_linear.into(),
             TCP_THIN_DUPACK | TCP_REPAIR | TCP_IS_MPTCP => 0,
             TCP_TX_DELAY => options.tx_delay,

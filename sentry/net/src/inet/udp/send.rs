@@ -15,7 +15,6 @@ use chitin_egress::UDP;
 use chitin_mm::Source;
 use chitin_netstack::{Route, SendOpts};
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 /// The longest payloads: a packet has 65,535 bytes, of which IPv4 counts its own header.
@@ -75,7 +74,7 @@ impl UdpSock {
         Ok(DatagramWay { source: source.unwrap_or(route.src), route })
     }
 
-    pub(super) fn send(self: &Arc<Self>, msg: &mut SendMsg<'_>) -> Result<usize, Errno> {
+    pub(super) fn send(&self, msg: &mut SendMsg<'_>) -> Result<usize, Errno> {
         let len = msg.data.left();
         if len > 0xffff {
             return Err(Errno::EMSGSIZE);
