@@ -11,6 +11,7 @@ use crate::stub::{CHUNK_WINDOWS, ctl};
 use crate::sys;
 use crate::trampoline::{answer_to, ctl as mail, how_of, number_of};
 use parking_lot::Mutex;
+use std::arch::x86_64::_MM_HINT_T0;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -270,6 +271,11 @@ impl Mailbox {
         std::array::from_fn(|i| self.word(mail::ARGS + i * 8).load(Ordering::Relaxed))
     }
 
+    /// `rdi` and `rsi` of a thread that packs.
+    pub fn saved(&self) -> [u64; 2] {
+        std::array::from_fn(|i| self.word(mail::SAVED + i * 8).load(Ordering::Relaxed))
+    }
+
     /// How much the thread has put into its parcel, or has room for.
     pub fn parcel_len(&self) -> usize {
         self.word(mail::PARCEL).load(Ordering::Relaxed) as u32 as usize
@@ -282,6 +288,12 @@ impl Mailbox {
 
     pub fn set_written(&self, len: usize) {
         self.word(mail::WRITTEN).store(len as u64, Ordering::Relaxed);
+    }
+
+    /// The parcel's first bytes are wanted soon.
+    pub fn fetch_data(&self) {
+        // SAFETY: the instruction has no effect but on time.
+        unsafe { std::arch::x86_64::_mm_prefetch::<_MM_HINT_T0>((self.at + parcel::DATA) as *const i8) }
     }
 
     /// Copies from the parcel; what is not in it is not there.

@@ -27,10 +27,10 @@ use std::sync::{Arc, Weak};
 /// What it takes until a thread is polled for.
 #[derive(Clone, Copy, Debug)]
 pub struct Temper {
-    /// Cycles between two calls of a thread up to which they are one after the other.
+    /// Cycles in which a thread makes a call if it makes many.
     gap: u64,
-    /// So many of them in a row make it worth while.
-    hot: u32,
+    /// So many calls beyond that make it worth while.
+    hot: u64,
     /// Cycles that nobody polls after it was not worth while: at first, doubled each time, and at most.
     rest: u64,
     most_rest: u64,
@@ -45,8 +45,6 @@ pub const EAGER: Temper = Temper { gap: 50_000_000, hot: 2, rest: 1, most_rest: 
 
 /// A thread whose last call is not longer ago has a CPU, or wants one.
 const BUSY: u64 = 5_000_000;
-/// A pause after which all is forgotten.
-const PAUSE: u64 = 20_000_000;
 /// Threads that are polled for.
 const MOST: usize = 16;
 
@@ -124,11 +122,21 @@ pub struct Request {
     site: Site,
 }
 
-/// How fast a thread's calls follow each other.
+/// How fast a thread's calls follow each other, on an average: it may wait for another now and then.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Heat {
     last: u64,
-    calls: u32,
+    calls: u64,
+}
+
+impl Heat {
+    /// Another call; answers whether the thread makes many.
+    fn rises(&mut self, now: u64, temper: &Temper) -> bool {
+        let gap = now.wrapping_sub(std::mem::replace(&mut self.last, now));
+        let left = self.calls.saturating_sub(gap / temper.gap.max(1));
+        self.calls = left.saturating_add(1).min(temper.hot * 2);
+        self.calls >= temper.hot
+    }
 }
 
 pub struct Fast {
@@ -271,13 +279,7 @@ impl Task {
             return;
         }
         let now = cycles();
-        let gap = now.wrapping_sub(std::mem::replace(&mut st.heat.last, now));
-        st.heat.calls = match gap {
-            gap if gap <= fast.temper.gap => st.heat.calls.saturating_add(1),
-            ..=PAUSE => st.heat.calls / 2,
-            _ => 0,
-        };
-        if st.heat.calls < fast.temper.hot {
+        if !st.heat.rises(now, &fast.temper) {
             return;
         }
         self.last_call.store(now, Ordering::Relaxed);
@@ -407,12 +409,16 @@ impl Task {
             self.corrupt("a call of no call site");
             return true;
         };
-        let copies = matches!(stands, Whereabouts::Packing(_) | Whereabouts::Unpacking);
-        if copies {
-            let args = self.mailbox.args();
-            frame::set_rdi(&st.win, uc, args[0]);
-            frame::set_rsi(&st.win, uc, args[1]);
+        let held = match stands {
+            Whereabouts::Packing(_) => Some(self.mailbox.saved()),
+            Whereabouts::Unpacking => Some(self.mailbox.args()).map(|[rdi, rsi, ..]| [rdi, rsi]),
+            _ => None,
+        };
+        if let Some([rdi, rsi]) = held {
+            frame::set_rdi(&st.win, uc, rdi);
+            frame::set_rsi(&st.win, uc, rsi);
         }
+        let failed = fault && held.is_some();
         if made {
             let mut result = self.mailbox.result();
             if self.unpack().is_err() {
@@ -420,13 +426,13 @@ impl Task {
             }
             frame::set_rip(&st.win, uc, site.ret);
             frame::set_rax(&st.win, uc, result);
-        } else if copies && fault {
+        } else if failed {
             frame::set_rip(&st.win, uc, site.ret.wrapping_sub(2));
             frame::set_rax(&st.win, uc, site.nr.into());
         } else {
             frame::set_rip(&st.win, uc, site.entry());
         }
-        !(copies && fault)
+        !failed
     }
 
     /// What the thread has not, or not wholly, taken from its parcel.
@@ -460,6 +466,27 @@ mod tests {
         assert_eq!(notified.pace(begin + PERIOD * 4), known, "of before the break");
         assert_eq!(notified.pace(begin + PERIOD + VALID), None, "too long ago");
         assert_eq!(notified.calls, 102);
+    }
+
+    #[test]
+    fn a_thread_is_hot_whose_calls_are_many_on_an_average() {
+        let mut heat = Heat::default();
+        let mut now = 1 << 40;
+        let mut bursts = |heat: &mut Heat, calls: u64, pause: u64| {
+            let mut hot = false;
+            for _ in 0..200 {
+                (0..calls).for_each(|_| {
+                    now += CALM.gap / 4;
+                    hot = heat.rises(now, &CALM);
+                });
+                now += pause * CALM.gap;
+            }
+            hot
+        };
+        assert!(bursts(&mut heat, 20, 10), "20 calls in the time of 15, waiting included");
+        assert!(!bursts(&mut heat, 20, 30), "20 in the time of 35");
+        assert!(bursts(&mut heat, 60, 1000), "a long burst");
+        assert!(!bursts(&mut heat, 1, 1000), "forgotten");
     }
 
     #[test]

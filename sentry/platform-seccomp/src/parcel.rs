@@ -83,6 +83,7 @@ pub fn open(task: &Arc<Task>, nr: u16, args: &[u64; 6]) {
     if len == 0 || kind == 0 {
         return;
     }
+    task.mailbox.fetch_data();
     let at = match kind {
         kind::EVENT => args[3],
         kind::PATH => args[0],

@@ -19,6 +19,10 @@ use std::sync::atomic::Ordering;
 const IDLE: u64 = 500_000;
 /// A pause of its own that says it was not running.
 const LOST: u64 = 250_000;
+/// How often it looks for requests before it looks for anything else.
+const LOOKS: u32 = 32;
+/// After so many requests the time is asked for in any case.
+const MANY: u64 = 64;
 /// So few requests were not worth the beginning.
 const FEW: u64 = 200;
 
@@ -93,7 +97,10 @@ impl Poller {
         if let Some(task) = self.last.take().and_then(|at| self.threads.get(at)) {
             task.defer_request();
         }
-        // As a rule the next one is there, and nobody asks for the time.
+        if self.served.is_multiple_of(MANY) && self.is_over(sb, cycles()) {
+            return None;
+        }
+        // As a rule the next one is there before anybody asks for the time.
         let mut begin = 0;
         let mut before = 0;
         loop {
@@ -105,12 +112,15 @@ impl Poller {
                 self.threads.iter().for_each(|task| task.keep_off(self.home));
                 self.changes = changes;
             }
-            for (at, task) in self.threads.iter().enumerate() {
-                if let Some(event) = task.take_request() {
-                    self.served += 1;
-                    self.last = Some(at);
-                    return Some(event);
+            for _ in 0..LOOKS {
+                for (at, task) in self.threads.iter().enumerate() {
+                    if let Some(event) = task.take_request() {
+                        self.served += 1;
+                        self.last = Some(at);
+                        return Some(event);
+                    }
                 }
+                std::hint::spin_loop();
             }
             let now = cycles();
             if begin == 0 {
@@ -128,11 +138,14 @@ impl Poller {
                 }
                 return None;
             }
-            if now.wrapping_sub(self.start) > PERIOD && !self.worth_while(sb, now) {
+            if self.is_over(sb, now) {
                 return None;
             }
-            std::hint::spin_loop();
         }
+    }
+
+    fn is_over(&mut self, sb: &Sandbox, now: u64) -> bool {
+        now.wrapping_sub(self.start) > PERIOD && !self.worth_while(sb, now)
     }
 
     /// Whether it goes on for another period.

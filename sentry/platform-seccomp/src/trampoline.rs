@@ -43,6 +43,8 @@ pub mod ctl {
     pub const WRITTEN: usize = 0xd10;
     /// Whether somebody polls.
     pub const ON: usize = 0xd80;
+    /// The thread's own: `rdi` and `rsi` while it packs, and the length of its parcel.
+    pub const SAVED: usize = 0xdc0;
 }
 
 /// How it went with a request; while the numbers differ, it stands.
@@ -105,17 +107,20 @@ chitin_fast_start:
     jne chitin_fast_plain
     cmp dword ptr [r11 + {on}], 0
     je chitin_fast_plain
+    mov [r11 + {saved}], rdi
+    mov [r11 + {saved} + 8], rsi
+    mov rcx, [rax * 8 + {returns}]
+    shr rcx, 57
+    jnz chitin_fast_parcel
+    // ecx = the parcel's length. The line is written at one go: who polls takes it away again and again.
+9:  mov [r11 + {parcel}], ecx
     mov [r11 + {args}], rdi
     mov [r11 + {args} + 8], rsi
     mov [r11 + {args} + 16], rdx
     mov [r11 + {args} + 24], r10
     mov [r11 + {args} + 32], r8
     mov [r11 + {args} + 40], r9
-    mov dword ptr [r11 + {parcel}], 0
-    mov rcx, [rax * 8 + {returns}]
-    shr rcx, 57
-    jnz chitin_fast_parcel
-9:  mov ecx, [r11 + {request} + 4]
+    mov ecx, [r11 + {request} + 4]
     inc ecx
     shl rcx, 32
     or rcx, rax
@@ -188,14 +193,16 @@ chitin_fast_parcel:
 4:  mov rsi, r10
     mov ecx, 12
     jmp 2f
-5:  cmp rdx, {most}
-    ja 7f
+5:  xor ecx, ecx
+    cmp rdx, {most}
+    ja 9b
     mov ecx, edx
-2:  mov [r11 + {parcel}], ecx
+2:  mov [r11 + {saved} + 16], ecx
     lea rdi, [r11 + {data}]
     rep movsb
-7:  mov rdi, [r11 + {args}]
-    mov rsi, [r11 + {args} + 8]
+    mov ecx, [r11 + {saved} + 16]
+    mov rdi, [r11 + {saved}]
+    mov rsi, [r11 + {saved} + 8]
     jmp 9b
     // What will be written must be writable: ecx bytes at rsi.
 3:  je 5f
@@ -215,7 +222,6 @@ chitin_fast_parcel:
     jz 9b
     lock or byte ptr [rsi], 0
     lock or byte ptr [rsi + rcx - 1], 0
-    mov [r11 + {parcel}], ecx
     jmp 9b
     // The answer is there, and ecx bytes that the call has written.
 chitin_fast_written:
@@ -239,6 +245,7 @@ chitin_fast_end:
     looks = const LOOKS,
     returns = const RETURNS,
     parcel = const ctl::PARCEL,
+    saved = const ctl::SAVED,
     written = const ctl::WRITTEN,
     data = const parcel::DATA,
     most = const parcel::MOST,
@@ -312,13 +319,13 @@ pub enum Whereabouts {
     Elsewhere,
     /// Before the request of this site was made; the call is still to be made.
     Before(u8),
-    /// As before, with `rdi` and `rsi` in the window; the copy may have faulted.
+    /// As before, with `rdi` and `rsi` saved in the window; the copy may have faulted.
     Packing(u8),
     /// The request was made: what the window says of it tells the rest.
     Requested,
     /// The answer is in the window.
     Answered,
-    /// As answered, with `rdi` and `rsi` in the window; the copy may have faulted.
+    /// As answered, with `rdi` and `rsi` in the request; the copy may have faulted.
     Unpacking,
     /// About to go on at this address, the site's system call instruction.
     Last(u64),
