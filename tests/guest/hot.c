@@ -352,6 +352,56 @@ TEST(buffers_at_the_edge) {
     }
     tick_no_more();
 }
+// What is written in parts: few or many, short or long, listed and lying where the memory ends, or where there is none.
+TEST(parts_of_a_buffer) {
+    enum { PAGE = 4096, ROUNDS = 3000, MOST = 12 };
+    char *two = mmap(NULL, 3 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    CK(two != MAP_FAILED);
+    char *end = two + 2 * PAGE, *list = mmap(NULL, 2 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    CK(list != MAP_FAILED);
+    list += PAGE;
+    EQ(mprotect(end, PAGE, PROT_NONE), 0);
+    EQ(mprotect(list, PAGE, PROT_NONE), 0);
+    for (int i = 0; i < 2 * PAGE; i++) two[i] = (char)(i * 7 + i / 256);
+    int p[2], s[2];
+    EQ(pipe(p), 0);
+    EQ(socketpair(AF_UNIX, SOCK_STREAM, 0, s), 0);
+    tick_every(300, SA_RESTART);
+    static const int lens[] = {0, 1, 7, 200, 16, 1000, 3, 2900, 64, 0, 1500};
+    char got[2 * PAGE], want[2 * PAGE];
+    for (int round = 0; round < ROUNDS; round++) {
+        int n = round % (MOST + 1), all = 0;
+        struct iovec *parts = (struct iovec *)list - n;
+        for (int i = 0; i < n; i++) {
+            int len = lens[(round + i * 3) % (int)(sizeof lens / sizeof *lens)];
+            if (all + len > PAGE) len = PAGE - all;
+            // Every other one up to the last byte.
+            char *at = i % 2 ? end - len : two + round % 100;
+            parts[i] = (struct iovec){at, (size_t)len};
+            memcpy(want + all, at, (size_t)len);
+            all += len;
+        }
+        struct iovec *held = parts;
+        EQ(writev(p[1], parts, n), all);
+        CK(parts == held);
+        if (all) EQ(read(p[0], got, sizeof got), all);
+        EQ(memcmp(got, want, (size_t)all), 0);
+        EQ(writev(s[1], parts, n), all);
+        if (all) EQ(read(s[0], got, sizeof got), all);
+        EQ(memcmp(got, want, (size_t)all), 0);
+        // The list, or a part, is not there.
+        ERR(writev(s[1], parts, n + 1), EFAULT);
+        struct iovec bad[] = {{two, 5}, {end, 5}}, ok = {two, 5};
+        ERR(writev(s[1], bad + 1, 1), EFAULT);
+        ERR(writev(s[1], bad, 2), EFAULT);
+        ERR(writev(s[1], &ok, -1), EINVAL);
+        ERR(writev(s[1], &ok, 2000), EINVAL);
+        bad[1] = (struct iovec){two, (size_t)-1};
+        ERR(writev(s[1], bad, 2), EINVAL);
+        ERR(recv(s[0], got, 1, MSG_DONTWAIT), EAGAIN);
+    }
+    tick_no_more();
+}
 static char *volatile shaky;
 static volatile int shaken;
 static void *shakes(void *none) {

@@ -271,8 +271,8 @@ impl Mailbox {
         std::array::from_fn(|i| self.word(mail::ARGS + i * 8).load(Ordering::Relaxed))
     }
 
-    /// `rdi` and `rsi` of a thread that packs.
-    pub fn saved(&self) -> [u64; 2] {
+    /// `rdi`, `rsi` and `rdx` of a thread that packs.
+    pub fn saved(&self) -> [u64; 3] {
         std::array::from_fn(|i| self.word(mail::SAVED + i * 8).load(Ordering::Relaxed))
     }
 

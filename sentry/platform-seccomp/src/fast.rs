@@ -411,12 +411,13 @@ impl Task {
         };
         let held = match stands {
             Whereabouts::Packing(_) => Some(self.mailbox.saved()),
-            Whereabouts::Unpacking => Some(self.mailbox.args()).map(|[rdi, rsi, ..]| [rdi, rsi]),
+            Whereabouts::Unpacking => Some(self.mailbox.args()).map(|[rdi, rsi, rdx, ..]| [rdi, rsi, rdx]),
             _ => None,
         };
-        if let Some([rdi, rsi]) = held {
+        if let Some([rdi, rsi, rdx]) = held {
             frame::set_rdi(&st.win, uc, rdi);
             frame::set_rsi(&st.win, uc, rsi);
+            frame::set_rdx(&st.win, uc, rdx);
         }
         let failed = fault && held.is_some();
         if made {

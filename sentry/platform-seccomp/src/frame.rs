@@ -18,6 +18,7 @@ const RIP: usize = 168;
 const R11: usize = 64;
 const RDI: usize = 104;
 const RSI: usize = 112;
+const RDX: usize = 136;
 const RAX: usize = 144;
 const EFLAGS: usize = 176;
 const SEGMENTS: usize = 184;
@@ -69,6 +70,10 @@ pub fn set_rip(w: &Window, uc: usize, v: u64) {
 
 pub fn set_rdi(w: &Window, uc: usize, v: u64) {
     w.put(uc + RDI, v);
+}
+
+pub fn set_rdx(w: &Window, uc: usize, v: u64) {
+    w.put(uc + RDX, v);
 }
 
 pub fn set_rsi(w: &Window, uc: usize, v: u64) {

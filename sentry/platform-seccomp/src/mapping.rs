@@ -129,6 +129,9 @@ impl AddressSpace for Space {
     }
 
     fn read_vectored(&self, ranges: &[(u64, usize)], buf: &mut [u8]) -> Result<(), CopyFault> {
+        if parcel::read_vectored(self, ranges, buf) {
+            return Ok(());
+        }
         parcel::leave(self);
         self.mem.readv_at(ranges, buf)
     }

@@ -22,6 +22,9 @@ use std::sync::Arc;
 pub const DATA: usize = ctl::CALLS;
 /// Bytes.
 pub const MOST: usize = ctl::MAX_CALLS * ctl::CALL_SIZE;
+/// Parts of a vector that go by it, at most; each is a `struct iovec` of so many bytes.
+pub const PARTS: usize = 8;
+const PART: usize = 16;
 /// Of a path it has what is in the page of its beginning, and not more than this.
 pub const PATH: usize = 256;
 
@@ -34,12 +37,14 @@ pub mod kind {
     /// Read: a path at `rdi`, or at `rsi`.
     pub const PATH: u8 = 3;
     pub const PATH_AT: u8 = 4;
+    /// Read: `rdx` parts, listed at `rsi`.
+    pub const VECTOR: u8 = 5;
     /// Written: up to `rdx` bytes at `rsi`. All that is written is there.
-    pub const BUFFER: u8 = 5;
+    pub const BUFFER: u8 = 6;
     /// Written: up to `rdx` events.
-    pub const EVENTS: u8 = 6;
+    pub const EVENTS: u8 = 7;
     /// Written: a `struct stat`.
-    pub const STAT: u8 = 7;
+    pub const STAT: u8 = 8;
 }
 
 /// The kind of a call's parcel.
@@ -50,6 +55,7 @@ pub fn kind_of(nr: u16) -> u8 {
         libc::SYS_open | libc::SYS_stat | libc::SYS_lstat | libc::SYS_access => kind::PATH,
         libc::SYS_openat | libc::SYS_newfstatat | libc::SYS_faccessat | libc::SYS_faccessat2 => kind::PATH_AT,
         libc::SYS_statx => kind::PATH_AT,
+        libc::SYS_writev => kind::VECTOR,
         libc::SYS_read | libc::SYS_recvfrom | libc::SYS_pread64 | libc::SYS_getdents64 => kind::BUFFER,
         libc::SYS_epoll_wait => kind::EVENTS,
         libc::SYS_fstat => kind::STAT,
@@ -67,7 +73,11 @@ struct Parcel {
     /// Where the guest has what the call reads, or wants what it writes.
     input: Range<u64>,
     output: Range<u64>,
-    /// Bytes that it has so far.
+    /// Parts listed at the input's beginning; what is in them follows it.
+    parts: usize,
+    /// Bytes to be read.
+    len: usize,
+    /// Bytes written so far.
     written: usize,
 }
 
@@ -78,9 +88,13 @@ thread_local! {
 
 /// A request has been taken.
 pub fn open(task: &Arc<Task>, nr: u16, args: &[u64; 6]) {
-    let len = task.mailbox.parcel_len().min(MOST) as u64;
+    let len = task.mailbox.parcel_len().min(MOST);
     let kind = kind_of(nr);
     if len == 0 || kind == 0 {
+        return;
+    }
+    let parts = if kind == kind::VECTOR { usize::try_from(args[2]).unwrap_or(usize::MAX) } else { 0 };
+    if parts > PARTS || parts * PART > len {
         return;
     }
     task.mailbox.fetch_data();
@@ -89,9 +103,10 @@ pub fn open(task: &Arc<Task>, nr: u16, args: &[u64; 6]) {
         kind::PATH => args[0],
         _ => args[1],
     };
-    let range = at..at.saturating_add(len);
+    let own = if parts > 0 { parts * PART } else { len };
+    let range = at..at.saturating_add(own as u64);
     let (input, output) = if kind < kind::BUFFER { (range, 0..0) } else { (0..0, range) };
-    PARCEL.set(Some(Parcel { task: task.clone(), input, output, written: 0 }));
+    PARCEL.set(Some(Parcel { task: task.clone(), input, output, parts, len, written: 0 }));
 }
 
 /// The call of this task is answered, or left: what this worker's parcel has for its guest.
@@ -130,6 +145,35 @@ impl Parcel {
     fn is_of(&self, space: &Space) -> bool {
         std::ptr::eq(Arc::as_ptr(&self.task.proc.space), space)
     }
+
+    /// Where in the window these bytes of the guest's are.
+    fn find(&self, range: &Range<u64>) -> Option<usize> {
+        if holds(&self.input, range) {
+            return Some((range.start - self.input.start) as usize);
+        }
+        let mut off = self.parts * PART;
+        for part in 0..self.parts {
+            // The guest may change it at any time; it is looked at once, and is nothing but a place in the window.
+            let (base, len) = self.part(part);
+            let left = self.len.saturating_sub(off);
+            let len = usize::try_from(len).ok().filter(|len| *len <= left)?;
+            if holds(&(base..base.saturating_add(len as u64)), range) {
+                return Some(off + (range.start - base) as usize);
+            }
+            off += len;
+        }
+        None
+    }
+
+    /// Address and length of a part.
+    fn part(&self, part: usize) -> (u64, u64) {
+        let word = |off| {
+            let mut word = [0; 8];
+            self.task.mailbox.get_data(part * PART + off, &mut word);
+            u64::from_le_bytes(word)
+        };
+        (word(0), word(8))
+    }
 }
 
 /// Copies the first bytes of a thread's parcel to its memory.
@@ -152,8 +196,8 @@ pub fn read(space: &Space, addr: u64, buf: &mut [u8]) -> bool {
     PARCEL.with_borrow_mut(|slot| {
         let Some(parcel) = slot.as_mut().filter(|parcel| parcel.is_of(space)) else { return false };
         let range = addr..addr.saturating_add(buf.len() as u64);
-        if holds(&parcel.input, &range) {
-            parcel.task.mailbox.get_data((addr - parcel.input.start) as usize, buf);
+        if let Some(off) = parcel.find(&range) {
+            parcel.task.mailbox.get_data(off, buf);
             return true;
         }
         if meets(&parcel.output, &range) {
@@ -161,6 +205,19 @@ pub fn read(space: &Space, addr: u64, buf: &mut [u8]) -> bool {
         }
         false
     })
+}
+
+/// As [`read`], of several ranges one after the other.
+pub fn read_vectored(space: &Space, ranges: &[(u64, usize)], buf: &mut [u8]) -> bool {
+    let mut rest = buf;
+    for (addr, len) in ranges {
+        let Some((part, left)) = rest.split_at_mut_checked(*len) else { return false };
+        if !read(space, *addr, part) {
+            return false;
+        }
+        rest = left;
+    }
+    true
 }
 
 /// Whether the guest will find these bytes without a copy of the host's. What does not follow what is there already is refused.
@@ -174,7 +231,7 @@ pub fn write(space: &Space, addr: u64, data: &[u8]) -> bool {
             parcel.written += data.len();
             return true;
         }
-        if meets(&parcel.output, &range) || meets(&parcel.input, &range) {
+        if meets(&parcel.output, &range) || meets(&parcel.input, &range) || parcel.parts > 0 {
             give_up(slot);
         }
         false

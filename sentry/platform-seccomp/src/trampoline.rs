@@ -10,7 +10,7 @@
 //! which bytes go with a request.
 //!
 //! Invariants: the code changes nothing but `rax`, `rcx`, `r11`, the flags, its thread's window and what the call writes, and
-//! makes no system call. While it copies, `rdi` and `rsi` are in the window only. Wherever a signal interrupts it, [`whereabouts`]
+//! makes no system call. While it copies, `rdi`, `rsi` and `rdx` are in the window only. Wherever a signal interrupts it, [`whereabouts`]
 //! can tell whether the call has been made. Where a copy faults, the site's own instruction makes the call (or, behind the call,
 //! it answers EFAULT).
 
@@ -43,7 +43,7 @@ pub mod ctl {
     pub const WRITTEN: usize = 0xd10;
     /// Whether somebody polls.
     pub const ON: usize = 0xd80;
-    /// The thread's own: `rdi` and `rsi` while it packs, and the length of its parcel.
+    /// The thread's own: `rdi`, `rsi` and `rdx` while it packs, and the length of its parcel.
     pub const SAVED: usize = 0xdc0;
 }
 
@@ -109,6 +109,7 @@ chitin_fast_start:
     je chitin_fast_plain
     mov [r11 + {saved}], rdi
     mov [r11 + {saved} + 8], rsi
+    mov [r11 + {saved} + 16], rdx
     mov rcx, [rax * 8 + {returns}]
     shr rcx, 57
     jnz chitin_fast_parcel
@@ -178,6 +179,8 @@ chitin_fast_parcel:
     cmp ecx, {event}
     je 4f
     jb 5f
+    cmp ecx, {vector}
+    je 20f
     cmp ecx, {path}
     jne 6f
     mov rsi, rdi
@@ -197,12 +200,42 @@ chitin_fast_parcel:
     cmp rdx, {most}
     ja 9b
     mov ecx, edx
-2:  mov [r11 + {saved} + 16], ecx
+2:  mov [r11 + {saved} + 24], ecx
     lea rdi, [r11 + {data}]
     rep movsb
-    mov ecx, [r11 + {saved} + 16]
+    mov ecx, [r11 + {saved} + 24]
     mov rdi, [r11 + {saved}]
     mov rsi, [r11 + {saved} + 8]
+    jmp 9b
+    // A few parts of one buffer: where they are, then what is in them, as far as there is room.
+20: xor ecx, ecx
+    cmp rdx, {parts}
+    ja 9b
+    mov ecx, edx
+    shl ecx, 4
+    lea rdi, [r11 + {data}]
+    rep movsb
+    lea rdx, [r11 + {data}]
+21: mov ecx, [r11 + {saved} + 16]
+    shl ecx, 4
+    lea rcx, [r11 + rcx + {data}]
+    cmp rdx, rcx
+    je 22f
+    lea rsi, [r11 + {data} + {most}]
+    sub rsi, rdi
+    mov rcx, [rdx + 8]
+    cmp rcx, rsi
+    ja 22f
+    mov rsi, [rdx]
+    add rdx, 16
+    rep movsb
+    jmp 21b
+22: mov ecx, edi
+    sub ecx, r11d
+    sub ecx, {data}
+    mov rdi, [r11 + {saved}]
+    mov rsi, [r11 + {saved} + 8]
+    mov rdx, [r11 + {saved} + 16]
     jmp 9b
     // What will be written must be writable: ecx bytes at rsi.
 3:  je 5f
@@ -249,6 +282,8 @@ chitin_fast_end:
     written = const ctl::WRITTEN,
     data = const parcel::DATA,
     most = const parcel::MOST,
+    vector = const parcel::kind::VECTOR,
+    parts = const parcel::PARTS,
     path_len = const parcel::PATH,
     event = const parcel::kind::EVENT,
     path = const parcel::kind::PATH,
@@ -319,7 +354,7 @@ pub enum Whereabouts {
     Elsewhere,
     /// Before the request of this site was made; the call is still to be made.
     Before(u8),
-    /// As before, with `rdi` and `rsi` saved in the window; the copy may have faulted.
+    /// As before, with `rdi`, `rsi` and `rdx` saved in the window; the copy may have faulted.
     Packing(u8),
     /// The request was made: what the window says of it tells the rest.
     Requested,
