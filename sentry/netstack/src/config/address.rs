@@ -250,6 +250,8 @@ impl Tables {
 
     /// Routes that were there for an address alone.
     pub(super) fn address_gone(&mut self, gone: &Address, news: &mut Vec<Change>) {
+        #[cfg(test)]
+        super::tests::step(self.addresses.len());
         let others: Vec<_> = self.addresses.iter().filter(|a| a.link == gone.link).cloned().collect();
         let kept = |dst: &Prefix| {
             others.iter().any(|a| {

@@ -4,7 +4,8 @@ use super::{Address, Change, Conf, Config, LO, MAX_LINKS, RouteEntry, Tables};
 use chitin_abi::Errno;
 use chitin_abi::netdevice::*;
 use chitin_abi::rtnetlink::{RT_SCOPE_HOST, RTN_LOCAL};
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::collections::HashSet;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
@@ -243,11 +244,12 @@ impl Config {
             }
             tables.went_down(index, news);
             tables.routes_gone(news, |route| route.uses(index));
-            while let Some(at) = tables.addresses.iter().position(|a| a.link == index) {
-                let gone = tables.addresses.remove(at);
-                tables.address_gone(&gone, news);
-                news.push(Change::Address(gone, false));
-            }
+            let (gone, kept): (Vec<_>, Vec<_>) = tables.walk_addresses().partition(|a| a.link == index);
+            tables.addresses = kept;
+            // Routes of other links that begin at one of its addresses.
+            let own: HashSet<_> = gone.iter().map(|a| a.addr).filter(IpAddr::is_ipv4).collect();
+            tables.routes_gone(news, |route| route.prefsrc.is_some_and(|src| own.contains(&src)));
+            news.extend(gone.into_iter().map(|address| Change::Address(address, false)));
             if let Some(mut link) = tables.links.remove(&index) {
                 link.flags &= !(IFF_UP | IFF_RUNNING | IFF_LOWER_UP);
                 news.push(Change::Link(link, false));
@@ -258,6 +260,13 @@ impl Config {
 }
 
 impl Tables {
+    /// Takes all addresses out.
+    fn walk_addresses(&mut self) -> impl Iterator<Item = Address> {
+        #[cfg(test)]
+        super::tests::step(self.addresses.len());
+        self.addresses.drain(..)
+    }
+
     /// What appears with a link that comes up: on `lo` its addresses, on others the routes of the addresses they have.
     fn went_up(&mut self, index: u32, news: &mut Vec<Change>) -> Result<(), Errno> {
         if self.is_loopback(index) {
@@ -308,7 +317,7 @@ impl Tables {
     pub(super) fn v6_gone(&mut self, index: u32, news: &mut Vec<Change>) {
         self.routes_gone(news, |route| route.uses(index) && route.dst.addr.is_ipv6());
         let (gone, kept) =
-            self.addresses.drain(..).partition::<Vec<_>, _>(|a| a.link == index && a.addr.is_ipv6());
+            self.walk_addresses().partition::<Vec<_>, _>(|a| a.link == index && a.addr.is_ipv6());
         self.addresses = kept;
         news.extend(gone.into_iter().map(|address| Change::Address(address, false)));
     }

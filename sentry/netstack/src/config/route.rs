@@ -250,6 +250,8 @@ impl Tables {
     pub(super) fn routes_gone(&mut self, news: &mut Vec<Change>, gone: impl Fn(&RouteEntry) -> bool) {
         let mut all = Vec::new();
         for list in self.routes.values_mut() {
+            #[cfg(test)]
+            super::tests::step(list.len());
             let (dead, kept) = list.drain(..).partition::<Vec<_>, _>(|r| gone(r));
             *list = kept;
             all.extend(dead);

@@ -3,7 +3,17 @@ use crate::Prefix;
 use chitin_abi::Errno;
 use chitin_abi::netdevice::*;
 use chitin_abi::rtnetlink::*;
-use std::net::IpAddr;
+use std::cell::Cell;
+use std::net::{IpAddr, Ipv4Addr};
+
+thread_local! {
+    static STEPS: Cell<usize> = const { Cell::new(0) };
+}
+
+/// So many entries of a table are looked at.
+pub(super) fn step(count: usize) {
+    STEPS.set(STEPS.get() + count);
+}
 
 fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
@@ -106,6 +116,29 @@ fn addresses_bring_routes_and_take_them_along() {
     config.link_del(eth0).unwrap();
     assert_eq!(config.routes().len(), 4, "{:?}", shown(&config));
     assert_eq!(config.addresses().len(), 2);
+}
+
+#[test]
+fn a_link_goes_in_as_many_steps_as_it_has_addresses() {
+    let count = |addresses: u32| {
+        let (config, eth0) = config();
+        for n in 1..=addresses {
+            let own = Ipv4Addr::from_bits(0x0a14_0000 + n);
+            config.addr_add(Address::new(eth0, own.into(), 16), false).unwrap();
+        }
+        let other = config.link_add(eth("eth1")).unwrap();
+        let from = RouteEntry {
+            prefsrc: Some(ip("10.20.0.1")),
+            ..RouteEntry::new(Prefix::host(ip("10.9.9.9")), other)
+        };
+        config.route_add(from, RouteMode::New).unwrap();
+        STEPS.set(0);
+        config.link_del(eth0).unwrap();
+        assert!(!shown(&config).iter().any(|route| route.starts_with("10.9.9.9")), "it began there");
+        STEPS.get()
+    };
+    let (few, many) = (count(100), count(1000));
+    assert!(many < 12 * few, "{few} steps with 100, {many} with 1000");
 }
 
 #[test]
