@@ -23,6 +23,21 @@ try ip -6 route show fd01::/64
 try route -n
 try route del default
 try route del default
+arps() { try arp -n; sed -E "s/ +/ /g" /proc/net/arp; try ip -4 neigh; }
+try arp -i nic0 -s 10.1.2.8 02:00:00:00:00:08
+try arp -s 10.1.2.9 02:00:00:00:00:09 temp
+arps
+try arp -n 10.1.2.8
+try arp -n 10.1.2.77
+try arp -s 10.77.2.8 02:00:00:00:00:08
+try arp -i nic7 -s 10.1.2.8 02:00:00:00:00:08
+try arp -i lo -s 10.1.2.8 02:00:00:00:00:08
+try arp -s 10.1.2.3 02:00:00:00:00:08
+try arp -d 10.1.2.8
+try arp -d 10.1.2.8
+arps
+try arp -d 10.1.2.9
+arps
 try ifconfig nic0:1 down
 try ifconfig nic0 del fd00::5/64
 try ip -br -4 addr

@@ -124,12 +124,31 @@ pub struct In6Ifreq {
     pub ifr6_ifindex: i32,
 }
 
+/// Argument of `SIOCSARP`, `SIOCGARP` and `SIOCDARP` (`struct arpreq`).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+pub struct ArpReq {
+    pub arp_pa: [u8; 16],
+    pub arp_ha_family: u16,
+    pub arp_ha: [u8; 14],
+    pub arp_flags: u32,
+    pub arp_netmask: [u8; 16],
+    pub arp_dev: [u8; IFNAMSIZ],
+}
+
 // Flags of a route in `rtentry` and `in6_rtmsg`.
 pub const RTF_UP: u32 = 0x1;
 pub const RTF_GATEWAY: u32 = 0x2;
 pub const RTF_HOST: u32 = 0x4;
 pub const RTF_MTU: u32 = 0x40;
 pub const RTF_REJECT: u32 = 0x200;
+
+// Flags of an entry in `arpreq`.
+pub const ATF_COM: u32 = 0x02;
+pub const ATF_PERM: u32 = 0x04;
+pub const ATF_PUBL: u32 = 0x08;
+pub const ATF_NETMASK: u32 = 0x20;
+pub const ATF_DONTPUB: u32 = 0x40;
 
 #[cfg(test)]
 mod tests {
@@ -149,5 +168,10 @@ mod tests {
         assert_eq!(size_of::<In6Rtmsg>(), size_of::<libc::in6_rtmsg>());
         assert_eq!(offset_of!(In6Rtmsg, rtmsg_ifindex), 76);
         assert_eq!(size_of::<In6Ifreq>(), 24);
+        assert_eq!(size_of::<ArpReq>(), size_of::<libc::arpreq>());
+        assert_eq!(offset_of!(ArpReq, arp_dev), offset_of!(libc::arpreq, arp_dev));
+        let flags = [libc::ATF_COM, libc::ATF_PERM, libc::ATF_PUBL, libc::ATF_NETMASK, libc::ATF_DONTPUB];
+        let ours = [ATF_COM, ATF_PERM, ATF_PUBL, ATF_NETMASK, ATF_DONTPUB];
+        assert_eq!(flags.map(|flag| flag as u32), ours);
     }
 }

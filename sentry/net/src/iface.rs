@@ -1,9 +1,10 @@
 //! Network interfaces as the device ioctls (netdevice(7)) show and change them: [`addr`] their addresses, [`route`] the
-//! routes.
+//! routes, [`arp`] the neighbours.
 //!
 //! Who has CAP_NET_ADMIN over the namespace may change what is in it. Others are told so before anything else.
 
 mod addr;
+pub(crate) mod arp;
 mod route;
 
 use crate::NetNs;
@@ -95,6 +96,7 @@ pub fn ioctl(common: &Common, caller: &Caller, (cmd, arg): (u32, u64), mm: &Arc<
             AF_INET | AF_PACKET,
             SIOCSIFADDR | SIOCSIFBRDADDR | SIOCSIFNETMASK | SIOCSIFDSTADDR | SIOCSIFFLAGS,
         ) => addr::change4(&request)?,
+        (AF_INET | AF_PACKET, SIOCSARP | SIOCGARP | SIOCDARP) => arp::request(&request)?,
         (AF_INET6, SIOCADDRT | SIOCDELRT) => route::change6(&request)?,
         (AF_INET6, SIOCSIFADDR | SIOCDIFADDR) => addr::change6(&request)?,
         (_, SIOCGIFCONF) => return conf(&common.ns, arg, mm),

@@ -266,12 +266,10 @@ fn arp(ns: &NetNs) -> String {
     );
     for neighbour in ns.stack().neighbours() {
         let IpAddr::V4(addr) = neighbour.addr else { continue };
-        // ATF_COM and ATF_PERM.
-        let flags = match neighbour.state {
-            NUD_PERMANENT => 6,
-            _ if neighbour.hw_addr.is_some() => 2,
-            _ => 0,
-        };
+        if neighbour.state & NUD_NOARP != 0 {
+            continue;
+        }
+        let flags = crate::iface::arp::arp_flags(&neighbour);
         let bytes: Vec<_> =
             neighbour.hw_addr.unwrap_or_default().iter().map(|b| format!("{b:02x}")).collect();
         let _ = writeln!(
