@@ -3,6 +3,7 @@
 use crate::device::{Device, DeviceInfo, RxFrame, TxFrame};
 use crate::*;
 use chitin_abi::netdevice::*;
+pub use chitin_fuzz::Rng;
 use parking_lot::Mutex;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -17,28 +18,6 @@ pub fn at(text: &str) -> SocketAddr {
     text.parse().unwrap()
 }
 
-/// xorshift64*.
-pub struct Rng(u64);
-
-impl Rng {
-    pub fn new(seed: u64) -> Rng {
-        Rng(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
-    }
-    pub fn next(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 8
-    }
-    pub fn below(&mut self, n: u64) -> u64 {
-        self.next() % n.max(1)
-    }
-    /// With so many percent.
-    pub fn chance(&mut self, percent: f64) -> bool {
-        (self.below(1_000_000) as f64) < percent * 10_000.0
-    }
-}
-
 /// Time that stands until it is moved.
 pub struct TestEnv {
     pub time: Arc<AtomicU64>,
@@ -51,7 +30,7 @@ impl Env for TestEnv {
     }
     fn random(&self) -> u64 {
         let mut rng = self.rng.lock();
-        rng.next() << 32 ^ rng.next()
+        rng.number() << 32 ^ rng.number()
     }
     fn arm(&self, _at: u64) {}
 }

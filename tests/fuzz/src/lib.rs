@@ -29,7 +29,7 @@ const ENDLESS: Duration = Duration::from_secs(60);
 /// What making a failure small may take.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// xorshift64*.
+/// A small seeded generator (xorshift64*) for tests: whatever is random can be repeated from its seed.
 #[derive(Clone, Debug)]
 pub struct Rng(u64);
 
@@ -43,8 +43,18 @@ impl Rng {
         self.0 ^= self.0 >> 27;
         self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 8
     }
-    pub fn below(&mut self, n: usize) -> usize {
-        usize::try_from(self.number() % n.max(1) as u64).unwrap_or(0)
+    pub fn below(&mut self, n: u64) -> u64 {
+        self.number() % n.max(1)
+    }
+    pub fn index(&mut self, length: usize) -> usize {
+        usize::try_from(self.below(length as u64)).unwrap_or(0)
+    }
+    pub fn pick<'a, T>(&mut self, of: &'a [T]) -> &'a T {
+        &of[self.index(of.len())]
+    }
+    /// With so many percent.
+    pub fn chance(&mut self, percent: f64) -> bool {
+        (self.below(1_000_000) as f64) < percent * 10_000.0
     }
 }
 
@@ -140,8 +150,8 @@ impl Fuzz<'_> {
         let mut step = Step::default();
         for byte in &mut step {
             // Small numbers more often than others.
-            *byte = match rng.below(4) {
-                0 => EDGES[rng.below(EDGES.len())],
+            *byte = match rng.index(4) {
+                0 => EDGES[rng.index(EDGES.len())],
                 1 => 0,
                 _ => rng.number().to_le_bytes()[0],
             };
@@ -152,32 +162,32 @@ impl Fuzz<'_> {
 
     /// A new input from those that are there.
     fn mutate(&self, rng: &mut Rng, pool: &[Vec<Step>]) -> Vec<Step> {
-        if pool.is_empty() || rng.below(10) == 0 {
-            return (0..1 + rng.below(24)).map(|_| self.step(rng)).collect();
+        if pool.is_empty() || rng.index(10) == 0 {
+            return (0..1 + rng.index(24)).map(|_| self.step(rng)).collect();
         }
-        let mut steps = pool[rng.below(pool.len())].clone();
-        for _ in 0..1 + rng.below(6) {
-            let at = rng.below(steps.len() + 1);
-            match rng.below(9) {
+        let mut steps = pool[rng.index(pool.len())].clone();
+        for _ in 0..1 + rng.index(6) {
+            let at = rng.index(steps.len() + 1);
+            match rng.index(9) {
                 0 => steps.insert(at, self.step(rng)),
                 1 if steps.len() > 1 => drop(steps.remove(at.min(steps.len() - 1))),
                 2 if at < steps.len() => {
-                    let to = rng.below(steps.len());
+                    let to = rng.index(steps.len());
                     steps.swap(at, to);
                 }
                 3 if at < steps.len() => steps.insert(at, steps[at]),
                 4 => {
-                    let other = &pool[rng.below(pool.len())];
-                    let from = rng.below(other.len());
-                    let some = 1 + rng.below((other.len() - from).min(8));
+                    let other = &pool[rng.index(pool.len())];
+                    let from = rng.index(other.len());
+                    let some = 1 + rng.index((other.len() - from).min(8));
                     steps.splice(at..at, other[from..].iter().take(some).copied());
                 }
                 _ if at < steps.len() => {
-                    let byte = 1 + rng.below(15);
-                    steps[at][byte] = match rng.below(4) {
-                        0 => EDGES[rng.below(EDGES.len())],
+                    let byte = 1 + rng.index(15);
+                    steps[at][byte] = match rng.index(4) {
+                        0 => EDGES[rng.index(EDGES.len())],
                         1 => steps[at][byte].wrapping_add(1),
-                        2 => steps[at][byte] ^ 1 << rng.below(8),
+                        2 => steps[at][byte] ^ 1 << rng.index(8),
                         _ => rng.number().to_le_bytes()[0],
                     };
                 }

@@ -40,7 +40,7 @@ fn mutated_frames_do_no_harm() {
             frame[..6].copy_from_slice(&[2, 0, 0, 0, 0, 2]);
             for _ in 0..rng.below(6) {
                 let at = 12 + rng.below(frame.len() as u64 - 12) as usize;
-                frame[at] = rng.next() as u8;
+                frame[at] = rng.number() as u8;
             }
             if rng.chance(20.0) {
                 frame.truncate(rng.below(frame.len() as u64 + 1) as usize);
@@ -49,7 +49,7 @@ fn mutated_frames_do_no_harm() {
                 frame.extend((0..rng.below(100)).map(|n| n as u8));
             }
             // With checksums taken for right, more of the code is reached.
-            let gso_size = if rng.chance(5.0) { rng.next() as u16 } else { 0 };
+            let gso_size = if rng.chance(5.0) { rng.number() as u16 } else { 0 };
             world.b.receive(ETH0, &[RxFrame { data: &frame, csum_ok: rng.chance(70.0), gso_size }]);
             if n % 100 == 0 {
                 world.idle(0.01);
@@ -134,7 +134,7 @@ fn mutated_segments_do_no_harm() {
                     if (26..36).contains(&at) || at < 14 {
                         continue;
                     }
-                    frame[at] = if rng.chance(50.0) { rng.next() as u8 } else { frame[at].wrapping_add(1) };
+                    frame[at] = if rng.chance(50.0) { rng.number() as u8 } else { frame[at].wrapping_add(1) };
                 }
                 if rng.chance(10.0) {
                     frame.truncate(rng.below(frame.len() as u64) as usize);
@@ -145,7 +145,7 @@ fn mutated_segments_do_no_harm() {
                     continue;
                 }
                 let end = if to_b { &pair.world.b } else { &pair.world.a };
-                let gso_size = if rng.chance(10.0) { rng.next() as u16 } else { 0 };
+                let gso_size = if rng.chance(10.0) { rng.number() as u16 } else { 0 };
                 end.receive(ETH0, &[RxFrame { data: &frame, csum_ok: true, gso_size }]);
                 thrown += 1;
                 if n % 100 == 0 {
