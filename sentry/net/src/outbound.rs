@@ -206,9 +206,9 @@ impl Family for OutboundFamily {
         }
         Ok(Arc::new_cyclic(|me| OutboundSocket {
             me: me.clone(),
+            queue: local.waiters().cloned().unwrap_or_default(),
             local,
             shared: self.shared.clone(),
-            queue: WaitQueue::new(),
             elsewhere: AtomicBool::new(false),
             state: Mutex::default(),
         }))
@@ -234,7 +234,7 @@ pub struct OutboundSocket {
     me: Weak<OutboundSocket>,
     local: Arc<dyn SocketOps>,
     shared: Arc<Outbound>,
-    /// Woken by the host sockets.
+    /// Woken by the host sockets. Where it can be it is the queue of `local`, so that whoever waits stands in one only.
     queue: WaitQueue,
     /// Whether anything but the socket of the stack has ever been in use: all of `state` but the options. Set after that was
     /// changed and before whoever waits is told.
@@ -462,7 +462,7 @@ impl SocketOps for OutboundSocket {
     }
 
     fn sendmsg(&self, msg: &mut SendMsg<'_>) -> Result<usize, Errno> {
-        if self.is_local() && self.is_stream() {
+        if self.is_local() && (self.is_stream() || msg.dest.is_none()) {
             return self.local.sendmsg(msg);
         }
         let told = msg.dest.as_ref().map(|dest| dest.inet());
@@ -573,18 +573,20 @@ impl SocketOps for OutboundSocket {
     }
 
     fn poll(&self, mut table: Option<&mut PollTable>) -> u32 {
-        if let Some(table) = &mut table {
+        if self.local.waiters().is_none()
+            && let Some(table) = &mut table
+        {
             table.add(&self.queue);
         }
+        let mut mask = self.local.poll(table);
         if self.is_local() {
-            return self.local.poll(table);
+            return mask;
         }
         if let Some(socket) = self.remote() {
             let sent = if self.common().completions.pending() { POLLERR } else { 0 };
             return socket.poll(None) | sent;
         }
         let input = POLLIN | POLLRDNORM;
-        let mut mask = self.local.poll(table);
         if self.peers().iter().any(|(_, socket)| socket.poll(None) & (POLLIN | POLLERR) != 0) {
             mask |= input;
         }

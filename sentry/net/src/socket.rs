@@ -14,7 +14,9 @@ use chitin_abi::seccomp::SockFilter;
 use chitin_abi::socket::*;
 use chitin_mm::{Mm, Sink, Source};
 use chitin_vfs::walk::Caller;
-use chitin_vfs::{AnonInode, Context, File, FileKind, FileOps, Inode, PollTable, WriteAt, Written};
+use chitin_vfs::{
+    AnonInode, Context, File, FileKind, FileOps, Inode, PollTable, WaitQueue, WriteAt, Written,
+};
 use std::any::Any;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -90,6 +92,10 @@ pub trait SocketOps: Any + Send + Sync {
         Err(Errno::ENOTTY)
     }
     fn poll(&self, table: Option<&mut PollTable>) -> u32;
+    /// The queue that `poll` registers in, if it is but one: for a socket around this one that has more to tell.
+    fn waiters(&self) -> Option<&WaitQueue> {
+        None
+    }
     /// The pending error, which is thereby reported.
     fn take_error(&self) -> Option<Errno>;
     fn listening(&self) -> bool {

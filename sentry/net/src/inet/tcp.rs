@@ -517,6 +517,9 @@ impl SocketOps for TcpSock {
         if view.state == TCP_LISTEN { Err(Errno::EINVAL) } else { Ok(view.unsent) }
     }
 
+    fn waiters(&self) -> Option<&WaitQueue> {
+        Some(&self.queue)
+    }
     fn poll(&self, table: Option<&mut PollTable>) -> u32 {
         if let Some(table) = table {
             table.add(&self.queue);

@@ -25,7 +25,7 @@ use chitin_abi::poll::*;
 use chitin_abi::socket::*;
 use chitin_vfs::bounds::{INET_SOCKETS, Share};
 use chitin_vfs::walk::Caller;
-use chitin_vfs::{Context, PollTable};
+use chitin_vfs::{Context, PollTable, WaitQueue};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -405,6 +405,9 @@ impl SocketOps for UdpSock {
         Ok(0)
     }
 
+    fn waiters(&self) -> Option<&WaitQueue> {
+        Some(&self.inbox.queue)
+    }
     fn poll(&self, table: Option<&mut PollTable>) -> u32 {
         if let Some(table) = table {
             table.add(&self.inbox.queue);
