@@ -2,7 +2,8 @@
 //!
 //! One binary, several roles: the command line that engines and people use ([`cli`]), and the two processes of a
 //! sandbox, the gofer and the sentry, which are this binary executed again ([`sandbox::role`]). Modules: `spec`
-//! (OCI configurations), `container` (state directories), `cgroup`, `network`, `egress` (policies), `sandbox` (launching, consoles, control).
+//! (OCI configurations), `container` (state directories), `cgroup`, `network`, `egress` (policies), `sandbox`
+//! (launching, consoles, control).
 
 mod cgroup;
 mod cli;

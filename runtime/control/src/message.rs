@@ -14,8 +14,9 @@ use crate::network::NetworkConfig;
 pub enum Request {
     /// The first step of a further container: its zygote, from which its processes will be forked. The runtime moves it
     /// into the container's cgroup before [`Request::Create`]. Answer: [`Response::Prepared`], with one descriptor: a
-    /// pidfd of the zygote; with none where guests are no processes of the host (platform `kvm`). Undone by [`Request::Remove`]; the end of the connection does the same before `Create`, and kills
-    /// the container after it: whoever stands for it on the host holds the connection.
+    /// pidfd of the zygote; with none where guests are no processes of the host (platform `kvm`). Undone by
+    /// [`Request::Remove`]; the end of the connection does the same before `Create`, and kills the container after it:
+    /// whoever stands for it on the host holds the connection.
     Prepare { container: String },
     /// Makes a prepared container, as the boot makes the first one. Descriptors: the gofer's socket, standard input,
     /// output, error; the numbers in `config` are indices into them. Answer: [`Response::Ok`].

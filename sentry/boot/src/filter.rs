@@ -6,7 +6,8 @@
 //!
 //! Neighbours: `confine` lists the boot order; the platform brings its own rules (`extra`). Stub processes must have
 //! been forked from a zygote that is older than the filter. Nothing here may ever gain: opening by path, sockets
-//! (but with `--network=host`), exec, executable memory, new processes, mounts, namespaces, ptrace (but for the ptrace platform's own rules).
+//! (but with `--network=host`), exec, executable memory, new processes, mounts, namespaces, ptrace (but for the ptrace
+//! platform's own rules).
 
 use std::collections::BTreeMap;
 use std::os::fd::RawFd;

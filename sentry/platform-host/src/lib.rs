@@ -3,7 +3,8 @@
 //! Neighbours: `platform-seccomp` and `platform-ptrace` build on it; nobody else names it.
 //!
 //! `memory` is an address space's memory, `copy` and `maps` what can be done with it; `calls` checks the calls that change
-//! it; `fpstate` is the form of FPU images; `layout` says where the platform's own range lies, `image` makes the program that a zygote executes.
+//! it; `fpstate` is the form of FPU images; `layout` says where the platform's own range lies, `image` makes the
+//! program that a zygote executes.
 //!
 //! Locks: [`memory::Memory`]'s are leaves.
 

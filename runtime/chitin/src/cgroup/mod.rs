@@ -5,7 +5,8 @@
 //! systemd (`systemd`, for `--systemd-cgroup`). What belongs to a container is noted in its state directory before it is
 //! made, in a *journal* of lines, from which [`Cgroups::open`] finds it again: `made PATH` is a directory that is ours to
 //! remove when it is empty, `leaf KIND PATH` a cgroup that the container's processes are in, `unit BUS NAME` a unit of
-//! systemd's, `without PATH` takes a leaf back and `none` all. A leaf is removed with all cgroups below it; parents that were there before, or that others use, stay.
+//! systemd's, `without PATH` takes a leaf back and `none` all. A leaf is removed with all cgroups below it; parents
+//! that were there before, or that others use, stay.
 //!
 //! Neighbours: `sandbox` creates and adds, `container`'s directory keeps the journal, `cli` pauses, updates and looks.
 

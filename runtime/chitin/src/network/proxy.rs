@@ -3,7 +3,8 @@
 //! `chitin net-proxy`, one per sandbox, in the network namespace whose sockets are wanted, otherwise as confined as a
 //! sentry: an empty root, no capabilities, a seccomp list of its own. The sentry asks it for a connected socket; it decides
 //! whether the destination may be reached ([`Policy`]), connects without waiting and hands the socket over. It listens at
-//! published ports and hands over what is accepted there; datagrams of published UDP ports it passes on ([`relay`](super::relay)). It ends with the sentry's socket.
+//! published ports and hands over what is accepted there; datagrams of published UDP ports it passes on
+//! ([`relay`](super::relay)). It ends with the sentry's socket.
 //!
 //! The host's loopback is out of reach, with the exception of name servers that the host itself uses there.
 

@@ -1,7 +1,8 @@
 //! The sentry's side of the network proxy: asking for host sockets, and taking in connections to published ports.
 //!
-//! The proxy is another process that the runtime started (`chitin net-proxy`, or the name proxy); it decides what may be reached. Its answer
-//! comes at once, since it waits for nothing itself, so whoever asks waits for it as one waits for the gofer.
+//! The proxy is another process that the runtime started (`chitin net-proxy`, or the name proxy); it decides what may
+//! be reached. Its answer comes at once, since it waits for nothing itself, so whoever asks waits for it as one waits
+//! for the gofer.
 
 use chitin_abi::Errno;
 use chitin_abi::socket::SOCK_STREAM;

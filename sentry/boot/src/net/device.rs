@@ -1,8 +1,9 @@
 //! A link's device: packets from and to a host descriptor, in batches.
 //!
-//! The descriptor is a packet socket on an interface of the namespace. One thread per link waits for packets, hands them to the stack and completes what guests wait for on the spot; sending is done by
-//! whoever has something to send. A packet comes and goes with a `virtio_net_hdr`, so that checksums and the cutting of
-//! large TCP segments are left to the other end, and a stream travels in pieces of up to 64 KiB.
+//! The descriptor is a packet socket on an interface of the namespace. One thread per link waits for packets, hands
+//! them to the stack and completes what guests wait for on the spot; sending is done by whoever has something to send.
+//! A packet comes and goes with a `virtio_net_hdr`, so that checksums and the cutting of large TCP segments are left to
+//! the other end, and a stream travels in pieces of up to 64 KiB.
 //!
 //! What the host will not take is dropped, as by any interface whose queue is full.
 

@@ -3,7 +3,8 @@
 //! The runtime has looked at the host's side and sends what it found ([`NetworkConfig`]) with descriptors, once, before the
 //! first container starts ([`Network::attach`]): interfaces with a packet socket each, whose frames go to and from the
 //! stack ([`device`]), or sockets to the network proxy, by which sockets of the guest reach further than the stack
-//! ([`broker`]). What changes on the host's side afterwards is followed ([`follow`]). With `--network=host` there are sockets of the host from the beginning ([`use_host_sockets`]).
+//! ([`broker`]). What changes on the host's side afterwards is followed ([`follow`]). With `--network=host` there are
+//! sockets of the host from the beginning ([`use_host_sockets`]).
 
 mod answers;
 mod apply;

@@ -1,4 +1,5 @@
-//! /proc/PID/net: the tables of the network namespace that a process is in. What the stack does not answer for is empty but for its heading.
+//! /proc/PID/net: the tables of the network namespace that a process is in. What the stack does not answer for is empty
+//! but for its heading.
 
 use super::Subject;
 use super::access::Access;

@@ -1,6 +1,6 @@
-//! What takes too long on the direct path, where no packet is lost (but to a filter, see `sift`): a connect(2) that finds the backlog full, a
-//! connection that is deferred until data comes (TCP_DEFER_ACCEPT), and data that does not fit into the other side's window
-//! (TCP_USER_TIMEOUT).
+//! What takes too long on the direct path, where no packet is lost (but to a filter, see `sift`): a connect(2) that
+//! finds the backlog full, a connection that is deferred until data comes (TCP_DEFER_ACCEPT), and data that does not
+//! fit into the other side's window (TCP_USER_TIMEOUT).
 //!
 //! A socket has one entry among the stack's timers at most, which goes with it.
 //!
