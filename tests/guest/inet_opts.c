@@ -490,6 +490,46 @@ TEST(filters_hold_back) {
     close(c), close(s), close(l);
 }
 
+// MSG_FASTOPEN without cookies: a connection, and then the data.
+TEST(data_with_a_connection) {
+    int l = listener(5), one = 1, s;
+    char b[100];
+    struct sockaddr_in a = lo(port_of(l));
+    int c = OK(socket(AF_INET, SOCK_STREAM, 0));
+    ERR(send(c, "data", 4, MSG_FASTOPEN), EINVAL);
+    EQ(sendto(c, "data", 4, MSG_FASTOPEN, (void *)&a, sizeof a), 4);
+    s = OK(accept(l, NULL, NULL));
+    EQ(recv(s, b, sizeof b, 0), 4);
+    ERR(sendto(c, "data", 4, MSG_FASTOPEN, (void *)&a, sizeof a), EISCONN);
+    ERR(send(c, "data", 4, MSG_FASTOPEN), EISCONN);
+    EQ(send(c, "more", 4, 0), 4);
+    ERR(setsockopt(c, IPPROTO_TCP, TCP_FASTOPEN_CONNECT, &one, 4), EINVAL);
+    close(c), close(s);
+    c = OK(socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0));
+    ERR(sendto(c, "data", 4, MSG_FASTOPEN, (void *)&a, sizeof a), EINPROGRESS);
+    struct pollfd p = {c, POLLOUT, 0};
+    EQ(poll(&p, 1, 5000), 1);
+    EQ(send(c, "data", 4, 0), 4);
+    s = OK(accept(l, NULL, NULL));
+    close(c), close(s);
+    // Nor is anything put off.
+    c = OK(socket(AF_INET, SOCK_STREAM, 0));
+    OK(setsockopt(c, IPPROTO_TCP, TCP_FASTOPEN_CONNECT, &one, 4));
+    socklen_t n = sizeof one;
+    OK(connect(c, (void *)&a, sizeof a));
+    OK(getsockopt(c, IPPROTO_TCP, TCP_FASTOPEN_CONNECT, &one, &n));
+    EQ(one, 1);
+    s = OK(accept(l, NULL, NULL));
+    close(c), close(s), close(l);
+    c = OK(socket(AF_INET, SOCK_STREAM, 0));
+    ERR(sendto(c, "data", 4, MSG_FASTOPEN, (void *)&a, sizeof a), ECONNREFUSED);
+    close(c);
+    // To datagrams it says nothing.
+    c = OK(socket(AF_INET, SOCK_DGRAM, 0));
+    EQ(sendto(c, "data", 4, MSG_FASTOPEN, (void *)&a, sizeof a), 4);
+    close(c);
+}
+
 // An echo request to this host; raw and packet sockets see it come in.
 static void echo(int raw, int id) {
     struct sockaddr_in a = lo(0);

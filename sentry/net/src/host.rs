@@ -406,9 +406,6 @@ impl SocketOps for HostSocket {
     }
 
     fn sendmsg(&self, msg: &mut SendMsg<'_>) -> Result<usize, Errno> {
-        if msg.flags & MSG_FASTOPEN != 0 {
-            return Err(Errno::EOPNOTSUPP);
-        }
         let to = msg.dest.as_ref().map(|dest| self.address(dest)).transpose()?;
         let flags = (msg.flags & SEND_FLAGS).cast_signed();
         if self.is_stream() {

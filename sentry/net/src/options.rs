@@ -110,6 +110,11 @@ impl Common {
         }
     }
 
+    /// Whether TCP may send data with a SYN (TFO_CLIENT_ENABLE).
+    pub(crate) fn fast_open(&self) -> bool {
+        self.ns.stack.sysctls.tcp_fastopen.u32() & 1 != 0
+    }
+
     /// Whether packets are to be shown to [`Common::admit`].
     pub(crate) fn filters(&self) -> bool {
         self.filters.load(Ordering::Relaxed)

@@ -247,6 +247,19 @@ impl SocketFile {
     pub fn connect(&self, ctx: &Context, addr: &SockAddr, wait_on: &mut WaitOn) -> Result<(), Errno> {
         self.ops.clone().connect(ctx, addr, wait_on)
     }
+    /// MSG_FASTOPEN: whether what is sent begins with a connection (tcp_sendmsg_fastopen()). Nobody has cookies here, so the data
+    /// goes once there is one.
+    pub fn opens_fast(&self, dest: Option<&SockAddr>) -> Result<bool, Errno> {
+        let common = self.common();
+        match (common.kind, common.family, dest) {
+            (SOCK_STREAM, AF_INET | AF_INET6, Some(SockAddr::Unspec)) => Err(Errno::EOPNOTSUPP),
+            (SOCK_STREAM, AF_INET | AF_INET6, _) if !common.fast_open() => Err(Errno::EOPNOTSUPP),
+            (SOCK_STREAM, AF_INET | AF_INET6, Some(_)) => Ok(true),
+            (SOCK_STREAM, AF_INET | AF_INET6, None) if self.ops.getpeername().is_ok() => Err(Errno::EISCONN),
+            (SOCK_STREAM, AF_INET | AF_INET6, None) => Err(Errno::EINVAL),
+            _ => Ok(false),
+        }
+    }
     pub fn listen(&self, backlog: i32, caller: &Caller) -> Result<(), Errno> {
         // Negative ones are huge.
         let backlog = backlog.cast_unsigned().min(self.common().ns.stack.sysctls.somaxconn.u32());

@@ -1,8 +1,9 @@
 //! TCP sockets (tcp(7)).
 //!
 //! A socket is closed, listens, connects, or has a connection: here a [`link::Direct`] one to a socket of the same
-//! namespace. Modules: [`alarm`] sees to what takes too long, [`connect`] and [`listen`] make connections, [`link`] moves data and says how a connection
-//! stands, [`chunk`] the bytes, [`sift`] what a filter keeps of them, [`seat`] the table of connections, [`options`] setsockopt(2) and TCP_INFO.
+//! namespace. Modules: [`alarm`] sees to what takes too long, [`connect`] and [`listen`] make connections, [`link`]
+//! moves data and says how a connection stands, [`chunk`] the bytes, [`sift`] what a filter keeps of them, [`seat`] the
+//! table of connections, [`options`] setsockopt(2) and TCP_INFO.
 //!
 //! Locks: `TcpSock::core` of one socket at a time → tables of the namespace, and the link's locks. The listener's core is
 //! held while a connection to it is made, that of the connecting socket is not.
@@ -383,9 +384,6 @@ impl SocketOps for TcpSock {
     }
 
     fn sendmsg(&self, msg: &mut SendMsg<'_>) -> Result<usize, Errno> {
-        if msg.flags & MSG_FASTOPEN != 0 {
-            return Err(Errno::EOPNOTSUPP);
-        }
         let (link, side) = {
             let mut core = self.core.lock();
             match &core.phase {

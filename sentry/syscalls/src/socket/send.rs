@@ -37,6 +37,8 @@ struct Sending {
     rights_limit: usize,
     patience: Patience,
     sent: usize,
+    /// A connection is being made for it.
+    opening: bool,
 }
 
 /// How many descriptors may be on the way for who sends.
@@ -56,15 +58,45 @@ impl Sending {
     fn new(task: &Task, file: Arc<File>, src: UserIo, flags: u32) -> Result<Sending, Errno> {
         let socket = SocketFile::of(&file)?;
         let patience = Patience::new(&file, flags, socket.timeouts().1);
-        let ctx = socket.asks_who_sends().then(|| task.context());
-        let rights_limit = ctx.as_ref().map_or(usize::MAX, |ctx| rights_limit(task, &ctx.caller.creds));
+        let asked = socket.asks_who_sends();
+        let ctx = (asked || flags & MSG_FASTOPEN != 0).then(|| task.context());
+        let rights_limit =
+            ctx.as_ref().filter(|_| asked).map_or(usize::MAX, |ctx| rights_limit(task, &ctx.caller.creds));
         let flags = if patience.waits() { flags } else { flags | MSG_DONTWAIT };
         let (control, dest) = (Control::default(), None);
-        Ok(Sending { file, src, control, dest, flags, ctx, rights_limit, patience, sent: 0 })
+        Ok(Sending { file, src, control, dest, flags, ctx, rights_limit, patience, sent: 0, opening: false })
+    }
+
+    /// MSG_FASTOPEN: makes the connection first. `false`: it has to wait for it.
+    fn open(&mut self, wait_on: &mut WaitOn) -> Result<bool, Errno> {
+        let socket = SocketFile::of(&self.file)?;
+        if !self.opening && !socket.opens_fast(self.dest.as_ref())? {
+            self.flags &= !MSG_FASTOPEN;
+            return Ok(true);
+        }
+        let (Some(dest), Some(ctx)) = (&self.dest, &self.ctx) else { return Err(Errno::EINVAL) };
+        match socket.connect(ctx, dest, wait_on) {
+            Ok(()) => {}
+            Err(Errno::EINPROGRESS | Errno::EALREADY | Errno::EAGAIN) if self.patience.waits() => {
+                self.opening = true;
+                return Ok(false);
+            }
+            Err(error) => return Err(error),
+        }
+        self.flags &= !MSG_FASTOPEN;
+        self.dest = None;
+        Ok(true)
     }
 
     /// `None`: it has to wait.
     fn attempt(&mut self, wait_on: &mut WaitOn) -> Option<Result<(), Errno>> {
+        if self.flags & MSG_FASTOPEN != 0 {
+            match self.open(wait_on) {
+                Ok(true) => {}
+                Ok(false) => return None,
+                Err(error) => return Some(Err(error)),
+            }
+        }
         let socket = match SocketFile::of(&self.file) {
             Ok(socket) => socket,
             Err(error) => return Some(Err(error)),

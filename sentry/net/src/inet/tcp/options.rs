@@ -38,6 +38,7 @@ pub struct TcpOptions {
     pub congestion: Congestion,
     pub user_timeout: i32,
     fastopen: i32,
+    fastopen_connect: bool,
     fastopen_no_cookie: bool,
     timestamp: i32,
     pub notsent_lowat: i32,
@@ -63,6 +64,7 @@ impl Default for TcpOptions {
             congestion: Congestion::default(),
             user_timeout: 0,
             fastopen: 0,
+            fastopen_connect: false,
             fastopen_no_cookie: false,
             timestamp: 0,
             notsent_lowat: 0,
@@ -172,7 +174,10 @@ impl TcpSock {
                 options.fastopen = number.min(i32::try_from(most).unwrap_or(i32::MAX));
             }
             TCP_FASTOPEN_CONNECT if !(0..=1).contains(&number) => return Err(Errno::EINVAL),
-            TCP_FASTOPEN_CONNECT => return Err(Errno::EOPNOTSUPP),
+            TCP_FASTOPEN_CONNECT if !self.common.fast_open() => return Err(Errno::EOPNOTSUPP),
+            // It would matter once there is a cookie.
+            TCP_FASTOPEN_CONNECT if closed => options.fastopen_connect = on,
+            TCP_FASTOPEN_CONNECT => return Err(Errno::EINVAL),
             TCP_FASTOPEN_NO_COOKIE => {
                 if !(0..=1).contains(&number) || !(closed || listens) {
                     return Err(Errno::EINVAL);
@@ -258,7 +263,7 @@ impl TcpSock {
             TCP_WINDOW_CLAMP => options.window_clamp,
             TCP_USER_TIMEOUT => options.user_timeout,
             TCP_FASTOPEN => options.fastopen,
-            TCP_FASTOPEN_CONNECT => 0,
+            TCP_FASTOPEN_CONNECT => options.fastopen_connect.into(),
             TCP_FASTOPEN_NO_COOKIE => options.fastopen_no_cookie.into(),
             TCP_TIMESTAMP => options.timestamp,
             TCP_NOTSENT_LOWAT => options.notsent_lowat,
