@@ -23,7 +23,8 @@ try ip -6 route show fd01::/64
 try route -n
 try route del default
 try route del default
-arps() { try arp -n; sed -E "s/ +/ /g" /proc/net/arp; try ip -4 neigh; }
+# Linux lists them by a hash.
+arps() { try arp -n | sort; sed -E "s/ +/ /g" /proc/net/arp | sort; try ip -4 neigh | sort; }
 try arp -i nic0 -s 10.1.2.8 02:00:00:00:00:08
 try arp -s 10.1.2.9 02:00:00:00:00:09 temp
 arps
