@@ -5,11 +5,17 @@
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::sync::Arc;
 
 /// The largest packet: 64 KiB of IP, and a link header.
 pub const MAX_PACKET: usize = 65_536 + 32;
 /// Packets per call.
 pub const BATCH: usize = 32;
+/// Packets that the shortest call asks for; the next asks for twice as many as came.
+const FEW: usize = 4;
+/// Buffers for packets. Those that somebody holds on to are left alone; the last few are never given to hold.
+const BUFFERS: usize = 64;
+const KEPT: usize = 16;
 /// Pieces that a packet to be sent may have.
 pub const MAX_PIECES: usize = 4;
 
@@ -63,13 +69,18 @@ fn address(link: u32) -> libc::sockaddr_ll {
 pub struct Packet<'a> {
     pub header: VnetHdr,
     pub data: &'a [u8],
+    /// The buffer that the data is in, if it may be held on to.
+    pub buffer: Option<&'a Arc<Vec<u8>>>,
     /// The index of its interface, if the receiver asks for it; else 0.
     pub link: u32,
 }
 
 /// Buffers for received packets.
 pub struct Receiver {
-    buffers: Vec<Box<[u8]>>,
+    buffers: Vec<Arc<Vec<u8>>>,
+    /// Those that the last wait had, in order, and their packets' headers. Of those that nobody holds the first ones, which are in
+    /// the CPU's cache.
+    free: Vec<usize>,
     headers: Vec<VnetHdr>,
     /// The length of each received packet; `None` for one that was cut off.
     lengths: Vec<Option<usize>>,
@@ -83,7 +94,8 @@ impl Receiver {
     /// `with_header`: each packet has a `virtio_net_hdr`. `with_link`: the socket is on several interfaces.
     pub fn new(with_header: bool, with_link: bool) -> Receiver {
         Receiver {
-            buffers: (0..BATCH).map(|_| vec![0; MAX_PACKET].into_boxed_slice()).collect(),
+            buffers: (0..BUFFERS).map(|_| Arc::new(vec![0; MAX_PACKET])).collect(),
+            free: Vec::with_capacity(BUFFERS),
             headers: vec![VnetHdr::default(); BATCH],
             lengths: Vec::new(),
             from: vec![address(0); BATCH],
@@ -98,8 +110,13 @@ impl Receiver {
         let mut parts = [[NO_PART; 2]; BATCH];
         let mut messages = [no_message(); BATCH];
         let head = if self.with_header { size_of::<VnetHdr>() } else { 0 };
-        let slots = self.buffers.iter_mut().zip(self.headers.iter_mut());
-        for ((pair, message), (buffer, header)) in parts.iter_mut().zip(messages.iter_mut()).zip(slots) {
+        let wanted = (2 * self.lengths.len()).clamp(FEW, BATCH);
+        self.free.clear();
+        let all = self.buffers.iter_mut().enumerate();
+        let free = all.filter_map(|(index, buffer)| Some((index, Arc::get_mut(buffer)?))).take(wanted);
+        let free = free.inspect(|(index, _)| self.free.push(*index)).map(|(_, buffer)| buffer);
+        let slots = parts.iter_mut().zip(messages.iter_mut()).zip(self.headers.iter_mut());
+        for (buffer, ((pair, message), header)) in free.zip(slots) {
             *pair = [
                 libc::iovec { iov_base: std::ptr::from_mut(header).cast(), iov_len: head },
                 libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() },
@@ -114,7 +131,7 @@ impl Receiver {
             }
         }
         self.lengths.clear();
-        let most = libc::c_uint::try_from(BATCH).unwrap_or(1);
+        let most = libc::c_uint::try_from(self.free.len()).unwrap_or(1);
         // SAFETY: parts and names point to buffers of the stated lengths, which outlive the call; no time is passed.
         let count = unsafe {
             libc::recvmmsg(
@@ -135,10 +152,15 @@ impl Receiver {
 
     /// What the last wait has brought.
     pub fn packets(&self) -> impl Iterator<Item = Packet<'_>> {
-        let all = self.buffers.iter().zip(&self.headers).zip(&self.lengths).zip(&self.from);
-        all.filter_map(|(((buffer, header), length), from)| {
-            let header = if self.with_header { *header } else { VnetHdr::default() };
-            Some(Packet { header, data: buffer.get(..(*length)?)?, link: from.sll_ifindex.cast_unsigned() })
+        let all = self.free.iter().zip(&self.headers).zip(&self.lengths).zip(&self.from);
+        all.filter_map(|(((index, header), length), from)| {
+            let buffer = self.buffers.get(*index)?;
+            Some(Packet {
+                header: if self.with_header { *header } else { VnetHdr::default() },
+                data: buffer.get(..(*length)?)?,
+                buffer: (*index < BUFFERS - KEPT).then_some(buffer),
+                link: from.sll_ifindex.cast_unsigned(),
+            })
         })
     }
 }
@@ -238,6 +260,18 @@ mod tests {
         assert!(all.iter().all(|(h, _)| *h == header));
         assert_eq!((&all[0].1[..], &all[1].1[..]), (&b"headbody"[..], &b"headbodyx"[..]));
         assert_eq!(all[39].1.len(), 60_005);
+        // Packets that somebody holds on to stay what they are, and there is still room for others.
+        let mut held = Vec::new();
+        for n in 0..200_u8 {
+            assert_eq!(
+                send(a.as_fd(), None, &[Outgoing { header: Some(header), pieces: [&[n], b"", b""] }]).0,
+                1
+            );
+            assert_eq!(receiver.wait(b.as_fd()).unwrap(), 1);
+            held.extend(receiver.packets().filter_map(|p| Some((n, p.buffer?.clone()))));
+        }
+        assert_eq!(held.len(), BUFFERS - KEPT);
+        assert!(held.iter().all(|(n, buffer)| buffer[0] == *n));
         drop(a);
         // The end reads as empty messages, which are no packets.
         assert!(receiver.wait(b.as_fd()).unwrap() > 0);

@@ -128,8 +128,10 @@ impl World {
                 let frames = std::mem::take(&mut *self.hosts[from].out.frames.lock());
                 any |= !frames.is_empty();
                 let to = &self.hosts[to];
-                let frames: Vec<_> =
-                    frames.iter().map(|data| RxFrame { data, csum_ok: false, gso_size: 0 }).collect();
+                let frames: Vec<_> = frames
+                    .iter()
+                    .map(|data| RxFrame { data, csum_ok: false, gso_size: 0, ..RxFrame::default() })
+                    .collect();
                 to.ns.stack().receive(to.link, &frames);
                 let stack = to.ns.stack();
                 stack.on_timer(stack.env().now());

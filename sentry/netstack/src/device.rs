@@ -1,5 +1,7 @@
 //! Devices: where frames leave, and the form in which they come and go.
 
+use std::sync::Arc;
+
 /// What a device is and can do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeviceInfo {
@@ -71,6 +73,8 @@ pub struct RxFrame<'a> {
     pub csum_ok: bool,
     /// Payload bytes per packet where several have been put together; 0 otherwise.
     pub gso_size: u16,
+    /// The buffer that `data` is in, if the stack may hold on to it: its device leaves it alone until nobody else does.
+    pub buffer: Option<&'a Arc<Vec<u8>>>,
 }
 
 /// Where frames leave.

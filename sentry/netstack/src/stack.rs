@@ -196,7 +196,7 @@ impl Stack {
         self.backlog.drain(|link, packet| {
             let Some(port) = self.port(link).filter(|port| port.is_up()) else { return };
             let mut batch = self.batch();
-            let frame = RxFrame { data: packet, csum_ok: true, gso_size: 0 };
+            let frame = RxFrame { data: packet, csum_ok: true, ..RxFrame::default() };
             if link == LO {
                 self.show(&port, packet, (0, 0), FrameKind::Host, batch.now);
             }

@@ -246,7 +246,7 @@ impl World {
             let end = if to_b { &self.b } else { &self.a };
             // With offloads, checksums may be partial, as on a veth.
             let csum_ok = end.port(ETH0).is_some_and(|port| port.info.csum);
-            end.receive(ETH0, &[RxFrame { data: &data, csum_ok, gso_size }]);
+            end.receive(ETH0, &[RxFrame { data: &data, csum_ok, gso_size, ..RxFrame::default() }]);
         }
         self.a.on_timer(now);
         self.b.on_timer(now);

@@ -155,6 +155,7 @@ pub fn frame<'a>(packet: &Packet<'a>) -> RxFrame<'a> {
         data: packet.data,
         csum_ok: flags & (HDR_F_NEEDS_CSUM | HDR_F_DATA_VALID) != 0,
         gso_size: if large { gso_size } else { 0 },
+        buffer: packet.buffer,
     }
 }
 

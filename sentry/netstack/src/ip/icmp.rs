@@ -172,6 +172,7 @@ impl Stack {
             payload,
             options: &[],
             csum_ok: true,
+            buffer: None,
             gso_size: 0,
         };
         if src.is_ipv4() {

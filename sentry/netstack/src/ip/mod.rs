@@ -52,6 +52,8 @@ pub(crate) struct Meta<'a> {
     /// IPv4's.
     pub options: &'a [u8],
     pub csum_ok: bool,
+    /// As [`RxFrame::buffer`](crate::RxFrame::buffer); what is not in it has been put together from fragments.
+    pub buffer: Option<&'a std::sync::Arc<Vec<u8>>>,
     pub gso_size: u16,
 }
 

@@ -56,6 +56,7 @@ impl Stack {
             payload,
             options,
             csum_ok: frame.csum_ok,
+            buffer: frame.buffer,
             gso_size: frame.gso_size,
         };
         let frag = ip.frag.get();

@@ -131,6 +131,7 @@ impl Stack {
             payload: rest,
             options: &[],
             csum_ok: frame.csum_ok,
+            buffer: frame.buffer,
             gso_size: frame.gso_size,
         };
         let walked = self.walked(batch, &meta)?;

@@ -1,6 +1,7 @@
 //! A connection as others hold it.
 
 use super::Tuple;
+use super::inbox::Buffer;
 use super::input::Verdict;
 use super::options::TcpOptions;
 use super::segment::Segment;
@@ -18,11 +19,14 @@ use chitin_abi::poll::*;
 use chitin_abi::socket::*;
 use parking_lot::{Mutex, MutexGuard};
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
 /// Whatever a guest sets.
 const MAX_ORPHANS: usize = 65_536;
+/// So much is copied to a reader at once.
+const LITTLE: usize = 4096;
 
 /// What can be done with a connection now.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -59,6 +63,8 @@ pub struct TcpConn {
     stack: Weak<Stack>,
     this: Weak<TcpConn>,
     tcb: Mutex<Tcb>,
+    /// Who reads: what is copied while `tcb` is not locked stays the first. Before `tcb`.
+    reader: Mutex<()>,
     events: Mutex<Option<Arc<dyn TcpEvents>>>,
     /// Of its settings, for who does not lock it.
     filtered: AtomicBool,
@@ -78,6 +84,7 @@ impl TcpConn {
             this: this.clone(),
             filtered: AtomicBool::new(tcb.opts.filtered),
             tcb: Mutex::new(tcb),
+            reader: Mutex::new(()),
             events: Mutex::new(None),
         })
     }
@@ -251,6 +258,7 @@ impl TcpConn {
 
     /// Takes up to `max` bytes from the receive buffer. `take` gets them in pieces and answers how many it took. With
     /// `peek`, they stay, and begin `skip` bytes on. 0: the end; EAGAIN: nothing there. Stops before the urgent mark.
+    /// `take` runs with the connection locked for a little, and otherwise with nothing locked that its segments wait for.
     pub fn recv_with(
         &self,
         max: usize,
@@ -259,8 +267,34 @@ impl TcpConn {
     ) -> Result<usize, Errno> {
         let Some(stack) = self.stack.upgrade() else { return Ok(0) };
         let cx = Cx { stack: &stack, tuple: &self.tuple, now: stack.now() };
+        let reader = self.reader.lock();
         let mut tcb = self.tcb.lock();
-        let taken = tcb.give_out(&cx, max, peek, take);
+        let (off, most) = match tcb.next_read(max, peek)? {
+            (_, 0) => return Ok(0),
+            some => some,
+        };
+        let taken = if most <= LITTLE {
+            tcb.give_out(off, most, take)
+        } else {
+            let mut done = 0;
+            loop {
+                let mut pieces = Pieces::default();
+                tcb.rcv.share(off + done, most - done, |buffer, range| pieces.hold(buffer, range));
+                drop(tcb);
+                let (taken, all) = pieces.give_out(take);
+                drop(pieces);
+                tcb = self.tcb.lock();
+                done += taken.unwrap_or(0);
+                if !all || done >= most || taken == Ok(0) {
+                    break if done == 0 { taken } else { Ok(done) };
+                }
+            }
+        };
+        if let (Ok(done), None) = (taken, peek) {
+            tcb.rcv.consume(done);
+            tcb.on_read(&cx, done);
+        }
+        drop(reader);
         // Reading rarely has consequences.
         if tcb.ack_now || tcb.trim.is_some() && tcb.key.is_none() {
             self.settle(&cx, tcb);
@@ -289,8 +323,7 @@ impl TcpConn {
             return if tcb.fin_rcvd || tcb.state == State::Close { Ok(0) } else { Err(Errno::EAGAIN) };
         }
         let off = at.from(tcb.rcv_start());
-        let [a, _] = tcb.rcv.slices(off, 1);
-        let byte = a.first().copied().ok_or(Errno::EINVAL)?;
+        let byte = tcb.rcv.byte(off).ok_or(Errno::EINVAL)?;
         tcb.urgent_read |= !peek;
         Ok(byte)
     }
@@ -420,6 +453,64 @@ impl TcpConn {
     }
 }
 
+/// Takes bytes; answers how many.
+type Take<'a> = &'a mut dyn FnMut(&[u8]) -> Result<usize, Errno>;
+
+/// What has been given out, and what went wrong.
+#[derive(Default)]
+struct Given {
+    done: usize,
+    error: Option<Errno>,
+}
+
+impl Given {
+    /// Whether all of it was taken.
+    fn add(&mut self, buffer: &Buffer, range: Range<usize>, take: Take<'_>) -> bool {
+        let piece = buffer.get(range).unwrap_or_default();
+        match take(piece) {
+            Ok(n) => {
+                self.done += n.min(piece.len());
+                n >= piece.len()
+            }
+            Err(error) => {
+                self.error = Some(error);
+                false
+            }
+        }
+    }
+
+    fn result(self) -> Result<usize, Errno> {
+        match self.error {
+            Some(error) if self.done == 0 => Err(error),
+            _ => Ok(self.done),
+        }
+    }
+}
+
+/// Pieces of the receive buffer that a reader holds.
+#[derive(Default)]
+struct Pieces {
+    held: [Option<(Buffer, Range<usize>)>; 8],
+    count: usize,
+}
+
+impl Pieces {
+    fn hold(&mut self, buffer: &Buffer, range: Range<usize>) -> bool {
+        if let Some(slot) = self.held.get_mut(self.count) {
+            *slot = Some((buffer.clone(), range));
+            self.count += 1;
+        }
+        self.count < self.held.len()
+    }
+
+    /// Fewer than there are: the taker wants no more.
+    fn give_out(&self, take: Take<'_>) -> (Result<usize, Errno>, bool) {
+        let mut given = Given::default();
+        let all = self.held.iter().flatten().all(|(buffer, range)| given.add(buffer, range.clone(), take));
+        (given.result(), all)
+    }
+}
+
 impl Tcb {
     /// Sequence number of the first byte in the receive buffer, and behind the last.
     fn rcv_start(&self) -> Seq {
@@ -505,13 +596,8 @@ impl Tcb {
         result.and(if max == 0 { Ok(0) } else { Err(Errno::EAGAIN) })
     }
 
-    fn give_out(
-        &mut self,
-        cx: &Cx<'_>,
-        max: usize,
-        peek: Option<usize>,
-        take: &mut dyn FnMut(&[u8]) -> Result<usize, Errno>,
-    ) -> Result<usize, Errno> {
+    /// What a reader of up to `max` bytes gets: from where in the receive buffer, and how much. (_, 0): the end.
+    fn next_read(&mut self, max: usize, peek: Option<usize>) -> Result<(usize, usize), Errno> {
         let mut off = peek.unwrap_or(0);
         // The urgent byte is passed over when it is the next; otherwise reading stops before it.
         match self.hole() {
@@ -534,32 +620,15 @@ impl Tcb {
                 return Err(error);
             }
             let over = self.fin_rcvd || self.shut_rd || self.state == State::Close;
-            return if over { Ok(0) } else { Err(Errno::EAGAIN) };
+            return if over { Ok((off, 0)) } else { Err(Errno::EAGAIN) };
         }
-        let mut done = 0;
-        let mut result = Ok(());
-        for piece in self.rcv.slices(off, most) {
-            if piece.is_empty() {
-                continue;
-            }
-            match take(piece) {
-                Ok(n) => {
-                    done += n.min(piece.len());
-                    if n < piece.len() {
-                        break;
-                    }
-                }
-                Err(error) => {
-                    result = Err(error);
-                    break;
-                }
-            }
-        }
-        if peek.is_none() && done > 0 {
-            self.rcv.consume(done);
-            self.on_read(cx, done);
-        }
-        if done == 0 { result.map(|()| 0) } else { Ok(done) }
+        Ok((off, most))
+    }
+
+    fn give_out(&self, off: usize, most: usize, take: Take<'_>) -> Result<usize, Errno> {
+        let mut given = Given::default();
+        self.rcv.share(off, most, |buffer, range| given.add(buffer, range, take));
+        given.result()
     }
 
     /// This side will send no more.

@@ -2,19 +2,20 @@
 //!
 //! - `table`: who has which pair of addresses; `listen`: handshakes and cookies; `time_wait`: what is left of connections.
 //! - `conn`: a connection as the sockets layer holds it; `tcb`: its state, with `input`, `ack` and `board` (what is known
-//!   of what was sent), `recv`, `output`, `timers`, `congestion` and `rtt` as its parts; `ring`: its buffers.
+//!   of what was sent), `recv`, `output`, `timers`, `congestion` and `rtt` as its parts; `ring` and `inbox`: its buffers.
 //!
 //! A batch of frames is taken in first, connection by connection; what follows from it (acknowledgements, data, news for
 //! the socket) goes out once at its end. A connection has one lock, under which it sends, too, so that its segments stay
 //! in order; there is no lock for all.
 //!
-//! Locks: connection → table shard, timers, neighbour, device. Upcalls run with none.
+//! Locks: whoever reads → connection → table shard, timers, neighbour, device. Upcalls run with none.
 
 mod ack;
 mod bbr;
 mod board;
 mod congestion;
 mod conn;
+mod inbox;
 mod info;
 mod input;
 mod listen;

@@ -50,8 +50,7 @@ impl Tcb {
         let edge = self.rcv_adv.max(self.rcv_nxt);
         data = data.get(..edge.from(seq)).unwrap_or(data);
         let off = self.rcv.len() + seq.from(self.rcv_nxt);
-        let room = self.rcv.grow(off + data.len()).saturating_sub(off);
-        data = data.get(..room).unwrap_or(data);
+        data = data.get(..self.rcv.room(off, data.len())).unwrap_or(data);
         if data.is_empty() {
             self.ack_now = true;
             return;
@@ -60,8 +59,9 @@ impl Tcb {
         let full = data.len() / crate::tcp::count(segment.count);
         self.rcv_mss = self.rcv_mss.max(full).min(65_535);
         if seq == self.rcv_nxt {
-            self.rcv.write(off, data);
-            self.advance(end);
+            if self.rcv.put(off, data, segment.buffer) {
+                self.advance(end);
+            }
             return;
         }
         if self.ooo.covers(seq, end) {
@@ -72,7 +72,10 @@ impl Tcb {
             self.ack_now = true;
             return;
         }
-        self.rcv.write(off, data);
+        if !self.rcv.put(off, data, segment.buffer) {
+            self.ack_now = true;
+            return;
+        }
         self.stats.ooo = self.stats.ooo.wrapping_add(1);
         let (whole, _) = self.ooo.insert(seq, end);
         self.sacks.retain(|(s, e)| e.lt(whole.0) || whole.1.lt(*s));
@@ -170,7 +173,7 @@ impl Tcb {
             self.drs_since = cx.now;
             self.drs_copied = 0;
         }
-        if self.rcv.len() == 0 && self.ooo.is_empty() && self.rcv.capacity() > 0 {
+        if self.rcv.len() == 0 && self.rcv.keeps() {
             self.trim = Some(cx.now.saturating_add(TRIM));
         }
         // Tell of much more room at once.

@@ -1,5 +1,4 @@
-//! A ring of bytes that grows as it must: what is queued to be sent, and what has been received, with room for what comes
-//! out of order.
+//! A ring of bytes that grows as it must: what is queued to be sent.
 //!
 //! Its memory is counted ([`Memory`]) and given back when it has been empty for a while.
 
@@ -19,13 +18,13 @@ impl Memory {
         self.lacks(0)
     }
     /// Whether so many bytes more are too many.
-    fn lacks(&self, more: usize) -> bool {
+    pub fn lacks(&self, more: usize) -> bool {
         self.used.load(Ordering::Relaxed).saturating_add(more) > self.limit.load(Ordering::Relaxed)
     }
 }
 
 /// What a connection may have even if memory is tight, so that all make progress.
-const ALWAYS: usize = 4096;
+pub(crate) const ALWAYS: usize = 4096;
 
 #[derive(Debug)]
 pub(crate) struct Ring {
@@ -49,9 +48,6 @@ impl Ring {
     pub fn len(&self) -> usize {
         self.len
     }
-    pub fn capacity(&self) -> usize {
-        self.buf.len()
-    }
     fn wrap(&self, at: usize) -> usize {
         at & self.buf.len().wrapping_sub(1)
     }
@@ -67,7 +63,6 @@ impl Ring {
         }
         let mut grown = vec![0; size];
         let (wrapped, first) = self.buf.split_at_checked(self.start).unwrap_or((&[], &[]));
-        // All of it, since what came out of order lies beyond `len`.
         let rooms = grown.split_at_mut_checked(first.len());
         if let Some((to_first, rest)) = rooms {
             to_first.copy_from_slice(first);
@@ -103,22 +98,6 @@ impl Ring {
         [a, b]
     }
 
-    /// Puts bytes `off` bytes from the start, where there must be room.
-    pub fn write(&mut self, off: usize, data: &[u8]) {
-        if off + data.len() > self.buf.len() || data.is_empty() {
-            return;
-        }
-        let at = self.wrap(self.start + off);
-        let first = data.len().min(self.buf.len() - at);
-        let (a, b) = data.split_at_checked(first).unwrap_or((data, &[]));
-        if let Some(room) = self.buf.get_mut(at..at + a.len()) {
-            room.copy_from_slice(a);
-        }
-        if let Some(room) = self.buf.get_mut(..b.len()) {
-            room.copy_from_slice(b);
-        }
-    }
-
     /// The first piece of room behind what is there.
     pub fn room(&mut self) -> &mut [u8] {
         if self.len == self.buf.len() {
@@ -140,7 +119,7 @@ impl Ring {
         self.len -= n;
     }
 
-    /// Gives its memory back; only for an empty one with nothing out of order.
+    /// Gives its memory back; only for an empty one.
     pub fn release(&mut self) {
         self.memory.used.fetch_sub(self.buf.len(), Ordering::Relaxed);
         self.buf = Vec::new();
@@ -166,17 +145,12 @@ mod tests {
                 assert!(ring.reserve(ring.len() + len));
                 let data: Vec<u8> = (0..len).map(|i| (n as usize * 31 + i) as u8).collect();
                 let mut left = &data[..];
-                if rng.chance(50.0) {
-                    ring.write(ring.len(), left);
-                    ring.extend(len);
-                } else {
-                    while !left.is_empty() {
-                        let room = ring.room();
-                        let now = room.len().min(left.len());
-                        room[..now].copy_from_slice(&left[..now]);
-                        ring.extend(now);
-                        left = &left[now..];
-                    }
+                while !left.is_empty() {
+                    let room = ring.room();
+                    let now = room.len().min(left.len());
+                    room[..now].copy_from_slice(&left[..now]);
+                    ring.extend(now);
+                    left = &left[now..];
                 }
                 model.extend(data);
             } else {
@@ -189,7 +163,7 @@ mod tests {
             assert_eq!(got, expected);
             assert_eq!(ring.len(), model.len());
         }
-        assert_eq!(memory.used.load(Ordering::Relaxed), ring.capacity());
+        assert_eq!(memory.used.load(Ordering::Relaxed), ring.buf.len());
         memory.limit.store(0, Ordering::Relaxed);
         assert!(!ring.reserve(1 << 20));
         drop(ring);

@@ -1,6 +1,7 @@
 //! Segments: parsed ones, and the writing of headers.
 
 use super::Tuple;
+use super::inbox::Buffer;
 use super::seq::Seq;
 use crate::device::{Csum, Gso, GsoKind};
 use crate::ip::{Head4, Head6, Meta, TCP};
@@ -26,6 +27,8 @@ pub(crate) struct Segment<'a> {
     pub window: u16,
     pub urgent: u16,
     pub data: &'a [u8],
+    /// What `data` may be in.
+    pub buffer: Option<&'a Buffer>,
     pub mss: Option<u16>,
     pub wscale: Option<u8>,
     pub sack_ok: bool,
@@ -61,6 +64,7 @@ impl<'a> Segment<'a> {
             window: tcp.window.get(),
             urgent: tcp.urgent.get(),
             data,
+            buffer: meta.buffer,
             mss: None,
             wscale: None,
             sack_ok: false,

@@ -3,6 +3,7 @@
 use super::bbr::Bbr;
 use super::board::Board;
 use super::congestion::Window;
+use super::inbox::Inbox;
 use super::options::{Congestion, TcpOptions};
 use super::rate::Delivery;
 use super::ring::Ring;
@@ -162,7 +163,7 @@ pub(crate) struct Tcb {
 
     // Receiving.
     pub irs: Seq,
-    pub rcv: Ring,
+    pub rcv: Inbox,
     pub rcv_nxt: Seq,
     /// The right edge of the window that the peer knows of.
     pub rcv_adv: Seq,
@@ -299,7 +300,7 @@ impl Tcb {
             probes: 0,
             force: false,
             irs: Seq(0),
-            rcv: Ring::new(memory),
+            rcv: Inbox::new(memory),
             rcv_nxt: Seq(0),
             rcv_adv: Seq(0),
             rcv_wup: Seq(0),

@@ -171,7 +171,7 @@ impl<'s> Attack<'s> {
             stats.rx_dropped.load(Ordering::Relaxed)
         };
         let before = dropped();
-        self.world.b.receive(ETH0, &[RxFrame { data: &data, csum_ok, gso_size }]);
+        self.world.b.receive(ETH0, &[RxFrame { data: &data, csum_ok, gso_size, ..RxFrame::default() }]);
         let taken = dropped() == before;
         self.note((taken, csum_ok));
         self.look();

@@ -50,7 +50,10 @@ fn mutated_frames_do_no_harm() {
             }
             // With checksums taken for right, more of the code is reached.
             let gso_size = if rng.chance(5.0) { rng.number() as u16 } else { 0 };
-            world.b.receive(ETH0, &[RxFrame { data: &frame, csum_ok: rng.chance(70.0), gso_size }]);
+            world.b.receive(
+                ETH0,
+                &[RxFrame { data: &frame, csum_ok: rng.chance(70.0), gso_size, ..RxFrame::default() }],
+            );
             if n % 100 == 0 {
                 world.idle(0.01);
                 told.udp.lock().clear();
@@ -146,7 +149,7 @@ fn mutated_segments_do_no_harm() {
                 }
                 let end = if to_b { &pair.world.b } else { &pair.world.a };
                 let gso_size = if rng.chance(10.0) { rng.number() as u16 } else { 0 };
-                end.receive(ETH0, &[RxFrame { data: &frame, csum_ok: true, gso_size }]);
+                end.receive(ETH0, &[RxFrame { data: &frame, csum_ok: true, gso_size, ..RxFrame::default() }]);
                 thrown += 1;
                 if n % 100 == 0 {
                     pair.world.idle(0.001);
@@ -254,7 +257,7 @@ fn headers_of_fragments_count() {
         frame.extend_from_slice(&[17, 0, 0, 1]);
         frame.extend_from_slice(&id.to_be_bytes());
         frame.extend_from_slice(&[0; 8]);
-        world.b.receive(ETH0, &[RxFrame { data: &frame, csum_ok: true, gso_size: 0 }]);
+        world.b.receive(ETH0, &[RxFrame { data: &frame, csum_ok: true, gso_size: 0, ..RxFrame::default() }]);
     }
     let held = world.b.held();
     assert!(((2 << 20)..(7 << 20)).contains(&held), "{held}");
@@ -278,7 +281,7 @@ fn queries_do_not_pile_up() {
         ip[10..12].copy_from_slice(sum.as_ref());
         let eth = [1, 0, 0x5e, 0, 0, 1, 2, 0, 0, 0, 0, 1, 8, 0];
         let frame = [&eth[..], &ip, &igmp].concat();
-        world.b.receive(ETH0, &[RxFrame { data: &frame, csum_ok: false, gso_size: 0 }]);
+        world.b.receive(ETH0, &[RxFrame { data: &frame, csum_ok: false, gso_size: 0, ..RxFrame::default() }]);
         if time == 1 {
             world.idle(0.11);
         }
@@ -301,5 +304,6 @@ fn settings_do_not_lift_bounds() {
     }
     pair.world.idle(20.0);
     let memory = pair.world.b.tcp_memory();
-    assert!(memory <= 1 << 20, "{memory}");
+    // And what each has in any case.
+    assert!(memory <= (1 << 20) + 8 * 5000, "{memory}");
 }

@@ -50,8 +50,10 @@ impl Device for Port {
 fn deliver(stack: &Stack, pipe: &Pipe, csum_ok: bool) -> bool {
     let frames = std::mem::take(&mut *pipe.full.lock());
     for chunk in frames.chunks(64) {
-        let rx: Vec<_> =
-            chunk.iter().map(|(data, gso_size)| RxFrame { data, csum_ok, gso_size: *gso_size }).collect();
+        let rx: Vec<_> = chunk
+            .iter()
+            .map(|(data, gso_size)| RxFrame { data, csum_ok, gso_size: *gso_size, ..RxFrame::default() })
+            .collect();
         stack.receive(ETH0, &rx);
     }
     let any = !frames.is_empty();
