@@ -32,6 +32,8 @@ use std::sync::{Arc, Weak};
 const PRIVATE: u32 = EPOLLWAKEUP | EPOLLONESHOT | EPOLLET | EPOLLEXCLUSIVE;
 /// What may go with EPOLLEXCLUSIVE (EPOLLEXCLUSIVE_OK_BITS).
 const EXCLUSIVE_OK: u32 = EPOLLIN | EPOLLOUT | EPOLLERR | EPOLLHUP | EPOLLWAKEUP | EPOLLET | EPOLLEXCLUSIVE;
+/// Items that are taken from the ready queue at a time.
+const BATCH: usize = 16;
 /// Room for files under way that a thread keeps.
 const KEPT: usize = 1024;
 /// A descriptor number and the identity of the open file description behind it.
@@ -96,7 +98,8 @@ impl Notify for Hook {
             return;
         }
         self.core.mark(self);
-        self.core.queue.wake(POLLIN | POLLRDNORM);
+        // Who waits looks under `Core::ready`.
+        self.core.queue.wake_if_any(POLLIN | POLLRDNORM);
     }
 }
 
@@ -140,6 +143,22 @@ impl Core {
             item.hook.set_place(0);
         }
         Some((place, key, item))
+    }
+
+    /// As [`Core::pop`] for as many as there is room for; answers how many.
+    fn pop_many(&self, items: &Items, last: &mut Option<u64>, keys: &mut [Key]) -> usize {
+        let mut ready = self.ready.lock();
+        let last = *last.get_or_insert(ready.last());
+        let mut count = 0;
+        for slot in keys {
+            let Some((_, key)) = ready.pop(last) else { break };
+            if let Some(item) = items.map.get(&key) {
+                item.hook.set_place(0);
+            }
+            *slot = key;
+            count += 1;
+        }
+        count
     }
 
     /// Removes items; the caller drops what it gets without holding locks.
@@ -276,7 +295,7 @@ impl Epoll {
         }
         drop(items);
         if ready {
-            self.core.queue.wake(POLLIN | POLLRDNORM);
+            self.core.queue.wake_if_any(POLLIN | POLLRDNORM);
         }
         Ok(())
     }
@@ -297,7 +316,7 @@ impl Epoll {
         }
         drop(items);
         if ready {
-            self.core.queue.wake(POLLIN | POLLRDNORM);
+            self.core.queue.wake_if_any(POLLIN | POLLRDNORM);
         }
         Ok(())
     }
@@ -307,33 +326,46 @@ impl Epoll {
         // Files are let go only after the lock: ours may be the last reference.
         let mut held = HELD.take();
         let mut items = self.core.items.lock();
-        let last = self.core.ready.lock().last();
+        let mut last = None;
+        let mut keys = [(0, 0); BATCH];
         let end = out.len().saturating_add(max);
-        while out.len() < end {
-            let Some((_, key, item)) = self.core.pop(&items, last) else { break };
-            let Some(item) = item else { continue };
-            let Some(file) = item.file.upgrade() else {
-                self.core.remove(&mut items, key);
-                continue;
-            };
-            let wanted = item.hook.events.load(Ordering::Relaxed);
-            let shown = file.ops().poll(None) & wanted & !PRIVATE;
-            held.push(file);
-            if shown == 0 {
-                continue;
+        loop {
+            let room = keys.get_mut(..end.saturating_sub(out.len()).min(BATCH)).unwrap_or_default();
+            let asked = room.len();
+            let count = self.core.pop_many(&items, &mut last, room);
+            for &key in keys.iter().take(count) {
+                self.collect_one(&mut items, key, &mut held, out);
             }
-            out.push(EpollEvent { events: shown, data: item.data });
-            if wanted & EPOLLONESHOT != 0 {
-                item.hook.events.store(wanted & PRIVATE, Ordering::Relaxed);
-            } else if wanted & EPOLLET == 0 {
-                // Level-triggered items stay, behind those that had no turn.
-                self.core.mark(&item.hook);
+            if asked == 0 || count < asked {
+                break;
             }
         }
         drop(items);
         held.clear();
         if held.capacity() <= KEPT {
             HELD.set(held);
+        }
+    }
+
+    /// The event of an item that has been taken from the ready queue, if there is one.
+    fn collect_one(&self, items: &mut Items, key: Key, held: &mut Vec<Arc<File>>, out: &mut Vec<EpollEvent>) {
+        let Some(item) = items.map.get(&key) else { return };
+        let Some(file) = item.file.upgrade() else {
+            self.core.remove(items, key);
+            return;
+        };
+        let wanted = item.hook.events.load(Ordering::Relaxed);
+        let shown = file.ops().poll(None) & wanted & !PRIVATE;
+        held.push(file);
+        if shown == 0 {
+            return;
+        }
+        out.push(EpollEvent { events: shown, data: item.data });
+        if wanted & EPOLLONESHOT != 0 {
+            item.hook.events.store(wanted & PRIVATE, Ordering::Relaxed);
+        } else if wanted & EPOLLET == 0 {
+            // Level-triggered items stay, behind those that had no turn.
+            self.core.mark(&item.hook);
         }
     }
 

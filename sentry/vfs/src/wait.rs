@@ -10,6 +10,7 @@
 use parking_lot::Mutex;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Waker};
 
@@ -59,10 +60,17 @@ impl List {
     }
 }
 
+#[derive(Default)]
+struct Shared {
+    list: Mutex<List>,
+    /// Whether there are entries in the list; changes under its lock.
+    any: AtomicBool,
+}
+
 /// The waiters of one object.
 #[derive(Clone, Default)]
 pub struct WaitQueue {
-    list: Arc<Mutex<List>>,
+    shared: Arc<Shared>,
 }
 
 impl WaitQueue {
@@ -72,19 +80,28 @@ impl WaitQueue {
 
     /// Tells all waiters. The state must have been changed before.
     pub fn wake(&self, events: u32) {
-        let list = self.list.lock();
+        let list = self.shared.list.lock();
         for target in list.entries.iter().filter_map(|(_, target)| target.as_ref()) {
             target.notify(events);
         }
     }
 
+    /// As [`WaitQueue::wake`], without a lock where nobody waits: for states that are changed, and looked at by whoever has
+    /// registered, under one lock. If who waits looks first, the registration is seen here; if not, the change is seen there.
+    pub fn wake_if_any(&self, events: u32) {
+        if self.shared.any.load(Ordering::Relaxed) {
+            self.wake(events);
+        }
+    }
+
     /// Registers until the registration is dropped.
     pub fn register(&self, target: Arc<dyn Notify>) -> Registration {
-        let mut list = self.list.lock();
+        let mut list = self.shared.list.lock();
         let id = list.next_id;
         list.next_id += 1;
         list.entries.push((id, Some(target)));
-        Registration { list: Arc::downgrade(&self.list), id }
+        self.shared.any.store(true, Ordering::Relaxed);
+        Registration { queue: Arc::downgrade(&self.shared), id }
     }
 
     /// Registers a future's waker.
@@ -99,7 +116,7 @@ impl WaitQueue {
 
     pub fn has_waiters(&self) -> bool {
         {
-            let list = self.list.lock();
+            let list = self.shared.list.lock();
             list.entries.len() > list.gaps
         }
     }
@@ -107,15 +124,20 @@ impl WaitQueue {
 
 /// A place in a wait queue; dropping it leaves the queue.
 pub struct Registration {
-    list: Weak<Mutex<List>>,
+    queue: Weak<Shared>,
     id: u64,
 }
 
 impl Drop for Registration {
     fn drop(&mut self) {
-        if let Some(list) = self.list.upgrade() {
+        if let Some(queue) = self.queue.upgrade() {
             // Dropped with the list unlocked.
-            let _gone = list.lock().remove(self.id);
+            let _gone = {
+                let mut list = queue.list.lock();
+                let gone = list.remove(self.id);
+                queue.any.store(!list.entries.is_empty(), Ordering::Relaxed);
+                gone
+            };
         }
     }
 }
