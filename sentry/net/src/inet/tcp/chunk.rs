@@ -18,23 +18,30 @@ pub const SMALL: usize = 2048;
 static POOL: Mutex<Vec<Box<[u8]>>> = Mutex::new(Vec::new());
 const POOL_LIMIT: usize = 64;
 
-thread_local! {
-    /// Pieces of [`SMALL`] bytes that each thread keeps, for the same reason.
-    static SMALL_POOL: RefCell<Vec<Box<[u8]>>> = const { RefCell::new(Vec::new()) };
-}
-const SMALL_POOL_LIMIT: usize = 64;
+/// Pieces of [`SMALL`] bytes that a thread keeps, for the same reason. They count as bytes on their way all the time.
+#[derive(Default)]
+struct SmallPool(Vec<Box<[u8]>>);
 
-fn pooled(size: usize) -> Option<Box<[u8]>> {
-    match size {
-        SMALL => SMALL_POOL.with_borrow_mut(Vec::pop),
-        CHUNK => POOL.lock().pop(),
-        _ => None,
+const SMALL_POOL_LIMIT: usize = 16;
+
+thread_local! {
+    static SMALL_POOL: RefCell<SmallPool> = RefCell::default();
+}
+
+impl SmallPool {
+    /// Gives the piece back that there is no room for.
+    fn keep(&mut self, bytes: Box<[u8]>) -> Option<Box<[u8]>> {
+        if self.0.len() >= SMALL_POOL_LIMIT || TCP_BYTES.exceeded() {
+            return Some(bytes);
+        }
+        self.0.push(bytes);
+        None
     }
 }
 
-fn keep(pool: &mut Vec<Box<[u8]>>, limit: usize, bytes: Box<[u8]>) {
-    if pool.len() < limit {
-        pool.push(bytes);
+impl Drop for SmallPool {
+    fn drop(&mut self) {
+        TCP_BYTES.give(self.0.len().saturating_mul(SMALL));
     }
 }
 
@@ -47,7 +54,13 @@ pub struct Chunk {
 impl Chunk {
     fn with_room(room: usize) -> Chunk {
         let size = if room <= SMALL { SMALL } else { room.next_power_of_two().min(CHUNK) };
-        let bytes = pooled(size).unwrap_or_else(|| vec![0; size].into_boxed_slice());
+        if size == SMALL
+            && let Some(bytes) = SMALL_POOL.with_borrow_mut(|pool| pool.0.pop())
+        {
+            return Chunk { bytes, len: 0 };
+        }
+        let pooled = if size == CHUNK { POOL.lock().pop() } else { None };
+        let bytes = pooled.unwrap_or_else(|| vec![0; size].into_boxed_slice());
         TCP_BYTES.force(bytes.len());
         Chunk { bytes, len: 0 }
     }
@@ -84,13 +97,21 @@ impl Chunk {
 
 impl Drop for Chunk {
     fn drop(&mut self) {
-        TCP_BYTES.give(self.bytes.len());
-        let bytes = std::mem::take(&mut self.bytes);
-        match bytes.len() {
+        let mut bytes = Some(std::mem::take(&mut self.bytes));
+        let len = bytes.as_ref().map_or(0, |bytes| bytes.len());
+        if len == SMALL {
             // The thread may be at its end.
-            SMALL => drop(SMALL_POOL.try_with(|pool| keep(&mut pool.borrow_mut(), SMALL_POOL_LIMIT, bytes))),
-            CHUNK => keep(&mut POOL.lock(), POOL_LIMIT, bytes),
-            _ => {}
+            let _ended = SMALL_POOL.try_with(|pool| {
+                bytes = bytes.take().and_then(|bytes| pool.borrow_mut().keep(bytes));
+            });
+        }
+        let Some(bytes) = bytes else { return };
+        TCP_BYTES.give(len);
+        if len == CHUNK {
+            let mut pool = POOL.lock();
+            if pool.len() < POOL_LIMIT {
+                pool.push(bytes);
+            }
         }
     }
 }
@@ -120,6 +141,22 @@ impl Chunks {
             return;
         }
         self.queue.push_back(Arc::new(chunk));
+    }
+
+    /// Takes the only piece out if it is all there is, and no more than `most`; from where on in it.
+    pub fn take_sole(&mut self, most: usize) -> Option<(Arc<Chunk>, usize)> {
+        if self.queue.len() != 1 || self.len > most {
+            return None;
+        }
+        self.len = 0;
+        Some((self.queue.pop_front()?, std::mem::take(&mut self.head)))
+    }
+
+    /// Puts back what [`Chunks::take_sole`] took, from `at` on, before what has come since.
+    pub fn put_back(&mut self, chunk: Arc<Chunk>, at: usize) {
+        self.len = self.len.saturating_add(chunk.len.saturating_sub(at));
+        self.head = at;
+        self.queue.push_front(chunk);
     }
 
     /// The piece with the byte `skip` bytes after the first, and where in it that byte is.
@@ -193,5 +230,24 @@ mod tests {
         assert!(chunks.at(0).is_none() && chunks.len() == 0);
         chunks.push(chunk(&[7; 100_000]));
         assert_eq!(chunks.len(), CHUNK);
+    }
+
+    #[test]
+    fn what_was_taken_in_one_piece_comes_back_first() {
+        let mut chunks = Chunks::default();
+        assert!(chunks.take_sole(9).is_none());
+        chunks.push(chunk(b"abcdef"));
+        chunks.consume(1);
+        assert!(chunks.take_sole(4).is_none());
+        let (piece, at) = chunks.take_sole(5).unwrap();
+        assert_eq!((&piece.data()[at..], chunks.len()), (&b"bcdef"[..], 0));
+        chunks.push(chunk(b"ghi"));
+        chunks.put_back(piece, at + 2);
+        assert_eq!(chunks.len(), 6);
+        let (piece, at) = chunks.at(0).unwrap();
+        assert_eq!(&piece.data()[at..], b"def");
+        chunks.consume(3);
+        let (piece, at) = chunks.take_sole(3).unwrap();
+        assert_eq!(&piece.data()[at..], b"ghi");
     }
 }
