@@ -208,9 +208,12 @@ const UNCONDITIONAL: &[c_long] = &[
     // abort(3) and thread names.
     libc::SYS_getpid,
     libc::SYS_gettid,
-    // On behalf of guest threads, which are children of ours: sched_setaffinity(2), setpriority(2).
+    // On behalf of guest threads, which are children of ours: sched_setaffinity(2), setpriority(2), and a worker that polls for
+    // them has them run one after the other.
     libc::SYS_sched_getaffinity,
     libc::SYS_sched_setaffinity,
+    libc::SYS_sched_getscheduler,
+    libc::SYS_sched_setscheduler,
     // sched_getcpu(3) where neither rseq nor the vDSO answers.
     libc::SYS_getcpu,
     libc::SYS_setpriority,

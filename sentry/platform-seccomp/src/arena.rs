@@ -9,7 +9,7 @@
 use crate::parcel;
 use crate::stub::{CHUNK_WINDOWS, ctl};
 use crate::sys;
-use crate::trampoline::{answer_to, ctl as mail, how_of, number_of};
+use crate::trampoline::{answer_to, ctl as mail, how, how_of, number_of};
 use parking_lot::Mutex;
 use std::arch::x86_64::_MM_HINT_T0;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -288,6 +288,20 @@ impl Mailbox {
 
     pub fn set_written(&self, len: usize) {
         self.word(mail::WRITTEN).store(len as u64, Ordering::Relaxed);
+    }
+
+    /// Says that the request is answered, and wakes the thread if it sleeps; unless the request has been taken back.
+    pub fn answered(&self, request: u64) -> bool {
+        if self.settle(request, how::ANSWERED) {
+            return true;
+        }
+        let (asleep, awake) = (answer_to(request, how::SLEEP), answer_to(request, how::ANSWERED));
+        let word = self.word(mail::ANSWER);
+        let slept = word.compare_exchange(asleep, awake, Ordering::AcqRel, Ordering::Relaxed).is_ok();
+        if slept {
+            sys::futex_wake(word);
+        }
+        slept
     }
 
     /// The parcel's first bytes are wanted soon.

@@ -3,8 +3,8 @@
 //! A notification costs two context switches. A thread that makes one call after the other has its call sites patched
 //! ([`crate::sites`]), and while a worker polls ([`crate::poller`]), its calls are requests in its window
 //! ([`crate::trampoline`]). To the kernel such a call is one like any other: the task is stopped, and resumed. If the
-//! answer takes its time, or the thread has waited long enough, it makes the very call after all, and its notification
-//! takes the answer.
+//! answer takes its time, the thread sleeps in its window. If it has waited long enough, it makes the very call after all, and
+//! its notification takes the answer.
 //!
 //! Neighbours: `task` and `control` ask here where a call was not notified; `frame` holds what an interrupted thread was about.
 //!
@@ -326,11 +326,11 @@ impl Task {
         self.event(&mut st, EventKind::Syscall { arch, nr, args, ip })
     }
 
-    /// The answer to a request that was taken will not come at once: the thread is to fetch it by a notification.
+    /// The answer to a request that was taken will not come at once: the thread is to sleep.
     pub(crate) fn defer_request(&self) {
         let st = self.st.lock();
         if let (Phase::Stopped, Some(request)) = (st.phase, st.request) {
-            let _taken_back = self.mailbox.settle(request.word, how::NOTIFY);
+            let _taken_back = self.mailbox.settle(request.word, how::SLEEP);
         }
     }
 
@@ -356,7 +356,7 @@ impl Task {
         st.request = None;
         self.mailbox.set_result(v as u64);
         self.mailbox.set_written(written.len());
-        if !self.mailbox.settle(request.word, how::ANSWERED) {
+        if !self.mailbox.answered(request.word) {
             st.request = Some(request);
             st.phase = Phase::Answered(written.answer(v));
         }
@@ -388,19 +388,26 @@ impl Task {
     /// not been made, behind it otherwise. Answers whether the guest is to know of it: not of a `fault` that a copy of ours has
     /// come upon, which makes the call go the other way, or fail.
     pub(crate) fn straighten(&self, st: &mut St, uc: usize, fault: bool) -> bool {
+        let stands = whereabouts(frame::rip(&st.win, uc), frame::rax(&st.win, uc), frame::r11(&st.win, uc));
+        if stands == Whereabouts::Sleeping {
+            let [rdi, rsi, rdx, r10, ..] = self.mailbox.args();
+            frame::set_rdi(&st.win, uc, rdi);
+            frame::set_rsi(&st.win, uc, rsi);
+            frame::set_rdx(&st.win, uc, rdx);
+            frame::set_r10(&st.win, uc, r10);
+        }
         if let Some(request) = st.request {
             frame::set_rip(&st.win, uc, request.site.ret);
             return true;
         }
         let sites = &self.proc.space.sites;
         let word = self.mailbox.request();
-        let stands = whereabouts(frame::rip(&st.win, uc), frame::rax(&st.win, uc), frame::r11(&st.win, uc));
         let (site, made) = match stands {
             Whereabouts::Elsewhere => return true,
             Whereabouts::Last(at) => (sites.by_instruction(at), false),
             Whereabouts::Before(site) | Whereabouts::Packing(site) => (sites.at(site), false),
             Whereabouts::Answered | Whereabouts::Unpacking => (sites.at(site_of(word)), true),
-            Whereabouts::Requested => {
+            Whereabouts::Requested | Whereabouts::Sleeping => {
                 let _settled = self.mailbox.settle(word, how::CANCELLED);
                 (sites.at(site_of(word)), self.mailbox.how() == Some(how::ANSWERED))
             }

@@ -2,8 +2,8 @@
 //!
 //! Neighbours: `stub` (the addresses it compares with), `zygote` (installs it).
 //!
-//! Invariant: nothing is allowed but `rt_sigreturn` and the constant parking wait, both from the stub's page only; the
-//! instruction pointer decides nothing else than between notify and trap.
+//! Invariant: nothing is allowed but `rt_sigreturn`, the constant parking wait and a wait for a word of the windows' to change,
+//! all from the stub's page only; the instruction pointer decides nothing else than between notify and trap.
 
 use crate::stub::{PARK_SET, STUB_BASE};
 use libc::sock_filter;
@@ -44,6 +44,23 @@ fn arg(n: u32, high: bool) -> u32 {
     16 + 8 * n + if high { 4 } else { 0 }
 }
 
+/// Lets a call pass whose arguments have these values, and whose first one is in the 4 GiB of `near`, if any; is skipped by
+/// other calls. Looks at the call's number where that has been loaded.
+fn allowed(nr: i64, values: &[(u32, u64)], near: Option<u64>) -> Vec<sock_filter> {
+    let halves = |(n, v): &(u32, u64)| [(arg(*n, true), (v >> 32) as u32), (arg(*n, false), *v as u32)];
+    let mut wanted: Vec<(u32, u32)> = values.iter().flat_map(halves).collect();
+    wanted.extend(near.map(|near| (arg(0, true), (near >> 32) as u32)));
+    let total = wanted.len();
+    let mut p = vec![op(JEQ, nr as u32, 0, (total * 2 + 2) as u8)];
+    for (i, (off, want)) in wanted.into_iter().enumerate() {
+        p.push(op(LD, off, 0, 0));
+        p.push(op(JEQ, want, 0, ((total - i - 1) * 2 + 1) as u8));
+    }
+    p.push(op(RET, RET_ALLOW, 0, 0));
+    p.push(op(RET, RET_NOTIF, 0, 0));
+    p
+}
+
 /// The program.
 pub fn program() -> Vec<sock_filter> {
     let mut p = vec![
@@ -57,28 +74,10 @@ pub fn program() -> Vec<sock_filter> {
         op(RET, RET_NOTIF, 0, 0),
     ];
     // From the stub's page?
-    let park: Vec<(u32, u32)> = vec![
-        (arg(0, true), (PARK_SET >> 32) as u32),
-        (arg(0, false), PARK_SET as u32),
-        (arg(1, true), 0),
-        (arg(1, false), 0),
-        (arg(2, true), 0),
-        (arg(2, false), 0),
-        (arg(3, true), 0),
-        (arg(3, false), 8),
-    ];
-    let mut stub = vec![
-        op(LD, 0, 0, 0),
-        op(JEQ, libc::SYS_rt_sigreturn as u32, 0, 1),
-        op(RET, RET_ALLOW, 0, 0),
-        op(JEQ, libc::SYS_rt_sigtimedwait as u32, 0, (park.len() * 2 + 1) as u8),
-    ];
-    let total = park.len();
-    for (i, (off, want)) in park.into_iter().enumerate() {
-        stub.push(op(LD, off, 0, 0));
-        stub.push(op(JEQ, want, 0, ((total - i - 1) * 2 + 1) as u8));
-    }
-    stub.push(op(RET, RET_ALLOW, 0, 0));
+    let mut stub =
+        vec![op(LD, 0, 0, 0), op(JEQ, libc::SYS_rt_sigreturn as u32, 0, 1), op(RET, RET_ALLOW, 0, 0)];
+    stub.extend(allowed(libc::SYS_rt_sigtimedwait, &[(0, PARK_SET), (1, 0), (2, 0), (3, 8)], None));
+    stub.extend(allowed(libc::SYS_futex, &[(1, libc::FUTEX_WAIT as u64), (3, 0)], Some(STUB_BASE)));
     stub.push(op(RET, RET_NOTIF, 0, 0));
 
     p.push(op(LD, IP_HI, 0, 0));

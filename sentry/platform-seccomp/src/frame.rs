@@ -15,6 +15,7 @@ const UCONTEXT: usize = 304;
 const SIGINFO: usize = 128;
 const UC_STACK: usize = 16;
 const RIP: usize = 168;
+const R10: usize = 56;
 const R11: usize = 64;
 const RDI: usize = 104;
 const RSI: usize = 112;
@@ -74,6 +75,10 @@ pub fn set_rdi(w: &Window, uc: usize, v: u64) {
 
 pub fn set_rdx(w: &Window, uc: usize, v: u64) {
     w.put(uc + RDX, v);
+}
+
+pub fn set_r10(w: &Window, uc: usize, v: u64) {
+    w.put(uc + R10, v);
 }
 
 pub fn set_rsi(w: &Window, uc: usize, v: u64) {

@@ -26,6 +26,8 @@ pub struct Held {
     near: bool,
     /// It stays off this one.
     off: Option<usize>,
+    /// It does not run before others when it is woken.
+    patient: bool,
     /// It has been held at any time, so a child may have inherited that.
     ever: bool,
 }
@@ -90,6 +92,10 @@ impl Task {
         if std::mem::replace(&mut st.held.off, cpu) != cpu && !st.held.near {
             self.give_affinity(&st, &self.allowed_affinity(&st));
         }
+        let patient = cpu.is_some();
+        if st.held.patient != patient && st.phase != Phase::Dead && sys::set_patient(self.tid, patient) {
+            st.held.patient = patient;
+        }
     }
 
     /// A child of this thread, which has inherited what it is held by, may go where its maker may.
@@ -97,6 +103,9 @@ impl Task {
         let maker = self.st.lock();
         if maker.held.ever {
             let mask = self.wanted_affinity(&maker).to_vec();
+            if maker.held.patient {
+                let _other = sys::set_patient(child.tid, false);
+            }
             drop(maker);
             child.give_affinity(&child.st.lock(), &mask);
         }

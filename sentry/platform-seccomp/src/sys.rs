@@ -5,7 +5,7 @@
 pub use chitin_platform_host::sys::*;
 use std::cell::Cell;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// `struct seccomp_notif`.
 #[repr(C)]
@@ -52,6 +52,25 @@ thread_local! {
 /// Says that this thread needs its CPU for itself, or no more.
 pub fn set_goes_on(goes_on: bool) {
     GOES_ON.set(goes_on);
+}
+
+/// Wakes the thread of another process that sleeps until the lower half of this word changes.
+pub fn futex_wake(word: &AtomicU64) {
+    // SAFETY: the host reads no memory of ours, it looks for who waits at this place.
+    let _woken = unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE, 1) };
+}
+
+/// Makes a thread of `SCHED_OTHER` one of `SCHED_BATCH`, which does not preempt when it wakes up, or back; sched(7). Answers
+/// whether it did: other policies stay.
+pub fn set_patient(tid: i32, patient: bool) -> bool {
+    let (from, to) =
+        if patient { (libc::SCHED_OTHER, libc::SCHED_BATCH) } else { (libc::SCHED_BATCH, libc::SCHED_OTHER) };
+    // SAFETY: no memory is involved.
+    let policy = unsafe { libc::syscall(libc::SYS_sched_getscheduler, tid) };
+    let none = 0i32;
+    // SAFETY: the kernel reads a `struct sched_param`, which is a number.
+    policy == from.into()
+        && unsafe { libc::syscall(libc::SYS_sched_setscheduler, tid, to, &raw const none) } == 0
 }
 
 /// The user-notification listener.

@@ -10,7 +10,7 @@
 //! which bytes go with a request.
 //!
 //! Invariants: the code changes nothing but `rax`, `rcx`, `r11`, the flags, its thread's window and what the call writes, and
-//! makes no system call. While it copies, `rdi`, `rsi` and `rdx` are in the window only. Wherever a signal interrupts it, [`whereabouts`]
+//! makes no system call but the one by which it sleeps. While it copies, `rdi`, `rsi` and `rdx` are in the window only. Wherever a signal interrupts it, [`whereabouts`]
 //! can tell whether the call has been made. Where a copy faults, the site's own instruction makes the call (or, behind the call,
 //! it answers EFAULT).
 
@@ -50,8 +50,8 @@ pub mod ctl {
 /// How it went with a request; while the numbers differ, it stands.
 pub mod how {
     pub const ANSWERED: u64 = 0;
-    /// The answer is to be fetched by a notification.
-    pub const NOTIFY: u64 = 1;
+    /// The answer takes its time: the thread sleeps until this changes.
+    pub const SLEEP: u64 = 1;
     /// Taken back.
     pub const CANCELLED: u64 = 2;
 }
@@ -94,6 +94,7 @@ global_asm!(
     .globl chitin_fast_plain
     .globl chitin_fast_last
     .globl chitin_fast_parcel
+    .globl chitin_fast_sleep
     .globl chitin_fast_written
     .globl chitin_fast_end
     // al = the site's number.
@@ -130,7 +131,7 @@ chitin_fast_made:
     shr rcx, 32
     mov eax, {looks}
 1:  cmp [r11 + {answer} + 4], ecx
-    je 3f
+    je 30f
     pause
     dec eax
     jnz 1b
@@ -139,15 +140,16 @@ chitin_fast_made:
     mov rcx, rax
     shr rcx, 32
     cmp ecx, [r11 + {request} + 4]
-    je 3f
+    je 30f
     mov ecx, [r11 + {request} + 4]
     shl rcx, 32
     or rcx, {cancelled}
     lock cmpxchg [r11 + {answer}], rcx
     jnz 2b
     jmp chitin_fast_notify
-3:  cmp byte ptr [r11 + {answer}], {answered}
-    jne chitin_fast_notify
+30: cmp byte ptr [r11 + {answer}], {sleep}
+    je chitin_fast_sleep
+    ja chitin_fast_notify
 chitin_fast_answered:
     mov ecx, [r11 + {written}]
     test ecx, ecx
@@ -256,6 +258,23 @@ chitin_fast_parcel:
     lock or byte ptr [rsi], 0
     lock or byte ptr [rsi + rcx - 1], 0
     jmp 9b
+    // The answer will come; what has come already ends the wait at once.
+chitin_fast_sleep:
+    rdgsbase r11
+    lea rdi, [r11 + {answer}]
+    xor esi, esi
+    mov edx, {sleep}
+    xor r10d, r10d
+    mov eax, {futex}
+    syscall
+    rdgsbase r11
+    cmp dword ptr [r11 + {answer}], {sleep}
+    je chitin_fast_sleep
+    mov rdi, [r11 + {args}]
+    mov rsi, [r11 + {args} + 8]
+    mov rdx, [r11 + {args} + 16]
+    mov r10, [r11 + {args} + 24]
+    jmp 30b
     // The answer is there, and ecx bytes that the call has written.
 chitin_fast_written:
     mov rdi, [r11 + {args} + 8]
@@ -273,7 +292,8 @@ chitin_fast_end:
     request = const ctl::REQUEST,
     answer = const ctl::ANSWER,
     result = const ctl::RESULT,
-    answered = const how::ANSWERED,
+    sleep = const how::SLEEP,
+    futex = const libc::SYS_futex,
     cancelled = const how::CANCELLED,
     looks = const LOOKS,
     returns = const RETURNS,
@@ -300,6 +320,7 @@ unsafe extern "C" {
     static chitin_fast_plain: u8;
     static chitin_fast_last: u8;
     static chitin_fast_parcel: u8;
+    static chitin_fast_sleep: u8;
     static chitin_fast_written: u8;
     static chitin_fast_end: u8;
 }
@@ -358,6 +379,8 @@ pub enum Whereabouts {
     Packing(u8),
     /// The request was made: what the window says of it tells the rest.
     Requested,
+    /// As requested, with `rdi`, `rsi`, `rdx` and `r10` in the request: it waits for its answer.
+    Sleeping,
     /// The answer is in the window.
     Answered,
     /// As answered, with `rdi` and `rsi` in the request; the copy may have faulted.
@@ -385,8 +408,10 @@ pub fn whereabouts(rip: u64, rax: u64, r11: u64) -> Whereabouts {
         Whereabouts::Before(site)
     } else if rip < at(&raw const chitin_fast_parcel) {
         Whereabouts::Last(r11)
-    } else if rip < at(&raw const chitin_fast_written) {
+    } else if rip < at(&raw const chitin_fast_sleep) {
         Whereabouts::Packing(site)
+    } else if rip < at(&raw const chitin_fast_written) {
+        Whereabouts::Sleeping
     } else {
         Whereabouts::Unpacking
     }
@@ -426,6 +451,8 @@ mod tests {
         assert_eq!(whereabouts(at(&raw const chitin_fast_plain), 7, 0), Before(7));
         assert_eq!(whereabouts(at(&raw const chitin_fast_last), 39, 0x401000), Last(0x401000));
         assert_eq!(whereabouts(at(&raw const chitin_fast_parcel), 8, 0), Packing(8));
+        assert_eq!(whereabouts(at(&raw const chitin_fast_sleep) - 2, 8, 0), Packing(8));
+        assert_eq!(whereabouts(at(&raw const chitin_fast_sleep), 202, 0), Sleeping);
         assert_eq!(whereabouts(at(&raw const chitin_fast_written), 8, 0), Unpacking);
         assert_eq!(whereabouts(at(&raw const chitin_fast_end) - 2, 8, 0), Unpacking);
         assert_eq!(whereabouts(at(&raw const chitin_fast_end), 0, 0), Elsewhere);
