@@ -170,8 +170,9 @@ chitin_fast_plain:
     shr r11, 16
     sub r11, 2
     shr rcx, 48
+    and ecx, 0x1ff
+    // Up to here, wherever it is interrupted.
     mov eax, ecx
-    and eax, 0x1ff
 chitin_fast_last:
     jmp r11
     // ecx = the kind. To be copied: ecx bytes at rsi.
@@ -435,6 +436,8 @@ mod tests {
             assert_eq!(whereabouts(thunk(site), 0xffff, 0), Whereabouts::Before(site as u8));
             assert_eq!(whereabouts(thunk(site) + 2, site as u64, 0), Whereabouts::Before(site as u8));
         }
+        let last = (at(&raw const chitin_fast_last) - THUNKS) as usize;
+        assert_eq!(code[last - 2..last], [0x89, 0xc8], "mov eax, ecx: until then eax is the site's number");
         assert!(PAGE + SITES as u64 * 8 <= RETURNS && RETURNS + SITES as u64 * 8 <= PAGE + 0x1000);
         assert_eq!(page().len(), SITES * 8);
     }
