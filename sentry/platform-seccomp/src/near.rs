@@ -1,4 +1,4 @@
-//! On which CPUs the sentry holds a guest's threads for a while.
+//! On which CPUs the sentry holds a guest's threads for a while, and how they are scheduled there.
 //!
 //! *Near*: a forking thread and its child stay on one CPU until the child has announced itself. The host puts a new process
 //! where the fewest are runnable, and the worker that has just answered is: the child goes to another CPU, where it waits for
@@ -6,7 +6,8 @@
 //! more than all the rest of a fork. Where the child runs later is the host's business.
 //!
 //! *Off*: a thread that is polled for stays off the poller's CPU, if it may run on any other. Wherever the host puts it beside
-//! the poller, each of the two waits for the end of the other's turn.
+//! the poller, each of the two waits for the end of the other's turn. Meanwhile it is *patient*, too: it does not preempt when it is
+//! woken, as who wakes it shares its CPU and has more to say as a rule.
 //!
 //! Neighbours: `spawn` (forks), `poller`, `control` (what guests ask for with sched_setaffinity(2) goes through here, too).
 //!
