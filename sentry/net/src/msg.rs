@@ -4,6 +4,8 @@
 //! the source, the sink and what was collected so far live here.
 
 use crate::{Control, SockAddr};
+use chitin_abi::Errno;
+use chitin_abi::socket::{MSG_OOB, MSG_TRUNC};
 use chitin_mm::{Sink, Source};
 use chitin_vfs::{Context, FileOps};
 use std::sync::Arc;
@@ -75,6 +77,21 @@ impl<'a> RecvMsg<'a> {
             done: false,
             same_creds: None,
         }
+    }
+
+    /// Puts the urgent byte of a stream, which MSG_OOB asked for; answers how many bytes that is, room or not (tcp_recv_urg()).
+    pub(crate) fn put_urgent(&mut self, byte: u8) -> Result<usize, Errno> {
+        self.done = true;
+        self.out_flags |= MSG_OOB;
+        if self.data.room() == 0 {
+            self.out_flags |= MSG_TRUNC;
+            return Ok(0);
+        }
+        if self.flags & MSG_TRUNC == 0 {
+            self.data.put(&[byte])?;
+        }
+        self.count = 1;
+        Ok(1)
     }
 }
 

@@ -221,7 +221,6 @@ unsafe fn copy_shared(to: *mut u8, from: *const u8, len: usize) {
 }
 
 /// Requests of a thread ([`crate::trampoline`]). It may outlive its window's thread, and see the next one's requests.
-#[derive(Clone)]
 pub struct Mailbox {
     at: usize,
     #[allow(dead_code, reason = "keeps the mapping")]

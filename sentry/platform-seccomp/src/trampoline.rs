@@ -10,9 +10,9 @@
 //! which bytes go with a request.
 //!
 //! Invariants: the code changes nothing but `rax`, `rcx`, `r11`, the flags, its thread's window and what the call writes, and
-//! makes no system call but the one by which it sleeps. While it copies, `rdi`, `rsi` and `rdx` are in the window only. Wherever a signal interrupts it, [`whereabouts`]
-//! can tell whether the call has been made. Where a copy faults, the site's own instruction makes the call (or, behind the call,
-//! it answers EFAULT).
+//! makes no system call but the one by which it sleeps. While it copies, `rdi`, `rsi` and `rdx` are in the window only. Wherever a
+//! signal interrupts it, [`whereabouts`] can tell whether the call has been made. Where a copy faults, the site's own instruction
+//! makes the call (or, behind the call, it answers EFAULT).
 
 use crate::parcel;
 use crate::stub::STUB_BASE;

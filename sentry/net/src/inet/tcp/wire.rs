@@ -130,18 +130,7 @@ impl TcpSock {
     pub(super) fn wire_recv(&self, conn: &TcpConn, msg: &mut RecvMsg<'_>) -> Result<usize, Errno> {
         let peek = msg.flags & MSG_PEEK != 0;
         if msg.flags & MSG_OOB != 0 {
-            let byte = conn.recv_oob(peek)?;
-            msg.done = true;
-            msg.out_flags |= MSG_OOB;
-            if msg.data.room() == 0 {
-                msg.out_flags |= MSG_TRUNC;
-                return Ok(0);
-            }
-            if msg.flags & MSG_TRUNC == 0 {
-                msg.data.put(&[byte])?;
-            }
-            msg.count = 1;
-            return Ok(1);
+            return msg.put_urgent(conn.recv_oob(peek)?);
         }
         let discard = msg.flags & MSG_TRUNC != 0;
         let room = msg.data.room();

@@ -150,17 +150,7 @@ impl Direct {
                 None => return Err(Errno::EINVAL),
             }
         };
-        msg.done = true;
-        msg.out_flags |= MSG_OOB;
-        if msg.data.room() == 0 {
-            msg.out_flags |= MSG_TRUNC;
-            return Ok(0);
-        }
-        if msg.flags & MSG_TRUNC == 0 {
-            msg.data.put(&[byte])?;
-        }
-        msg.count = 1;
-        Ok(1)
+        msg.put_urgent(byte)
     }
 }
 
