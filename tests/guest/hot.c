@@ -139,16 +139,19 @@ TEST(registers_of_who_waits) {
     EQ(pipe(there), 0);
     EQ(pipe(back), 0);
     int ends[2] = {there[0], back[1]};
+    // The ticks are for who waits here: the other thread, interrupted, would end.
+    sigset_t alarm;
+    sigemptyset(&alarm);
+    sigaddset(&alarm, SIGALRM);
+    EQ(pthread_sigmask(SIG_BLOCK, &alarm, NULL), 0);
     pthread_t t;
     EQ(pthread_create(&t, NULL, echoes, ends), 0);
+    EQ(pthread_sigmask(SIG_UNBLOCK, &alarm, NULL), 0);
     char got[9];
     read_to = got;
     read_from = back[0];
     struct sigaction sa = {.sa_sigaction = looks, .sa_flags = SA_SIGINFO};
     EQ(sigaction(SIGALRM, &sa, NULL), 0);
-    sigset_t alarm;
-    sigemptyset(&alarm);
-    sigaddset(&alarm, SIGALRM);
     // Seldom: where a signal is dear there must be time for more than that.
     int us = 1000 + 200 * call_us(), interrupted = 0;
     struct itimerval it = {{0, us}, {0, us}};
