@@ -6,6 +6,12 @@
 
 #define MANY 20000
 static volatile int ticks;
+// So many rounds, or as many as there is time for where calls are dear and the machine is busy.
+static int64_t begun;
+static int goes_on(int round, int rounds) {
+    if (round == 0) begun = now_ns();
+    return round < rounds && now_ns() - begun < 5000000000;
+}
 static void on_tick(int s) {
     int e = errno;
     // A handler's own calls are as hot as those it interrupts.
@@ -15,12 +21,16 @@ static void on_tick(int s) {
     ticks++;
     errno = e;
 }
-// What a call takes here, in microseconds, as the tick's handler makes them.
+// What a call takes here, in microseconds, as the tick's handler makes them: at best, so that losing the CPU is not counted.
 static int call_us(void) {
-    enum { CALLS = 64 };
-    int64_t before = now_ns();
-    for (int i = 0; i < CALLS; i++) syscall(SYS_getppid);
-    return (int)((now_ns() - before) / CALLS / 1000);
+    enum { CALLS = 16 };
+    int64_t least = INT64_MAX;
+    for (int n = 0; n < 4; n++) {
+        int64_t before = now_ns();
+        for (int i = 0; i < CALLS; i++) syscall(SYS_getppid);
+        if (now_ns() - before < least) least = now_ns() - before;
+    }
+    return (int)(least / CALLS / 1000);
 }
 // A tick every `us`; where calls are dear it comes later, or nothing but its handler would ever run.
 static void tick_every(int us, int flags) {
@@ -53,7 +63,7 @@ static void through_a_pipe(int rounds) {
 TEST(signals_between_calls) {
     pid_t parent = getppid();
     tick_every(300, SA_RESTART);
-    for (int i = 0; i < 5 * MANY; i++) EQ(getppid(), parent);
+    for (int i = 0; goes_on(i, 5 * MANY) || (ticks < 4 && i < 100 * MANY); i++) EQ(getppid(), parent);
     through_a_pipe(MANY);
     int seen = ticks;
     tick_no_more();
@@ -380,7 +390,7 @@ TEST(buffers_at_the_edge) {
     strcpy(end - 2, "f");
     tick_every(300, SA_RESTART);
     static const int lens[] = {1, 7, 8, 9, 255, 256, 3071, 3072, 3073, 4096, 5000};
-    for (int round = 0; round < ROUNDS; round++) {
+    for (int round = 0; goes_on(round, ROUNDS); round++) {
         int len = lens[round % (int)(sizeof lens / sizeof *lens)], at = round % 100;
         // Up to the last byte, from an odd address or not.
         memset(end - len - 1, 0x55, (size_t)len + 1);
@@ -446,7 +456,7 @@ TEST(parts_of_a_buffer) {
     tick_every(300, SA_RESTART);
     static const int lens[] = {0, 1, 7, 200, 16, 1000, 3, 2900, 64, 0, 1500};
     char got[2 * PAGE], want[2 * PAGE];
-    for (int round = 0; round < ROUNDS; round++) {
+    for (int round = 0; goes_on(round, ROUNDS); round++) {
         int n = round % (MOST + 1), all = 0;
         struct iovec *parts = (struct iovec *)list - n;
         for (int i = 0; i < n; i++) {
@@ -497,7 +507,7 @@ TEST(buffers_that_come_and_go) {
     EQ(write(fd, "0123456789", 10), 10);
     pthread_t t;
     EQ(pthread_create(&t, NULL, shakes, NULL), 0);
-    for (int i = 0; i < MANY / 2; i++) {
+    for (int i = 0; goes_on(i, MANY / 2); i++) {
         long r = pread(fd, shaky + 64, 10, 0);
         if (r != 10 && !(r == -1 && errno == EFAULT)) FAIL("read: %ld, %s", r, strerror(errno));
         done += r == 10;

@@ -147,11 +147,11 @@ TEST(interrupted) {
     sigaction(SIGUSR1, &sa, NULL);
     pid_t me = getpid();
     pid_t p = SPAWN({
-        ms(100);
-        kill(me, SIGUSR1);
-        ms(100);
-        kill(me, SIGUSR1);
-        ms(100);
+        for (int i = 0; i < 3; i++) {
+            ms(100);
+            CK(state_is(me, "S"));
+            if (i < 2) kill(me, SIGUSR1);
+        }
         all(c, "x", 1);
     });
     char b;

@@ -54,8 +54,8 @@ TEST(posix_wait_and_wake) {
     OK(lk(fd, F_SETLK, F_WRLCK, 0, 0));
     pid_t c = SPAWN({
         int g = OK(open("f", O_RDWR));
-        OK(write(p[1], "r", 1));
         int64_t t = now_ns();
+        OK(write(p[1], "r", 1));
         OK(lk(g, F_SETLKW, F_WRLCK, 0, 0));
         CK(now_ns() - t > 50000000);
     });

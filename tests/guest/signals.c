@@ -325,29 +325,27 @@ TEST(registers_preserved_async) {
 TEST(eintr_and_restart) {
     int p[2];
     OK(pipe(p));
-    struct itimerval it = {{0, 0}, {0, 50000}};
+    // Again and again: one may come before the call does.
+    struct itimerval it = {{0, 50000}, {0, 50000}};
     char b;
     act(SIGALRM, on, 0);
     setitimer(ITIMER_REAL, &it, NULL);
     ERR(read(p[0], &b, 1), EINTR);
+    CK(hits);
     act(SIGALRM, on, SA_RESTART);
     pid_t c = SPAWN({
         ms(200);
         OK(write(p[1], "x", 1));
     });
-    setitimer(ITIMER_REAL, &it, NULL);
+    hits = 0;
     EQ(read(p[0], &b, 1), 1);
-    EQ(hits, 2);
+    while (!hits) ms(1);
     WAIT0(c);
-    setitimer(ITIMER_REAL, &it, NULL);
     ERR(poll(NULL, 0, 3000), EINTR); // never restarted
-    setitimer(ITIMER_REAL, &it, NULL);
     ERR(pause(), EINTR);
-    setitimer(ITIMER_REAL, &it, NULL);
     struct timespec t = {3, 0}, rem = {0};
     ERR(nanosleep(&t, &rem), EINTR);
-    CK(rem.tv_sec == 2 && rem.tv_nsec > 500000000);
-    EQ(hits, 5);
+    CK(rem.tv_sec < 3 && rem.tv_sec * 1000000000L + rem.tv_nsec > 1000000000);
 }
 TEST(ignored_does_not_interrupt) {
     signal(SIGALRM, SIG_IGN);
@@ -361,11 +359,12 @@ TEST(partial_write_interrupted) {
     int p[2];
     OK(pipe(p));
     act(SIGALRM, on, 0);
-    struct itimerval it = {{0, 0}, {0, 100000}};
+    // Again and again: one may come before the call does.
+    struct itimerval it = {{0, 100000}, {0, 100000}};
     setitimer(ITIMER_REAL, &it, NULL);
     static char b[100000];
     EQ(write(p[1], b, sizeof b), 65536);
-    EQ(hits, 1);
+    CK(hits);
 }
 TEST(stop_and_continue) {
     act(SIGCHLD, on, SA_RESTART);

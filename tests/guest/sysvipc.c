@@ -70,7 +70,6 @@ TEST(shm_fork_exit_and_exec) {
     EQ(WEXITSTATUS(st), 0);
     EQ(attached(id), 1);
     c = SPAWN(pause());
-    ms(20);
     EQ(attached(id), 2);
     kill(c, SIGKILL);
     OK(waitpid(c, NULL, 0));
@@ -100,7 +99,7 @@ TEST(sem_values_and_waits) {
     ERR(semctl(s, 0, SETVAL, u), ERANGE);
     ERR(change(s, 0, 32767, 0), ERANGE);
     pid_t c = SPAWN({
-        ms(30);
+        for (int i = 0; i < 1000 && semctl(s, 0, GETNCNT) != 1; i++) ms(5);
         if (semctl(s, 0, GETNCNT) != 1) _exit(1);
         _exit(change(s, 0, 4, 0) != 0);
     });
@@ -110,7 +109,7 @@ TEST(sem_values_and_waits) {
     // Waiting for zero.
     OK(change(s, 0, 1, 0));
     c = SPAWN({
-        ms(30);
+        for (int i = 0; i < 1000 && semctl(s, 0, GETZCNT) != 1; i++) ms(5);
         if (semctl(s, 0, GETZCNT) != 1) _exit(1);
         _exit(change(s, 0, -1, 0) != 0);
     });
@@ -134,14 +133,13 @@ TEST(sem_undo) {
 static void nothing(int n) { (void)n; }
 TEST(sem_removed_and_interrupted) {
     int s = OK(semget(IPC_PRIVATE, 1, 0600));
-    pid_t c = SPAWN({ ms(30); _exit(semctl(s, 0, IPC_RMID) != 0); });
+    pid_t me = getpid(), c = SPAWN({ ms(30); CK(state_is(me, "S")); _exit(semctl(s, 0, IPC_RMID) != 0); });
     ERR(change(s, 0, -1, 0), EIDRM);
     WAIT0(c);
     s = OK(semget(IPC_PRIVATE, 1, 0600));
     struct sigaction a = {.sa_handler = nothing, .sa_flags = SA_RESTART};
     OK(sigaction(SIGUSR1, &a, NULL));
-    pid_t me = getpid();
-    c = SPAWN({ ms(30); _exit(kill(me, SIGUSR1) != 0); });
+    c = SPAWN({ ms(30); CK(state_is(me, "S")); _exit(kill(me, SIGUSR1) != 0); });
     ERR(change(s, 0, -1, 0), EINTR); // never restarted
     WAIT0(c);
     OK(semctl(s, 0, IPC_RMID));
@@ -208,7 +206,8 @@ TEST(msg_full_blocked_and_removed) {
     WAIT0(c);
     while (msgrcv(q, &m, sizeof m.text, 0, IPC_NOWAIT) >= 0) n--;
     EQ(n, 0);
-    c = SPAWN({ ms(30); _exit(msgctl(q, IPC_RMID, NULL) != 0); });
+    pid_t me = getpid();
+    c = SPAWN({ ms(30); CK(state_is(me, "S")); _exit(msgctl(q, IPC_RMID, NULL) != 0); });
     ERR(msgrcv(q, &m, sizeof m.text, 0, 0), EIDRM);
     WAIT0(c);
 }
