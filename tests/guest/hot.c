@@ -489,6 +489,90 @@ TEST(parts_of_a_buffer) {
     }
     tick_no_more();
 }
+// stat(2) and lstat(2) as older C libraries make them.
+__asm__("old_stat: mov $4, %eax\nsyscall\nret\nold_lstat: mov $6, %eax\nsyscall\nret\n");
+static long by_number(int nr, const char *path, struct stat *st) {
+    long r;
+    if (nr == SYS_stat)
+        __asm__ volatile("sub $128, %%rsp\ncall old_stat\nadd $128, %%rsp" : "=a"(r) : "D"(path), "S"(st) : "rcx", "r11", "memory", "cc");
+    else
+        __asm__ volatile("sub $128, %%rsp\ncall old_lstat\nadd $128, %%rsp" : "=a"(r) : "D"(path), "S"(st) : "rcx", "r11", "memory", "cc");
+    return r;
+}
+// What is asked about files by paths, short and long, and the answers, lying where the memory ends, in each other, or where
+// there is none.
+TEST(paths_and_what_they_lead_to) {
+    enum { PAGE = 4096, ROUNDS = 900 };
+    char *two = mmap(NULL, 3 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    CK(two != MAP_FAILED);
+    char *end = two + 2 * PAGE, *page = two + PAGE;
+    EQ(mprotect(end, PAGE, PROT_NONE), 0);
+    char *fixed = mmap(NULL, PAGE, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    CK(fixed != MAP_FAILED);
+    int fd = open("f", O_CREAT | O_RDWR | O_TRUNC, 0600);
+    CK(fd >= 0);
+    EQ(write(fd, two, 1234), 1234);
+    EQ(symlink("f", "link"), 0);
+    struct stat want, link, got;
+    EQ(fstat(fd, &want), 0);
+    EQ(fstatat(AT_FDCWD, "link", &link, AT_SYMLINK_NOFOLLOW), 0);
+    CK(link.st_ino != want.st_ino);
+    tick_every(300, SA_RESTART);
+    static const int dots[] = {0, 1, 20, 125, 126, 127, 128, 300, 1000};
+    for (int round = 0; round < ROUNDS; round++) {
+        // "././f", up to the memory's last byte, or across two pages.
+        int n = 2 * dots[round % (int)(sizeof dots / sizeof *dots)] + 2;
+        char *path = round % 2 ? end - n : page - n / 2;
+        for (int i = 0; i < n - 2; i++) path[i] = i % 2 ? '/' : '.';
+        strcpy(path + n - 2, "f");
+        struct stat *at = (struct stat *)(two + round % 100);
+        EQ(fstatat(AT_FDCWD, path, at, 0), 0);
+        EQ(at->st_ino, want.st_ino);
+        EQ(at->st_size, 1234);
+        EQ(by_number(SYS_stat, path, &got), 0);
+        EQ(memcmp(&got, &want, sizeof got), 0);
+        EQ(by_number(SYS_lstat, "link", &got), 0);
+        EQ(got.st_ino, link.st_ino);
+        EQ(fstatat(fd, "", &got, AT_EMPTY_PATH), 0);
+        EQ(memcmp(&got, &want, sizeof got), 0);
+        struct statx *x = (struct statx *)(end - sizeof *x);
+        char text[] = "f";
+        EQ(statx(AT_FDCWD, n < 100 ? path : text, 0, STATX_BASIC_STATS, n < 100 ? (struct statx *)two : x), 0);
+        if (n < 100) memcpy(x, two, sizeof *x);
+        EQ(x->stx_ino, want.st_ino);
+        EQ(x->stx_size, 1234u);
+        ERR(statx(AT_FDCWD, "f", 0, STATX_BASIC_STATS, (struct statx *)(end - sizeof *x + 1)), EFAULT);
+        int again = open("f", O_RDONLY);
+        CK(again >= 0);
+        EQ(close(again), 0);
+        // The answer takes the path's place, or that of a part of it.
+        memset(end - sizeof got - 20, 0, sizeof got + 20);
+        strcpy(end - 20, "link");
+        at = (struct stat *)(end - sizeof got);
+        EQ(fstatat(AT_FDCWD, end - 20, at, AT_SYMLINK_NOFOLLOW), 0);
+        EQ(memcmp(at, &link, sizeof link), 0);
+        strcpy(end - sizeof got, "f");
+        EQ(by_number(SYS_stat, (char *)at, at), 0);
+        EQ(memcmp(at, &want, sizeof want), 0);
+        // There is no such file: nothing is written.
+        memset(&got, 0x55, sizeof got);
+        ERR(fstatat(AT_FDCWD, "no", &got, 0), ENOENT);
+        EQ(by_number(SYS_stat, "", &got), -ENOENT);
+        for (unsigned i = 0; i < sizeof got; i++) EQ(((char *)&got)[i], 0x55);
+        // No memory for the answer, or for the path.
+        ERR(fstatat(AT_FDCWD, "f", (struct stat *)(end - 100), 0), EFAULT);
+        ERR(fstatat(AT_FDCWD, "f", (struct stat *)fixed, 0), EFAULT);
+        EQ(by_number(SYS_stat, "f", NULL), -EFAULT);
+        ERR(fstatat(AT_FDCWD, "no", NULL, 0), ENOENT);
+        memset(end - 300, '/', 300);
+        ERR(fstatat(AT_FDCWD, end - 300, &got, 0), EFAULT);
+        EQ(by_number(SYS_lstat, end - 1, &got), -EFAULT);
+        EQ(by_number(SYS_lstat, end, &got), -EFAULT);
+        ERR(open(end - 7, O_RDONLY), EFAULT);
+    }
+    tick_no_more();
+    EQ(unlink("link"), 0);
+}
 static char *volatile shaky;
 static volatile int shaken;
 static void *shakes(void *none) {

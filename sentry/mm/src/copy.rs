@@ -43,8 +43,8 @@ impl Pieces for Chunks<'_> {
     fn piece(&mut self, addr: u64) -> Result<&[u8], Errno> {
         let step = STRING_STEP.min(PAGE - addr % PAGE);
         let part = self.chunk.get_mut(..to_usize(step)).ok_or(Errno::EFAULT)?;
-        self.mm.read_bytes(addr, part)?;
-        Ok(part)
+        let len = self.mm.space().read_text(addr, part).map_err(|_| Errno::EFAULT)?;
+        part.get(..len).filter(|part| !part.is_empty()).ok_or(Errno::EFAULT)
     }
 }
 

@@ -15,7 +15,7 @@ use crate::filter::ARCH_X86_64;
 use crate::frame;
 use crate::parcel::{self, Written};
 use crate::restart::Reply;
-use crate::sites::{Known, Site, Wanted};
+use crate::sites::{Known, Seen, Site, Wanted};
 use crate::sys::{self, Notif};
 use crate::task::{After, Phase, St, Task};
 use crate::trampoline::{Whereabouts, how, site_of, whereabouts};
@@ -300,34 +300,38 @@ impl Task {
         }
     }
 
-    /// Takes the thread's request, if there is one.
-    pub(crate) fn take_request(self: &Arc<Self>) -> Option<Event> {
+    /// Takes the thread's request, if there is one; its word, and the event. `seen`: call sites known to who polls; `now`: what
+    /// the time was lately.
+    pub(crate) fn take_request(self: &Arc<Self>, seen: &mut Vec<Seen>, now: u64) -> Option<(u64, Event)> {
         self.mailbox.standing()?;
         let mut st = self.st.lock();
         let word = self.mailbox.standing()?;
         if st.phase != Phase::Running || st.request.is_some() {
             return None;
         }
-        let Some(site) = self.proc.space.sites.at(site_of(word)) else {
+        let Some(Seen { site, wrote }) = self.proc.space.sites.at_seen(site_of(word), seen) else {
             self.corrupt("a request of no call site");
             return None;
         };
         let args = self.mailbox.args();
-        let now = cycles();
-        self.sb.fast.taken.fetch_add(1, Ordering::Relaxed);
         self.last_call.store(now, Ordering::Relaxed);
         st.heat.last = now;
-        parcel::open(self, site.nr, &args);
+        parcel::open(self, site.nr, &args, wrote);
         st.request = Some(Request { word, site });
         st.frame = None;
         st.nr = site.nr.into();
         st.args = args;
         let (arch, nr, ip) = (ARCH_X86_64, site.nr.into(), site.ret);
-        self.event(&mut st, EventKind::Syscall { arch, nr, args, ip })
+        let event = self.event(&mut st, EventKind::Syscall { arch, nr, args, ip })?;
+        Some((word, event))
     }
 
-    /// The answer to a request that was taken will not come at once: the thread is to sleep.
-    pub(crate) fn defer_request(&self) {
+    /// If the answer to a request that was taken has not come at once, the thread is to sleep.
+    pub(crate) fn defer_request(&self, word: u64) {
+        // As a rule it has.
+        if self.mailbox.standing() != Some(word) {
+            return;
+        }
         let st = self.st.lock();
         if let (Phase::Stopped, Some(request)) = (st.phase, st.request) {
             let _taken_back = self.mailbox.settle(request.word, how::SLEEP);
@@ -429,7 +433,7 @@ impl Task {
         let failed = fault && held.is_some();
         if made {
             let mut result = self.mailbox.result();
-            if self.unpack().is_err() {
+            if self.unpack(site.nr).is_err() {
                 result = (-i64::from(libc::EFAULT)) as u64;
             }
             frame::set_rip(&st.win, uc, site.ret);
@@ -444,12 +448,12 @@ impl Task {
     }
 
     /// What the thread has not, or not wholly, taken from its parcel.
-    fn unpack(&self) -> Result<(), i32> {
+    fn unpack(&self, nr: u16) -> Result<(), i32> {
         let len = self.mailbox.written();
         if len == 0 {
             return Ok(());
         }
-        parcel::deliver(self, parcel::target(&self.mailbox.args()), len)
+        parcel::deliver(self, parcel::target(nr, &self.mailbox.args()), len)
     }
 }
 

@@ -121,6 +121,13 @@ impl AddressSpace for Space {
         self.mem.read_at(addr, buf)
     }
 
+    fn read_text(&self, addr: u64, buf: &mut [u8]) -> Result<usize, CopyFault> {
+        if let Some(len) = parcel::read_text(self, addr, buf) {
+            return Ok(len);
+        }
+        self.read(addr, buf).map(|()| buf.len())
+    }
+
     fn write(&self, addr: u64, data: &[u8]) -> Result<(), CopyFault> {
         if parcel::write(self, addr, data) {
             return Ok(());

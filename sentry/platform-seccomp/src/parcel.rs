@@ -27,6 +27,9 @@ pub const PARTS: usize = 8;
 const PART: usize = 16;
 /// Of a path it has what is in the page of its beginning, and not more than this.
 pub const PATH: usize = 256;
+/// A `struct stat`, and a `struct statx`.
+pub const STAT: usize = 144;
+pub const STATX: usize = 256;
 
 /// What is in a call's parcel: a number that the trampoline knows, too. 0: it has none.
 pub mod kind {
@@ -39,12 +42,17 @@ pub mod kind {
     pub const PATH_AT: u8 = 4;
     /// Read: `rdx` parts, listed at `rsi`.
     pub const VECTOR: u8 = 5;
+    /// Read: a path at `rdi`, or at `rsi`; written: a `struct stat` at `rsi`, or at `rdx`, which takes the path's place.
+    pub const STAT_PATH: u8 = 6;
+    pub const STAT_AT: u8 = 7;
+    /// As before, a `struct statx` at `r8`.
+    pub const STATX: u8 = 8;
     /// Written: up to `rdx` bytes at `rsi`. All that is written is there.
-    pub const BUFFER: u8 = 6;
+    pub const BUFFER: u8 = 9;
     /// Written: up to `rdx` events.
-    pub const EVENTS: u8 = 7;
+    pub const EVENTS: u8 = 10;
     /// Written: a `struct stat`.
-    pub const STAT: u8 = 8;
+    pub const STAT: u8 = 11;
 }
 
 /// The kind of a call's parcel.
@@ -52,9 +60,11 @@ pub fn kind_of(nr: u16) -> u8 {
     match i64::from(nr) {
         libc::SYS_write | libc::SYS_sendto | libc::SYS_pwrite64 => kind::BYTES,
         libc::SYS_epoll_ctl => kind::EVENT,
-        libc::SYS_open | libc::SYS_stat | libc::SYS_lstat | libc::SYS_access => kind::PATH,
-        libc::SYS_openat | libc::SYS_newfstatat | libc::SYS_faccessat | libc::SYS_faccessat2 => kind::PATH_AT,
-        libc::SYS_statx => kind::PATH_AT,
+        libc::SYS_open | libc::SYS_access => kind::PATH,
+        libc::SYS_openat | libc::SYS_faccessat | libc::SYS_faccessat2 => kind::PATH_AT,
+        libc::SYS_stat | libc::SYS_lstat => kind::STAT_PATH,
+        libc::SYS_newfstatat => kind::STAT_AT,
+        libc::SYS_statx => kind::STATX,
         libc::SYS_writev => kind::VECTOR,
         libc::SYS_read | libc::SYS_recvfrom | libc::SYS_pread64 | libc::SYS_getdents64 => kind::BUFFER,
         libc::SYS_epoll_wait => kind::EVENTS,
@@ -64,8 +74,12 @@ pub fn kind_of(nr: u16) -> u8 {
 }
 
 /// Where what is written is to go.
-pub fn target(args: &[u64; 6]) -> u64 {
-    args[1]
+pub fn target(nr: u16, args: &[u64; 6]) -> u64 {
+    match kind_of(nr) {
+        kind::STAT_AT => args[2],
+        kind::STATX => args[4],
+        _ => args[1],
+    }
 }
 
 struct Parcel {
@@ -73,6 +87,8 @@ struct Parcel {
     /// Where the guest has what the call reads, or wants what it writes.
     input: Range<u64>,
     output: Range<u64>,
+    /// The input is text, up to its end or the window's.
+    text: bool,
     /// Parts listed at the input's beginning; what is in them follows it.
     parts: usize,
     /// Bytes to be read.
@@ -86,8 +102,8 @@ thread_local! {
     static PARCEL: RefCell<Option<Parcel>> = const { RefCell::new(None) };
 }
 
-/// A request has been taken.
-pub fn open(task: &Arc<Task>, nr: u16, args: &[u64; 6]) {
+/// A request has been taken. `wrote`: what its call will write, by experience.
+pub fn open(task: &Arc<Task>, nr: u16, args: &[u64; 6], wrote: usize) {
     let len = task.mailbox.parcel_len().min(MOST);
     let kind = kind_of(nr);
     if len == 0 || kind == 0 {
@@ -97,16 +113,26 @@ pub fn open(task: &Arc<Task>, nr: u16, args: &[u64; 6]) {
     if parts > PARTS || parts * PART > len {
         return;
     }
-    task.mailbox.fetch_data();
+    if kind < kind::BUFFER {
+        task.mailbox.fetch_data(len);
+    } else {
+        task.mailbox.claim_data(wrote.min(len));
+    }
     let at = match kind {
         kind::EVENT => args[3],
-        kind::PATH => args[0],
+        kind::PATH | kind::STAT_PATH => args[0],
         _ => args[1],
     };
     let own = if parts > 0 { parts * PART } else { len };
-    let range = at..at.saturating_add(own as u64);
-    let (input, output) = if kind < kind::BUFFER { (range, 0..0) } else { (0..0, range) };
-    PARCEL.set(Some(Parcel { task: task.clone(), input, output, parts, len, written: 0 }));
+    let range = |at: u64, len: usize| at..at.saturating_add(len as u64);
+    let (input, output) = match kind {
+        kind::STAT_PATH | kind::STAT_AT => (range(at, own), range(target(nr, args), STAT)),
+        kind::STATX => (range(at, own), range(target(nr, args), STATX)),
+        ..kind::BUFFER => (range(at, own), 0..0),
+        _ => (0..0, range(at, own)),
+    };
+    let text = matches!(kind, kind::PATH | kind::PATH_AT | kind::STAT_PATH..=kind::STATX);
+    PARCEL.set(Some(Parcel { task: task.clone(), input, output, text, parts, len, written: 0 }));
 }
 
 /// The call of this task is answered, or left: what this worker's parcel has for its guest.
@@ -207,6 +233,17 @@ pub fn read(space: &Space, addr: u64, buf: &mut [u8]) -> bool {
     })
 }
 
+/// As [`read`] of a string, of which no more need be there than the text: how much was to be had.
+pub fn read_text(space: &Space, addr: u64, buf: &mut [u8]) -> Option<usize> {
+    PARCEL.with_borrow_mut(|slot| {
+        let parcel = slot.as_mut().filter(|parcel| parcel.is_of(space))?;
+        let starts = parcel.text && parcel.input.start == addr && !parcel.input.is_empty();
+        let text = buf.get_mut(..parcel.len).filter(|_| starts)?;
+        parcel.task.mailbox.get_data(0, text);
+        Some(text.len())
+    })
+}
+
 /// As [`read`], of several ranges one after the other.
 pub fn read_vectored(space: &Space, ranges: &[(u64, usize)], buf: &mut [u8]) -> bool {
     let mut rest = buf;
@@ -227,6 +264,7 @@ pub fn write(space: &Space, addr: u64, data: &[u8]) -> bool {
         let range = addr..addr.saturating_add(data.len() as u64);
         let next = parcel.output.start.saturating_add(parcel.written as u64);
         if holds(&parcel.output, &range) && addr == next {
+            parcel.input = 0..0;
             parcel.task.mailbox.put_data(parcel.written, data);
             parcel.written += data.len();
             return true;

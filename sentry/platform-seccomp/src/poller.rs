@@ -8,8 +8,10 @@
 
 use crate::fast::{PERIOD, Pace, cycles};
 use crate::sandbox::Sandbox;
+use crate::sites::Seen;
 use crate::sys;
 use crate::task::Task;
+use crate::trampoline::site_of;
 use chitin_platform::Event;
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -21,22 +23,33 @@ const IDLE: u64 = 500_000;
 const LOST: u64 = 250_000;
 /// How often it looks for requests before it looks for anything else.
 const LOOKS: u32 = 32;
-/// After so many requests the time is asked for in any case.
+/// After so many requests the time is asked for in any case; and whether it goes on, after so many.
+const SOME: u64 = 8;
 const MANY: u64 = 64;
 /// So few requests were not worth the beginning.
 const FEW: u64 = 200;
 
+/// A thread that is polled for.
+struct Client {
+    task: Arc<Task>,
+    /// Its process's call sites, as far as they are known here.
+    sites: Vec<Seen>,
+}
+
 #[derive(Default)]
 struct Poller {
-    threads: Vec<Arc<Task>>,
+    threads: Vec<Client>,
     /// The state of the list of hot threads that `threads` is from.
     changes: u64,
     /// The CPU that it has for itself, as far as the threads that it polls for go.
     home: Option<usize>,
-    /// Whose request it took last: which of `threads`.
-    last: Option<usize>,
-    /// Requests so far.
+    /// Whose request it took last, which of `threads`, and the request's word.
+    last: Option<(usize, u64)>,
+    /// The time, some requests ago at most.
+    now: u64,
+    /// Requests so far, and those that others took before.
     served: u64,
+    taken_before: u64,
     /// Cycles of this period that it was not running.
     lost: u64,
     /// When this period began, and what had been served, missed and notified by then.
@@ -60,6 +73,7 @@ impl Sandbox {
             home,
             changes: u64::MAX,
             start: cycles(),
+            taken_before: self.fast.taken.load(Ordering::Relaxed),
             missed_then: self.fast.missed.load(Ordering::Relaxed),
             notified_then: self.fast.notified(),
             ..Poller::default()
@@ -81,7 +95,7 @@ impl Sandbox {
             let poller = slot.as_mut()?;
             let event = poller.next(self);
             if event.is_none() {
-                poller.threads.iter().for_each(|task| task.keep_off(None));
+                poller.threads.iter().for_each(|client| client.task.keep_off(None));
                 *slot = None;
                 self.fast.cool();
                 sys::set_goes_on(false);
@@ -94,11 +108,19 @@ impl Sandbox {
 
 impl Poller {
     fn next(&mut self, sb: &Sandbox) -> Option<Event> {
-        if let Some(task) = self.last.take().and_then(|at| self.threads.get(at)) {
-            task.defer_request();
+        if let Some((at, word)) = self.last.take()
+            && let Some(client) = self.threads.get_mut(at)
+        {
+            client.task.defer_request(word);
+            if let Some(seen) = client.sites.get_mut(usize::from(site_of(word))) {
+                seen.wrote = client.task.mailbox.written();
+            }
         }
-        if self.served.is_multiple_of(MANY) && self.is_over(sb, cycles()) {
-            return None;
+        if self.served.is_multiple_of(SOME) {
+            self.now = cycles();
+            if self.served.is_multiple_of(MANY) && self.is_over(sb, self.now) {
+                return None;
+            }
         }
         // As a rule the next one is there before anybody asks for the time.
         let mut begin = 0;
@@ -106,17 +128,15 @@ impl Poller {
         loop {
             let changes = sb.fast.changes.load(Ordering::Acquire);
             if changes != self.changes {
-                let before = std::mem::replace(&mut self.threads, sb.fast.hot());
-                let still = |task: &Arc<Task>| self.threads.iter().any(|other| Arc::ptr_eq(task, other));
-                before.iter().filter(|task| !still(task)).for_each(|task| task.keep_off(None));
-                self.threads.iter().for_each(|task| task.keep_off(self.home));
+                self.change_to(sb.fast.hot());
                 self.changes = changes;
             }
             for _ in 0..LOOKS {
-                for (at, task) in self.threads.iter().enumerate() {
-                    if let Some(event) = task.take_request() {
+                for (at, Client { task, sites }) in self.threads.iter_mut().enumerate() {
+                    if let Some((word, event)) = task.take_request(sites, self.now) {
                         self.served += 1;
-                        self.last = Some(at);
+                        sb.fast.taken.store(self.taken_before + self.served, Ordering::Relaxed);
+                        self.last = Some((at, word));
                         return Some(event);
                     }
                 }
@@ -129,7 +149,7 @@ impl Poller {
             if now.wrapping_sub(before) > LOST {
                 self.lost += now.wrapping_sub(before);
             }
-            before = now;
+            (before, self.now) = (now, now);
             if now.wrapping_sub(begin) > IDLE || sb.closing.load(Ordering::Relaxed) {
                 if self.served < FEW {
                     sb.fast.tire();
@@ -142,6 +162,15 @@ impl Poller {
                 return None;
             }
         }
+    }
+
+    /// From now on it polls for these threads.
+    fn change_to(&mut self, tasks: Vec<Arc<Task>>) {
+        let before = std::mem::take(&mut self.threads);
+        let gone = |client: &&Client| !tasks.iter().any(|task| Arc::ptr_eq(task, &client.task));
+        before.iter().filter(gone).for_each(|client| client.task.keep_off(None));
+        tasks.iter().for_each(|task| task.keep_off(self.home));
+        self.threads = tasks.into_iter().map(|task| Client { task, sites: Vec::new() }).collect();
     }
 
     fn is_over(&mut self, sb: &Sandbox, now: u64) -> bool {

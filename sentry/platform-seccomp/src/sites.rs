@@ -46,6 +46,14 @@ impl Site {
     }
 }
 
+/// A patched site, to who polls for its requests.
+#[derive(Clone, Copy, Debug)]
+pub struct Seen {
+    pub site: Site,
+    /// Bytes that its last call has written to its parcel.
+    pub wrote: usize,
+}
+
 /// What is known of a place that makes calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Known {
@@ -142,6 +150,16 @@ pub fn suitable(nr: i32) -> bool {
 impl Sites {
     pub fn at(&self, site: u8) -> Option<Site> {
         self.inner.lock().patched.get(usize::from(site)).copied()
+    }
+
+    /// As [`Sites::at`], for who asks often: `seen` are those of before. Patched ones stay, and new ones come behind them.
+    pub fn at_seen(&self, site: u8, seen: &mut Vec<Seen>) -> Option<Seen> {
+        if seen.len() <= usize::from(site) {
+            let inner = self.inner.lock();
+            let new = inner.patched.iter().skip(seen.len());
+            seen.extend(new.map(|site| Seen { site: *site, wrote: 0 }));
+        }
+        seen.get(usize::from(site)).copied()
     }
 
     /// The site whose system call instruction is at this address.

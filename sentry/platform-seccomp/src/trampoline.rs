@@ -185,17 +185,40 @@ chitin_fast_parcel:
     cmp ecx, {vector}
     je 20f
     cmp ecx, {path}
-    jne 6f
+    je 32f
+    cmp ecx, {path_at}
+    je 33f
+    cmp ecx, {stat_at}
+    je 7f
+    ja 37f
+    mov rdx, rsi
     mov rsi, rdi
-    // A path, up to the end of its page.
-6:  mov ecx, esi
+    // What will be written must be writable.
+7:  lock or byte ptr [rdx], 0
+    lock or byte ptr [rdx + {stat_len} - 1], 0
+    jmp 33f
+37: mov rdx, r8
+    lock or byte ptr [rdx + {statx_len} - 1], 0
+    jmp 7b
+32: mov rsi, rdi
+    // A path up to its end, or that of its page.
+33: mov ecx, esi
     and ecx, 0xfff
     neg ecx
     add ecx, 0x1000
     cmp ecx, {path_len}
-    jbe 2f
+    jbe 34f
     mov ecx, {path_len}
-    jmp 2f
+34: lea rdi, [r11 + {data}]
+35: mov dl, [rsi]
+    mov [rdi], dl
+    inc rsi
+    inc rdi
+    test dl, dl
+    jz 22f
+    dec ecx
+    jnz 35b
+    jmp 22f
 4:  mov rsi, r10
     mov ecx, 12
     jmp 2f
@@ -243,7 +266,7 @@ chitin_fast_parcel:
     // What will be written must be writable: ecx bytes at rsi.
 3:  je 5f
     cmp ecx, {stat}
-    mov ecx, 144
+    mov ecx, {stat_len}
     je 6f
     mov ecx, {most}
     cmp rdx, {most} / 12
@@ -278,8 +301,17 @@ chitin_fast_sleep:
     jmp 30b
     // The answer is there, and ecx bytes that the call has written.
 chitin_fast_written:
-    mov rdi, [r11 + {args} + 8]
-    lea rsi, [r11 + {data}]
+    movzx eax, byte ptr [r11 + {request}]
+    mov rax, [rax * 8 + {returns}]
+    shr rax, 57
+    mov rdi, r8
+    cmp eax, {statx}
+    je 36f
+    mov rdi, rdx
+    cmp eax, {stat_at}
+    je 36f
+    mov rdi, rsi
+36: lea rsi, [r11 + {data}]
     rep movsb
     mov rdi, [r11 + {args}]
     mov rsi, [r11 + {args} + 8]
@@ -308,6 +340,11 @@ chitin_fast_end:
     path_len = const parcel::PATH,
     event = const parcel::kind::EVENT,
     path = const parcel::kind::PATH,
+    path_at = const parcel::kind::PATH_AT,
+    stat_at = const parcel::kind::STAT_AT,
+    stat_len = const parcel::STAT,
+    statx = const parcel::kind::STATX,
+    statx_len = const parcel::STATX,
     buffer = const parcel::kind::BUFFER,
     stat = const parcel::kind::STAT,
 );

@@ -155,6 +155,12 @@ pub trait AddressSpace: Send + Sync {
     /// Copies from the guest; on a fault `buf[..done]` is valid.
     fn read(&self, addr: u64, buf: &mut [u8]) -> Result<(), CopyFault>;
 
+    /// As [`AddressSpace::read`] of a string: where its end is known already it may copy no more than that. The bytes copied,
+    /// at least one.
+    fn read_text(&self, addr: u64, buf: &mut [u8]) -> Result<usize, CopyFault> {
+        self.read(addr, buf).map(|()| buf.len())
+    }
+
     /// Copies to the guest; on a fault `data[..done]` has been written. Respects page protections.
     fn write(&self, addr: u64, data: &[u8]) -> Result<(), CopyFault>;
 
