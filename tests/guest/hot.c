@@ -4,7 +4,6 @@
 #include <pthread.h>
 #include <sys/epoll.h>
 
-#define MANY 20000
 static volatile int ticks;
 // So many rounds, or as many as there is time for where calls are dear and the machine is busy.
 static int64_t begun;
@@ -32,6 +31,13 @@ static int call_us(void) {
     }
     return (int)(least / CALLS / 1000);
 }
+// Calls that are many: where they are dear nothing is done about it, and fewer will do.
+static int many(void) {
+    static int calls;
+    if (!calls) calls = call_us() < 8 ? 20000 : 4000;
+    return calls;
+}
+#define MANY many()
 // A tick every `us`; where calls are dear it comes later, or nothing but its handler would ever run.
 static void tick_every(int us, int flags) {
     us += 50 * call_us();
@@ -73,10 +79,10 @@ TEST(offsets_advance_once) {
     int fd = open("f", O_CREAT | O_RDWR | O_TRUNC, 0600);
     CK(fd >= 0);
     tick_every(500, SA_RESTART);
-    for (unsigned i = 0; i < MANY; i++) EQ(write(fd, &i, sizeof i), (long)sizeof i);
+    for (unsigned i = 0; i < (unsigned)MANY; i++) EQ(write(fd, &i, sizeof i), (long)sizeof i);
     EQ(lseek(fd, 0, SEEK_CUR), (long)(MANY * sizeof(unsigned)));
     EQ(lseek(fd, 0, SEEK_SET), 0);
-    for (unsigned i = 0; i < MANY; i++) {
+    for (unsigned i = 0; i < (unsigned)MANY; i++) {
         unsigned v = ~i;
         EQ(read(fd, &v, sizeof v), (long)sizeof v);
         EQ(v, i);
@@ -223,12 +229,12 @@ TEST(forks_of_a_hot_process) {
         pid_t kid = fork();
         CK(kid >= 0);
         if (kid == 0) {
-            for (int i = 0; i < 2000; i++)
+            for (int i = 0; i < MANY / 10; i++)
                 if (getppid() != me) _exit(1);
-            through_a_pipe(200);
+            through_a_pipe(MANY / 100);
             _exit(k);
         }
-        for (int i = 0; i < 500; i++) CK(getppid() != me);
+        for (int i = 0; i < MANY / 40; i++) CK(getppid() != me);
         int st;
         EQ(waitpid(kid, &st, 0), kid);
         CK(WIFEXITED(st));
@@ -264,7 +270,7 @@ TEST(exits_and_execs_with_hot_threads) {
         if (kid == 0) {
             pthread_t t;
             for (int i = 0; i < 3; i++) pthread_create(&t, NULL, for_ever, NULL);
-            for (int i = 0; i < 3000; i++) getppid();
+            for (int i = 0; i < MANY / 7; i++) getppid();
             if (k % 2) execl("/proc/self/exe", "hot", "--child", "exit7", NULL);
             exit(7);
         }
@@ -282,7 +288,7 @@ static int low_memory(void) {
     memset(m, 0x5a, len);
     pid_t parent = getppid();
     for (int i = 0; i < MANY; i++) EQ(getppid(), parent);
-    through_a_pipe(2000);
+    through_a_pipe(MANY / 10);
     for (unsigned long i = 0; i < len; i += 4096) EQ(m[i], 0x5a);
     EQ(munmap(m, len), 0);
     for (int i = 0; i < MANY; i++) EQ(getppid(), parent);
@@ -298,7 +304,7 @@ int t_child(int argc, char **argv) {
         return 0;
     }
     if (strcmp(argv[0], "exit7")) return 1;
-    for (int i = 0; i < 3000; i++) getppid();
+    for (int i = 0; i < MANY / 7; i++) getppid();
     return 7;
 }
 TEST(low_memory_is_the_programs) {
@@ -372,7 +378,7 @@ TEST(affinity_stays_the_programs) {
 // Buffers where the memory ends, or where there is none: what fits is read and written, the rest fails as ever, and nothing is
 // lost by it.
 TEST(buffers_at_the_edge) {
-    enum { PAGE = 4096, ROUNDS = 3000 };
+    enum { PAGE = 4096 };
     char *two = mmap(NULL, 3 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     CK(two != MAP_FAILED);
     char *end = two + 2 * PAGE;
@@ -390,7 +396,7 @@ TEST(buffers_at_the_edge) {
     strcpy(end - 2, "f");
     tick_every(300, SA_RESTART);
     static const int lens[] = {1, 7, 8, 9, 255, 256, 3071, 3072, 3073, 4096, 5000};
-    for (int round = 0; goes_on(round, ROUNDS); round++) {
+    for (int round = 0; goes_on(round, MANY / 8); round++) {
         int len = lens[round % (int)(sizeof lens / sizeof *lens)], at = round % 100;
         // Up to the last byte, from an odd address or not.
         memset(end - len - 1, 0x55, (size_t)len + 1);
@@ -441,7 +447,7 @@ TEST(buffers_at_the_edge) {
 // What is written in parts: few or many, short or long, listed and lying where the memory ends, or where there is none.
 TEST(parts_of_a_buffer) {
     volatile int negative = -1, too_many = 2000;
-    enum { PAGE = 4096, ROUNDS = 3000, MOST = 12 };
+    enum { PAGE = 4096, MOST = 12 };
     char *two = mmap(NULL, 3 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     CK(two != MAP_FAILED);
     char *end = two + 2 * PAGE, *list = mmap(NULL, 2 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -456,7 +462,7 @@ TEST(parts_of_a_buffer) {
     tick_every(300, SA_RESTART);
     static const int lens[] = {0, 1, 7, 200, 16, 1000, 3, 2900, 64, 0, 1500};
     char got[2 * PAGE], want[2 * PAGE];
-    for (int round = 0; goes_on(round, ROUNDS); round++) {
+    for (int round = 0; goes_on(round, MANY / 8); round++) {
         int n = round % (MOST + 1), all = 0;
         struct iovec *parts = (struct iovec *)list - n;
         for (int i = 0; i < n; i++) {
@@ -502,7 +508,7 @@ static long by_number(int nr, const char *path, struct stat *st) {
 // What is asked about files by paths, short and long, and the answers, lying where the memory ends, in each other, or where
 // there is none.
 TEST(paths_and_what_they_lead_to) {
-    enum { PAGE = 4096, ROUNDS = 900 };
+    enum { PAGE = 4096 };
     char *two = mmap(NULL, 3 * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     CK(two != MAP_FAILED);
     char *end = two + 2 * PAGE, *page = two + PAGE;
@@ -519,7 +525,7 @@ TEST(paths_and_what_they_lead_to) {
     CK(link.st_ino != want.st_ino);
     tick_every(300, SA_RESTART);
     static const int dots[] = {0, 1, 20, 125, 126, 127, 128, 300, 1000};
-    for (int round = 0; round < ROUNDS; round++) {
+    for (int round = 0; goes_on(round, MANY / 8); round++) {
         // "././f", up to the memory's last byte, or across two pages.
         int n = 2 * dots[round % (int)(sizeof dots / sizeof *dots)] + 2;
         char *path = round % 2 ? end - n : page - n / 2;
