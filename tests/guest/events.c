@@ -261,6 +261,27 @@ TEST(select_rules) {
     struct timespec ts = {0, 1000000};
     EQ(pselect(0, NULL, NULL, NULL, &ts, NULL), 0);
 }
+TEST(select_writes_where_it_can) {
+    char *m = mmap(NULL, 8192, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    CK(m != MAP_FAILED);
+    int e = OK(eventfd(1, 0));
+    long *r = (long *)(m + 4096 - 8);
+    struct timeval *tv = (struct timeval *)(m + 4096 + 8);
+    *r = 1L << e;
+    tv->tv_sec = 5;
+    // The time beside it may stay as it is, the set must not.
+    OK(mprotect(m + 4096, 4096, PROT_READ));
+    EQ(syscall(SYS_select, e + 1, r, NULL, NULL, tv), 1);
+    EQ(*r, 1L << e);
+    EQ(tv->tv_sec, 5);
+    OK(mprotect(m, 8192, PROT_READ));
+    ERR(syscall(SYS_select, e + 1, r, NULL, NULL, tv), EFAULT);
+    OK(mprotect(m + 4096, 4096, PROT_NONE));
+    ERR(syscall(SYS_select, e + 1, r, NULL, NULL, tv), EFAULT);
+    OK(mprotect(m, 4096, PROT_READ | PROT_WRITE));
+    EQ(syscall(SYS_select, e + 1, r, NULL, NULL, NULL), 1);
+    ERR(syscall(SYS_select, e + 1, r, NULL, m + 4096, NULL), EFAULT);
+}
 TEST(regular_files_always_ready) {
     int f = OK(open("f", O_CREAT | O_RDWR, 0600));
     struct pollfd p = {f, POLLIN | POLLOUT | POLLPRI, 0};

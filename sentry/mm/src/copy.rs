@@ -48,6 +48,47 @@ impl Pieces for Chunks<'_> {
     }
 }
 
+/// The most that a [`Glance`] takes in.
+const GLANCE: u64 = 1024;
+
+/// What a call reads here and there, by one copy of all that lies between where that is little: arguments on a stack.
+pub struct Glance<'a> {
+    mm: &'a Mm,
+    start: u64,
+    bytes: Vec<u8>,
+}
+
+impl<'a> Glance<'a> {
+    /// Null pointers are passed over.
+    pub fn new(mm: &'a Mm, ranges: &[(u64, usize)]) -> Glance<'a> {
+        let ranges = || ranges.iter().filter(|(addr, len)| *addr != 0 && *len > 0);
+        let start = ranges().map(|(addr, _)| *addr).min().unwrap_or(0);
+        let end = ranges().map(|(addr, len)| addr.saturating_add(*len as u64)).max().unwrap_or(0);
+        let mut bytes = Vec::new();
+        if ranges().nth(1).is_some() && end.saturating_sub(start) <= GLANCE {
+            bytes = mm.read_vec(start, to_usize(end.saturating_sub(start))).unwrap_or_default();
+        }
+        Glance { mm, start, bytes }
+    }
+
+    /// Copies `buf.len()` bytes in, from what has been seen if they are there.
+    pub fn read_bytes(&self, addr: u64, buf: &mut [u8]) -> Result<(), Errno> {
+        let seen = addr.checked_sub(self.start).and_then(|off| self.bytes.get(usize::try_from(off).ok()?..));
+        match seen.and_then(|seen| seen.get(..buf.len())) {
+            Some(seen) => buf.copy_from_slice(seen),
+            None => self.mm.read_bytes(addr, buf)?,
+        }
+        Ok(())
+    }
+
+    /// Reads one value.
+    pub fn read<T: FromBytes + IntoBytes>(&self, addr: u64) -> Result<T, Errno> {
+        let mut value = T::new_zeroed();
+        self.read_bytes(addr, value.as_mut_bytes())?;
+        Ok(value)
+    }
+}
+
 impl Mm {
     /// Copies `buf.len()` bytes in.
     pub fn read_bytes(&self, addr: u64, buf: &mut [u8]) -> Result<(), Errno> {
@@ -63,6 +104,11 @@ impl Mm {
             return Ok(());
         }
         self.space().write(addr, data).map_err(|_| Errno::EFAULT)
+    }
+
+    /// Copies `data` out to several ranges, one after the other; how much of it, if not all.
+    pub fn write_scattered(&self, ranges: &[(u64, usize)], data: &[u8]) -> Result<(), usize> {
+        self.space().write_vectored(ranges, data).map_err(|fault| fault.done)
     }
 
     /// Reads one value.

@@ -35,6 +35,7 @@ mod names;
 mod pages;
 mod ptr;
 
+pub use copy::Glance;
 pub use io::{MAX_RW_COUNT, Sink, SliceSource, Source, UserIo, VecSink};
 pub use map::{Layout, MmapRequest, host_errno};
 pub use names::MappedFile;

@@ -13,7 +13,7 @@ use chitin_abi::Errno;
 use chitin_abi::num::low16;
 use chitin_abi::poll::PollFd;
 use chitin_abi::signal::SigSet;
-use chitin_abi::time::{NSEC_PER_MSEC, NSEC_PER_USEC, Timespec, Timeval};
+use chitin_abi::time::{NSEC_PER_MSEC, NSEC_PER_USEC, Timespec};
 use chitin_kernel::result::Interrupted;
 use chitin_kernel::signalfd::SignalFd;
 use chitin_kernel::time::{Deadline, from_timespec, to_timespec, with_timeout};
@@ -113,24 +113,27 @@ enum Rest {
     Timeval(u64),
 }
 
+impl Rest {
+    /// What is to be written, and where: seconds and their fraction.
+    fn told(self, limit: Limit) -> Option<(u64, [i64; 2])> {
+        let left = || limit.deadline().map(|deadline| to_timespec(deadline.left()));
+        match self {
+            Rest::Nowhere => None,
+            Rest::Timespec(addr) => left().map(|left| (addr, [left.tv_sec, left.tv_nsec])),
+            Rest::Timeval(addr) => left().map(|left| (addr, [left.tv_sec, left.tv_nsec / NSEC_PER_USEC])),
+        }
+    }
+}
+
 /// poll_select_finish(): the mask comes back unless a handler may run first, the rest of the time is told.
 fn finish(task: &Arc<Task>, result: SysResult, masked: bool, limit: Limit, rest: Rest) -> SysResult {
     let interrupted = matches!(result, Err(SysError::Restart(_)));
     if masked && !interrupted {
         task.restore_mask();
     }
-    let Limit::At(deadline) = limit else { return result };
-    let left = to_timespec(deadline.left());
-    let told = match rest {
-        Rest::Nowhere => Ok(()),
-        Rest::Timespec(addr) => task.mm().write(addr, &left),
-        Rest::Timeval(addr) => {
-            task.mm().write(addr, &Timeval { tv_sec: left.tv_sec, tv_usec: left.tv_nsec / NSEC_PER_USEC })
-        }
-    };
-    match told {
+    match rest.told(limit).map(|(addr, left)| task.mm().write(addr, &left)) {
         // Without the rest the call cannot be made again.
-        Err(_) if interrupted => Err(Errno::EINTR.into()),
+        Some(Err(_)) if interrupted => Err(Errno::EINTR.into()),
         _ => result,
     }
 }

@@ -8,8 +8,10 @@ use chitin_abi::time::{NSEC_PER_USEC, Timespec, Timeval, USEC_PER_SEC};
 use chitin_kernel::result::Interrupted;
 use chitin_kernel::time::from_timespec;
 use chitin_kernel::{Outcome, SysError, SysResult, Task};
+use chitin_mm::{Glance, Mm};
 use chitin_vfs::poll::{PollEntry, PollMany};
 use std::sync::Arc;
+use zerocopy::IntoBytes;
 
 const EVENTS: [u32; 3] = [POLLIN_SET, POLLOUT_SET, POLLEX_SET];
 
@@ -40,7 +42,7 @@ fn table_size(highest: usize) -> usize {
 }
 
 impl Sets {
-    fn read(task: &Arc<Task>, args: Args) -> Result<Sets, Errno> {
+    fn read(task: &Arc<Task>, args: Args, glance: &Glance<'_>) -> Result<Sets, Errno> {
         let count = usize::try_from(args.i32(0)).map_err(|_| Errno::EINVAL)?;
         let highest = task.files().numbers().last().and_then(|&fd| usize::try_from(fd).ok()).unwrap_or(0);
         let count = count.min(table_size(highest));
@@ -49,7 +51,8 @@ impl Sets {
         let mut asked = [Vec::new(), Vec::new(), Vec::new()];
         for (set, addr) in asked.iter_mut().zip(addrs) {
             if addr != 0 {
-                *set = task.mm().read_array::<u64>(addr, words)?;
+                *set = vec![0; words];
+                glance.read_bytes(addr, set.as_mut_bytes())?;
             }
         }
         let (mut fds, mut entries) = (Vec::new(), Vec::new());
@@ -82,38 +85,59 @@ impl Sets {
         (found, count)
     }
 
-    /// Nothing is written back after an interruption.
-    fn answer(&self, task: &Task, result: Result<usize, Interrupted>) -> SysResult {
+    /// Writes the results back, and the rest of the time, if that can be; nothing after an interruption.
+    fn answer(&self, task: &Task, result: Result<usize, Interrupted>, limit: Limit, rest: Rest) -> SysResult {
         if result.is_err() {
             return no_hand(Err(Interrupted));
         }
         let (found, count) = self.results();
+        let (mut ranges, mut data) = (Vec::with_capacity(4), Vec::with_capacity(64));
         for (set, addr) in found.iter().zip(self.addrs) {
-            if addr != 0 {
-                task.mm().write_array(addr, set)?;
+            if addr != 0 && !set.is_empty() {
+                ranges.push((addr, size_of_val(set.as_slice())));
+                data.extend_from_slice(set.as_bytes());
             }
         }
-        Ok(count)
+        let sets = data.len();
+        if let Some((addr, left)) = rest.told(limit) {
+            ranges.push((addr, size_of_val(&left)));
+            data.extend_from_slice(left.as_bytes());
+        }
+        match task.mm().write_scattered(&ranges, &data) {
+            Err(done) if done < sets => Err(Errno::EFAULT.into()),
+            _ => Ok(count),
+        }
     }
 }
 
-fn run(task: &Arc<Task>, args: Args, limit: Limit, rest: Rest, masked: bool) -> Outcome {
-    let mut sets = match Sets::read(task, args) {
+fn run(task: &Arc<Task>, args: Args, glance: &Glance<'_>, limit: Limit, rest: Rest, masked: bool) -> Outcome {
+    let mut sets = match Sets::read(task, args, glance) {
         Ok(sets) => sets,
         Err(error) => {
             return Outcome::Done(finish(task, Err(SysError::Errno(error)), masked, limit, rest));
         }
     };
+    let end = move |task: &Arc<Task>, sets: &Sets, result| {
+        let result = sets.answer(task, result, limit, rest);
+        // It has been told with the results.
+        let rest = if result.is_ok() { Rest::Nowhere } else { rest };
+        finish(task, result, masked, limit, rest)
+    };
     if let Some(result) = look(task, &mut sets.many, limit) {
-        let result = sets.answer(task, result);
-        return Outcome::Done(finish(task, result, masked, limit, rest));
+        return Outcome::Done(end(task, &sets, result));
     }
     let task = task.clone();
     Outcome::block(async move {
         let result = wait_many(&task, &mut sets.many, limit).await;
-        let result = sets.answer(&task, result);
-        finish(&task, result, masked, limit, rest)
+        end(&task, &sets, result)
     })
+}
+
+/// What the call reads: sets and time are on a stack, as a rule.
+fn glance(mm: &Mm, args: Args) -> Glance<'_> {
+    let size = usize::try_from(args.i32(0)).map_or(0, |count| count.div_ceil(64).saturating_mul(8));
+    let [read, write, except, time] = [1, 2, 3, 4].map(|n| args.u64(n));
+    Glance::new(mm, &[(read, size), (write, size), (except, size), (time, size_of::<Timespec>())])
 }
 
 /// A timeval may have more than a second of microseconds.
@@ -124,28 +148,38 @@ fn limit_of(value: Timeval) -> Result<Limit, Errno> {
 }
 
 pub(crate) fn select(task: &Arc<Task>, args: Args) -> Outcome {
-    let (limit, rest) = match args.opt::<Timeval>(4) {
-        None => (Ok(Limit::Never), Rest::Nowhere),
-        Some(addr) => (task.mm().read(addr).and_then(limit_of), Rest::Timeval(addr.addr())),
+    let mm = task.mm();
+    let glance = glance(&mm, args);
+    let (limit, rest) = match args.u64(4) {
+        0 => (Ok(Limit::Never), Rest::Nowhere),
+        addr => (glance.read(addr).and_then(limit_of), Rest::Timeval(addr)),
     };
     match limit {
-        Ok(limit) => run(task, args, limit, rest, false),
+        Ok(limit) => run(task, args, &glance, limit, rest, false),
         Err(error) => Outcome::error(error),
     }
 }
 
 pub(crate) fn pselect6(task: &Arc<Task>, args: Args) -> Outcome {
+    let mm = task.mm();
+    let glance = glance(&mm, args);
+    let (addr, rest) = match args.u64(4) {
+        0 => (None, Rest::Nowhere),
+        addr => (Some(addr), Rest::Timespec(addr)),
+    };
     let prepared = (|| {
         let pack = match args.opt::<SigsetArgpack>(5) {
             Some(addr) => task.mm().read(addr)?,
             None => SigsetArgpack::default(),
         };
-        let limit = Limit::timespec(task, args.u64(4))?;
+        let limit = match addr {
+            None => Limit::Never,
+            Some(addr) => from_timespec(&glance.read(addr)?).map(Limit::after)?,
+        };
         Ok((limit, set_mask(task, pack.p, pack.size)?))
     })();
-    let rest = args.opt::<Timespec>(4).map_or(Rest::Nowhere, |addr| Rest::Timespec(addr.addr()));
     match prepared {
-        Ok((limit, masked)) => run(task, args, limit, rest, masked),
+        Ok((limit, masked)) => run(task, args, &glance, limit, rest, masked),
         Err(error) => Outcome::error(error),
     }
 }
