@@ -351,6 +351,41 @@ TEST(epoll_in_a_loop) {
         EQ(epoll_ctl(e, EPOLL_CTL_DEL, p[0], NULL), 0);
     }
 }
+// A mask that holds for a wait: signals come while it lasts and at no other time.
+TEST(masks_of_waits) {
+    int p[2], q[2];
+    EQ(pipe(p), 0);
+    EQ(pipe(q), 0);
+    EQ(write(q[1], "x", 1), 1);
+    sigset_t alarm, none, now;
+    sigemptyset(&none);
+    sigemptyset(&alarm);
+    sigaddset(&alarm, SIGALRM);
+    EQ(sigprocmask(SIG_BLOCK, &alarm, NULL), 0);
+    tick_every(2000, SA_RESTART);
+    struct pollfd ready = {q[0], POLLIN, 0}, never = {p[0], POLLIN, 0};
+    for (int round = 0; round < 30; round++) {
+        int before = ticks;
+        fd_set r;
+        FD_ZERO(&r);
+        for (int i = 0; i < MANY / 40; i++) {
+            FD_SET(q[0], &r);
+            EQ(pselect(q[0] + 1, &r, NULL, NULL, NULL, &none), 1);
+            CK(FD_ISSET(q[0], &r));
+            EQ(ppoll(&ready, 1, NULL, &none), 1);
+        }
+        EQ(ticks, before);
+        FD_ZERO(&r);
+        FD_SET(p[0], &r);
+        errno = 0;
+        EQ(round % 2 ? pselect(p[0] + 1, &r, NULL, NULL, NULL, &none) : ppoll(&never, 1, NULL, &none), -1);
+        EQ(errno, EINTR);
+        EQ(ticks, before + 1);
+        EQ(sigprocmask(SIG_BLOCK, NULL, &now), 0);
+        CK(sigismember(&now, SIGALRM));
+    }
+    tick_no_more();
+}
 // Where a thread may run is its own affair, whatever the platform does with the CPUs meanwhile.
 TEST(affinity_stays_the_programs) {
     cpu_set_t all, one, now;

@@ -9,7 +9,7 @@
 use crate::parcel;
 use crate::stub::{CHUNK_WINDOWS, ctl};
 use crate::sys;
-use crate::trampoline::{answer_to, ctl as mail, how, how_of, number_of};
+use crate::trampoline::{LOOKS, MOST_LOOKS, answer_to, ctl as mail, how, how_of, number_of};
 use parking_lot::Mutex;
 use std::arch::x86_64::_MM_HINT_T0;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -349,7 +349,17 @@ impl Mailbox {
 
     /// Says that somebody polls, or nobody any more.
     pub fn set_on(&self, on: bool) {
-        self.word(mail::ON).store(u64::from(on), Ordering::SeqCst);
+        self.word(mail::ON).store(if on { LOOKS } else { 0 }, Ordering::SeqCst);
+    }
+
+    /// The thread looked for an answer in vain, and is to look longer as long as somebody polls.
+    pub fn look_longer(&self) {
+        let word = self.word(mail::ON);
+        let looks = word.load(Ordering::Relaxed);
+        if (1..MOST_LOOKS).contains(&looks) {
+            let longer = (looks * 2).min(MOST_LOOKS);
+            let _off = word.compare_exchange(looks, longer, Ordering::SeqCst, Ordering::Relaxed);
+        }
     }
 
     pub fn is_on(&self) -> bool {
@@ -361,5 +371,29 @@ impl Mailbox {
         self.word(mail::ON).store(0, Ordering::Relaxed);
         self.word(mail::REQUEST).store(0, Ordering::Relaxed);
         self.word(mail::ANSWER).store(0, Ordering::Release);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_looks_longer_as_long_as_somebody_polls() {
+        let arena = Arena::new().unwrap();
+        let mut chunk = arena.alloc().unwrap();
+        let mailbox = chunk.window(0, 0).mailbox();
+        let looks = || mailbox.word(mail::ON).load(Ordering::Relaxed);
+        mailbox.look_longer();
+        assert!(!mailbox.is_on());
+        mailbox.set_on(true);
+        assert_eq!(looks(), LOOKS);
+        (0..9).for_each(|_| mailbox.look_longer());
+        assert_eq!(looks(), MOST_LOOKS);
+        // What a guest makes of it is its own affair.
+        mailbox.word(mail::ON).store(u64::MAX, Ordering::Relaxed);
+        mailbox.look_longer();
+        mailbox.set_on(false);
+        assert_eq!(looks(), 0);
     }
 }

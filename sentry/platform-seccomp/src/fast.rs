@@ -292,6 +292,7 @@ impl Task {
             Known::Patched if self.mailbox.is_on() => {
                 if self.mailbox.how() == Some(how::CANCELLED) {
                     fast.missed.fetch_add(1, Ordering::Relaxed);
+                    self.mailbox.look_longer();
                 }
             }
             Known::Patched if !rests => fast.start(now, || self.sb.standbys.call_poller()),
@@ -361,6 +362,7 @@ impl Task {
         self.mailbox.set_result(v as u64);
         self.mailbox.set_written(written.len());
         if !self.mailbox.answered(request.word) {
+            self.mailbox.look_longer();
             st.request = Some(request);
             st.phase = Phase::Answered(written.answer(v));
         }

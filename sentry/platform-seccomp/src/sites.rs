@@ -87,7 +87,7 @@ pub fn suitable(nr: i32) -> bool {
         SYS_read
             | SYS_write
             | SYS_open..=SYS_lseek
-            | SYS_ioctl..=SYS_pipe
+            | SYS_ioctl..=SYS_select
             | SYS_dup
             | SYS_dup2
             | SYS_getpid..=SYS_socket
@@ -123,7 +123,8 @@ pub fn suitable(nr: i32) -> bool {
             | SYS_clock_getres
             | SYS_epoll_wait
             | SYS_epoll_ctl
-            | SYS_openat..=SYS_faccessat
+            | SYS_openat..=SYS_ppoll
+            | SYS_epoll_pwait
             | SYS_utimensat
             | SYS_accept
             | SYS_accept4
@@ -465,9 +466,16 @@ mod tests {
 
     #[test]
     fn calls_that_need_more_than_their_arguments_are_not_suitable() {
-        for nr in
-            [libc::SYS_read, libc::SYS_epoll_ctl, libc::SYS_sendto, libc::SYS_newfstatat, libc::SYS_getppid]
-        {
+        for nr in [
+            libc::SYS_read,
+            libc::SYS_select,
+            libc::SYS_epoll_ctl,
+            libc::SYS_sendto,
+            libc::SYS_newfstatat,
+            libc::SYS_pselect6,
+            libc::SYS_ppoll,
+            libc::SYS_getppid,
+        ] {
             assert!(suitable(nr as i32), "{nr}");
         }
         for nr in [

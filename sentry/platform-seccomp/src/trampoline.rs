@@ -41,7 +41,7 @@ pub mod ctl {
     pub const RESULT: usize = 0xd08;
     /// Bytes that the thread finds in its parcel with the answer.
     pub const WRITTEN: usize = 0xd10;
-    /// Whether somebody polls.
+    /// Whether somebody polls: how often the thread looks for its answer then.
     pub const ON: usize = 0xd80;
     /// The thread's own: `rdi`, `rsi` and `rdx` while it packs, and the length of its parcel.
     pub const SAVED: usize = 0xdc0;
@@ -74,8 +74,9 @@ pub fn answer_to(request: u64, how: u64) -> u64 {
     number_of(request) << 32 | how
 }
 
-/// How often the thread looks for its answer: some 15 to 30 microseconds.
-const LOOKS: u32 = 400;
+/// How often a thread looks for its answer, at first (some 10 to 30 microseconds) and at most: as often as its calls take.
+pub const LOOKS: u64 = 400;
+pub const MOST_LOOKS: u64 = 2400;
 
 /// What [`RETURNS`] holds for a site: the address after its system call instruction, the call's number (9 bits), and the kind
 /// of its parcel.
@@ -129,7 +130,8 @@ chitin_fast_start:
     mov [r11 + {request}], rcx
 chitin_fast_made:
     shr rcx, 32
-    mov eax, {looks}
+    mov eax, [r11 + {on}]
+    or eax, 1
 1:  cmp [r11 + {answer} + 4], ecx
     je 30f
     pause
@@ -328,7 +330,6 @@ chitin_fast_end:
     sleep = const how::SLEEP,
     futex = const libc::SYS_futex,
     cancelled = const how::CANCELLED,
-    looks = const LOOKS,
     returns = const RETURNS,
     parcel = const ctl::PARCEL,
     saved = const ctl::SAVED,
