@@ -177,9 +177,15 @@ impl Tables {
         }
     }
 
-    /// The routes that an address on a link that is up brings (fib_add_ifaddr(), addrconf).
+    /// Adds the routes that an address on a link that is up brings.
     pub(super) fn address_routes(&mut self, address: &Address, news: &mut Vec<Change>) {
-        let Some(link) = self.links.get(&address.link) else { return };
+        let routes = self.routes_of(address);
+        routes.into_iter().for_each(|route| self.insert_route(route, news));
+    }
+
+    /// The routes of an address (fib_add_ifaddr(), addrconf).
+    pub(super) fn routes_of(&self, address: &Address) -> Vec<RouteEntry> {
+        let Some(link) = self.links.get(&address.link) else { return Vec::new() };
         let loopback = link.kind == LinkKind::Loopback;
         let broadcasts = link.flags & IFF_BROADCAST != 0 || loopback;
         let subnet = address.subnet();
@@ -229,7 +235,7 @@ impl Tables {
                 add.push(RouteEntry { scope: RT_SCOPE_UNIVERSE, metric, ..net });
             }
         }
-        add.into_iter().for_each(|route| self.insert_route(route, news));
+        add
     }
 
     /// `ff00::/8` of a link that comes up.

@@ -273,8 +273,9 @@ impl Tables {
             let v4 = Address::new(index, Ipv4Addr::LOCALHOST.into(), 8).scope(RT_SCOPE_HOST);
             self.own_address(Address { label: Some("lo".to_owned()), ..v4 }, news);
         }
-        let mine: Vec<_> = self.addresses.iter().filter(|a| a.link == index).cloned().collect();
-        mine.iter().for_each(|address| self.address_routes(address, news));
+        let mine = self.addresses.iter().filter(|a| a.link == index);
+        let routes: Vec<_> = mine.flat_map(|address| self.routes_of(address)).collect();
+        self.insert_routes(routes, news);
         self.v6_began(index, news);
         Ok(())
     }

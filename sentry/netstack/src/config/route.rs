@@ -4,10 +4,11 @@ use super::{Change, Config, MAX_HOPS, MAX_ROUTES, Tables};
 use crate::addr::{self, Prefix};
 use chitin_abi::Errno;
 use chitin_abi::rtnetlink::*;
+use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
 
 /// One of several ways (RTA_MULTIPATH).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct NextHop {
     pub link: u32,
     pub gateway: Option<IpAddr>,
@@ -18,7 +19,7 @@ pub struct NextHop {
 }
 
 /// A route.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct RouteEntry {
     pub dst: Prefix,
     pub table: u32,
@@ -65,6 +66,13 @@ impl RouteEntry {
     }
     pub fn uses(&self, link: u32) -> bool {
         self.hops.iter().any(|hop| hop.link == link)
+    }
+    fn key(&self) -> (u32, bool) {
+        (self.table, self.dst.addr.is_ipv4())
+    }
+    /// Longer prefixes come first, then lower metrics, then the order they came in.
+    fn rank(&self) -> (u8, u8, u32) {
+        (u8::MAX - self.dst.len, u8::MAX - self.tos, self.metric)
     }
     fn refuses(&self) -> bool {
         matches!(self.kind, RTN_BLACKHOLE | RTN_UNREACHABLE | RTN_PROHIBIT | RTN_THROW)
@@ -195,21 +203,43 @@ impl Tables {
         hop.into_iter().find(|h| h.gateway.is_none() && (link == 0 || h.link == link)).map(|h| h.link)
     }
 
-    /// Puts a route where it belongs: longer prefixes first, then lower metrics, then the order they came in.
+    /// Puts a route where it belongs, unless it is there.
     pub(super) fn insert_route(&mut self, route: RouteEntry, news: &mut Vec<Change>) {
-        let list =
-            self.routes.get(&(route.table, route.dst.addr.is_ipv4())).map(Vec::as_slice).unwrap_or_default();
+        #[cfg(test)]
+        super::tests::step(self.routes.get(&route.key()).map_or(0, Vec::len));
+        let list = self.routes.get(&route.key()).map(Vec::as_slice).unwrap_or_default();
         if list.contains(&route) {
             return;
         }
-        let rank = |r: &RouteEntry| (u8::MAX - r.dst.len, u8::MAX - r.tos, r.metric);
-        let at = list.partition_point(|r| rank(r) <= rank(&route));
+        let at = list.partition_point(|r| r.rank() <= route.rank());
         self.put_route(at, route, news);
+    }
+
+    /// The same for many, at the price of looking at each table once.
+    pub(super) fn insert_routes(&mut self, routes: Vec<RouteEntry>, news: &mut Vec<Change>) {
+        let mut tables: BTreeMap<_, HashSet<RouteEntry>> = BTreeMap::new();
+        for route in routes {
+            let known = tables.entry(route.key()).or_insert_with_key(|key| {
+                let list = self.routes.get(key).map(Vec::as_slice).unwrap_or_default();
+                #[cfg(test)]
+                super::tests::step(list.len());
+                list.iter().cloned().collect()
+            });
+            if known.insert(route.clone()) {
+                // In its place below: this sort keeps the order of equals.
+                self.put_route(usize::MAX, route, news);
+            }
+        }
+        for key in tables.into_keys() {
+            if let Some(list) = self.routes.get_mut(&key) {
+                list.sort_by_key(RouteEntry::rank);
+            }
+        }
     }
 
     /// Puts a route at a place of its table.
     fn put_route(&mut self, at: usize, route: RouteEntry, news: &mut Vec<Change>) {
-        let list = self.routes.entry((route.table, route.dst.addr.is_ipv4())).or_default();
+        let list = self.routes.entry(route.key()).or_default();
         list.insert(at.min(list.len()), route.clone());
         if route.table == RT_TABLE_LOCAL
             && route.kind == RTN_LOCAL

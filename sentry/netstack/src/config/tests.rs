@@ -4,7 +4,7 @@ use chitin_abi::Errno;
 use chitin_abi::netdevice::*;
 use chitin_abi::rtnetlink::*;
 use std::cell::Cell;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 thread_local! {
     static STEPS: Cell<usize> = const { Cell::new(0) };
@@ -139,6 +139,34 @@ fn a_link_goes_in_as_many_steps_as_it_has_addresses() {
     };
     let (few, many) = (count(100), count(1000));
     assert!(many < 12 * few, "{few} steps with 100, {many} with 1000");
+}
+
+#[test]
+fn a_link_comes_up_in_as_many_steps_as_it_has_addresses() {
+    let count = |addresses: u32| {
+        let (config, eth0) = config();
+        let routes = |config: &Config| config.routes().len();
+        let before = routes(&config);
+        for n in 1..=addresses {
+            let own = Ipv4Addr::from_bits(0x0a14_0000 + n * 256);
+            config.addr_add(Address::new(eth0, own.into(), 24), false).unwrap();
+            let own = Ipv6Addr::from_bits((0xfd01 << 112) + u128::from(n) * (1 << 64));
+            config.addr_add(Address::new(eth0, own.into(), 64), false).unwrap();
+        }
+        let (grown, order) = (routes(&config), shown(&config));
+        assert!(grown >= before + 4 * addresses as usize);
+        let v4 =
+            |list: &[String]| list.iter().filter(|route| !route.contains(':')).cloned().collect::<Vec<_>>();
+        up(&config, eth0, false);
+        STEPS.set(0);
+        up(&config, eth0, true);
+        assert_eq!(v4(&shown(&config)), v4(&order), "the same as one by one");
+        // Whatever is there is not added again.
+        up(&config, eth0, true);
+        STEPS.get()
+    };
+    let (few, many) = (count(20), count(200));
+    assert!(many < 12 * few, "{few} steps with 20, {many} with 200");
 }
 
 #[test]
