@@ -680,3 +680,84 @@ TEST(sysfs) {
     ERR(pread(fd, b, sizeof b, 0), ENODEV);
     ERR(open("sys/class/net/nic0/mtu", O_RDONLY), ENOENT);
 }
+
+// A packet that comes by `lo`, which takes what is sent on it, and is for somebody behind another link; what leaves there.
+static void comes(int s, int v4, const void *packet, int len) {
+    struct sockaddr_ll lo = {.sll_family = AF_PACKET, .sll_ifindex = 1, .sll_halen = 6, .sll_protocol = htons(v4 ? ETH_P_IP : ETH_P_IPV6)};
+    EQ(sendto(s, packet, len, 0, (void *)&lo, sizeof lo), len);
+}
+static void four(unsigned char b[28], const char *from, const char *to, int ttl) {
+    unsigned char head[28] = {0x45, 0, 0, 28, 0, 9, 0, 0, ttl, IPPROTO_UDP, [20] = 0, 5, 0, 6, 0, 8};
+    inet_pton(AF_INET, from, head + 12), inet_pton(AF_INET, to, head + 16);
+    unsigned sum = 0;
+    for (int i = 0; i < 20; i += 2) sum += head[i] << 8 | head[i + 1];
+    sum = (sum & 0xffff) + (sum >> 16), sum = ~((sum & 0xffff) + (sum >> 16));
+    head[10] = sum >> 8, head[11] = sum;
+    memcpy(b, head, 28);
+}
+// The next packet that leaves for an address, if one does.
+static int leaves(int tap, unsigned char *b, int size, int family, const char *to, int wait) {
+    unsigned char dst[16];
+    EQ(inet_pton(family, to, dst), 1);
+    int at = family == AF_INET ? 16 : 24, len = family == AF_INET ? 4 : 16;
+    for (struct pollfd p = {tap, POLLIN, 0}; poll(&p, 1, wait) == 1;) {
+        int n = OK(recv(tap, b, size, 0));
+        if (n >= at + len && b[0] >> 4 == (family == AF_INET ? 4 : 6) && !memcmp(b + at, dst, len)) return n;
+    }
+    return -1;
+}
+TEST(forwarding) {
+    need_writable();
+    own_net();
+    need_nic();
+    int s = OK(socket(AF_INET, SOCK_DGRAM, 0)), in = OK(socket(AF_PACKET, SOCK_DGRAM, 0)), six = OK(socket(AF_INET6, SOCK_DGRAM, 0));
+    int index = OK(if_nametoindex("nic0")), tap = OK(socket(AF_PACKET, SOCK_DGRAM, htons(ETH_P_ALL)));
+    put(SYS "ipv4/conf/all/rp_filter", "0");
+    put(SYS "ipv4/conf/lo/rp_filter", "0");
+    OK(set_flags(s, "lo", IFF_UP));
+    OK(set_addr(s, SIOCSIFADDR, "nic0", "10.1.2.3"));
+    OK(set_flags(s, "nic0", IFF_UP | IFF_NOARP));
+    struct six_addr a = {.prefix = 64, .index = index};
+    EQ(inet_pton(AF_INET6, "fd00:1::3", &a.addr), 1);
+    OK(ioctl(six, SIOCSIFADDR, &a));
+    struct sockaddr_ll where = {.sll_family = AF_PACKET, .sll_ifindex = index, .sll_protocol = htons(ETH_P_ALL)};
+    OK(bind(tap, (void *)&where, sizeof where));
+    unsigned char b[28], got[2000], want[28];
+    four(b, "10.9.9.9", "10.1.2.77", 5);
+    comes(in, 1, b, sizeof b);
+    EQ(leaves(tap, got, sizeof got, AF_INET, "10.1.2.77", 300), -1);
+    // Only when it is asked for; one hop less is left.
+    put(SYS "ipv4/ip_forward", "1");
+    comes(in, 1, b, sizeof b);
+    EQ(leaves(tap, got, sizeof got, AF_INET, "10.1.2.77", 5000), 28);
+    four(want, "10.9.9.9", "10.1.2.77", 4);
+    EQ(memcmp(got, want, 28), 0);
+    // The last hop is somebody else's; and nobody knows the way.
+    for (int i = 0; i < 2; i++) {
+        four(b, "10.9.9.9", i ? "172.16.0.1" : "10.1.2.77", i ? 5 : 1);
+        comes(in, 1, b, sizeof b);
+        EQ(leaves(tap, got, sizeof got, AF_INET, "10.9.9.9", 5000), 56);
+        EQ(got[9], IPPROTO_ICMP);
+        EQ(memcmp(got + 12, "\n\1\2\3", 4), 0);
+        EQ(got[20], i ? 3 : 11);
+        EQ(got[21], 0);
+        EQ(memcmp(got + 28, b, 28), 0);
+    }
+    // From here, from nowhere.
+    const char *odd[] = {"10.1.2.3", "0.0.0.0", "224.0.0.1", "255.255.255.255"};
+    for (int i = 0; i < 4; i++) {
+        four(b, odd[i], "10.1.2.77", 5);
+        comes(in, 1, b, sizeof b);
+    }
+    EQ(leaves(tap, got, sizeof got, AF_INET, "10.1.2.77", 300), -1);
+    unsigned char v6[48] = {0x60, 0, 0, 0, 0, 8, IPPROTO_UDP, 5, [40] = 0, 5, 0, 6, 0, 8, 1, 2};
+    inet_pton(AF_INET6, "fd00:1::9", v6 + 8), inet_pton(AF_INET6, "fd00:1::77", v6 + 24);
+    comes(in, 0, v6, sizeof v6);
+    EQ(leaves(tap, got, sizeof got, AF_INET6, "fd00:1::77", 300), -1);
+    put(SYS "ipv6/conf/all/forwarding", "1");
+    comes(in, 0, v6, sizeof v6);
+    EQ(leaves(tap, got, sizeof got, AF_INET6, "fd00:1::77", 5000), 48);
+    EQ(got[7], 4);
+    v6[7] = 4;
+    EQ(memcmp(got, v6, 48), 0);
+}

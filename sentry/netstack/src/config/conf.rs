@@ -51,7 +51,7 @@ conf! {
     log_martians = 0, "ipv4", "log_martians", 0, 0;
     promote_secondaries = 1, "ipv4", "promote_secondaries", 1, 1;
     proxy_arp = 0, "ipv4", "proxy_arp", 0, 0;
-    send_redirects = 0, "ipv4", "send_redirects", 0, 0;
+    send_redirects = 1, "ipv4", "send_redirects", 0, 1;
     disable6 = 0, "ipv6", "disable_ipv6", 0, 1;
     forwarding6 = 0, "ipv6", "forwarding", 0, 1;
     hop_limit = 64, "ipv6", "hop_limit", 1, 255;

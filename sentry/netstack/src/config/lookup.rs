@@ -6,6 +6,9 @@ use chitin_abi::Errno;
 use chitin_abi::rtnetlink::*;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+/// Where packets of this host come from.
+const HERE: &str = "lo";
+
 /// The way to a destination.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
@@ -46,7 +49,19 @@ impl Config {
             IpAddr::V6(a) if a.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
             other => other,
         };
-        self.tables.read().route(dst, src, oif, mark)
+        self.tables.read().route(dst, src, HERE, oif, mark)
+    }
+
+    /// The route of a packet that came by a link and is for somebody else.
+    pub fn route_through(&self, dst: IpAddr, src: IpAddr, link: u32) -> Result<Route, Errno> {
+        let tables = self.tables.read();
+        let iif = tables.links.get(&link).map(|link| link.name.as_str()).ok_or(Errno::ENODEV)?;
+        tables.route(dst, Some(src), iif, 0, 0)
+    }
+
+    /// Whether an address is reached directly by a link.
+    pub fn is_near(&self, link: u32, addr: &IpAddr) -> bool {
+        self.tables.read().addresses.iter().any(|a| a.link == link && a.subnet().contains(addr))
     }
 
     /// Whether an address is this host's.
@@ -80,7 +95,7 @@ impl Config {
     /// Whether what goes to `dst` may leave by `link`; `None`: there is no way there, or it is here.
     pub fn way_back(&self, dst: IpAddr, link: u32) -> Option<bool> {
         let tables = self.tables.read();
-        let rules = tables.rules.iter().filter(|rule| rule.fits(&dst, None, 0, 0));
+        let rules = tables.rules.iter().filter(|rule| rule.fits(&dst, None, HERE, 0, 0));
         for rule in rules {
             if rule.action != FR_ACT_TO_TBL {
                 return None;
@@ -110,7 +125,14 @@ impl Tables {
         list.and_then(|list| list.iter().find(|r| r.dst.contains(addr))).is_some_and(|r| r.kind == RTN_LOCAL)
     }
 
-    fn route(&self, dst: IpAddr, src: Option<IpAddr>, oif: u32, mark: u32) -> Result<Route, Errno> {
+    fn route(
+        &self,
+        dst: IpAddr,
+        src: Option<IpAddr>,
+        iif: &str,
+        oif: u32,
+        mark: u32,
+    ) -> Result<Route, Errno> {
         if src.is_some_and(|src| src.is_ipv4() != dst.is_ipv4()) {
             return Err(Errno::EINVAL);
         }
@@ -132,7 +154,7 @@ impl Tables {
                 }
             }
         }
-        for rule in self.rules.iter().filter(|rule| rule.fits(&dst, src.as_ref(), oif, mark)) {
+        for rule in self.rules.iter().filter(|rule| rule.fits(&dst, src.as_ref(), iif, oif, mark)) {
             match rule.action {
                 FR_ACT_TO_TBL => {}
                 FR_ACT_UNREACHABLE => return Err(Errno::ENETUNREACH),

@@ -54,13 +54,13 @@ impl Rule {
         ]
     }
 
-    pub(super) fn fits(&self, dst: &IpAddr, src: Option<&IpAddr>, oif: u32, mark: u32) -> bool {
-        // Everything asked here is sent from this host, which is what `iif lo` means.
+    /// `iif`: where it came from; what this host sends comes from `lo`.
+    pub(super) fn fits(&self, dst: &IpAddr, src: Option<&IpAddr>, iif: &str, oif: u32, mark: u32) -> bool {
         let fits = self.dst.is_none_or(|p| p.contains(dst))
             && self.src.is_none_or(|p| src.is_some_and(|src| p.contains(src)))
             && self.mark.is_none_or(|(value, mask)| mark & mask == value & mask)
             && self.oif.as_ref().is_none_or(|(_, index)| *index == oif)
-            && self.iif.as_ref().is_none_or(|name| name == "lo");
+            && self.iif.as_ref().is_none_or(|name| name == iif);
         self.v4 == dst.is_ipv4() && fits != self.invert
     }
 }

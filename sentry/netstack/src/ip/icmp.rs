@@ -156,6 +156,11 @@ impl Stack {
 
     /// A packet whose fragments did not all come in time; `packet`: its start.
     pub(super) fn reassembly_failed(&self, now: Nanos, link: u32, packet: &[u8]) {
+        self.complain_later(now, link, packet, (low8(ICMP_TIME_EXCEEDED), 1), (3, 1));
+    }
+
+    /// Sends an error about a packet that is long past its input: kind and code for each family.
+    fn complain_later(&self, now: Nanos, link: u32, packet: &[u8], v4: (u8, u8), v6: (u8, u8)) {
         let Some(port) = self.port(link) else { return };
         let Some((src, dst, proto, payload)) = quoted_any(packet) else { return };
         let all = dst.is_multicast() || self.config.input_kind(dst, link) == Some(RTN_BROADCAST);
@@ -176,9 +181,9 @@ impl Stack {
             gso_size: 0,
         };
         if src.is_ipv4() {
-            self.complain4(now, &meta, low8(ICMP_TIME_EXCEEDED), 1, 0);
+            self.complain4(now, &meta, v4.0, v4.1, 0);
         } else {
-            self.complain6(now, &meta, 3, 1, 0);
+            self.complain6(now, &meta, v6.0, v6.1, 0);
         }
     }
 
@@ -259,6 +264,10 @@ impl Stack {
     /// A neighbour did not answer; `packet` waited for it.
     pub(crate) fn unreachable_neighbour(&self, port: &Port, packet: &[u8]) {
         let Some((src, ..)) = quoted(packet) else { return };
+        if !self.config.is_local(src) {
+            // It was passed on.
+            return self.complain_later(self.now(), port.index, packet, (3, 1), (1, 3));
+        }
         let (kind, code) = if src.is_ipv4() { (3, 1) } else { (1, 3) };
         self.error_input(port.index, src, kind, code, 0, packet);
     }

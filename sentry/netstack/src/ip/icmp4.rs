@@ -53,7 +53,8 @@ impl Stack {
         icmp.csum = Sum::default().put(icmp.as_bytes()).put(quote).finish();
         // Errors have precedence (RFC 1812, 4.3.2.5).
         let tos = meta.tos & 0x1e | 0xc0;
-        let send = Send { tos, ..Send::new(meta.dst, meta.src, ICMP, icmp.as_bytes(), quote) };
+        let own = if self.config.is_local(meta.dst) { meta.dst } else { route.src };
+        let send = Send { tos, ..Send::new(own, meta.src, ICMP, icmp.as_bytes(), quote) };
         let _ = self.ip_output(&route, &send);
     }
 }

@@ -58,8 +58,9 @@ impl Stack {
         }
         let quote = meta.packet.get(..MAX_ERROR - IPV6_LEN - size_of::<Icmp>()).unwrap_or(meta.packet);
         let mut icmp = Icmp { kind, code, csum: 0.into(), rest: info.into() };
-        let sum = Sum::default().pseudo(&meta.dst, &meta.src, ICMPV6, size_of::<Icmp>() + quote.len());
+        let own = if self.config.is_local(meta.dst) { meta.dst } else { route.src };
+        let sum = Sum::default().pseudo(&own, &meta.src, ICMPV6, size_of::<Icmp>() + quote.len());
         icmp.csum = sum.put(icmp.as_bytes()).put(quote).finish();
-        let _ = self.ip_output(&route, &Send::new(meta.dst, meta.src, ICMPV6, icmp.as_bytes(), quote));
+        let _ = self.ip_output(&route, &Send::new(own, meta.src, ICMPV6, icmp.as_bytes(), quote));
     }
 }

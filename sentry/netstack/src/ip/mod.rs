@@ -1,5 +1,7 @@
 //! The Internet layer: packets in and out, errors about them, groups, and finding IPv6 neighbours.
 
+mod cut;
+mod forward;
 mod groups;
 mod icmp;
 mod icmp4;
@@ -14,6 +16,8 @@ mod v6;
 pub(crate) use groups::Groups;
 pub(crate) use icmp::Limiter;
 pub(crate) use output::Send;
+#[cfg(test)]
+pub(crate) use output::complete;
 pub(crate) use pmtu::Pmtu;
 pub(crate) use reasm::Reassembly;
 pub(crate) use v4::Head4;

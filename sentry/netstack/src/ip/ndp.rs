@@ -1,7 +1,7 @@
 //! Finding IPv6 neighbours (RFC 4861): solicitations and advertisements.
 
 use super::v6::Head6;
-use super::{ICMPV6, Meta};
+use super::{ICMPV6, Meta, Send};
 use crate::link::{Head, Out, Port};
 use crate::sockets::Cast;
 use crate::stack::Stack;
@@ -12,11 +12,15 @@ use zerocopy::IntoBytes;
 
 pub(super) const NS: u8 = 135;
 pub(super) const NA: u8 = 136;
+const REDIRECT: u8 = 137;
 const SOURCE: u8 = 1;
 const TARGET: u8 = 2;
+const REDIRECTED: u8 = 4;
 const ROUTER: u32 = 1 << 31;
 const SOLICITED: u32 = 1 << 30;
 const OVERRIDE: u32 = 1 << 29;
+/// What stands for addresses of a link alone.
+const LINK_LOCAL: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0);
 
 /// ff02::1:ffXX:XXXX of an address.
 pub(crate) fn solicited_node(addr: &Ipv6Addr) -> Ipv6Addr {
@@ -124,4 +128,35 @@ pub(super) fn input(stack: &Stack, meta: &Meta<'_>, kind: u8, rest: &[u8], flags
     let router = if stack.config.all.forwarding6.on() { ROUTER } else { 0 };
     send(stack, port, &answer(SOLICITED | OVERRIDE | router, src, mac));
     Some(())
+}
+
+/// Tells the sender of a packet, which leaves by the link it came from, who is nearer (ndisc_send_redirect()).
+pub(super) fn redirect(stack: &Stack, meta: &Meta<'_>, next: IpAddr) {
+    let (IpAddr::V6(dst), IpAddr::V6(target), port) = (meta.dst, next, meta.port) else { return };
+    let Some(IpAddr::V6(own)) = stack.config.link_addr(port.index, LINK_LOCAL.into()) else { return };
+    let Ok(route) = stack.config.route(meta.src, Some(own.into()), port.index, 0) else { return };
+    // Routers are known by the address that holds on the link, and only neighbours are told.
+    let known = target == dst || target.is_unicast_link_local();
+    if !known || !own.is_unicast_link_local() || route.gateway.is_some() || route.link != port.index {
+        return;
+    }
+    let mut body = Vec::new();
+    body.extend_from_slice(&target.octets());
+    body.extend_from_slice(&dst.octets());
+    let mac = stack.neighbour(port, next).and_then(|neigh| stack.resolve(port, &neigh));
+    if let Some(mac) = mac {
+        body.extend_from_slice(&[TARGET, 1]);
+        body.extend_from_slice(&mac);
+    }
+    let room = (1280 - IPV6_LEN - size_of::<Icmp>()).saturating_sub(body.len() + 8);
+    let quote = meta.packet.get(..meta.packet.len().min(room) & !7).unwrap_or_default();
+    let units = u8::try_from(quote.len() / 8 + 1).unwrap_or(u8::MAX);
+    body.extend_from_slice(&[REDIRECTED, units, 0, 0, 0, 0, 0, 0]);
+    body.extend_from_slice(quote);
+    let mut icmp = Icmp { kind: REDIRECT, code: 0, csum: 0.into(), rest: 0.into() };
+    let own = IpAddr::V6(own);
+    let sum = Sum::default().pseudo(&own, &meta.src, ICMPV6, size_of::<Icmp>() + body.len());
+    icmp.csum = sum.put(icmp.as_bytes()).put(&body).finish();
+    let send = Send { ttl: Some(255), ..Send::new(own, meta.src, ICMPV6, icmp.as_bytes(), &body) };
+    let _ = stack.ip_output(&route, &send);
 }

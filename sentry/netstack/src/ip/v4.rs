@@ -38,7 +38,7 @@ impl Stack {
             return None;
         }
         let (src, dst) = (IpAddr::V4(src), IpAddr::V4(dst));
-        let cast = self.cast_of(batch, port, dst, cast)?;
+        let here = self.cast_of(batch, port, dst, cast);
         if !self.comes_rightly(port, src) {
             return None;
         }
@@ -48,7 +48,7 @@ impl Stack {
             src,
             dst,
             proto: ip.proto,
-            cast,
+            cast: here.unwrap_or(cast),
             ttl: ip.ttl,
             tos: ip.tos,
             flow: 0,
@@ -59,6 +59,9 @@ impl Stack {
             buffer: frame.buffer,
             gso_size: frame.gso_size,
         };
+        if here.is_none() {
+            return self.forward4(batch.now, &meta);
+        }
         let frag = ip.frag.get();
         if frag & (IP_MF | IP_OFFSET) == 0 {
             return self.deliver(batch, &meta);

@@ -95,6 +95,27 @@ fn options(mut data: &[u8], mut at: usize, multicast: bool) -> Result<(), Option
     Ok(())
 }
 
+/// The options that are for every router; Err as of [`walk`].
+pub(super) fn hop_by_hop(meta: &Meta<'_>) -> Result<(), Option<(u8, usize)>> {
+    if u32::from(meta.proto) != IPPROTO_HOPOPTS {
+        return Ok(());
+    }
+    let &[_, units] = meta.payload.first_chunk::<2>().ok_or(None)?;
+    let body = meta.payload.get(2..(usize::from(units) + 1) * 8).ok_or(None)?;
+    options(body, IPV6_LEN + 2, false)
+}
+
+/// The protocol behind the extension headers of a packet for somebody else, what is there, and whether it is all of it.
+pub(super) fn upper<'a>(meta: &Meta<'a>) -> (u8, &'a [u8], bool) {
+    match walk(meta.proto, meta.packet, meta.payload, false) {
+        Ok(Walk { fragment: None, proto, payload, .. }) => (proto, payload, true),
+        Ok(Walk { fragment: Some((frag, after)), .. }) if frag.off.get() & !7 == 0 => {
+            (frag.next, after, false)
+        }
+        _ => (meta.proto, meta.payload, false),
+    }
+}
+
 impl Stack {
     pub(crate) fn ipv6_input(
         &self,
@@ -116,14 +137,14 @@ impl Stack {
             return None;
         }
         let (src, dst) = (IpAddr::V6(src), IpAddr::V6(dst));
-        let cast = self.cast_of(batch, port, dst, cast)?;
+        let here = self.cast_of(batch, port, dst, cast);
         let rest = packet.get(IPV6_LEN..)?;
         let mut meta = Meta {
             port,
             src,
             dst,
             proto: ip.next,
-            cast,
+            cast: here.unwrap_or(cast),
             ttl: ip.hops,
             tos: u8::try_from(vtf >> 20 & 0xff).unwrap_or(0),
             flow: vtf & 0xf_ffff,
@@ -134,6 +155,9 @@ impl Stack {
             buffer: frame.buffer,
             gso_size: frame.gso_size,
         };
+        if here.is_none() {
+            return self.forward6(batch.now, &meta);
+        }
         let walked = self.walked(batch, &meta)?;
         meta.proto = walked.proto;
         meta.payload = walked.payload;

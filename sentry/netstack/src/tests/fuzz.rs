@@ -50,6 +50,7 @@ struct Session {
 
 struct Attack<'s> {
     world: World,
+    forwards: bool,
     told: Arc<Told>,
     listener: Arc<Listener>,
     flow: Flow,
@@ -72,6 +73,11 @@ impl<'s> Attack<'s> {
         world.b.want_raw(how & 2 != 0);
         world.b.want_frames(how & 4 != 0);
         world.b.tcp_memory_limit(TCP_MEMORY);
+        let forwards = how & 32 != 0;
+        if forwards {
+            world.b.tune("ipv4/ip_forward", &[1]).unwrap();
+            world.b.tune("ipv6/conf/all/forwarding", &[1]).unwrap();
+        }
         let know = |stack: &Stack, addr: IpAddr, mac: [u8; 6]| {
             let neighbour = Neighbour {
                 link: ETH0,
@@ -106,6 +112,7 @@ impl<'s> Attack<'s> {
         *world.wire.tap.lock() = Some(Vec::new());
         Attack {
             world,
+            forwards,
             told,
             listener,
             flow,
@@ -245,6 +252,15 @@ impl<'s> Attack<'s> {
                 assert_eq!(usize::from(ip.len.get()) + IPV6_LEN, packet.len());
             }
             other => panic!("protocol {other:x}"),
+        }
+        let from = if eth.proto.get() == ETH_P_IP {
+            ip4(packet[12..16].try_into().unwrap())
+        } else {
+            ip6(packet[8..24].try_into().unwrap())
+        };
+        if self.forwards && !self.world.b.config.is_local(from) && !from.is_unspecified() {
+            assert!(!to_many && tapped.gso.is_none_or(|gso| gso.size > 0), "passed on");
+            return;
         }
         let (src, dst, proto, at, fragment) = parts(packet).expect("its headers");
         let own = ["10.0.0.2", "fd00::2", "fe80::2"].map(ip).contains(&src);

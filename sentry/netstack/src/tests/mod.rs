@@ -1,6 +1,7 @@
 //! Whole stacks against each other.
 
 mod datagrams;
+mod forward;
 mod fuzz;
 mod hostile;
 mod speed;
