@@ -42,6 +42,8 @@ pub struct Faults {
     pub loss: f64,
     pub double: f64,
     pub reorder: f64,
+    /// Of IPv4's and IPv6's packets that can be marked (ECN).
+    pub marks: f64,
     /// Nanoseconds, one way; and how much it may vary (without reordering by itself).
     pub delay: u64,
     /// Bits per second; 0: no limit. Frames that would wait longer than `queue` are dropped.
@@ -51,7 +53,15 @@ pub struct Faults {
 
 impl Default for Faults {
     fn default() -> Faults {
-        Faults { loss: 0.0, double: 0.0, reorder: 0.0, delay: 100_000, rate: 0, queue: 50_000_000 }
+        Faults {
+            loss: 0.0,
+            double: 0.0,
+            reorder: 0.0,
+            marks: 0.0,
+            delay: 100_000,
+            rate: 0,
+            queue: 50_000_000,
+        }
     }
 }
 
@@ -101,6 +111,9 @@ impl Wire {
             self.lost.fetch_add(1, Ordering::Relaxed);
             return;
         }
+        if faults.marks > 0.0 && rng.chance(faults.marks) {
+            mark(&mut data);
+        }
         let mut at = now + faults.delay;
         if faults.rate > 0 {
             let free = &self.free[usize::from(to_b)];
@@ -123,6 +136,20 @@ impl Wire {
             let serial = self.serial.fetch_add(1, Ordering::Relaxed);
             self.flying.lock().push(Reverse((at, serial, to_b, data.clone(), gso)));
         }
+    }
+}
+
+/// Congestion experienced: as a router marks what can be marked.
+fn mark(frame: &mut [u8]) {
+    match frame[14] >> 4 {
+        4 if frame[15] & 3 != 0 => {
+            frame[15] |= 3;
+            frame[24..26].fill(0);
+            let sum = crate::wire::Sum::default().put(&frame[14..34]).finish();
+            frame[24..26].copy_from_slice(&sum.to_bytes());
+        }
+        6 if frame[15] & 0x30 != 0 => frame[15] |= 0x30,
+        _ => {}
     }
 }
 

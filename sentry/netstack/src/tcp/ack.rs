@@ -56,6 +56,7 @@ impl Tcb {
         let min_rtt = self.rtt.min;
         let rate = self.delivery.take(news.delivered, news.newest, min_rtt, cx.now);
         let lost = self.repair_after(cx, segment, advanced, before, &news);
+        self.ecn_ack(segment, news.delivered);
         self.steer(cx, in_flight, rate, lost, &news);
         if advanced {
             self.limited = self.limited.filter(|until| ack.lt(*until));
@@ -272,6 +273,7 @@ impl Tcb {
         self.recover_from = self.board.outstanding().max(self.mss);
         (self.prr_delivered, self.prr_out) = (0, 0);
         self.repair = Repair::Recovery(self.nxt);
+        self.ecn_reduced();
         self.tail = None;
     }
 

@@ -45,6 +45,8 @@ impl TcpConn {
             let mut options = if tcb.ts_ok { TCPI_OPT_TIMESTAMPS } else { 0 };
             options |= if tcb.sack_ok { TCPI_OPT_SACK } else { 0 };
             options |= if tcb.wscale_ok { TCPI_OPT_WSCALE } else { 0 };
+            options |= if tcb.ecn.ok { TCPI_OPT_ECN } else { 0 };
+            options |= if tcb.ecn.seen { TCPI_OPT_ECN_SEEN } else { 0 };
             let rate = match tcb.rtt.srtt {
                 0 => 0,
                 srtt => u64::from(tcb.window.cwnd).saturating_mul(crate::env::SECOND) / srtt,
@@ -102,6 +104,7 @@ impl TcpConn {
                 tcpi_data_segs_in: tcb.stats.data_in,
                 tcpi_data_segs_out: tcb.stats.data_out,
                 tcpi_delivered: tcb.stats.delivered,
+                tcpi_delivered_ce: tcb.ecn.marked,
                 tcpi_bytes_sent: tcb.stats.bytes_sent + tcb.stats.bytes_again,
                 tcpi_bytes_retrans: tcb.stats.bytes_again,
                 tcpi_dsack_dups: tcb.stats.dsacks,

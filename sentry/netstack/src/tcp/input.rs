@@ -225,6 +225,7 @@ impl Tcb {
         self.rcv_adv = self.rcv_nxt.plus(self.rcv_limit.min(65_535));
         let sysctls = &cx.stack.sysctls;
         self.sack_ok = segment.sack_ok && sysctls.tcp_sack.on();
+        self.ecn_negotiate(segment, sysctls.tcp_ecn.get());
         self.ts_ok = segment.ts.is_some() && sysctls.tcp_timestamps.on();
         if let (true, Some((value, _))) = (self.ts_ok, segment.ts) {
             self.ts_recent = value;

@@ -13,7 +13,7 @@ use crate::ip::Meta;
 use crate::sockets::TcpListener;
 use crate::stack::{Batch, Stack};
 use crate::timer::{Due, Key};
-use crate::wire::{ACK, RST, SYN, len16};
+use crate::wire::{ACK, CWR, ECE, RST, SYN, len16};
 use chitin_abi::num::low32;
 use parking_lot::Mutex;
 use std::sync::Arc;
@@ -37,6 +37,8 @@ pub(crate) struct Offer {
     wscale: Option<u8>,
     sack_ok: bool,
     ts: Option<u32>,
+    /// It asks for ECN, and gets it.
+    ecn: bool,
 }
 
 /// A handshake.
@@ -60,7 +62,7 @@ struct Progress {
 }
 
 impl Offer {
-    fn of(segment: &Segment<'_>, v4: bool) -> Offer {
+    fn of(segment: &Segment<'_>, v4: bool, ecn: bool) -> Offer {
         let usual = if v4 { 536 } else { 1220 };
         Offer {
             irs: segment.seq,
@@ -69,6 +71,7 @@ impl Offer {
             wscale: segment.wscale,
             sack_ok: segment.sack_ok,
             ts: segment.ts.map(|(value, _)| value),
+            ecn: ecn && super::ecn::asked(segment),
         }
     }
 }
@@ -91,7 +94,7 @@ impl Stack {
         if !listener.room() {
             return None;
         }
-        let offer = Offer::of(segment, tuple.0.is_ipv4());
+        let offer = Offer::of(segment, tuple.0.is_ipv4(), self.sysctls.tcp_ecn.on());
         let now = self.now();
         let mut counts = self.tcp.requests.lock();
         let total: u32 = if counts.len() > 1 { counts.values().sum() } else { 0 };
@@ -222,13 +225,13 @@ impl Stack {
         let header = Header {
             seq: iss,
             ack: offer.irs.plus(1),
-            flags: SYN | ACK,
+            flags: SYN | ACK | if offer.ecn { ECE } else { 0 },
             window: len16(limit.min(65_535)).get(),
             mss: Some(own_mss(mtu, tuple, opts.max_seg)),
             wscale: scale,
             sack_ok: offer.sack_ok && sysctls.tcp_sack.on(),
             ts: ts.map(|value| (clock, value)),
-            tos: opts.tos,
+            tos: opts.tos & !super::ecn::MASK,
             ttl: opts.ttl,
             df: true,
             ..Header::default()
@@ -345,7 +348,8 @@ impl Stack {
         let mut tcb = Tcb::new(self, listener.options(), iss, ts_offset);
         let syn = Segment {
             seq: offer.irs,
-            flags: SYN,
+            flags: SYN | if offer.ecn { ECE | CWR } else { 0 },
+            ecn: 0,
             window: offer.window,
             mss: Some(offer.mss),
             wscale: offer.wscale,
@@ -408,11 +412,12 @@ impl Stack {
         let iss = fixed.wrapping_add(offer.irs.0).wrapping_add(low32(minute) << 24).wrapping_add(low);
         // The options are remembered by the peer, in the timestamp it echoes.
         let clock = millis(now).wrapping_add(self.ts_offset(tuple));
-        let kept = u32::from(offer.wscale.unwrap_or(15)) | u32::from(offer.sack_ok) << 4;
+        let flags = u32::from(offer.sack_ok) << 4 | u32::from(offer.ecn) << 5;
+        let kept = u32::from(offer.wscale.unwrap_or(15)) | flags;
         let clock = (clock >> TS_BITS << TS_BITS | kept).wrapping_sub(1 << TS_BITS);
         let mut offer = *offer;
         if offer.ts.is_none() || !self.sysctls.tcp_timestamps.on() {
-            offer = Offer { wscale: None, sack_ok: false, ts: None, ..offer };
+            offer = Offer { wscale: None, sack_ok: false, ts: None, ecn: false, ..offer };
         }
         self.syn_ack(tuple, &offer, listener, Seq(iss), clock);
     }
@@ -467,6 +472,7 @@ impl Stack {
                 mss: *mss,
                 wscale: wscale.and_then(|scale| u8::try_from(scale).ok()),
                 sack_ok: kept.is_some_and(|kept| kept & 16 != 0),
+                ecn: kept.is_some_and(|kept| kept & 32 != 0),
                 ts: segment.ts.map(|(value, _)| value),
             });
         }

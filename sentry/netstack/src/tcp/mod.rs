@@ -15,6 +15,7 @@ mod bbr;
 mod board;
 mod congestion;
 mod conn;
+mod ecn;
 mod inbox;
 mod info;
 mod input;

@@ -27,6 +27,7 @@ struct Plan {
     data: usize,
     fin: bool,
     push: bool,
+    again: bool,
 }
 
 impl Plan {
@@ -178,7 +179,7 @@ impl Tcb {
         self.prr_out += data;
         self.stats.bytes_again += u64::from(len32(data));
         self.stats.again = self.stats.again.wrapping_add(len32(data.div_ceil(self.mss).max(1)));
-        Some(Plan { seq: lost.seq, data, fin, push: end == data_end })
+        Some(Plan { seq: lost.seq, data, fin, push: end == data_end, again: true })
     }
 
     fn plan_new(&mut self, cx: &Cx<'_>, most: usize) -> Option<Plan> {
@@ -226,7 +227,8 @@ impl Tcb {
         if data == 0 && !with_fin {
             return None;
         }
-        let plan = Plan { seq: self.nxt, data, fin: with_fin, push: data == waiting || with_fin };
+        let plan =
+            Plan { seq: self.nxt, data, fin: with_fin, push: data == waiting || with_fin, again: false };
         let end = plan.end();
         if data % self.mss != 0 {
             self.small = end;
@@ -251,7 +253,7 @@ impl Tcb {
             flags,
             window,
             ts: self.ts_ok.then(|| (self.clock(now), self.ts_recent)),
-            tos: self.opts.tos,
+            tos: self.opts.tos & !super::ecn::MASK,
             ttl: path.ttl,
             df: !matches!(self.opts.pmtudisc, IP_PMTUDISC_OMIT),
             ..Header::default()
@@ -274,6 +276,7 @@ impl Tcb {
                 header.flags |= URG;
                 header.urgent = u16::try_from(urgent.from(plan.seq)).unwrap_or(u16::MAX);
             }
+            self.ecn.mark(&mut header, plan.data > 0 && !plan.again);
             header.id = low16(plan.seq.0);
             let cut = plan.data > self.mss;
             let size = cut.then(|| len16(self.mss).get());
@@ -306,7 +309,8 @@ impl Tcb {
             n += 1;
         }
         let sacks = if self.sack_ok { blocks.get(..n).unwrap_or_default() } else { &[] };
-        let header = Header { sacks, ..self.header(path, seq, ACK, window, cx.now) };
+        let mut header = Header { sacks, ..self.header(path, seq, ACK, window, cx.now) };
+        self.ecn.mark(&mut header, false);
         self.ack_sent(false);
         self.emit_one(cx, path, &header);
     }
@@ -323,6 +327,7 @@ impl Tcb {
         let sysctls = &cx.stack.sysctls;
         let answer = self.state == State::SynRecv;
         let flags = if answer { SYN | ACK } else { SYN };
+        let flags = flags | self.ecn_syn(sysctls.tcp_ecn.get() == 1);
         let window = self.rcv_limit.min(65_535);
         let ts = !answer && sysctls.tcp_timestamps.on() || self.ts_ok;
         let scale = !answer && sysctls.tcp_window_scaling.on() || self.wscale_ok;

@@ -20,6 +20,7 @@ impl Tcb {
             self.on_urgent(segment);
         }
         if !segment.data.is_empty() {
+            self.ecn_data(segment);
             self.stats.data_in = self.stats.data_in.wrapping_add(segment.count);
             self.last_rcvd = cx.now;
             self.measure(cx, segment);

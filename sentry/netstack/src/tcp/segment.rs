@@ -38,6 +38,8 @@ pub(crate) struct Segment<'a> {
     pub(super) sack_count: usize,
     /// How many packets it has been put together from.
     pub count: u32,
+    /// What routers wrote into the IP header about congestion.
+    pub ecn: u8,
 }
 
 impl<'a> Segment<'a> {
@@ -72,6 +74,7 @@ impl<'a> Segment<'a> {
             sacks: [(Seq(0), Seq(0)); 4],
             sack_count: 0,
             count,
+            ecn: meta.tos & super::ecn::MASK,
         };
         while let Some((&kind, rest)) = options.split_first() {
             match kind {

@@ -3,6 +3,7 @@
 use super::bbr::Bbr;
 use super::board::Board;
 use super::congestion::Window;
+use super::ecn::Ecn;
 use super::inbox::Inbox;
 use super::options::{Congestion, TcpOptions};
 use super::rate::Delivery;
@@ -132,6 +133,7 @@ pub(crate) struct Tcb {
     pub mss: usize,
     pub board: Board,
     pub window: Window,
+    pub ecn: Ecn,
     pub bbr: Option<Box<Bbr>>,
     pub delivery: Delivery,
     /// When the next piece may go, where a rate is kept to.
@@ -276,6 +278,7 @@ impl Tcb {
             mss,
             board: Board::default(),
             window: Window::new(opts.congestion, 536),
+            ecn: Ecn::default(),
             bbr: None,
             delivery: Delivery::default(),
             pace_at: 0,

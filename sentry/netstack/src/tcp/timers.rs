@@ -167,6 +167,7 @@ impl Tcb {
         self.board.lose_all(reneged);
         self.window.cwnd = self.window.mss;
         self.repair = Repair::Loss(self.nxt);
+        self.ecn_reduced();
         self.backoff += 1;
         self.dupacks = 0;
         self.tail = None;

@@ -263,3 +263,71 @@ fn ten_thousand_connections() {
     assert!(pair.world.a.tcp_list().is_empty());
     assert_eq!(pair.world.a.timers.len() + pair.world.b.timers.len(), 0);
 }
+
+#[test]
+fn marks_stand_for_losses() {
+    for (v6, at) in [(false, 14 + 20), (true, 14 + 40)] {
+        let pair = Pair::new(World::new(31, Faults::default()));
+        let world = &pair.world;
+        world.a.sysctls.tcp_ecn.set(1);
+        *world.wire.record.lock() = Some(Vec::new());
+        let (a, b) = pair.connect(v6, TcpOptions::default());
+        world.wire.faults.lock().marks = 3.0;
+        let mut flow = Flow::new(&a, &b, 1_000_000);
+        world.run(100.0, || flow.turn());
+        let (sender, receiver) = (a.info(), b.info());
+        let (ecn, seen) = (chitin_abi::inet::TCPI_OPT_ECN, chitin_abi::inet::TCPI_OPT_ECN_SEEN);
+        assert_eq!((sender.tcpi_options & ecn, receiver.tcpi_options & (ecn | seen)), (ecn, ecn | seen));
+        assert_eq!(sender.tcpi_total_retrans, 0);
+        assert!(sender.tcpi_delivered_ce > 0 && sender.tcpi_snd_ssthresh < 1000, "the window was reduced");
+        let frames = world.wire.record.lock().take().unwrap();
+        let tcp: Vec<_> = frames
+            .iter()
+            .filter(|frame| {
+                frame[12..14] == if v6 { [0x86, 0xdd] } else { [8, 0] }
+                    && frame[if v6 { 20 } else { 23 }] == 6
+            })
+            .map(|frame| {
+                let ecn = if v6 { frame[15] >> 4 & 3 } else { frame[15] & 3 };
+                let len = frame.len() - at - usize::from(frame[at + 12] >> 4) * 4;
+                (frame[5] == 2, ecn, frame[at + 13], len)
+            })
+            .collect();
+        let (syn, answer) = (tcp[0], tcp[1]);
+        assert_eq!((syn.1, syn.2, answer.1, answer.2), (0, 2 | 64 | 128, 0, 2 | 16 | 64));
+        // Data can be marked, and nothing else.
+        assert!(tcp.iter().all(|(_, ecn, _, len)| (*ecn == 2) == (*len > 0)));
+        let echoes = tcp.iter().skip(2).filter(|(to_b, _, flags, _)| !to_b && flags & 64 != 0).count();
+        let answers = tcp.iter().skip(2).filter(|(to_b, _, flags, _)| *to_b && flags & 128 != 0).count();
+        assert!(answers > 0 && echoes >= answers, "{echoes} {answers}");
+        let mut later = tcp.iter().skip(2).skip_while(|(to_b, _, flags, _)| !*to_b || flags & 128 == 0);
+        assert!(later.any(|(to_b, _, flags, _)| !to_b && flags & 64 == 0), "what has been answered is over");
+    }
+    // Who is asked decides, and by default nobody asks; a lost SYN comes without the question.
+    for (asks, answers, lost, expected) in [
+        (2, 2, false, false),
+        (1, 0, false, false),
+        (0, 1, false, false),
+        (1, 2, false, true),
+        (1, 2, true, false),
+    ] {
+        let pair = Pair::new(World::new(32, Faults::default()));
+        let world = &pair.world;
+        // So that they know each other's hardware addresses.
+        pair.connect(false, TcpOptions::default());
+        world.a.sysctls.tcp_ecn.set(asks);
+        world.b.sysctls.tcp_ecn.set(answers);
+        if lost {
+            world.wire.faults.lock().loss = 100.0;
+        }
+        let a = pair.dial(false, TcpOptions::default());
+        if lost {
+            world.idle(0.5);
+            world.wire.faults.lock().loss = 0.0;
+        }
+        world.run(60.0, || a.state() == 1 && !pair.listener.accepted.lock().is_empty());
+        let b = pair.listener.accepted.lock().remove(0);
+        let on = |conn: &TcpConn| conn.info().tcpi_options & chitin_abi::inet::TCPI_OPT_ECN != 0;
+        assert_eq!((on(&a), on(&b)), (expected, expected), "{asks} {answers} {lost}");
+    }
+}
