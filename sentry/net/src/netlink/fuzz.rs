@@ -407,10 +407,9 @@ impl Asking<'_> {
         }
         // Nothing is on a link that is gone.
         assert!(addresses.iter().all(|a| links.iter().any(|l| l.index == a.link)));
-        // One that is down keeps its local addresses of IPv4 (fib_sync_down_dev() looks at no nexthop of their scope).
-        let stays = |r: &chitin_netstack::RouteEntry| {
-            r.kind == RTN_LOCAL && r.dst.addr.is_ipv4() && r.table == RT_TABLE_LOCAL
-        };
+        // One that is down keeps its local routes of IPv4, in whichever table (fib_sync_down_dev() looks at no nexthop of
+        // their scope).
+        let stays = |r: &chitin_netstack::RouteEntry| r.kind == RTN_LOCAL && r.dst.addr.is_ipv4();
         assert!(routes.iter().all(|r| {
             let is_fine = |l: &chitin_netstack::Link| l.is_up() || stays(r);
             r.hops.iter().all(|hop| links.iter().any(|l| l.index == hop.link && is_fine(l)))
