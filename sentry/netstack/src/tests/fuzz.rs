@@ -194,7 +194,7 @@ impl<'s> Attack<'s> {
         assert!(frames.len() < 20_000, "{} frames at once", frames.len());
         for tapped in frames {
             self.check(&tapped);
-            if tapped.data[..6] != EVIL {
+            if tapped.data[..6] != EVIL || self.was_passed_on(&tapped.data) {
                 continue;
             }
             let packet = &tapped.data[14..];
@@ -230,6 +230,16 @@ impl<'s> Attack<'s> {
         }
     }
 
+    /// Whether an IP packet is somebody else's, whose form is his affair.
+    fn was_passed_on(&self, frame: &[u8]) -> bool {
+        let from = match frame[12..14] {
+            [8, 0] => ip4(frame[26..30].try_into().unwrap()),
+            [0x86, 0xdd] => ip6(frame[22..38].try_into().unwrap()),
+            _ => return false,
+        };
+        self.forwards && !self.world.b.config.is_local(from) && !from.is_unspecified()
+    }
+
     /// Everything that is sent is well formed, and goes where it may.
     fn check(&self, tapped: &Tapped) {
         let data = &tapped.data;
@@ -253,12 +263,7 @@ impl<'s> Attack<'s> {
             }
             other => panic!("protocol {other:x}"),
         }
-        let from = if eth.proto.get() == ETH_P_IP {
-            ip4(packet[12..16].try_into().unwrap())
-        } else {
-            ip6(packet[8..24].try_into().unwrap())
-        };
-        if self.forwards && !self.world.b.config.is_local(from) && !from.is_unspecified() {
+        if self.was_passed_on(data) {
             assert!(!to_many && tapped.gso.is_none_or(|gso| gso.size > 0), "passed on");
             return;
         }
