@@ -359,7 +359,13 @@ fn packets() -> Built<Rules> {
     let (wait, now) = (libc::MSG_WAITFORONE, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL);
     let mut rules = handed_over()?;
     rules.extend(Rules::from([
-        (libc::SYS_recvmmsg, vec![all(vec![is(3, wait.cast_unsigned())?, is_null(4)?])?]),
+        (
+            libc::SYS_recvmmsg,
+            vec![
+                all(vec![is(3, wait.cast_unsigned())?, is_null(4)?])?,
+                all(vec![is(3, libc::MSG_DONTWAIT.cast_unsigned())?, is_null(4)?])?,
+            ],
+        ),
         (libc::SYS_sendmmsg, vec![all(vec![is(3, now.cast_unsigned())?])?]),
     ]));
     Ok(rules)

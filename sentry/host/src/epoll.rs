@@ -150,6 +150,16 @@ pub fn ready(fd: BorrowedFd<'_>, events: u32) -> u32 {
     }
 }
 
+/// Waits until there is something to be read on one of two descriptors, or an error; whether there is on the second. A signal ends
+/// the wait.
+pub fn either(first: BorrowedFd<'_>, second: BorrowedFd<'_>) -> bool {
+    let entry = |fd: BorrowedFd<'_>| libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    let mut entries = [entry(first), entry(second)];
+    // SAFETY: two entries, which outlive the call.
+    unsafe { libc::poll(entries.as_mut_ptr(), 2, -1) };
+    entries[1].revents != 0
+}
+
 /// Reads of SIGCHLD. The signal gets blocked in the calling thread; the others must have it blocked too.
 pub struct ChildSignals(nix::sys::signalfd::SignalFd);
 

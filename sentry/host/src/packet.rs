@@ -107,6 +107,20 @@ impl Receiver {
     /// Waits for a packet, and takes what else is there. None on ENETDOWN and the like; the end of a SOCK_SEQPACKET
     /// socket shows as an empty packet.
     pub fn wait(&mut self, socket: BorrowedFd<'_>) -> io::Result<usize> {
+        self.receive(socket, libc::MSG_WAITFORONE)
+    }
+
+    /// Takes what is there; EAGAIN if that is nothing.
+    pub fn look(&mut self, socket: BorrowedFd<'_>) -> io::Result<usize> {
+        self.receive(socket, libc::MSG_DONTWAIT)
+    }
+
+    /// Nothing has been brought.
+    pub fn nothing(&mut self) {
+        self.lengths.clear();
+    }
+
+    fn receive(&mut self, socket: BorrowedFd<'_>, flags: libc::c_int) -> io::Result<usize> {
         let mut parts = [[NO_PART; 2]; BATCH];
         let mut messages = [no_message(); BATCH];
         let head = if self.with_header { size_of::<VnetHdr>() } else { 0 };
@@ -134,13 +148,7 @@ impl Receiver {
         let most = libc::c_uint::try_from(self.free.len()).unwrap_or(1);
         // SAFETY: parts and names point to buffers of the stated lengths, which outlive the call; no time is passed.
         let count = unsafe {
-            libc::recvmmsg(
-                socket.as_raw_fd(),
-                messages.as_mut_ptr(),
-                most,
-                libc::MSG_WAITFORONE,
-                std::ptr::null_mut(),
-            )
+            libc::recvmmsg(socket.as_raw_fd(), messages.as_mut_ptr(), most, flags, std::ptr::null_mut())
         };
         let count = usize::try_from(count).map_err(|_| io::Error::last_os_error())?;
         self.lengths.extend(messages.iter().take(count).map(|message| {

@@ -83,4 +83,9 @@ pub trait Device: Send + Sync {
     /// Hands frames over in order; answers how many were taken. The rest did not fit, and is lost or sent again later.
     /// Must neither block nor call back into the stack: locks of it are held.
     fn transmit(&self, frames: &[TxFrame<'_>]) -> usize;
+    /// Whether whoever brings frames ([`Stack::receive`](crate::Stack::receive)) does so at once, or comes without any: then
+    /// acknowledgements of readers are left to it. It is asked after they have been.
+    fn comes(&self) -> bool {
+        false
+    }
 }

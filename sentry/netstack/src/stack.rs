@@ -13,7 +13,7 @@ use crate::wire::{Eth, header};
 use chitin_abi::Errno;
 use chitin_abi::netdevice::*;
 use chitin_abi::num::low32;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use std::collections::{HashMap, hash_map::RandomState};
 use std::hash::{BuildHasher, Hash};
 use std::net::IpAddr;
@@ -37,6 +37,8 @@ pub struct Stack {
     pub(crate) ids: AtomicU32,
     ports: RwLock<HashMap<u32, Arc<Port>>>,
     hasher: RandomState,
+    /// Connections that have something to send, but nothing that cannot wait for whoever receives next.
+    late: Mutex<Vec<Arc<TcpConn>>>,
     sockets: OnceLock<Arc<dyn Sockets>>,
     want_raw: AtomicBool,
     want_frames: AtomicBool,
@@ -92,6 +94,7 @@ impl Stack {
                 ids,
                 ports: RwLock::default(),
                 hasher: RandomState::new(),
+                late: Mutex::default(),
                 sockets: OnceLock::new(),
                 want_raw: AtomicBool::new(false),
                 want_frames: AtomicBool::new(false),
@@ -178,13 +181,26 @@ impl Stack {
         }
     }
 
-    /// Frames that have arrived on a link, in order.
+    /// Frames that have arrived on a link, in order; perhaps none ([`Device::comes`]).
     pub fn receive(&self, link: u32, frames: &[RxFrame<'_>]) {
-        let Some(port) = self.port(link).filter(|port| port.is_up()) else { return };
         let mut batch = self.batch();
-        frames.iter().for_each(|frame| self.frame_input(&mut batch, &port, frame));
+        if let Some(port) = self.port(link).filter(|port| port.is_up()) {
+            frames.iter().for_each(|frame| self.frame_input(&mut batch, &port, frame));
+        }
+        batch.touched.append(&mut self.late.lock());
         self.finish(batch);
         self.drain();
+    }
+
+    /// `conn`, which is marked as touched, sends when somebody receives: at once, if nobody is there to.
+    pub(crate) fn send_late(&self, conn: Arc<TcpConn>, device: &dyn Device) {
+        self.late.lock().push(conn);
+        if !device.comes() {
+            let mut batch = self.batch();
+            batch.touched.append(&mut self.late.lock());
+            self.finish(batch);
+            self.drain();
+        }
     }
 
     pub(crate) fn batch(&self) -> Batch {

@@ -9,7 +9,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 pub fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
@@ -78,6 +78,8 @@ pub struct Wire {
     pub sent: AtomicU64,
     pub bytes: AtomicU64,
     pub lost: AtomicU64,
+    /// Whoever receives comes also without a frame.
+    pub comes: AtomicBool,
     /// Keeps what goes by, if set.
     pub record: Mutex<Option<Vec<Vec<u8>>>>,
     /// Keeps what B sends, if set.
@@ -172,6 +174,9 @@ impl Device for End {
         }
         frames.len()
     }
+    fn comes(&self) -> bool {
+        self.wire.comes.load(Ordering::Relaxed)
+    }
 }
 
 impl Stack {
@@ -217,6 +222,7 @@ impl World {
             sent: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             lost: AtomicU64::new(0),
+            comes: AtomicBool::new(false),
             record: Mutex::new(None),
             tap: Mutex::new(None),
         });

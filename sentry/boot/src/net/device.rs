@@ -9,6 +9,7 @@
 
 use chitin_abi::netdevice::ARPHRD_ETHER;
 use chitin_egress::{Engine, Fate, Pieces};
+use chitin_host::epoll::{Doorbell, either};
 use chitin_host::packet::{
     BATCH, HDR_F_DATA_VALID, HDR_F_NEEDS_CSUM, HDR_GSO_ECN, HDR_GSO_NONE, HDR_GSO_TCPV4, HDR_GSO_TCPV6,
     HDR_GSO_UDP_L4, Outgoing, Packet, Receiver, VnetHdr, send,
@@ -18,6 +19,7 @@ use chitin_netstack::device::GsoKind;
 use chitin_netstack::{Device, DeviceInfo, RxFrame, Stack, TxFrame};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -37,6 +39,7 @@ pub struct HostDevice {
     /// The host's index of the interface, where the descriptor is on several.
     to: Option<u32>,
     egress: Arc<Engine>,
+    presence: Arc<Presence>,
 }
 
 impl HostDevice {
@@ -48,7 +51,12 @@ impl HostDevice {
         egress: Arc<Engine>,
     ) -> HostDevice {
         let info = DeviceInfo { mtu, hw_type, hw_addr, csum: offload, tso: offload, uso: false };
-        HostDevice { fd, info, offload, to, egress }
+        HostDevice { fd, info, offload, to, egress, presence: Arc::default() }
+    }
+
+    /// With a thread of its own that receives.
+    pub fn attended(self, presence: Arc<Presence>) -> HostDevice {
+        HostDevice { presence, ..self }
     }
 
     /// Sends what the policy lets through. What it does not counts as sent: as on Linux, the sender of a packet learns of a
@@ -126,11 +134,16 @@ impl Device for HostDevice {
     fn transmit(&self, frames: &[TxFrame<'_>]) -> usize {
         if self.egress.is_on() { self.transmit_some(frames) } else { self.transmit_all(frames) }
     }
+
+    fn comes(&self) -> bool {
+        self.presence.comes()
+    }
 }
 
 /// The receiving half.
 pub struct Rx {
     pub fd: Arc<OwnedFd>,
+    pub presence: Arc<Presence>,
     pub offload: bool,
     pub ether: bool,
     pub engine: Arc<Engine>,
@@ -145,6 +158,51 @@ pub fn receive(stack: &Arc<Stack>, link: u32, name: &str, rx: Rx) -> io::Result<
         .stack_size(STACK_SIZE)
         .spawn(move || serve(&weak, link, &rx))
         .map(drop)
+}
+
+/// What the receiving thread is at, for those who leave something to it ([`Device::comes`]). Where nobody does it waits
+/// for packets only, which takes one call less.
+#[derive(Default)]
+pub struct Presence {
+    at: AtomicU32,
+    /// Something has been left to it.
+    asked: AtomicBool,
+    /// None: it always waits for packets only.
+    bell: Option<Doorbell>,
+}
+
+/// At work, and looks whether something has been left to it before it waits.
+const AWAKE: u32 = 0;
+/// Waits for packets.
+const DEAF: u32 = 1;
+/// Waits for packets and for the bell.
+const ASLEEP: u32 = 2;
+/// So many waits with an ear for the bell follow one after something has been left.
+const KEEN: u32 = 64;
+
+impl Presence {
+    pub fn new() -> io::Result<Presence> {
+        Ok(Presence { bell: Some(Doorbell::new()?), ..Presence::default() })
+    }
+
+    fn comes(&self) -> bool {
+        let Some(bell) = &self.bell else { return false };
+        self.asked.store(true, Ordering::SeqCst);
+        match self.at.compare_exchange(ASLEEP, AWAKE, Ordering::SeqCst, Ordering::SeqCst) {
+            Ok(_) => bell.ring(),
+            // If it has woken since, it has seen that it is asked, or will before it waits again.
+            Err(at) => return at != DEAF,
+        }
+        true
+    }
+
+    /// Goes to sleep as `how` says by `wait`, unless there is something to do.
+    fn rest<T>(&self, how: u32, wait: impl FnOnce() -> T) -> Option<T> {
+        self.at.store(how, Ordering::SeqCst);
+        let answer = (!self.asked.load(Ordering::SeqCst)).then(wait);
+        self.at.store(AWAKE, Ordering::SeqCst);
+        answer
+    }
 }
 
 /// A packet of the host's as the stack takes it.
@@ -162,17 +220,50 @@ pub fn frame<'a>(packet: &Packet<'a>) -> RxFrame<'a> {
 /// Waits for packets of `link` (or of several), also beyond an interface's going down or away.
 pub fn wait(receiver: &mut Receiver, fd: &OwnedFd, link: Option<u32>) {
     while let Err(error) = receiver.wait(fd.as_fd()) {
-        if error.kind() != io::ErrorKind::Interrupted {
-            tracing::debug!(link, %error, "no packets at the moment");
-            std::thread::sleep(PAUSE);
+        pause(&error, link);
+    }
+}
+
+fn pause(error: &io::Error, link: Option<u32>) {
+    if !matches!(error.kind(), io::ErrorKind::Interrupted | io::ErrorKind::WouldBlock) {
+        tracing::debug!(link, %error, "no packets at the moment");
+        std::thread::sleep(PAUSE);
+    }
+}
+
+/// Waits for packets, or for what is left to this thread; it may go on with neither. `keen`: waits that listen for the bell.
+fn attend(receiver: &mut Receiver, rx: &Rx, link: u32, keen: &mut u32) {
+    let presence = &*rx.presence;
+    match &presence.bell {
+        Some(bell) if *keen > 0 => {
+            let mut looked = receiver.look(rx.fd.as_fd());
+            if matches!(&looked, Err(error) if error.kind() == io::ErrorKind::WouldBlock) {
+                *keen -= 1;
+                if presence.rest(ASLEEP, || either(rx.fd.as_fd(), bell.as_fd())) == Some(true) {
+                    bell.clear();
+                }
+                looked = receiver.look(rx.fd.as_fd());
+            }
+            if let Err(error) = looked {
+                pause(&error, Some(link));
+            }
         }
+        _ => {
+            if presence.rest(DEAF, || wait(receiver, &rx.fd, Some(link))).is_none() {
+                receiver.nothing();
+            }
+        }
+    }
+    if presence.asked.swap(false, Ordering::SeqCst) {
+        *keen = KEEN;
     }
 }
 
 fn serve(stack: &Weak<Stack>, link: u32, rx: &Rx) {
     let mut receiver = Receiver::new(rx.offload, false);
+    let mut keen = 0;
     loop {
-        wait(&mut receiver, &rx.fd, Some(link));
+        attend(&mut receiver, rx, link, &mut keen);
         let Some(stack) = stack.upgrade() else { return };
         let frames: Vec<RxFrame<'_>> = receiver
             .packets()
@@ -185,5 +276,28 @@ fn serve(stack: &Weak<Stack>, link: u32, rx: &Rx) {
         stack.receive(link, &frames);
         drop(frames);
         run::drain();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::net::UnixStream;
+
+    #[test]
+    fn who_receives_comes_when_it_is_awake_or_hears_the_bell() {
+        assert!(!Presence::default().comes());
+        let presence = Presence::new().unwrap();
+        let bell = presence.bell.as_ref().unwrap();
+        assert!(presence.comes());
+        // It does not go to sleep before it has come.
+        assert!(presence.rest(DEAF, || unreachable!()).is_none());
+        assert!(presence.asked.swap(false, Ordering::SeqCst));
+        // Who waits for packets only does not, but learns that it has been asked.
+        assert_eq!(presence.rest(DEAF, || presence.comes()), Some(false));
+        assert!(presence.asked.swap(false, Ordering::SeqCst));
+        let (quiet, _peer) = UnixStream::pair().unwrap();
+        let slept = presence.rest(ASLEEP, || presence.comes() && either(quiet.as_fd(), bell.as_fd()));
+        assert_eq!(slept, Some(true));
     }
 }

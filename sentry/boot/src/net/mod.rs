@@ -155,15 +155,17 @@ impl Network {
             return apply::link(stack, link, |_| Ok(())).map(drop);
         };
         let fd = Arc::new(fds.take(fd)?);
+        let presence = Arc::new(device::Presence::new().map_err(|error| failed(&error))?);
         let hardware = (link.hardware, apply::hardware(&link.address));
         apply::link(stack, link, |index| {
             let engine = self.egress.engine().clone();
-            let device =
-                Arc::new(device::HostDevice::new((fd.clone(), None), link.mtu, hardware, offload, engine));
+            let device = device::HostDevice::new((fd.clone(), None), link.mtu, hardware, offload, engine);
+            let device = Arc::new(device.attended(presence.clone()));
             stack.add_device(index, device).map_err(|error| failed(&error))
         })?;
         let rx = device::Rx {
             fd,
+            presence,
             offload,
             ether: link.hardware == ARPHRD_ETHER,
             engine: self.egress.engine().clone(),

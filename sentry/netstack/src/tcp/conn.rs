@@ -297,10 +297,25 @@ impl TcpConn {
         drop(reader);
         // Reading rarely has consequences.
         if tcb.ack_now || tcb.trim.is_some() && tcb.key.is_none() {
-            self.settle(&cx, tcb);
-            stack.drain();
+            self.after_read(&cx, tcb, most > LITTLE);
         }
         taken
+    }
+
+    /// Tells of the room that there is now. Who reads much has better things to do: the acknowledgement calls for more data, and
+    /// who sends it takes that in on the way.
+    fn after_read(&self, cx: &Cx<'_>, mut tcb: MutexGuard<'_, Tcb>, much: bool) {
+        let port = tcb.path.as_ref().filter(|_| much).map(|path| path.hop.port.clone());
+        let (Some(port), Some(this)) = (port, self.this.upgrade()) else {
+            self.settle(cx, tcb);
+            cx.stack.drain();
+            return;
+        };
+        // Or it is about to be settled anyway.
+        if !std::mem::replace(&mut tcb.touched, true) {
+            drop(tcb);
+            cx.stack.send_late(this, &*port.device);
+        }
     }
     pub fn recv(&self, buf: &mut [u8]) -> Result<usize, Errno> {
         let max = buf.len();

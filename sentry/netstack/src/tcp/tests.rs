@@ -204,6 +204,34 @@ fn nothing_beyond_the_window_is_taken() {
 }
 
 #[test]
+fn who_receives_acknowledges_for_who_reads() {
+    let pair = Pair::new(World::new(71, Faults::default()));
+    let (a, b) = pair.connect(false, TcpOptions::default());
+    let mut sent = 0;
+    while let Ok(n) = a.send(&[1; 10_000], SendFlags::default()) {
+        sent += n;
+        pair.world.idle(0.01);
+    }
+    pair.world.idle(10.0);
+    assert_eq!(a.info().tcpi_snd_wnd, 0);
+    pair.world.wire.comes.store(true, Ordering::Relaxed);
+    let frames = || pair.world.wire.sent.load(Ordering::Relaxed);
+    let mut buf = vec![0; 1 << 20];
+    let before = frames();
+    let mut got = b.recv(&mut buf).unwrap();
+    assert_eq!(frames(), before);
+    pair.world.b.receive(ETH0, &[]);
+    assert_eq!(frames(), before + 1);
+    pair.world.run(130.0, || {
+        while let Ok(n) = b.recv(&mut buf) {
+            got += n;
+        }
+        pair.world.b.receive(ETH0, &[]);
+        got == sent
+    });
+}
+
+#[test]
 fn zero_windows_are_probed_and_reopened() {
     let pair = Pair::new(World::new(63, Faults::default()));
     let (a, b) = pair.connect(false, TcpOptions::default());
