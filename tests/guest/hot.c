@@ -117,6 +117,26 @@ TEST(interrupted_reads) {
     EQ(waitpid(kid, &st, 0), kid);
     EQ(st, 0);
 }
+static void *ends(void *none) { return none; }
+// The C library's read is another one once there have been threads.
+TEST(reads_before_and_after_threads) {
+    tick_every(300, SA_RESTART);
+    through_a_pipe(MANY / 10);
+    pthread_t t;
+    EQ(pthread_create(&t, NULL, ends, NULL), 0);
+    through_a_pipe(MANY / 10);
+    EQ(pthread_join(t, NULL), 0);
+    pid_t kid = fork();
+    if (kid == 0) {
+        through_a_pipe(MANY / 10);
+        _exit(0);
+    }
+    through_a_pipe(MANY / 10);
+    tick_no_more();
+    int st;
+    EQ(waitpid(kid, &st, 0), kid);
+    EQ(st, 0);
+}
 // A thread that waits in a call has its registers, as a handler sees them: those of the call, which has been made.
 extern const char waits_here[], waited_here[];
 __asm__(".globl waits_here, waited_here\n"

@@ -125,10 +125,10 @@ impl PlatformTask for Task {
                 if let Some(wanted) = st.wanted.take()
                     && !st.interrupt
                     && !st.kicked
-                    && let Some(start) = self.may_patch(wanted)
+                    && let Some(range) = self.may_patch(wanted)
                 {
                     drop(st);
-                    return detach(Box::pin(me.patch_and_finish(wanted, start, v)));
+                    return detach(Box::pin(me.patch_and_finish(wanted, range, v)));
                 }
                 if st.interrupt && !st.kicked {
                     self.kick(&mut st);

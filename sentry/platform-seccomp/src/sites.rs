@@ -195,8 +195,8 @@ impl Sites {
 #[derive(Debug, PartialEq, Eq)]
 struct Plan {
     lead: u8,
-    /// The lowest address that is written to; the highest is below the site's end.
-    start: u64,
+    /// From the lowest address that is written to on, beyond the highest and the site's end.
+    range: Range<u64>,
     /// In this order.
     writes: Vec<(u64, Vec<u8>)>,
 }
@@ -204,9 +204,9 @@ struct Plan {
 /// The protection of code.
 const TEXT: u32 = (libc::PROT_READ | libc::PROT_EXEC).cast_unsigned();
 
-/// What is looked at before and behind a site's end.
+/// What is looked at before and behind a site's end: as far as it can jump.
 const BEFORE: usize = 0x70;
-const BEHIND: usize = 0x18;
+const BEHIND: usize = 0x88;
 
 impl Plan {
     /// `word`: the low half of the address that is jumped through. `None`: the code there has no form that is known.
@@ -220,37 +220,35 @@ impl Plan {
             return None;
         }
         if code == [0xb8, a, b, c, d, 0x0f, 0x05] {
-            return Some(Plan { lead: 7, start, writes: vec![(start, jump)] });
+            return Some(Plan { lead: 7, range: start..ret, writes: vec![(start, jump)] });
         }
-        // read(2)'s number takes two bytes only, `xor eax, eax`. They jump to where glibc's read has room: behind the `ret` of
-        // its path for programs with one thread, which comes first.
+        // read(2)'s number takes two bytes only, `xor eax, eax`. They jump to where there is room nearby: behind the `ret` of one
+        // of glibc's wrappers, its own for programs with one thread, which comes first, or, once that is taken, the next one.
         let mut code = [0; BEFORE + BEHIND];
         let from = ret.checked_sub(BEFORE as u64)?;
         if nr != 0 || !read(from, &mut code) || !code.get(..BEFORE)?.ends_with(&[0x31, 0xc0, 0x0f, 0x05]) {
             return None;
         }
-        let start = code
-            .windows(READ.len())
-            .position(|bytes| bytes.iter().zip(READ).all(|(b, r)| r.is_none_or(|r| r == *b)))?;
-        let room = start + READ.len();
-        let padding = code.get(room..)?;
-        if !PADDING.iter().any(|p| padding.starts_with(p)) || start + 4 > BEFORE {
-            return None;
-        }
         let site = BEFORE - 4;
-        let distance = i8::try_from(room as i64 - site as i64 - 2).ok()?;
+        let ends = |bytes: &[u8]| bytes.iter().zip(TAIL).all(|(b, t)| t.is_none_or(|t| t == *b));
+        let rooms = code.windows(TAIL.len()).enumerate().filter(|(_, bytes)| ends(bytes));
+        let (room, distance) = rooms.map(|(at, _)| at + TAIL.len()).find_map(|room| {
+            let padding = code.get(room..)?;
+            let free = PADDING.iter().any(|p| padding.starts_with(p));
+            let distance = i8::try_from(room as i64 - site as i64 - 2).ok()?;
+            free.then_some((room, distance))
+        })?;
         let mut long = jump;
         long.extend_from_slice(&[0x0f, 0x05]);
         let at = |offset: usize| from + offset as u64;
+        let range = at(room.min(site))..at(room + long.len()).max(ret);
         let writes = vec![(at(room), long), (at(site), vec![0xeb, distance.cast_unsigned()])];
-        Some(Plan { lead: 4, start: at(room.min(site)), writes })
+        Some(Plan { lead: 4, range, writes })
     }
 }
 
-/// xor eax, eax; syscall; cmp rax, -4096; ja …; ret
-const READ: [Option<u8>; 13] = [
-    Some(0x31),
-    Some(0xc0),
+/// How a wrapper ends: syscall; cmp rax, -4096; ja …; ret
+const TAIL: [Option<u8>; 11] = [
     Some(0x0f),
     Some(0x05),
     Some(0x48),
@@ -283,24 +281,24 @@ pub struct Wanted {
 
 impl Task {
     /// Whether the site of a call that is about to be answered can be patched now, as far as that can be told without a
-    /// frame; and the lowest address that changes. The caller holds the task's lock.
-    pub(crate) fn may_patch(&self, wanted: Wanted) -> Option<u64> {
+    /// frame; and what changes. The caller holds the task's lock.
+    pub(crate) fn may_patch(&self, wanted: Wanted) -> Option<Range<u64>> {
         let known =
             match self.plan(wanted, 0).filter(|plan| suitable(wanted.nr) && self.is_text(plan, wanted)) {
                 None => Known::Never,
                 Some(_) if self.hold_others(|| ()).is_none() => Known::No(0),
-                Some(plan) => return Some(plan.start),
+                Some(plan) => return Some(plan.range),
             };
         self.found(wanted, known);
         None
     }
 
     /// Patches a site of the call that has been answered, if that is still possible, and goes on with the answer.
-    pub(crate) async fn patch_and_finish(self: Arc<Self>, wanted: Wanted, start: u64, v: i64) {
+    pub(crate) async fn patch_and_finish(self: Arc<Self>, wanted: Wanted, range: Range<u64>, v: i64) {
         if self.frame_up().await.is_err() {
             return;
         }
-        let known = self.patch(wanted, start).await;
+        let known = self.patch(wanted, range).await;
         self.found(wanted, known);
         self.finish_with(v);
     }
@@ -322,21 +320,22 @@ impl Task {
 
     /// Whether all of it is code that is mapped privately from a file.
     fn is_text(&self, plan: &Plan, wanted: Wanted) -> bool {
-        self.proc.space.mapping_at(plan.start).ok().flatten().is_some_and(|vma| {
+        self.proc.space.mapping_at(plan.range.start).ok().flatten().is_some_and(|vma| {
             !vma.shared
                 && vma.prot == TEXT
                 && vma.kind == HostVmaKind::File
                 && vma.range.contains(&wanted.ret)
+                && plan.range.end <= vma.range.end
         })
     }
 
-    async fn patch(self: &Arc<Self>, wanted: Wanted, start: u64) -> Known {
+    async fn patch(self: &Arc<Self>, wanted: Wanted, range: Range<u64>) -> Known {
         let (space, ret, nr) = (self.proc.space.clone(), wanted.ret, wanted.nr);
         if !self.map_page().await {
             return Known::Never;
         }
         // It stays executable: another thread may come here while it is writable.
-        let (from, end) = (start & !0xfff, (ret + 0xfff) & !0xfff);
+        let (from, end) = (range.start & !0xfff, (range.end + 0xfff) & !0xfff);
         let mprotect =
             |prot: u32| vec![Call::new(libc::SYS_mprotect, [from, end - from, prot.into(), 0, 0, 0])];
         let done = |results: Result<Vec<i64>, PlatformError>| results.is_ok_and(|r| r == [0]);
@@ -348,7 +347,7 @@ impl Task {
             let site = inner.patched.len();
             let word = site as u64 * 8;
             // Again: it may have changed meanwhile.
-            let same = |plan: &Plan| plan.start == start && site < SITES;
+            let same = |plan: &Plan| plan.range == range && site < SITES;
             let Some(plan) = self.plan(wanted, word as u16).filter(same) else { return Known::Never };
             let nr = u16::try_from(nr).unwrap_or(u16::MAX);
             let whither = site_word(ret, nr).to_le_bytes();
@@ -423,7 +422,7 @@ mod tests {
     fn a_number_of_five_bytes_becomes_a_jump() {
         let code = [0xb8, 0x01, 0x01, 0, 0, 0x0f, 0x05, 0xc3];
         let writes = vec![(AT, vec![0xff, 0x24, 0x25, 0x21, 0x43])];
-        assert_eq!(plan(&code, 7, 257), Some(Plan { lead: 7, start: AT, writes }));
+        assert_eq!(plan(&code, 7, 257), Some(Plan { lead: 7, range: AT..AT + 7, writes }));
         assert_eq!(plan(&code, 7, 256), None);
         assert_eq!(plan(&code, 6, 257), None);
     }
@@ -443,15 +442,32 @@ mod tests {
         let code = read_code(&[0x66, 0x2e, 0x0f, 0x1f, 0x84, 0, 0, 0, 0, 0]);
         let long = vec![0xff, 0x24, 0x25, 0x21, 0x43, 0x0f, 0x05];
         let short = |at: u64, distance: i8| (AT + at, vec![0xeb, distance.cast_unsigned()]);
-        let single = Plan { lead: 4, start: AT, writes: vec![(AT + 13, long.clone()), short(0, 11)] };
+        let single =
+            Plan { lead: 4, range: AT..AT + 20, writes: vec![(AT + 13, long.clone()), short(0, 11)] };
         assert_eq!(plan(&code, 4, 0), Some(single));
         let second = 13 + 10 + 7;
         let several = Plan {
             lead: 4,
-            start: AT + 13,
-            writes: vec![(AT + 13, long), short(second, 13 - second as i8 - 2)],
+            range: AT + 13..AT + second + 4,
+            writes: vec![(AT + 13, long.clone()), short(second, 13 - second as i8 - 2)],
         };
         assert_eq!(plan(&code, second as usize + 4, 0), Some(several));
+        // A program that had one thread at first: that room is taken, and write's comes next.
+        let mut code = code;
+        code[..2].copy_from_slice(&[0xeb, 11]);
+        code[13..20].copy_from_slice(&long);
+        assert_eq!(plan(&code, second as usize + 4, 0), None);
+        code.resize(75, 0x90);
+        let write = [0xb8, 1, 0, 0, 0, 0x0f, 0x05, 0x48, 0x3d, 0x00, 0xf0, 0xff, 0xff, 0x77, 0x58, 0xc3];
+        code.extend_from_slice(&write);
+        code.extend_from_slice(&PADDING[0]);
+        let next = 75 + 16;
+        let later = Plan {
+            lead: 4,
+            range: AT + second..AT + next + 7,
+            writes: vec![(AT + next, long), short(second, (next - second - 2) as i8)],
+        };
+        assert_eq!(plan(&code, second as usize + 4, 0), Some(later));
     }
 
     #[test]
