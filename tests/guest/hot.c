@@ -551,13 +551,14 @@ TEST(parts_of_a_buffer) {
     tick_no_more();
 }
 // stat(2) and lstat(2) as older C libraries make them.
-__asm__("old_stat: mov $4, %eax\nsyscall\nret\nold_lstat: mov $6, %eax\nsyscall\nret\n");
+__asm__(".globl old_stat, old_lstat\nold_stat: mov $4, %eax\nsyscall\nret\nold_lstat: mov $6, %eax\nsyscall\nret\n");
+extern const char old_stat[], old_lstat[];
 static long by_number(int nr, const char *path, struct stat *st) {
     long r;
-    if (nr == SYS_stat)
-        __asm__ volatile("sub $128, %%rsp\ncall old_stat\nadd $128, %%rsp" : "=a"(r) : "D"(path), "S"(st) : "rcx", "r11", "memory", "cc");
-    else
-        __asm__ volatile("sub $128, %%rsp\ncall old_lstat\nadd $128, %%rsp" : "=a"(r) : "D"(path), "S"(st) : "rcx", "r11", "memory", "cc");
+    __asm__ volatile("sub $128, %%rsp\ncall *%[call]\nadd $128, %%rsp"
+                     : "=a"(r)
+                     : [call] "r"(nr == SYS_stat ? old_stat : old_lstat), "D"(path), "S"(st)
+                     : "rcx", "r11", "memory", "cc");
     return r;
 }
 // What is asked about files by paths, short and long, and the answers, lying where the memory ends, in each other, or where

@@ -141,6 +141,20 @@ impl Wire {
     }
 }
 
+/// A link that is up.
+pub fn veth(index: u32, name: &str, mtu: u32, hw_addr: [u8; 6]) -> Link {
+    Link {
+        index,
+        name: name.to_owned(),
+        kind: LinkKind::Veth,
+        flags: IFF_BROADCAST | IFF_MULTICAST | IFF_UP | IFF_RUNNING | IFF_LOWER_UP,
+        mtu,
+        hw_type: ARPHRD_ETHER,
+        hw_addr,
+        ..Link::loopback()
+    }
+}
+
 /// Congestion experienced: as a router marks what can be marked.
 fn mark(frame: &mut [u8]) {
     match frame[14] >> 4 {
@@ -232,17 +246,7 @@ impl World {
             let up = config::LinkChange { flags: (IFF_UP, IFF_UP), ..Default::default() };
             stack.config.link_change(config::LO, &up).unwrap();
             let hw_addr = [2, 0, 0, 0, 0, n];
-            let link = Link {
-                index: ETH0,
-                name: "eth0".to_owned(),
-                kind: LinkKind::Veth,
-                flags: IFF_BROADCAST | IFF_MULTICAST | IFF_UP | IFF_RUNNING | IFF_LOWER_UP,
-                mtu,
-                hw_type: ARPHRD_ETHER,
-                hw_addr,
-                broadcast: [0xff; 6],
-                ..Link::loopback()
-            };
+            let link = Link { broadcast: [0xff; 6], ..veth(ETH0, "eth0", mtu, hw_addr) };
             stack.config.link_add(link).unwrap();
             let info =
                 DeviceInfo { mtu, hw_type: ARPHRD_ETHER, hw_addr, csum: offload, tso: offload, uso: offload };

@@ -47,9 +47,8 @@ struct Poller {
     last: Option<(usize, u64)>,
     /// The time, some requests ago at most.
     now: u64,
-    /// Requests so far, and those that others took before.
+    /// Requests so far.
     served: u64,
-    taken_before: u64,
     /// Cycles of this period that it was not running.
     lost: u64,
     /// When this period began, and what had been served, missed and notified by then.
@@ -73,7 +72,6 @@ impl Sandbox {
             home,
             changes: u64::MAX,
             start: cycles(),
-            taken_before: self.fast.taken.load(Ordering::Relaxed),
             missed_then: self.fast.missed.load(Ordering::Relaxed),
             notified_then: self.fast.notified(),
             ..Poller::default()
@@ -135,7 +133,9 @@ impl Poller {
                 for (at, Client { task, sites }) in self.threads.iter_mut().enumerate() {
                     if let Some((word, event)) = task.take_request(sites, self.now) {
                         self.served += 1;
-                        sb.fast.taken.store(self.taken_before + self.served, Ordering::Relaxed);
+                        // Nobody else counts meanwhile.
+                        let taken = sb.fast.taken.load(Ordering::Relaxed);
+                        sb.fast.taken.store(taken.wrapping_add(1), Ordering::Relaxed);
                         self.last = Some((at, word));
                         return Some(event);
                     }

@@ -1,7 +1,7 @@
 //! Packets made smaller on their way: segments of what came in as one, and fragments.
 
 use super::output::complete;
-use super::{Meta, TCP, UDP};
+use super::{Meta, TCP};
 use crate::device::Csum;
 use crate::wire::*;
 use chitin_abi::num::{low16, low32};
@@ -23,14 +23,13 @@ pub(super) fn segments(
     if last >= MAX_SEGMENTS {
         return None;
     }
-    let proto = if csum.offset == 6 { UDP } else { TCP };
     let segment = |(n, piece): (usize, &[u8])| {
         let mut packet = head.to_vec();
         packet.extend_from_slice(piece);
         let own = len + piece.len();
         set_len(&mut packet, at, own, n)?;
         let body = packet.get_mut(at..)?;
-        if proto == TCP {
+        if meta.proto == TCP {
             let (tcp, _) = Tcp::mut_from_prefix(body).ok()?;
             tcp.seq = tcp.seq.get().wrapping_add(low32(u64::try_from(n * size).ok()?)).into();
             if n != last {
@@ -43,7 +42,7 @@ pub(super) fn segments(
             Udp::mut_from_prefix(body).ok()?.0.len = len16(own);
         }
         let place = usize::from(csum.offset);
-        let sum = Sum::default().pseudo(&meta.src, &meta.dst, proto, own).partial();
+        let sum = Sum::default().pseudo(&meta.src, &meta.dst, meta.proto, own).partial();
         body.get_mut(place..place + 2)?.copy_from_slice(sum.as_bytes());
         complete(&mut packet, csum);
         Some(packet)

@@ -203,17 +203,23 @@ fn nothing_beyond_the_window_is_taken() {
     assert_eq!(conn.queued_in(), 0);
 }
 
-#[test]
-fn who_receives_acknowledges_for_who_reads() {
-    let pair = Pair::new(World::new(71, Faults::default()));
-    let (a, b) = pair.connect(false, TcpOptions::default());
+/// Sends until the other side has no room left; how much that is.
+fn fill(pair: &Pair, from: &TcpConn) -> usize {
     let mut sent = 0;
-    while let Ok(n) = a.send(&[1; 10_000], SendFlags::default()) {
+    while let Ok(n) = from.send(&[1; 10_000], SendFlags::default()) {
         sent += n;
         pair.world.idle(0.01);
     }
     pair.world.idle(10.0);
-    assert_eq!(a.info().tcpi_snd_wnd, 0);
+    assert_eq!(from.info().tcpi_snd_wnd, 0);
+    sent
+}
+
+#[test]
+fn who_receives_acknowledges_for_who_reads() {
+    let pair = Pair::new(World::new(71, Faults::default()));
+    let (a, b) = pair.connect(false, TcpOptions::default());
+    let sent = fill(&pair, &a);
     pair.world.wire.comes.store(true, Ordering::Relaxed);
     let frames = || pair.world.wire.sent.load(Ordering::Relaxed);
     let mut buf = vec![0; 1 << 20];
@@ -235,13 +241,7 @@ fn who_receives_acknowledges_for_who_reads() {
 fn zero_windows_are_probed_and_reopened() {
     let pair = Pair::new(World::new(63, Faults::default()));
     let (a, b) = pair.connect(false, TcpOptions::default());
-    let mut sent = 0;
-    while let Ok(n) = a.send(&[1; 10_000], SendFlags::default()) {
-        sent += n;
-        pair.world.idle(0.01);
-    }
-    pair.world.idle(10.0);
-    assert_eq!(a.info().tcpi_snd_wnd, 0);
+    let sent = fill(&pair, &a);
     assert!(a.info().tcpi_probes > 2);
     let before = pair.world.wire.sent.load(Ordering::Relaxed);
     pair.world.idle(600.0);

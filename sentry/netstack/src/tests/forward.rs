@@ -53,17 +53,7 @@ fn router(offload: bool) -> Router {
     let sent = Arc::default();
     for (index, mtu) in [(LEFT, 1500), (RIGHT, 1300)] {
         let hw_addr = [2, 0, 0, 0, 0, index as u8];
-        let link = Link {
-            index,
-            name: format!("eth{index}"),
-            kind: LinkKind::Veth,
-            flags: IFF_BROADCAST | IFF_MULTICAST | IFF_UP | IFF_RUNNING | IFF_LOWER_UP,
-            mtu,
-            hw_type: ARPHRD_ETHER,
-            hw_addr,
-            ..Link::loopback()
-        };
-        stack.config.link_add(link).unwrap();
+        stack.config.link_add(veth(index, &format!("eth{index}"), mtu, hw_addr)).unwrap();
         let info =
             DeviceInfo { mtu, hw_type: ARPHRD_ETHER, hw_addr, csum: offload, tso: offload, uso: false };
         stack.add_device(index, Arc::new(Kept(index, info, Arc::clone(&sent)))).unwrap();

@@ -67,17 +67,7 @@ fn pair(offload: bool, mtu: u32) -> ([Arc<Stack>; 2], [Arc<Pipe>; 2]) {
     let stack = |n: u8| {
         let stack = Stack::new(Arc::new(RealEnv(start, AtomicU64::new(u64::from(n)))));
         let hw_addr = [2, 0, 0, 0, 0, n];
-        let link = Link {
-            index: ETH0,
-            name: "eth0".to_owned(),
-            kind: LinkKind::Veth,
-            flags: IFF_BROADCAST | IFF_MULTICAST | IFF_UP | IFF_RUNNING | IFF_LOWER_UP,
-            mtu,
-            hw_type: ARPHRD_ETHER,
-            hw_addr,
-            ..Link::loopback()
-        };
-        stack.config.link_add(link).unwrap();
+        stack.config.link_add(veth(ETH0, "eth0", mtu, hw_addr)).unwrap();
         let info =
             DeviceInfo { mtu, hw_type: ARPHRD_ETHER, hw_addr, csum: offload, tso: offload, uso: offload };
         stack.add_device(ETH0, Arc::new(Port(pipes[usize::from(n - 1)].clone(), info))).unwrap();
