@@ -102,6 +102,8 @@ async fn replace(task: &Arc<Task>, request: ExecRequest) -> Result<(), Errno> {
     take_leadership(task);
     task.enter_time_ns();
     loaded.task.set_owner(task.clone());
+    // First: who sees the new command line in /proc must find that setpgid(2) is over, too.
+    process.has_execed.store(true, Ordering::Release);
     let left = task.mm();
     let old = task.replace_memory(loaded.mm, loaded.task);
     task.vfork_done();
@@ -133,7 +135,6 @@ async fn replace(task: &Arc<Task>, request: ExecRequest) -> Result<(), Errno> {
     process.timers.exec();
     process.set_exe(loaded.exe);
     process.set_text(Some(Arc::new(loaded.text)));
-    process.has_execed.store(true, Ordering::Relaxed);
     process.exit_signal.store(chitin_abi::signal::SIGCHLD.cast_signed(), Ordering::Relaxed);
     process.dumpable.store(i32::from(!changed), Ordering::Relaxed);
     if secure || changed {

@@ -33,7 +33,7 @@ impl Kernel {
             if target.sid() != caller.sid() {
                 return Err(Errno::EPERM);
             }
-            if target.has_execed.load(Ordering::Relaxed) {
+            if target.has_execed.load(Ordering::Acquire) {
                 return Err(Errno::EACCES);
             }
         }
