@@ -12,7 +12,7 @@ use crate::sites::Seen;
 use crate::sys;
 use crate::task::Task;
 use crate::trampoline::site_of;
-use chitin_platform::Event;
+use chitin_platform::{Event, set_goes_on};
 use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -66,7 +66,7 @@ thread_local! {
 impl Sandbox {
     /// This worker, which has been called to, polls from now on.
     pub fn start_polling(&self) {
-        sys::set_goes_on(true);
+        set_goes_on(true);
         let home = self.leave_cpu(self.fast.busy_cpu.load(Ordering::Relaxed));
         let poller = Poller {
             home,
@@ -96,7 +96,7 @@ impl Sandbox {
                 poller.threads.iter().for_each(|client| client.task.keep_off(None));
                 *slot = None;
                 self.fast.cool();
-                sys::set_goes_on(false);
+                set_goes_on(false);
                 let _anywhere = sys::set_affinity(0, &self.cpus);
             }
             event

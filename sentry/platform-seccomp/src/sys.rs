@@ -3,7 +3,6 @@
 //! Neighbours: everything in this crate. Nothing here keeps state.
 
 pub use chitin_platform_host::sys::*;
-use std::cell::Cell;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -43,16 +42,6 @@ const IOCTL_ID_VALID: u64 = 0x4008_2102;
 const IOCTL_ADDFD: u64 = 0x4018_2103;
 const IOCTL_SET_FLAGS: u64 = 0x4008_2104;
 const FLAG_CONTINUE: u32 = 1;
-
-thread_local! {
-    /// This thread does not wait for the next notification after it has answered one: who is woken runs elsewhere.
-    static GOES_ON: Cell<bool> = const { Cell::new(false) };
-}
-
-/// Says that this thread needs its CPU for itself, or no more.
-pub fn set_goes_on(goes_on: bool) {
-    GOES_ON.set(goes_on);
-}
 
 /// Wakes the thread of another process that sleeps until the lower half of this word changes.
 pub fn futex_wake(word: &AtomicU64) {
@@ -101,7 +90,7 @@ impl Listener {
 
     fn respond(&self, mut r: NotifResp) -> Result<(), i32> {
         // What another thread answers meanwhile is no worse for it.
-        let apart = GOES_ON.get() && self.sync_wake.load(Ordering::Relaxed);
+        let apart = chitin_platform::goes_on() && self.sync_wake.load(Ordering::Relaxed);
         if apart {
             let _as_it_was = self.set_flags(0);
         }

@@ -34,12 +34,14 @@
     )
 )]
 
+mod busy;
 mod group;
 mod lock;
 mod registers;
 mod space;
 mod task;
 
+pub use busy::{goes_on, set_goes_on};
 pub use group::{OnLost, SpaceGroup};
 pub use lock::{AsyncGuard, AsyncLock};
 pub use registers::Registers;

@@ -17,18 +17,23 @@ use chitin_host::packet::{
 use chitin_kernel::run;
 use chitin_netstack::device::GsoKind;
 use chitin_netstack::{Device, DeviceInfo, RxFrame, Stack, TxFrame};
+use chitin_platform::set_goes_on;
+use nix::sched::sched_getcpu;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use super::answers::Answers;
+use super::clear::Clear;
 
 /// Receive threads run the calls of guests to their end.
 pub const STACK_SIZE: usize = 512 << 10;
 /// How long to leave a descriptor alone that has shown an error (an interface that went down shows it once).
 pub const PAUSE: Duration = Duration::from_millis(50);
+/// A packet of a stream that is in a hurry.
+const LARGE: usize = 16_384;
 
 /// The sending half.
 pub struct HostDevice {
@@ -138,6 +143,10 @@ impl Device for HostDevice {
     fn comes(&self) -> bool {
         self.presence.comes()
     }
+
+    fn is_read(&self) {
+        self.presence.reader.store(sched_getcpu().map_or(0, |cpu| cpu + 1), Ordering::Relaxed);
+    }
 }
 
 /// The receiving half.
@@ -167,6 +176,8 @@ pub struct Presence {
     at: AtomicU32,
     /// Something has been left to it.
     asked: AtomicBool,
+    /// One more than the CPU on which much has been read; 0: nothing has since that was asked last.
+    reader: AtomicUsize,
     /// None: it always waits for packets only.
     bell: Option<Doorbell>,
 }
@@ -262,8 +273,10 @@ fn attend(receiver: &mut Receiver, rx: &Rx, link: u32, keen: &mut u32) {
 fn serve(stack: &Weak<Stack>, link: u32, rx: &Rx) {
     let mut receiver = Receiver::new(rx.offload, false);
     let mut keen = 0;
+    let mut clear = Clear::new();
     loop {
         attend(&mut receiver, rx, link, &mut keen);
+        clear.of(rx.presence.reader.swap(0, Ordering::Relaxed).checked_sub(1));
         let Some(stack) = stack.upgrade() else { return };
         let frames: Vec<RxFrame<'_>> = receiver
             .packets()
@@ -273,6 +286,8 @@ fn serve(stack: &Weak<Stack>, link: u32, rx: &Rx) {
         if rx.engine.is_on() {
             frames.iter().for_each(|frame| rx.engine.incoming(frame.data, rx.ether));
         }
+        // Of a large packet there is more where it came from, and who reads it does so meanwhile.
+        set_goes_on(frames.iter().any(|frame| frame.data.len() >= LARGE));
         stack.receive(link, &frames);
         drop(frames);
         run::drain();

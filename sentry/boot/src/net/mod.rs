@@ -10,6 +10,7 @@ mod answers;
 mod apply;
 mod broker;
 mod capture;
+mod clear;
 mod clock;
 mod device;
 mod egress;

@@ -91,7 +91,7 @@ impl TcpConn {
 
     /// Sends what may go, sees to timers and to the end, and tells the socket: after whatever has changed the state.
     fn settle(&self, cx: &Cx<'_>, mut tcb: MutexGuard<'_, Tcb>) {
-        tcb.output(cx);
+        let ack = tcb.output(cx);
         if matches!(tcb.state, State::Close | State::TimeWait) {
             self.leave(cx, &mut tcb);
         }
@@ -103,6 +103,9 @@ impl TcpConn {
             if let Some(sink) = sink {
                 sink.notify(events);
             }
+        }
+        if let Some(ack) = ack {
+            ack.emit(cx.stack);
         }
     }
 
@@ -293,6 +296,9 @@ impl TcpConn {
         if let (Ok(done), None) = (taken, peek) {
             tcb.rcv.consume(done);
             tcb.on_read(&cx, done);
+        }
+        if let (Some(path), true) = (&tcb.path, most > LITTLE) {
+            path.hop.port.device.is_read();
         }
         drop(reader);
         // Reading rarely has consequences.

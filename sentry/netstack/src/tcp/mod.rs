@@ -5,7 +5,7 @@
 //!   of what was sent), `recv`, `output`, `timers`, `congestion` and `rtt` as its parts; `ring` and `inbox`: its buffers.
 //!
 //! A batch of frames is taken in first, connection by connection; what follows from it (acknowledgements, data, news for
-//! the socket) goes out once at its end. A connection has one lock, under which it sends, too, so that its segments stay
+//! the socket) goes out once at its end. A connection has one lock, under which it sends data, too, so that its segments stay
 //! in order; there is no lock for all.
 //!
 //! Locks: whoever reads → connection → table shard, timers, neighbour, device. Upcalls run with none.

@@ -6,7 +6,8 @@ use super::segment::Header;
 use super::seq::Seq;
 use super::tcb::{Cx, Path, Repair, Rtx, State, Tcb};
 use crate::env::{MICRO, MILLI, Nanos, SECOND};
-use crate::link::{BATCH, Out};
+use crate::link::{BATCH, Hop, Out};
+use crate::stack::Stack;
 use crate::wire::{ACK, FIN, PSH, RST, SYN, URG, len16, len32};
 use chitin_abi::inet::*;
 use chitin_abi::netdevice::{ETH_P_IP, ETH_P_IPV6};
@@ -36,22 +37,37 @@ impl Plan {
     }
 }
 
+/// An acknowledgement that goes once the connection is unlocked: at the other end of a veth pair the sender's next segments
+/// are made in the course of it, and whoever reads here need not wait for that. What else goes in the meantime may pass it: it
+/// is old news then. None offers a closed window, which would be believed however old.
+pub(crate) struct Ack {
+    hop: Hop,
+    proto: u16,
+    out: Out<'static>,
+}
+
+impl Ack {
+    pub fn emit(mut self, stack: &Stack) {
+        stack.emit(&self.hop, self.proto, std::slice::from_mut(&mut self.out));
+    }
+}
+
 impl Tcb {
-    /// Sends whatever may go now.
-    pub fn output(&mut self, cx: &Cx<'_>) {
+    /// Sends whatever may go now, but for what it answers.
+    pub fn output(&mut self, cx: &Cx<'_>) -> Option<Ack> {
         match self.state {
-            State::Close => return,
+            State::Close => return None,
             State::SynSent | State::SynRecv => {
                 if std::mem::take(&mut self.force) {
                     self.send_syn(cx);
                 }
-                return;
+                return None;
             }
             _ => {}
         }
         let Some(path) = self.find_path(cx) else {
             self.no_way(cx);
-            return;
+            return None;
         };
         let mut sent_data = false;
         if self.state != State::TimeWait {
@@ -70,10 +86,18 @@ impl Tcb {
         }
         // Data carries the acknowledgement, but what came out of order is told in one of its own.
         let more_to_say = !sent_data || !self.sacks.is_empty() || self.dsack.is_some();
+        let mut late = None;
         if more_to_say && self.ack_due(cx.now) {
             let owed = if self.sack_ok { 0 } else { self.dup_acks_owed.min(64) };
-            for _ in 0..owed.max(1) {
+            for _ in 1..owed {
                 self.send_ack(cx, &path, self.nxt);
+            }
+            let (out, closed) = self.ack(cx, &path, self.nxt);
+            let ack = Ack { hop: path.hop.clone(), proto: proto(cx), out };
+            if closed {
+                ack.emit(cx.stack);
+            } else {
+                late = Some(ack);
             }
         }
         self.dup_acks_owed = 0;
@@ -82,6 +106,7 @@ impl Tcb {
             self.arm_rtx(cx.now);
         }
         self.arm_persist(cx);
+        late
     }
 
     /// There is no route: as if it were lost.
@@ -300,6 +325,12 @@ impl Tcb {
 
     /// An acknowledgement alone, or a probe (with an older sequence number).
     pub fn send_ack(&mut self, cx: &Cx<'_>, path: &Path, seq: Seq) {
+        let (out, _) = self.ack(cx, path, seq);
+        cx.stack.emit(&path.hop, proto(cx), &mut [out]);
+    }
+
+    /// The acknowledgement, and whether it closes the window.
+    fn ack(&mut self, cx: &Cx<'_>, path: &Path, seq: Seq) -> (Out<'static>, bool) {
         let window = self.offer(false);
         let mut blocks = [(Seq(0), Seq(0)); 4];
         let told = self.dsack.take().into_iter().chain(self.sacks.iter().copied());
@@ -312,13 +343,19 @@ impl Tcb {
         let mut header = Header { sacks, ..self.header(path, seq, ACK, window, cx.now) };
         self.ecn.mark(&mut header, false);
         self.ack_sent(false);
-        self.emit_one(cx, path, &header);
+        (self.alone(cx, path, &header), window == 0)
     }
 
     fn emit_one(&mut self, cx: &Cx<'_>, path: &Path, header: &Header<'_>) {
+        let out = self.alone(cx, path, header);
+        cx.stack.emit(&path.hop, proto(cx), &mut [out]);
+    }
+
+    /// A segment without data.
+    fn alone(&mut self, cx: &Cx<'_>, path: &Path, header: &Header<'_>) -> Out<'static> {
         let (head, csum, gso) = header.write(cx.tuple, [&[], &[]], path.hop.port.info.csum, None);
         self.stats.segs_out = self.stats.segs_out.wrapping_add(1);
-        cx.stack.emit(&path.hop, proto(cx), &mut [Out { head, body: [&[], &[]], csum, gso }]);
+        Out { head, body: [&[], &[]], csum, gso }
     }
 
     /// SYN, or SYN and ACK where both called.
