@@ -27,7 +27,8 @@ use std::sync::{Arc, Weak};
 /// What it takes until a thread is polled for.
 #[derive(Clone, Copy, Debug)]
 pub struct Temper {
-    /// Cycles in which a thread makes a call if it makes many.
+    /// Cycles in which a thread makes a call if it makes many; half as many again while a worker polls anyway: who exchanges much
+    /// with a thread that is polled for makes fewer calls than it would.
     gap: u64,
     /// So many calls beyond that make it worth while.
     hot: u64,
@@ -39,7 +40,7 @@ pub struct Temper {
 }
 
 pub const CALM: Temper =
-    Temper { gap: 60_000, hot: 48, rest: 2_500_000, most_rest: 100_000_000, considerate: true };
+    Temper { gap: 100_000, hot: 48, rest: 2_500_000, most_rest: 100_000_000, considerate: true };
 /// At once and always.
 pub const EAGER: Temper = Temper { gap: 50_000_000, hot: 2, rest: 1, most_rest: 1, considerate: false };
 
@@ -131,9 +132,10 @@ pub struct Heat {
 
 impl Heat {
     /// Another call; answers whether the thread makes many.
-    fn rises(&mut self, now: u64, temper: &Temper) -> bool {
+    fn rises(&mut self, now: u64, temper: &Temper, polled: bool) -> bool {
+        let most = if polled { temper.gap.saturating_mul(3) / 2 } else { temper.gap };
         let gap = now.wrapping_sub(std::mem::replace(&mut self.last, now));
-        let left = self.calls.saturating_sub(gap / temper.gap.max(1));
+        let left = self.calls.saturating_sub(gap / most.max(1));
         self.calls = left.saturating_add(1).min(temper.hot * 2);
         self.calls >= temper.hot
     }
@@ -279,7 +281,7 @@ impl Task {
             return;
         }
         let now = cycles();
-        if !st.heat.rises(now, &fast.temper) {
+        if !st.heat.rises(now, &fast.temper, fast.polling.load(Ordering::Relaxed)) {
             return;
         }
         self.last_call.store(now, Ordering::Relaxed);
@@ -491,7 +493,7 @@ mod tests {
             for _ in 0..200 {
                 (0..calls).for_each(|_| {
                     now += CALM.gap / 4;
-                    hot = heat.rises(now, &CALM);
+                    hot = heat.rises(now, &CALM, false);
                 });
                 now += pause * CALM.gap;
             }
