@@ -330,11 +330,8 @@ impl Task {
     }
 
     /// If the answer to a request that was taken has not come at once, the thread is to sleep.
-    pub(crate) fn defer_request(&self, word: u64) {
-        // As a rule it has.
-        if self.mailbox.standing() != Some(word) {
-            return;
-        }
+    pub(crate) fn defer_request(&self) {
+        // As a rule it has. The window is not asked: the thread's CPU has it now, and needs it for the next request.
         let st = self.st.lock();
         if let (Phase::Stopped, Some(request)) = (st.phase, st.request) {
             let _taken_back = self.mailbox.settle(request.word, how::SLEEP);

@@ -109,7 +109,7 @@ impl Poller {
         if let Some((at, word)) = self.last.take()
             && let Some(client) = self.threads.get_mut(at)
         {
-            client.task.defer_request(word);
+            client.task.defer_request();
             if let Some(seen) = client.sites.get_mut(usize::from(site_of(word))) {
                 seen.wrote = client.task.mailbox.written();
             }
