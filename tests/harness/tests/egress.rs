@@ -136,6 +136,20 @@ impl World {
         quick(command, LIMIT)
     }
 
+    /// A container that goes on.
+    fn start(&self, policy: &str, bundle: &Bundle) -> Running<'_> {
+        bundle.write();
+        let said = self.dir.join("said");
+        let (dir, id) = (bundle.dir.to_string_lossy(), unique_id());
+        let mut create = self.chitin();
+        create.args(["create", "--egress", &self.with_audit(policy), "--bundle", &dir, &id]);
+        create.stdin(Stdio::null()).stdout(std::fs::File::create(&said).unwrap());
+        assert!(create.status().unwrap().success());
+        let running = Running { world: self, id, said };
+        running.ok(&["start", &running.id]);
+        running
+    }
+
     /// What the servers have got as datagrams.
     fn heard(&self) -> String {
         std::fs::read_to_string(self.dir.join("heard")).unwrap_or_default()
@@ -149,6 +163,42 @@ impl Drop for World {
         for name in [&self.near, &self.far] {
             let _ = Command::new("ip").args(["netns", "del", name]).status();
         }
+    }
+}
+
+/// A container that goes on.
+struct Running<'w> {
+    world: &'w World,
+    id: String,
+    said: PathBuf,
+}
+
+impl Running<'_> {
+    fn call(&self, args: &[&str]) -> Outcome {
+        let mut command = self.world.chitin();
+        command.args(args);
+        quick(command, LIMIT)
+    }
+
+    fn ok(&self, args: &[&str]) -> Outcome {
+        let o = self.call(args);
+        assert_eq!(o.code, Some(0), "{args:?}: {}", o.brief());
+        o
+    }
+
+    /// Waits until it says this.
+    fn says(&self, want: &str) {
+        settle(LIMIT, || {
+            let text = std::fs::read_to_string(&self.said).unwrap_or_default();
+            if text.contains(want) { Ok(()) } else { Err(format!("{text:?} without {want:?}")) }
+        })
+        .unwrap();
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.call(&["delete", "--force", &self.id]);
     }
 }
 
@@ -305,45 +355,19 @@ fn networks_metadata_and_annotations() {
 #[test]
 fn a_running_sandbox_gets_another_policy() {
     let Some(w) = World::new("a_running_sandbox_gets_another_policy") else { return };
-    let bundle = w.bundle(&["hold 10.79.0.1 80 /tmp/go", "idle"]);
-    bundle.write();
-    let id = unique_id();
-    let call = |args: &[&str]| {
-        let mut command = w.chitin();
-        command.args(args);
-        quick(command, LIMIT)
-    };
-    let ok = |args: &[&str]| {
-        let o = call(args);
-        assert_eq!(o.code, Some(0), "{args:?}: {}", o.brief());
-        o
-    };
-    let dir = bundle.dir.to_string_lossy().into_owned();
-    let said = w.dir.join("said");
-    let mut create = w.chitin();
-    create.args(["create", "--egress", &w.with_audit("allow 10.79.0.1"), "--bundle", &dir, &id]);
-    create.stdin(Stdio::null()).stdout(std::fs::File::create(&said).unwrap());
-    assert!(create.status().unwrap().success());
-    ok(&["start", &id]);
-    let says = |want: &str| {
-        settle(LIMIT, || {
-            let text = std::fs::read_to_string(&said).unwrap_or_default();
-            if text.contains(want) { Ok(()) } else { Err(format!("{text:?} without {want:?}")) }
-        })
-        .unwrap();
-    };
-    says("held");
-    let tries = |steps: &[&str]| ok(&[&["exec", &id, "python3", "-c", CLIENT], steps].concat());
+    let running = w.start("allow 10.79.0.1", &w.bundle(&["hold 10.79.0.1 80 /tmp/go", "idle"]));
+    running.says("held");
+    let tries =
+        |steps: &[&str]| running.ok(&[&["exec", &running.id, "python3", "-c", CLIENT], steps].concat());
     assert_text(&tries(&["tcp 10.79.0.1 80"]), &["served"]);
-    ok(&["update", "--egress", &w.with_audit("allow 10.79.0.1 tcp:443"), &id]);
+    running.ok(&["update", "--egress", &w.with_audit("allow 10.79.0.1 tcp:443"), &running.id]);
     assert_text(&tries(&["tcp 10.79.0.1 80", "tcp 10.79.0.1 443"]), &["ECONNREFUSED", "served"]);
     // What was allowed before is cut off when it goes on.
-    ok(&["exec", &id, "touch", "/tmp/go"]);
-    says("ECONNRESET");
+    running.ok(&["exec", &running.id, "touch", "/tmp/go"]);
+    running.says("ECONNRESET");
     w.expect_line(json!({"event": "reset", "verdict": "deny", "port": 80}));
-    ok(&["update", "--egress", "off", &id]);
+    running.ok(&["update", "--egress", "off", &running.id]);
     assert_text(&tries(&["tcp 10.79.0.1 80"]), &["served"]);
-    ok(&["delete", "--force", &id]);
 }
 
 #[test]
@@ -364,4 +388,78 @@ fn no_faster_than_allowed() {
     let o = w.run("default allow", &steps);
     let seconds: f64 = o.text().trim().parse().unwrap_or_else(|_| panic!("{}", o.brief()));
     assert!(seconds < 0.9, "without a rate: {seconds}");
+}
+
+/// Behind the sandbox, which forwards.
+const BEHIND: &str = "10.79.1.2";
+
+/// A namespace at another interface of the sandbox's, whose way to the servers is through the sandbox.
+struct Behind(String);
+
+impl Behind {
+    fn new(w: &World) -> Behind {
+        let (near, far, behind) = (&w.near, &w.far, format!("{}-b", w.near));
+        sh(&format!(
+            "ip netns add {behind}; ip -n {behind} link set lo up
+             ip -n {behind} link add veth0 type veth peer name eth1 netns {far}
+             ip -n {behind} addr add {BEHIND}/24 dev veth0; ip -n {behind} addr add fd79:1::2/64 dev veth0 nodad
+             ip -n {far} addr add 10.79.1.1/24 dev eth1; ip -n {far} addr add fd79:1::1/64 dev eth1 nodad
+             ip -n {behind} link set veth0 up; ip -n {far} link set eth1 up
+             ip -n {behind} route add default via 10.79.1.1; ip -n {behind} route add default via fd79:1::1
+             ip -n {near} route add 10.79.1.0/24 via {OWN}; ip -n {near} route add fd79:1::/64 via fd79::2"
+        ));
+        Behind(behind)
+    }
+
+    fn run(&self, steps: &[&str]) -> Outcome {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.0, "python3", "-c", CLIENT]).args(steps);
+        quick(command, LIMIT)
+    }
+}
+
+impl Drop for Behind {
+    fn drop(&mut self) {
+        let _ = Command::new("ip").args(["netns", "del", &self.0]).status();
+    }
+}
+
+#[test]
+fn what_is_forwarded_is_judged() {
+    let Some(w) = World::new("what_is_forwarded_is_judged") else { return };
+    let behind = Behind::new(&w);
+    let sysctl = json!({"net.ipv4.ip_forward": "1", "net.ipv6.conf.all.forwarding": "1"});
+    let bundle = w.bundle(&["udp 10.79.0.1 9001 own", "idle"]).set("/linux/sysctl", sysctl);
+    let policy =
+        "dns 10.79.0.1; allow 10.79.0.0/24 udp:9001; allow fd79::/64 tcp:80; allow good.test tcp:443";
+    let running = w.start(policy, &bundle);
+    running.says("heard");
+    let steps = [
+        "udp 10.79.0.1 9001 yes",
+        "udp 10.79.0.1 9000 no",
+        "tcp fd79::1 80",
+        "tcp fd79::1 443",
+        "resolve 10.79.0.1 good.test",
+        "tls 10.79.0.1 443 good.test",
+        "tls 10.79.0.1 443 evil.test",
+        "bulk fd79::1 80 600000",
+    ];
+    let o = behind.run(&steps);
+    let text = o.text();
+    let (said, bulk) = text.trim_end().rsplit_once('\n').unwrap_or_default();
+    let want = ["heard", "timeout", "served", "timeout", "10.79.0.1", "served", "timeout"];
+    assert_eq!(said.lines().collect::<Vec<_>>(), want, "{}", o.brief());
+    assert!(bulk.parse::<f64>().is_ok(), "{}", o.brief());
+    assert_eq!(w.heard(), "own\nyes\n");
+    let denied = json!({"event": "deny", "verdict": "deny", "proto": "udp", "local": BEHIND, "remote": THERE, "port": 9000});
+    w.expect_line(denied);
+    w.expect_line(
+        json!({"event": "deny", "proto": "tcp", "local": "fd79:1::2", "remote": "fd79::1", "port": 443}),
+    );
+    w.expect_line(json!({"event": "reset", "domain": "evil.test", "local": BEHIND}));
+    running.ok(&["update", "--egress", &w.with_audit("default deny"), &running.id]);
+    assert_text(&behind.run(&["udp 10.79.0.1 9001 late"]), &["timeout"]);
+    running.ok(&["update", "--egress", "off", &running.id]);
+    assert_text(&behind.run(&["udp 10.79.0.1 9000 off"]), &["heard"]);
+    assert_eq!(w.heard(), "own\nyes\noff\n");
 }
