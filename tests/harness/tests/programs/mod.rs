@@ -21,8 +21,8 @@ programs! {
     inet_opts = "inet_opts", sigio = "sigio", signals = "signals", signals_dyn = "signals.dyn",
     process = "process", threads = "threads", mem = "mem", misc = "misc", tty = "tty", hostile = "hostile",
     sysvipc = "sysvipc", cgroup2 = "cgroup2", mqueue = "mqueue", bounds = "bounds", storm = "storm", long = "long",
-    mounts = "mounts", ns = "ns", netns = "netns", userns = "userns", timens = "timens", seccomp = "seccomp", threads_dyn = "threads.dyn",
-    hot = "hot", hot_dyn = "hot.dyn", exec = "exec", exec_dyn = "exec.dyn", whoami = "whoami",
+    mounts = "mounts", ns = "ns", netns = "netns", netconf = "netconf", userns = "userns", timens = "timens",
+    seccomp = "seccomp", threads_dyn = "threads.dyn", hot = "hot", hot_dyn = "hot.dyn", exec = "exec", exec_dyn = "exec.dyn", whoami = "whoami",
 }
 
 /// The names of a program's checks, by asking it on the host.

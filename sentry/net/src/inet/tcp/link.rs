@@ -95,6 +95,8 @@ pub struct Direct {
     pub(super) sifts: [Mutex<()>; 2],
     /// One of the sockets has, or has had, a filter.
     pub(super) filters: AtomicBool,
+    /// Its packets, had it any, could be marked: it was asked for (tcp_ecn) when the connection was made.
+    pub(super) ecn: bool,
     ns: Arc<NetNs>,
     me: Weak<Direct>,
 }
@@ -169,6 +171,7 @@ impl Direct {
         Arc::new_cyclic(|me| Direct {
             sifts: Default::default(),
             filters: AtomicBool::new(socks.iter().any(|sock| sock.common.filters())),
+            ecn: first.common.ns.stack.sysctls.tcp_ecn.get() == 1,
             ns: first.common.ns.clone(),
             me: me.clone(),
             queues: socks.map(|sock| sock.queue.clone()),

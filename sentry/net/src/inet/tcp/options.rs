@@ -320,6 +320,8 @@ impl TcpSock {
         if let Some((link, side)) = self.link() {
             let [received, sent, in_segments, out_segments] = link.counts(side);
             info.tcpi_options = TCPI_OPT_TIMESTAMPS | TCPI_OPT_SACK | TCPI_OPT_WSCALE;
+            info.tcpi_options |= if link.ecn { TCPI_OPT_ECN } else { 0 };
+            info.tcpi_options |= if link.ecn && in_segments > 0 { TCPI_OPT_ECN_SEEN } else { 0 };
             info.tcpi_wscale = 7 | 7 << 4;
             info.tcpi_rtt = 20;
             info.tcpi_rttvar = 10;
