@@ -77,6 +77,26 @@ impl RouteEntry {
     fn refuses(&self) -> bool {
         matches!(self.kind, RTN_BLACKHOLE | RTN_UNREACHABLE | RTN_PROHIBIT | RTN_THROW)
     }
+    /// What an IPv4 route must be whatever there is (fib_create_info()).
+    fn is_sound(&self) -> bool {
+        let least = match self.kind {
+            RTN_UNSPEC => return false,
+            RTN_LOCAL => RT_SCOPE_HOST,
+            RTN_BROADCAST | RTN_ANYCAST => RT_SCOPE_LINK,
+            _ => RT_SCOPE_UNIVERSE,
+        };
+        let ways = |odd: &dyn Fn(&NextHop) -> bool| self.hops.iter().any(odd);
+        if self.refuses() {
+            return self.hops.len() < 2 && !ways(&|hop| hop.link != 0 || hop.gateway.is_some());
+        }
+        let onlink = |hop: &NextHop| hop.flags & RTNH_F_ONLINK != 0;
+        let odd = match self.scope {
+            RT_SCOPE_HOST => self.hops.len() > 1 || ways(&|hop| hop.gateway.is_some()),
+            RT_SCOPE_LINK => ways(&onlink),
+            _ => ways(&|hop| onlink(hop) && hop.gateway.is_none()),
+        };
+        (least..=RT_SCOPE_HOST).contains(&self.scope) && !odd
+    }
     /// One and the same for NLM_F_EXCL: IPv4 allows one route per prefix, TOS and metric.
     fn rivals(&self, other: &RouteEntry) -> bool {
         self.dst == other.dst && self.tos == other.tos && self.metric == other.metric
@@ -155,6 +175,9 @@ impl Config {
 impl Tables {
     /// fib_check_nh(): the links are up, the gateways on them can be reached directly.
     fn check_route(&self, route: &mut RouteEntry) -> Result<(), Errno> {
+        if route.dst.addr.is_ipv4() && !route.is_sound() {
+            return Err(Errno::EINVAL);
+        }
         if route.refuses() {
             route.hops.clear();
             return Ok(());
@@ -167,8 +190,16 @@ impl Tables {
                 return Err(Errno::EINVAL);
             }
         }
+        // A gateway is nearer than what is reached by it, and what is this host's needs no link that is up.
+        let (narrow, own) = match route.scope {
+            _ if route.dst.addr.is_ipv6() => (false, false),
+            scope => (scope == RT_SCOPE_LINK, scope == RT_SCOPE_HOST),
+        };
         for hop in &mut route.hops {
             if let Some(gateway) = hop.gateway {
+                if narrow {
+                    return Err(Errno::ENETUNREACH);
+                }
                 if gateway.is_ipv4() == route.dst.addr.is_ipv4() && self.is_local(&gateway) {
                     return Err(Errno::EINVAL);
                 }
@@ -188,7 +219,7 @@ impl Tables {
                 }
             }
             let link = self.links.get(&hop.link).ok_or(Errno::ENODEV)?;
-            if !link.is_up() {
+            if !link.is_up() && !own {
                 return Err(Errno::ENETDOWN);
             }
         }

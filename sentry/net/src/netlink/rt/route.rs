@@ -214,7 +214,7 @@ pub(super) fn add(request: &Request<'_>) -> Result<(), Errno> {
     let (info, attrs) = split::<RtMsg>(request.body)?;
     let v4 = v4_of(info.rtm_family)?.ok_or(Errno::EAFNOSUPPORT)?;
     let mut route = route_of(&info, &attrs, v4)?;
-    if route.kind == RTN_UNSPEC {
+    if route.kind == RTN_UNSPEC && !v4 {
         route.kind = RTN_UNICAST;
     }
     let has = |flag| request.has(flag);
