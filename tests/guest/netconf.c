@@ -1,5 +1,7 @@
 // What rtnetlink and ioctls make of routes and neighbours, and what connections agree upon, in a network namespace of one's own.
 #include "net.h"
+#include <linux/neighbour.h>
+#include <net/if_arp.h>
 #include <netinet/tcp.h>
 
 struct request {
@@ -108,6 +110,100 @@ TEST(scopes_of_routes) {
     EQ(add((struct way){RTN_UNSPEC, RT_SCOPE_UNIVERSE, nic, 0x10000, NULL}), 0);
     EQ(add((struct way){RTN_LOCAL, RT_SCOPE_UNIVERSE, nic, 0x10000, NULL}), 0);
     EQ(add((struct way){RTN_BLACKHOLE, RT_SCOPE_UNIVERSE, nic, 0x10000, NULL}), 0);
+}
+
+static int neigh(int type, int flags, int index, const char *ip, struct request *first) {
+    int family = strchr(ip, ':') ? AF_INET6 : AF_INET;
+    struct ndmsg m = {.ndm_family = family, .ndm_ifindex = index, .ndm_flags = flags};
+    struct request r = begin(type, type == RTM_GETNEIGH ? 0 : NLM_F_ACK | NLM_F_CREATE, &m, sizeof m);
+    if (*ip) with_ip(&r, NDA_DST, family, ip);
+    return answer(&r, first);
+}
+static int count(int flags, int index) {
+    struct ndmsg m = {.ndm_ifindex = index, .ndm_flags = flags};
+    struct request r = begin(RTM_GETNEIGH, NLM_F_DUMP, &m, sizeof m);
+    int n = answer(&r, &r);
+    if (n > 0) EQ(((struct ndmsg *)NLMSG_DATA(&r.h))->ndm_flags & NTF_PROXY, flags);
+    return n;
+}
+TEST(proxies) {
+    own_net();
+    need_nic();
+    int s = OK(socket(AF_INET, SOCK_DGRAM, 0)), nic = OK(if_nametoindex("nic0"));
+    OK(set_flags(s, "nic0", IFF_UP));
+    EQ(count(NTF_PROXY, 0), 0);
+    EQ(neigh(RTM_NEWNEIGH, NTF_PROXY, nic, "10.7.7.7", NULL), 0);
+    EQ(neigh(RTM_NEWNEIGH, NTF_PROXY, nic, "10.7.7.7", NULL), 0);
+    EQ(neigh(RTM_NEWNEIGH, NTF_PROXY | NTF_ROUTER, nic, "fd00::7", NULL), 0);
+    EQ(neigh(RTM_NEWNEIGH, NTF_PROXY, 0, "10.7.7.8", NULL), 0);
+    // One that is for every link stands for that of a link.
+    EQ(neigh(RTM_NEWNEIGH, NTF_PROXY, nic, "10.7.7.8", NULL), 0);
+    EQ(neigh(RTM_NEWNEIGH, NTF_PROXY, 12345, "10.7.7.8", NULL), -ENODEV);
+    EQ(neigh(RTM_NEWNEIGH, NTF_PROXY, nic, "", NULL), -EINVAL);
+    EQ(count(NTF_PROXY, 0), 3);
+    CK(!strstr(get("/proc/net/arp"), "10.7.7.9"));
+    CK(strstr(get("/proc/net/arp"), "10.7.7.7         0x1         0xc         00:00:00:00:00:00     *        nic0\n"));
+    CK(strstr(get("/proc/net/arp"), "10.7.7.8         0x0         0xc         00:00:00:00:00:00     *        *\n"));
+    struct request first;
+    EQ(neigh(RTM_GETNEIGH, NTF_PROXY, nic, "fd00::7", &first), 1);
+    struct ndmsg *m = NLMSG_DATA(&first.h);
+    EQ(m->ndm_flags, NTF_PROXY | NTF_ROUTER);
+    EQ(m->ndm_state, 0);
+    EQ(m->ndm_ifindex, nic);
+    EQ(first.h.nlmsg_len, NLMSG_LENGTH(sizeof *m) + RTA_SPACE(16));
+    EQ(neigh(RTM_GETNEIGH, NTF_PROXY, nic, "10.7.7.8", &first), 1);
+    EQ(m->ndm_ifindex, 0);
+    EQ(neigh(RTM_GETNEIGH, NTF_PROXY, nic, "10.7.7.9", NULL), -ENOENT);
+    EQ(neigh(RTM_DELNEIGH, NTF_PROXY, nic, "10.7.7.8", NULL), -ENOENT);
+    EQ(neigh(RTM_DELNEIGH, NTF_PROXY, 0, "10.7.7.8", NULL), 0);
+    EQ(neigh(RTM_DELNEIGH, NTF_PROXY, nic, "10.7.7.7", NULL), 0);
+    EQ(neigh(RTM_NEWNEIGH, NTF_PROXY, 1, "10.7.7.1", NULL), 0);
+    // They go when the link goes down.
+    OK(set_flags(s, "nic0", 0));
+    EQ(count(NTF_PROXY, 0), 1);
+    OK(set_flags(s, "lo", IFF_UP));
+    OK(set_flags(s, "lo", 0));
+    EQ(count(NTF_PROXY, 0), 0);
+}
+
+static int arp(int s, int cmd, const char *ip, int flags, const char *dev, const char *mask) {
+    struct arpreq r = {.arp_flags = flags, .arp_ha.sa_data = "\2\0\0\0\0\7"};
+    struct sockaddr_in a = at(ip, 0), m = at(mask, 0);
+    memcpy(&r.arp_pa, &a, sizeof a);
+    memcpy(&r.arp_netmask, &m, sizeof m);
+    strcpy(r.arp_dev, dev);
+    return ioctl(s, cmd, &r);
+}
+TEST(proxies_by_ioctl) {
+    need_writable();
+    own_net();
+    need_nic();
+    int s = OK(socket(AF_INET, SOCK_DGRAM, 0));
+    OK(set_flags(s, "nic0", IFF_UP));
+    OK(arp(s, SIOCSARP, "10.7.8.1", ATF_PUBL, "nic0", "0.0.0.0"));
+    OK(arp(s, SIOCSARP, "10.7.8.2", ATF_PUBL, "", "0.0.0.0"));
+    ERR(arp(s, SIOCSARP, "10.7.8.3", ATF_PUBL | ATF_COM, "", "0.0.0.0"), ENODEV);
+    OK(arp(s, SIOCSARP, "10.7.8.3", ATF_PUBL | ATF_COM, "nic0", "0.0.0.0"));
+    OK(arp(s, SIOCSARP, "10.7.8.4", ATF_PUBL | ATF_NETMASK, "nic0", "255.255.255.255"));
+    ERR(arp(s, SIOCSARP, "10.7.8.5", ATF_PUBL | ATF_NETMASK, "nic0", "255.255.255.0"), EINVAL);
+    ERR(arp(s, SIOCSARP, "10.7.8.5", ATF_DONTPUB, "nic0", "0.0.0.0"), EINVAL);
+    EQ(count(NTF_PROXY, 0), 4);
+    ERR(arp(s, SIOCGARP, "10.7.8.1", ATF_PUBL, "nic0", "0.0.0.0"), ENXIO);
+    // All of them.
+    OK(arp(s, SIOCSARP, "10.7.8.6", ATF_PUBL | ATF_NETMASK, "nic0", "0.0.0.0"));
+    STREQ(has(SYS "ipv4/conf/nic0/proxy_arp"), "1");
+    STREQ(has(SYS "ipv4/conf/all/proxy_arp"), "0");
+    OK(arp(s, SIOCSARP, "10.7.8.6", ATF_PUBL | ATF_NETMASK, "", "0.0.0.0"));
+    STREQ(has(SYS "ipv4/conf/all/proxy_arp"), "1");
+    OK(arp(s, SIOCDARP, "10.7.8.6", ATF_PUBL | ATF_NETMASK, "nic0", "0.0.0.0"));
+    OK(arp(s, SIOCDARP, "10.7.8.6", ATF_PUBL | ATF_NETMASK, "", "0.0.0.0"));
+    STREQ(has(SYS "ipv4/conf/nic0/proxy_arp"), "0");
+    STREQ(has(SYS "ipv4/conf/all/proxy_arp"), "0");
+    OK(arp(s, SIOCDARP, "10.7.8.1", ATF_PUBL, "nic0", "0.0.0.0"));
+    ERR(arp(s, SIOCDARP, "10.7.8.1", ATF_PUBL, "nic0", "0.0.0.0"), ENOENT);
+    OK(arp(s, SIOCDARP, "10.7.8.2", ATF_PUBL, "", "0.0.0.0"));
+    ERR(arp(s, SIOCDARP, "10.7.8.3", ATF_PUBL | ATF_COM, "", "0.0.0.0"), ENOENT);
+    ERR(arp(s, SIOCDARP, "10.7.8.4", ATF_PUBL | ATF_NETMASK, "nic0", "255.255.0.0"), EINVAL);
 }
 
 // TCPI_OPT_ECN and TCPI_OPT_ECN_SEEN.

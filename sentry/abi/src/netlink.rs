@@ -127,6 +127,7 @@ pub const RTAX_HOPLIMIT: u16 = 10;
 pub const NDA_DST: u16 = 1;
 pub const NDA_LLADDR: u16 = 2;
 pub const NDA_CACHEINFO: u16 = 3;
+pub const NDA_PROTOCOL: u16 = 12;
 
 // Of rules.
 pub const FRA_DST: u16 = 1;

@@ -4,7 +4,7 @@ use crate::NetNs;
 use crate::inet::list::{self, Entry};
 use crate::unix;
 use chitin_abi::inet::{TCP_LISTEN, TCP_TIME_WAIT};
-use chitin_abi::netdevice::ARPHRD_ETHER;
+use chitin_abi::netdevice::{ARPHRD_ETHER, ATF_PERM, ATF_PUBL};
 use chitin_abi::rtnetlink::*;
 use chitin_netstack::config::{LinkStats, RouteEntry};
 use std::fmt::Write;
@@ -280,6 +280,18 @@ fn arp(ns: &NetNs) -> String {
             flags,
             bytes.join(":"),
             name_of(ns, Some(neighbour.link)),
+        );
+    }
+    for proxy in ns.stack().proxies().iter().filter(|proxy| proxy.addr.is_ipv4()) {
+        let link = ns.stack().config.link(proxy.link);
+        let _ = writeln!(
+            text,
+            "{:<17}0x{:<10x}0x{:<10x}{:<22}*        {}",
+            proxy.addr.to_string(),
+            link.as_ref().map_or(0, |link| link.hw_type),
+            ATF_PUBL | ATF_PERM,
+            "00:00:00:00:00:00",
+            link.as_ref().map_or("*", |link| &link.name),
         );
     }
     text

@@ -4,7 +4,7 @@ use crate::config::{Change, Config, LO};
 use crate::device::{Device, RxFrame, TxFrame};
 use crate::env::{Alarm, AlarmKey, Env, Nanos};
 use crate::ip::{Groups, Limiter, Pmtu, Reassembly};
-use crate::link::{Backlog, Dummy, LINK_LEN, Loopback, Neighbours, Port};
+use crate::link::{Backlog, Dummy, LINK_LEN, Loopback, Neighbours, Port, Proxies};
 use crate::sockets::{Cast, FrameKind, Sockets};
 use crate::sysctl::Sysctls;
 use crate::tcp::{Tcp, TcpConn};
@@ -29,6 +29,7 @@ pub struct Stack {
     pub(crate) timers: Timers,
     pub(crate) reassembly: Reassembly,
     pub(crate) groups: Groups,
+    pub(crate) proxies: Proxies,
     pub(crate) pmtu: Pmtu,
     pub(crate) limiter: Limiter,
     pub(crate) backlog: Arc<Backlog>,
@@ -87,6 +88,7 @@ impl Stack {
                 timers: Timers::default(),
                 reassembly: Reassembly::default(),
                 groups: Groups::default(),
+                proxies: Proxies::default(),
                 pmtu: Pmtu::default(),
                 limiter: Limiter::default(),
                 backlog: backlog.clone(),
@@ -169,6 +171,9 @@ impl Stack {
 
     fn follow(&self, link: &crate::config::Link, there: bool) {
         let known = || self.port(link.index).is_some_and(|port| port.info.hw_addr == link.hw_addr);
+        if !there || !link.is_up() {
+            self.proxies.gone(link.index);
+        }
         if !there {
             self.ports.write().remove(&link.index);
         } else if link.is_own() && link.index != LO && !known() {

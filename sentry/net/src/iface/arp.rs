@@ -1,4 +1,4 @@
-//! Entries of the neighbour table by ioctl, as arp(8) makes them (arp_ioctl()). There are no proxies (ATF_PUBL) here.
+//! Entries of the neighbour table by ioctl, as arp(8) makes them (arp_ioctl()).
 
 use super::{Request, addr::ipv4, label, name};
 use chitin_abi::Errno;
@@ -6,7 +6,7 @@ use chitin_abi::ioctl::{SIOCDARP, SIOCGARP};
 use chitin_abi::netdevice::*;
 use chitin_abi::rtnetlink::*;
 use chitin_netstack::Link;
-use chitin_netstack::config::Neighbour;
+use chitin_netstack::config::{Neighbour, Proxy};
 use std::net::{IpAddr, Ipv4Addr};
 
 pub(super) fn request(request: &Request<'_>) -> Result<(), Errno> {
@@ -27,8 +27,7 @@ pub(super) fn request(request: &Request<'_>) -> Result<(), Errno> {
         return request.mm.write(request.arg, &arp);
     }
     if published {
-        let one = arp.arp_flags & ATF_NETMASK == 0 || arp.arp_netmask.get(4..8) == Some(&[0xff; 4]);
-        return Err(if request.cmd == SIOCDARP && one { Errno::ENOENT } else { Errno::EINVAL });
+        return publish(request, &arp, named.as_ref(), ip);
     }
     let link = match named {
         Some(link) => link,
@@ -55,6 +54,30 @@ fn named(request: &Request<'_>, arp: &mut ArpReq) -> Result<Option<Link>, Errno>
         return Err(Errno::EINVAL);
     }
     Ok(Some(link))
+}
+
+/// Has an address answered for, or all that there is a way to (arp_req_set_public(), arp_req_delete_public()).
+fn publish(request: &Request<'_>, arp: &ArpReq, link: Option<&Link>, ip: Ipv4Addr) -> Result<(), Errno> {
+    let (stack, adds) = (&request.ns.stack, request.cmd != SIOCDARP);
+    let one = match arp.arp_netmask.get(4..8) {
+        _ if arp.arp_flags & ATF_NETMASK == 0 => true,
+        Some([0xff, 0xff, 0xff, 0xff]) => true,
+        Some([0, 0, 0, 0]) => false,
+        _ => return Err(Errno::EINVAL),
+    };
+    // By a hardware address nobody looks for the link here.
+    if adds && link.is_none() && arp.arp_flags & ATF_COM != 0 {
+        return Err(Errno::ENODEV);
+    }
+    let at = link.map_or(0, |link| link.index);
+    match (one, adds) {
+        (true, true) => stack.proxy_set(Proxy { link: at, addr: ip.into(), flags: 0, protocol: 0 }),
+        (true, false) => stack.proxy_del(at, ip.into()),
+        _ => {
+            let of = link.map_or("all", |link| &link.name);
+            stack.config.set_conf("ipv4", of, "proxy_arp", adds.into())
+        }
+    }
 }
 
 /// The link by which an address is reached directly.

@@ -50,7 +50,7 @@ conf! {
     arp_ignore = 0, "ipv4", "arp_ignore", 0, 0;
     log_martians = 0, "ipv4", "log_martians", 0, 0;
     promote_secondaries = 1, "ipv4", "promote_secondaries", 1, 1;
-    proxy_arp = 0, "ipv4", "proxy_arp", 0, 0;
+    proxy_arp = 0, "ipv4", "proxy_arp", 0, 1;
     send_redirects = 1, "ipv4", "send_redirects", 0, 1;
     disable6 = 0, "ipv6", "disable_ipv6", 0, 1;
     forwarding6 = 0, "ipv6", "forwarding", 0, 1;
@@ -60,7 +60,7 @@ conf! {
     accept_source_route6 = 0, "ipv6", "accept_source_route", 0, 0;
     autoconf = 0, "ipv6", "autoconf", 0, 0;
     dad_transmits = 0, "ipv6", "dad_transmits", 0, 0;
-    proxy_ndp = 0, "ipv6", "proxy_ndp", 0, 0;
+    proxy_ndp = 0, "ipv6", "proxy_ndp", 0, 1;
     use_tempaddr = 0, "ipv6", "use_tempaddr", 0, 0;
 }
 

@@ -67,6 +67,18 @@ pub struct Neighbour {
     pub updated: Nanos,
 }
 
+/// A neighbour that this host answers for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Proxy {
+    /// Where it is asked for; 0: on any link.
+    pub link: u32,
+    pub addr: IpAddr,
+    /// NTF_*.
+    pub flags: u8,
+    /// RTPROT_*.
+    pub protocol: u8,
+}
+
 #[derive(Default)]
 struct Tables {
     links: BTreeMap<u32, Link>,

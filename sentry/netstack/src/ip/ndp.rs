@@ -7,6 +7,7 @@ use crate::sockets::Cast;
 use crate::stack::Stack;
 use crate::wire::*;
 use chitin_abi::netdevice::ETH_P_IPV6;
+use chitin_abi::rtnetlink::NTF_ROUTER;
 use std::net::{IpAddr, Ipv6Addr};
 use zerocopy::IntoBytes;
 
@@ -105,18 +106,28 @@ pub(super) fn input(stack: &Stack, meta: &Meta<'_>, kind: u8, rest: &[u8], flags
         stack.learned(meta.port, target.into(), mac, solicited, true, flags & OVERRIDE != 0);
         return Some(());
     }
-    if !stack.config.is_local(target.into())
-        || stack.config.input_kind(target.into(), meta.port.index).is_none()
-    {
-        return Some(());
-    }
     let IpAddr::V6(src) = meta.src else { return None };
     let port = meta.port;
-    let answer = |flags, dst, mac| Message { kind: NA, flags, target, option: TARGET, src: target, dst, mac };
+    let ours =
+        stack.config.is_local(target.into()) && stack.config.input_kind(target.into(), port.index).is_some();
+    // What is said for others gives way to what they say themselves.
+    let (always, router) = match stack.proxy6(port, target.into()) {
+        _ if ours => (OVERRIDE, stack.config.all.forwarding6.on()),
+        Some(proxy) => (0, proxy.flags & NTF_ROUTER != 0),
+        None => return Some(()),
+    };
+    let always = if router { always | ROUTER } else { always };
+    let answer = |flags, dst: Ipv6Addr, mac| {
+        let own = if ours { Some(target.into()) } else { stack.config.link_addr(port.index, dst.into()) };
+        if let Some(IpAddr::V6(src)) = own {
+            let flags = always | flags;
+            send(stack, port, &Message { kind: NA, flags, target, option: TARGET, src, dst, mac });
+        }
+    };
     if src.is_unspecified() {
         // Somebody wants to take the address: it is taken.
         let all = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
-        send(stack, port, &answer(OVERRIDE, all, group(&all)));
+        answer(0, all, group(&all));
         return Some(());
     }
     let mac = option(options, SOURCE);
@@ -125,8 +136,7 @@ pub(super) fn input(stack: &Stack, meta: &Meta<'_>, kind: u8, rest: &[u8], flags
     }
     let known = || stack.neighbour(port, meta.src).and_then(|neigh| stack.resolve(port, &neigh));
     let mac = mac.or_else(known)?;
-    let router = if stack.config.all.forwarding6.on() { ROUTER } else { 0 };
-    send(stack, port, &answer(SOLICITED | OVERRIDE | router, src, mac));
+    answer(SOLICITED, src, mac);
     Some(())
 }
 

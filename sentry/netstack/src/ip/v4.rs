@@ -85,7 +85,7 @@ impl Stack {
     }
 
     /// rp_filter: whether a packet comes by the link that answers would leave by (1), or is from somewhere at all (2).
-    fn comes_rightly(&self, port: &Port, src: IpAddr) -> bool {
+    pub(crate) fn comes_rightly(&self, port: &Port, src: IpAddr) -> bool {
         let mode = port.conf.rp_filter.get().max(self.config.all.rp_filter.get());
         if mode == 0 || port.is_lo() || src.is_unspecified() {
             return true;

@@ -155,7 +155,7 @@ impl Stack {
             buffer: frame.buffer,
             gso_size: frame.gso_size,
         };
-        if here.is_none() {
+        if here.is_none() && !self.is_for_proxy(&meta) {
             return self.forward6(batch.now, &meta);
         }
         let walked = self.walked(batch, &meta)?;

@@ -67,9 +67,10 @@ impl Stack {
         if !reply && arp.op.get() != ARP_REQUEST {
             return None;
         }
+        let answers = !reply && (ours || self.proxies4(port, src, dst));
         // Who asks for us will be answered soon; otherwise only what is known already is renewed.
-        self.learned(port, src, arp.src_hw, reply && ours, !ours || reply, true);
-        if ours && !reply {
+        self.learned(port, src, arp.src_hw, reply && ours, !answers, true);
+        if answers {
             let answer = Arp {
                 op: ARP_REPLY.into(),
                 src_hw: port.info.hw_addr,

@@ -6,9 +6,11 @@ mod arp;
 mod input;
 mod loopback;
 mod neigh;
+mod proxy;
 
 pub(crate) use loopback::{Backlog, Dummy, Loopback};
 pub(crate) use neigh::{Neigh, Neighbours};
+pub(crate) use proxy::Proxies;
 
 use crate::config::{Conf, LinkStats};
 use crate::device::{Csum, Device, DeviceInfo, Gso, TxFrame};

@@ -1,5 +1,7 @@
 //! Packets for others: what is passed on, as what, and what their senders are told instead.
 
+mod proxy;
+
 use crate::config::RouteMode;
 use crate::device::Gso;
 use crate::ip::{Head4, Head6, ICMP, ICMPV6, TCP, UDP};
