@@ -88,6 +88,6 @@ pub trait Device: Send + Sync {
     fn comes(&self) -> bool {
         false
     }
-    /// The calling thread reads much of what has been brought. Connections are locked.
-    fn is_read(&self) {}
+    /// The calling thread reads much of what has been brought, or sends much. Connections are locked.
+    fn is_busy_here(&self) {}
 }

@@ -1,13 +1,13 @@
-//! Keeping a link's thread clear of who reads what it brings.
+//! Keeping a link's thread clear of who reads what it brings, or sends what it hears of.
 //!
 //! The two wake each other, so the host likes to have them on one CPU, one after the other, with an idle CPU beside them for
 //! tenths of a second: each sleeps for so short that nothing is moved. A link's thread that finds itself on the CPU of a worker
-//! that reads much goes to another one, and stays off that CPU as long as much is read there.
+//! that reads or sends much goes to another one, and stays off that CPU as long as this goes on there.
 
 use nix::sched::{CpuSet, sched_getaffinity, sched_getcpu, sched_setaffinity};
 use nix::unistd::Pid;
 
-/// So many batches are between two moves, and so many of which nobody reads much end it.
+/// So many batches are between two moves, and so many without anything of that end it.
 const CALM: u32 = 32;
 
 /// Of the thread that made it.
@@ -15,25 +15,25 @@ pub struct Clear {
     /// Where it may run at all. None: the host has more CPUs than a set has room for.
     cpus: Option<CpuSet>,
     off: Option<usize>,
-    /// Batches since the last move, and since anybody has read.
+    /// Batches since the last move, and since anybody was busy.
     moved: u32,
-    unread: u32,
+    quiet: u32,
 }
 
 impl Clear {
     pub fn new() -> Clear {
-        Clear { cpus: sched_getaffinity(Pid::from_raw(0)).ok(), off: None, moved: 0, unread: 0 }
+        Clear { cpus: sched_getaffinity(Pid::from_raw(0)).ok(), off: None, moved: 0, quiet: 0 }
     }
 
-    /// After each batch: where much has been read since the one before.
-    pub fn of(&mut self, reader: Option<usize>) {
+    /// After each batch: where much has been read or sent since the one before.
+    pub fn of(&mut self, busy: Option<usize>) {
         self.moved = self.moved.saturating_add(1);
-        self.unread = if reader.is_some() { 0 } else { self.unread.saturating_add(1) };
-        match reader {
-            Some(cpu) if self.off != reader && self.moved > CALM && sched_getcpu() == Ok(cpu) => {
-                self.keep_off(reader);
+        self.quiet = if busy.is_some() { 0 } else { self.quiet.saturating_add(1) };
+        match busy {
+            Some(cpu) if self.off != busy && self.moved > CALM && sched_getcpu() == Ok(cpu) => {
+                self.keep_off(busy);
             }
-            None if self.off.is_some() && self.unread > CALM => self.keep_off(None),
+            None if self.off.is_some() && self.quiet > CALM => self.keep_off(None),
             _ => {}
         }
     }
@@ -52,13 +52,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn stays_off_the_readers_cpu_while_there_is_one() {
+    fn stays_off_a_busy_cpu_while_there_is_one() {
         let all = sched_getaffinity(Pid::from_raw(0)).unwrap();
         let may = |cpu| sched_getaffinity(Pid::from_raw(0)).unwrap().is_set(cpu).unwrap();
         if (0..CpuSet::count()).filter(|cpu| all.is_set(*cpu).unwrap()).count() < 2 {
             return;
         }
-        // A test's thread stays where it is put, so that the reader's CPU is its own.
+        // A test's thread stays where it is put, so that the busy CPU is its own.
         let here = sched_getcpu().unwrap();
         let mut only = CpuSet::new();
         only.set(here).unwrap();

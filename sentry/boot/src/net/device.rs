@@ -144,8 +144,8 @@ impl Device for HostDevice {
         self.presence.comes()
     }
 
-    fn is_read(&self) {
-        self.presence.reader.store(sched_getcpu().map_or(0, |cpu| cpu + 1), Ordering::Relaxed);
+    fn is_busy_here(&self) {
+        self.presence.busy.store(sched_getcpu().map_or(0, |cpu| cpu + 1), Ordering::Relaxed);
     }
 }
 
@@ -176,8 +176,8 @@ pub struct Presence {
     at: AtomicU32,
     /// Something has been left to it.
     asked: AtomicBool,
-    /// One more than the CPU on which much has been read; 0: nothing has since that was asked last.
-    reader: AtomicUsize,
+    /// One more than the CPU where somebody has read or sent much; 0: nobody has since that was asked last.
+    busy: AtomicUsize,
     /// None: it always waits for packets only.
     bell: Option<Doorbell>,
 }
@@ -276,7 +276,8 @@ fn serve(stack: &Weak<Stack>, link: u32, rx: &Rx) {
     let mut clear = Clear::new();
     loop {
         attend(&mut receiver, rx, link, &mut keen);
-        clear.of(rx.presence.reader.swap(0, Ordering::Relaxed).checked_sub(1));
+        let busy = rx.presence.busy.swap(0, Ordering::Relaxed).checked_sub(1);
+        clear.of(busy);
         let Some(stack) = stack.upgrade() else { return };
         let frames: Vec<RxFrame<'_>> = receiver
             .packets()
@@ -286,8 +287,8 @@ fn serve(stack: &Weak<Stack>, link: u32, rx: &Rx) {
         if rx.engine.is_on() {
             frames.iter().for_each(|frame| rx.engine.incoming(frame.data, rx.ether));
         }
-        // Of a large packet there is more where it came from, and who reads it does so meanwhile.
-        set_goes_on(frames.iter().any(|frame| frame.data.len() >= LARGE));
+        // Of a large packet there is more where it came from, as of what is acknowledged to who sends much: both go on meanwhile.
+        set_goes_on(busy.is_some() || frames.iter().any(|frame| frame.data.len() >= LARGE));
         stack.receive(link, &frames);
         drop(frames);
         run::drain();

@@ -20,12 +20,12 @@ use chitin_abi::socket::*;
 use parking_lot::{Mutex, MutexGuard};
 use std::net::SocketAddr;
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
 /// Whatever a guest sets.
 const MAX_ORPHANS: usize = 65_536;
-/// So much is copied to a reader at once.
+/// So much is copied to a reader at once; more is much.
 const LITTLE: usize = 4096;
 
 /// What can be done with a connection now.
@@ -66,6 +66,8 @@ pub struct TcpConn {
     /// Who reads: what is copied while `tcb` is not locked stays the first. Before `tcb`.
     reader: Mutex<()>,
     events: Mutex<Option<Arc<dyn TcpEvents>>>,
+    /// Who is about to lock `tcb`, and to settle it then.
+    senders: AtomicUsize,
     /// Of its settings, for who does not lock it.
     filtered: AtomicBool,
 }
@@ -86,13 +88,16 @@ impl TcpConn {
             tcb: Mutex::new(tcb),
             reader: Mutex::new(()),
             events: Mutex::new(None),
+            senders: AtomicUsize::new(0),
         })
     }
 
     /// Sends what may go, sees to timers and to the end, and tells the socket: after whatever has changed the state.
     fn settle(&self, cx: &Cx<'_>, mut tcb: MutexGuard<'_, Tcb>) {
-        let ack = tcb.output(cx);
-        if matches!(tcb.state, State::Close | State::TimeWait) {
+        let over = matches!(tcb.state, State::Close | State::TimeWait);
+        // Sending takes long, and who waits for the lock sees to it.
+        let ack = if over || self.senders.load(Ordering::Relaxed) == 0 { tcb.output(cx) } else { None };
+        if over {
             self.leave(cx, &mut tcb);
         }
         tcb.arm(cx, || Due::Conn(self.this.clone()));
@@ -128,7 +133,9 @@ impl TcpConn {
     fn with<T>(&self, act: impl FnOnce(&Cx<'_>, &mut Tcb) -> T) -> Option<T> {
         let stack = self.stack.upgrade()?;
         let cx = Cx { stack: &stack, tuple: &self.tuple, now: stack.now() };
+        self.senders.fetch_add(1, Ordering::Relaxed);
         let mut tcb = self.tcb.lock();
+        self.senders.fetch_sub(1, Ordering::Relaxed);
         let result = act(&cx, &mut tcb);
         self.settle(&cx, tcb);
         stack.drain();
@@ -244,7 +251,14 @@ impl TcpConn {
         flags: SendFlags,
         fill: &mut dyn FnMut(&mut [u8]) -> Result<usize, Errno>,
     ) -> Result<usize, Errno> {
-        self.with(|cx, tcb| tcb.take_in(cx, max, flags, fill)).unwrap_or(Err(Errno::EPIPE))
+        let take_in = |cx: &Cx<'_>, tcb: &mut Tcb| {
+            let taken = tcb.take_in(cx, max, flags, fill)?;
+            if taken > LITTLE {
+                tcb.is_busy_here();
+            }
+            Ok(taken)
+        };
+        self.with(take_in).unwrap_or(Err(Errno::EPIPE))
     }
     pub fn send(&self, data: &[u8], flags: SendFlags) -> Result<usize, Errno> {
         let mut rest = data;
@@ -297,8 +311,8 @@ impl TcpConn {
             tcb.rcv.consume(done);
             tcb.on_read(&cx, done);
         }
-        if let (Some(path), true) = (&tcb.path, most > LITTLE) {
-            path.hop.port.device.is_read();
+        if most > LITTLE {
+            tcb.is_busy_here();
         }
         drop(reader);
         // Reading rarely has consequences.
@@ -550,6 +564,12 @@ impl Tcb {
     }
     fn readable(&self) -> usize {
         self.rcv.len() - usize::from(self.hole().is_some())
+    }
+
+    fn is_busy_here(&self) {
+        if let Some(path) = &self.path {
+            path.hop.port.device.is_busy_here();
+        }
     }
 
     fn take_in(
