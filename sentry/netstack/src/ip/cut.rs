@@ -3,6 +3,7 @@
 use super::output::complete;
 use super::{Meta, TCP};
 use crate::device::Csum;
+use crate::link::{Head, Out};
 use crate::wire::*;
 use chitin_abi::num::{low16, low32};
 use zerocopy::{FromBytes, IntoBytes};
@@ -72,30 +73,29 @@ pub(super) fn sum4(packet: &mut [u8]) -> Option<()> {
 }
 
 /// Fragments of an IPv4 packet, which may be one itself (ip_do_fragment()).
-pub(super) fn fragments(packet: &[u8], mtu: usize) -> Option<Vec<Vec<u8>>> {
-    let (ip, _) = header::<Ipv4>(packet)?;
-    let (head, data) = packet.split_at_checked(usize::from(ip.vihl & 0xf) * 4)?;
+pub(super) fn fragments<'a>(head: &[u8], data: &'a [u8], mtu: usize) -> Option<Vec<Out<'a>>> {
     let step = mtu.checked_sub(head.len())? & !7;
     if step == 0 {
         return None;
     }
     let last = data.len().div_ceil(step).saturating_sub(1);
-    let frag = ip.frag.get();
-    let fragment = |(n, piece): (usize, &[u8])| {
-        let mut packet = head.to_vec();
-        if n != 0 {
-            first_s_own(packet.get_mut(IPV4_LEN..)?);
+    let mut head = head.to_vec();
+    let frag = header::<Ipv4>(&head)?.0.frag.get();
+    let fragment = |(n, piece): (usize, &'a [u8])| {
+        if n == 1 {
+            first_s_own(head.get_mut(IPV4_LEN..)?);
         }
-        packet.extend_from_slice(piece);
-        let len = len16(packet.len());
-        let (ip, _) = Ipv4::mut_from_prefix(&mut packet).ok()?;
+        let len = len16(head.len() + piece.len());
+        let (ip, _) = Ipv4::mut_from_prefix(&mut head).ok()?;
         ip.len = len;
         let more = if n == last { frag & IP_MF } else { IP_MF };
         let offset = (frag & IP_OFFSET).checked_add(len16(n * step / 8).get())?;
         // None that would end beyond the longest packet.
         ip.frag = ((offset <= IP_OFFSET).then_some(offset)? | more).into();
-        sum4(&mut packet)?;
-        Some(packet)
+        sum4(&mut head)?;
+        let mut own = Head::new();
+        own.push(&head);
+        Some(Out::new(own, piece))
     };
     data.chunks(step).enumerate().map(fragment).collect()
 }

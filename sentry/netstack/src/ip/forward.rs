@@ -25,7 +25,6 @@ const MIN_MTU6: usize = 1280;
 /// A packet to be passed on.
 struct Passing<'a> {
     meta: &'a Meta<'a>,
-    packet: Vec<u8>,
     /// Where TCP's or UDP's header is, and its length.
     l4: Option<(usize, usize)>,
 }
@@ -68,7 +67,7 @@ impl Stack {
             return None;
         }
         let mtu = route.mtu as usize;
-        let mut passing = Passing::new(meta, frag & (IP_MF | IP_OFFSET) == 0);
+        let passing = Passing::new(meta, frag & (IP_MF | IP_OFFSET) == 0);
         if passing.unit() > mtu && frag & IP_DF != 0 {
             unreachable(low8(ICMP_FRAG_NEEDED), route.mtu);
             return None;
@@ -79,9 +78,10 @@ impl Stack {
                 tell(ICMP_REDIRECT, 1, next.to_bits());
             }
         }
-        Ipv4::mut_from_prefix(&mut passing.packet).ok()?.0.ttl = meta.ttl.saturating_sub(1);
-        cut::sum4(&mut passing.packet)?;
-        self.pass_on(&route, mtu, passing)
+        let mut packet = meta.packet.to_vec();
+        Ipv4::mut_from_prefix(&mut packet).ok()?.0.ttl = meta.ttl.saturating_sub(1);
+        cut::sum4(&mut packet)?;
+        self.pass_on(&route, mtu, &passing, packet)
     }
 
     /// ip6_forward(). None: the packet is lost.
@@ -132,29 +132,30 @@ impl Stack {
             ndp::redirect(self, meta, route.next_hop());
         }
         let mtu = (route.mtu as usize).max(MIN_MTU6);
-        let mut passing = Passing::new(meta, whole);
+        let passing = Passing::new(meta, whole);
         if passing.unit() > mtu {
             tell(ICMPV6_TOO_BIG, 0, len32(mtu));
             return None;
         }
-        Ipv6::mut_from_prefix(&mut passing.packet).ok()?.0.hops = meta.ttl.saturating_sub(1);
-        self.pass_on(&route, mtu, passing)
+        let mut packet = meta.packet.to_vec();
+        Ipv6::mut_from_prefix(&mut packet).ok()?.0.hops = meta.ttl.saturating_sub(1);
+        self.pass_on(&route, mtu, &passing, packet)
     }
 
     /// Sends a packet on its way: as it came if the device takes that, else cut to segments, and these to fragments.
-    fn pass_on(&self, route: &Route, mtu: usize, mut passing: Passing<'_>) -> Option<()> {
+    fn pass_on(&self, route: &Route, mtu: usize, passing: &Passing<'_>, mut packet: Vec<u8>) -> Option<()> {
         let hop = self.hop(route.link, route.next_hop(), false)?;
         let info = &hop.port.info;
         let v4 = passing.meta.src.is_ipv4();
-        let csum = passing.csum();
+        let csum = passing.csum(&mut packet);
         let gso = passing.gso().filter(|_| passing.unit() <= mtu);
         let at_once = gso.filter(|gso| if gso.kind == GsoKind::Udp { info.uso } else { info.tso });
         let proto = if v4 { ETH_P_IP } else { ETH_P_IPV6 };
-        if at_once.is_some() || passing.packet.len() <= mtu {
+        if at_once.is_some() || packet.len() <= mtu {
             if let Some(csum) = csum.filter(|_| !info.csum) {
-                complete(&mut passing.packet, csum);
+                complete(&mut packet, csum);
             }
-            let mut out = out_of(&passing.packet, v4)?;
+            let mut out = out_of(&packet, v4)?;
             out.csum = csum.filter(|_| info.csum);
             out.gso = at_once;
             self.emit(&hop, proto, &mut [out]);
@@ -162,18 +163,24 @@ impl Stack {
         }
         let size = usize::from(passing.meta.gso_size);
         let pieces = match (passing.l4, csum) {
-            (Some(l4), Some(csum)) if size != 0 => cut::segments(passing.meta, &passing.packet, l4, csum)?,
+            (Some(l4), Some(csum)) if size != 0 => cut::segments(passing.meta, &packet, l4, csum)?,
             (_, csum) => {
                 if let Some(csum) = csum {
-                    complete(&mut passing.packet, csum);
+                    complete(&mut packet, csum);
                 }
-                vec![passing.packet]
+                vec![packet]
             }
         };
-        let long =
-            |piece: Vec<u8>| if piece.len() > mtu { cut::fragments(&piece, mtu) } else { Some(vec![piece]) };
-        let pieces: Vec<_> = pieces.into_iter().map(long).collect::<Option<Vec<_>>>()?.concat();
-        let mut outs: Vec<_> = pieces.iter().filter_map(|piece| out_of(piece, v4)).collect();
+        let mut outs = Vec::new();
+        for piece in &pieces {
+            let out = out_of(piece, v4)?;
+            if piece.len() > mtu {
+                let [body, _] = out.body;
+                outs.append(&mut cut::fragments(out.head.packet(), body, mtu)?);
+            } else {
+                outs.push(out);
+            }
+        }
         self.emit(&hop, proto, &mut outs);
         Some(())
     }
@@ -191,12 +198,12 @@ impl<'a> Passing<'a> {
             let at = meta.packet.len().checked_sub(meta.payload.len())?;
             (len >= least && len <= meta.payload.len()).then_some((at, len))
         };
-        Passing { meta, packet: meta.packet.to_vec(), l4: whole.then(l4).flatten() }
+        Passing { meta, l4: whole.then(l4).flatten() }
     }
 
     /// The length of the longest packet that this is on a wire.
     fn unit(&self) -> usize {
-        let whole = self.packet.len();
+        let whole = self.meta.packet.len();
         match (self.l4, usize::from(self.meta.gso_size)) {
             (Some((at, len)), size) if size != 0 => whole.min(at + len + size),
             _ => whole,
@@ -206,7 +213,7 @@ impl<'a> Passing<'a> {
     fn gso(&self) -> Option<Gso> {
         let (at, len) = self.l4?;
         let size = usize::from(self.meta.gso_size);
-        if size == 0 || self.packet.len() <= at + len + size {
+        if size == 0 || self.meta.packet.len() <= at + len + size {
             return None;
         }
         let kind = match (self.meta.proto, self.meta.src) {
@@ -219,13 +226,13 @@ impl<'a> Passing<'a> {
 
     /// Has a checksum that was not looked at, since the packet had not been on a wire or is several, made anew: it may be
     /// the pseudo header's alone. What came in with one keeps it, right or wrong.
-    fn csum(&mut self) -> Option<Csum> {
+    fn csum(&self, packet: &mut [u8]) -> Option<Csum> {
         // What guests put on `lo` themselves is as they made it.
         let unseen = self.meta.csum_ok && !self.meta.port.is_lo() || self.meta.gso_size != 0;
         let (at, _) = self.l4.filter(|_| unseen)?;
         let offset = if self.meta.proto == TCP { 16 } else { 6 };
-        let len = self.packet.len().checked_sub(at)?;
-        let room = self.packet.get_mut(at + offset..at + offset + 2)?;
+        let len = packet.len().checked_sub(at)?;
+        let room = packet.get_mut(at + offset..at + offset + 2)?;
         if self.meta.proto == UDP && room == [0, 0] {
             return None;
         }

@@ -2,7 +2,7 @@
 
 use super::v4::Head4;
 use super::v6::Head6;
-use super::{FRAGMENT, UDP};
+use super::{FRAGMENT, UDP, cut};
 use crate::config::Route;
 use crate::device::{Csum, Gso};
 use crate::link::{Head, Out};
@@ -156,11 +156,6 @@ impl Stack {
         send: &Send<'_>,
     ) -> Result<(), Errno> {
         let v4 = send.dst.is_ipv4();
-        let header = if v4 { IPV4_LEN + send.options.len() } else { IPV6_LEN + size_of::<Frag6>() };
-        let step = mtu.saturating_sub(header) & !7;
-        if step == 0 {
-            return Err(Errno::EMSGSIZE);
-        }
         let mut data = Vec::with_capacity(send.len());
         data.extend_from_slice(send.l4);
         data.extend_from_slice(send.body);
@@ -169,27 +164,29 @@ impl Stack {
         }
         let id = self.next_id();
         let mut outs = Vec::new();
-        let last = data.len().saturating_sub(1) / step;
-        for (n, piece) in data.chunks(step).enumerate() {
-            let offset = len16(n * step).get();
-            let more = n < last;
+        if v4 {
             let mut head = Head::new();
-            if v4 {
-                let frag = (offset / 8) | if more { IP_MF } else { 0 };
-                self.ip_head(&mut head, route, send, send.proto, piece.len(), low16(id), frag);
-            } else {
+            self.ip_head(&mut head, route, send, send.proto, data.len(), low16(id), 0);
+            outs = cut::fragments(head.packet(), &data, mtu).ok_or(Errno::EMSGSIZE)?;
+        } else {
+            let header = IPV6_LEN + size_of::<Frag6>();
+            let step = Some(mtu.saturating_sub(header) & !7).filter(|step| *step != 0);
+            let step = step.ok_or(Errno::EMSGSIZE)?;
+            let last = data.len().saturating_sub(1) / step;
+            for (n, piece) in data.chunks(step).enumerate() {
+                let mut head = Head::new();
                 let len = size_of::<Frag6>() + piece.len();
                 self.ip_head(&mut head, route, send, FRAGMENT, len, 0, 0);
-                let off = offset | u16::from(more);
+                let off = len16(n * step).get() | u16::from(n < last);
                 let frag = Frag6 { next: send.proto, reserved: 0, off: off.into(), id: id.into() };
                 head.push(frag.as_bytes());
+                outs.push(Out::new(head, piece));
             }
-            if send.to_self {
-                let mut copy = head.packet().to_vec();
-                copy.extend_from_slice(piece);
-                self.backlog.push(route.link, copy);
+        }
+        if send.to_self {
+            for Out { head, body: [piece, _], .. } in &outs {
+                self.backlog.push(route.link, [head.packet(), piece].concat());
             }
-            outs.push(Out::new(head, piece));
         }
         self.emit(hop, if v4 { ETH_P_IP } else { ETH_P_IPV6 }, &mut outs);
         Ok(())

@@ -102,6 +102,24 @@ fn large_datagrams_are_cut_and_put_together() {
 }
 
 #[test]
+fn later_fragments_have_the_options_that_are_copied() {
+    let world = World::new(6, Faults::default());
+    let _told = (told(&world.a, &[1]), told(&world.b, &[9]));
+    send(&world.b, "10.0.0.2:9", "10.0.0.1:1", b"who is there?", &SendOpts::default()).unwrap();
+    world.idle(1.0);
+    *world.wire.tap.lock() = Some(Vec::new());
+    // Record route is the first one's, the router alert everybody's.
+    let options = [7, 7, 4, 0, 0, 0, 0, 0x94, 4, 0, 0, 0];
+    let opts = SendOpts { options: &options, ..SendOpts::default() };
+    send(&world.b, "10.0.0.2:9", "10.0.0.1:1", &[7; 4000], &opts).unwrap();
+    let sent = world.wire.tap.lock().take().unwrap();
+    let shown: Vec<_> = sent.iter().map(|frame| (frame.data[20..22].to_vec(), &frame.data[34..46])).collect();
+    let later = [1, 1, 1, 1, 1, 1, 1, 0x94, 4, 0, 0, 0];
+    let at = |offset: u16, more: u16| ((offset / 8) | (more << 13)).to_be_bytes().to_vec();
+    assert_eq!(shown, [(at(0, 1), &options[..]), (at(1464, 1), &later), (at(2928, 0), &later)]);
+}
+
+#[test]
 fn segments_of_one_send() {
     for offload in [false, true] {
         let world = World::with(5, Faults::default(), offload, 1500);
