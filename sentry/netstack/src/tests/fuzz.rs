@@ -8,6 +8,7 @@ mod steps;
 mod wire;
 
 use self::wire::*;
+use crate::config::Proxy;
 use crate::testing::*;
 use crate::wire::*;
 use crate::*;
@@ -77,6 +78,11 @@ impl<'s> Attack<'s> {
         if forwards {
             world.b.tune("ipv4/ip_forward", &[1]).unwrap();
             world.b.tune("ipv6/conf/all/forwarding", &[1]).unwrap();
+            world.b.tune("ipv6/conf/all/proxy_ndp", &[1]).unwrap();
+            // Of those that are asked for (`ndp`).
+            for addr in ["fd00::107", "fd00::10f", "fd00::117"].map(ip) {
+                world.b.proxy_set(Proxy { link: ETH0, addr, flags: how, protocol: 0 }).unwrap();
+            }
         }
         let know = |stack: &Stack, addr: IpAddr, mac: [u8; 6]| {
             let neighbour = Neighbour {
