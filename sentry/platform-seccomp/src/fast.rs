@@ -360,6 +360,7 @@ impl Task {
         st.request = None;
         self.mailbox.set_result(v as u64);
         self.mailbox.set_written(written.len());
+        self.wrote.store(written.len(), Ordering::Relaxed);
         if !self.mailbox.answered(request.word) {
             self.mailbox.look_longer();
             st.request = Some(request);

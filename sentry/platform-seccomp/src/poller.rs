@@ -111,7 +111,7 @@ impl Poller {
         {
             client.task.defer_request();
             if let Some(seen) = client.sites.get_mut(usize::from(site_of(word))) {
-                seen.wrote = client.task.mailbox.written();
+                seen.wrote = client.task.wrote.load(Ordering::Relaxed);
             }
         }
         if self.served.is_multiple_of(SOME) {

@@ -20,7 +20,7 @@ use crate::stub::{DOORBELL, FORK_FLAGS, KICK, OFFER, STUB_BASE, cmd, code, ctl};
 use crate::sys::{self, Notif};
 use chitin_platform::{Event, EventKind, Owner, PlatformError};
 use parking_lot::{Mutex, MutexGuard};
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use std::sync::{Arc, Weak};
 use std::task::Waker;
 
@@ -122,6 +122,8 @@ pub struct Task {
     pub mailbox: Mailbox,
     /// When it made a call last, in cycles, if it makes many; and whether it is on the list of those that do.
     pub last_call: AtomicU64,
+    /// What the answer to its last request has put into its parcel.
+    pub wrote: AtomicUsize,
     pub listed: AtomicBool,
     pub st: Mutex<St>,
 }
@@ -154,6 +156,7 @@ impl Task {
             index: b.index,
             mailbox: b.win.mailbox(),
             last_call: AtomicU64::new(0),
+            wrote: AtomicUsize::new(0),
             listed: AtomicBool::new(false),
             st: Mutex::new(St {
                 phase: b.phase,
