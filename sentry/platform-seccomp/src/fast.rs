@@ -486,21 +486,23 @@ mod tests {
     fn a_thread_is_hot_whose_calls_are_many_on_an_average() {
         let mut heat = Heat::default();
         let mut now = 1 << 40;
-        let mut bursts = |heat: &mut Heat, calls: u64, pause: u64| {
+        let mut bursts = |heat: &mut Heat, calls: u64, pause: u64, polled: bool| {
             let mut hot = false;
             for _ in 0..200 {
                 (0..calls).for_each(|_| {
                     now += CALM.gap / 4;
-                    hot = heat.rises(now, &CALM, false);
+                    hot = heat.rises(now, &CALM, polled);
                 });
                 now += pause * CALM.gap;
             }
             hot
         };
-        assert!(bursts(&mut heat, 20, 10), "20 calls in the time of 15, waiting included");
-        assert!(!bursts(&mut heat, 20, 30), "20 in the time of 35");
-        assert!(bursts(&mut heat, 60, 1000), "a long burst");
-        assert!(!bursts(&mut heat, 1, 1000), "forgotten");
+        assert!(bursts(&mut heat, 20, 10, false), "20 calls in the time of 15, waiting included");
+        assert!(!bursts(&mut heat, 20, 25, false), "20 in the time of 30");
+        assert!(bursts(&mut heat, 20, 25, true), "as many, while a worker polls anyway");
+        assert!(!bursts(&mut heat, 20, 35, true), "20 in the time of 40");
+        assert!(bursts(&mut heat, 60, 1000, false), "a long burst");
+        assert!(!bursts(&mut heat, 1, 1000, false), "forgotten");
     }
 
     #[test]
