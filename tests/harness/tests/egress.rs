@@ -368,6 +368,7 @@ fn a_running_sandbox_gets_another_policy() {
     w.expect_line(json!({"event": "reset", "verdict": "deny", "port": 80}));
     running.ok(&["update", "--egress", "off", &running.id]);
     assert_text(&tries(&["tcp 10.79.0.1 80"]), &["served"]);
+    running.ok(&["delete", "--force", &running.id]);
 }
 
 #[test]
