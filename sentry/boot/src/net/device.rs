@@ -18,7 +18,7 @@ use chitin_kernel::run;
 use chitin_netstack::device::GsoKind;
 use chitin_netstack::{Device, DeviceInfo, RxFrame, Stack, TxFrame};
 use chitin_platform::set_goes_on;
-use nix::sched::sched_getcpu;
+use chitin_platform_host::sys::current_cpu;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
@@ -145,7 +145,7 @@ impl Device for HostDevice {
     }
 
     fn is_busy_here(&self) {
-        self.presence.busy.store(sched_getcpu().map_or(0, |cpu| cpu + 1), Ordering::Relaxed);
+        self.presence.busy.store(current_cpu().map_or(0, |cpu| cpu + 1), Ordering::Relaxed);
     }
 }
 
