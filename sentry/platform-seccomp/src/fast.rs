@@ -303,16 +303,17 @@ impl Task {
         }
     }
 
-    /// Takes the thread's request, if there is one; its word, and the event. `seen`: call sites known to who polls; `now`: what
+    /// Takes the thread's request, if there is one; the call's site, and the event. `seen`: call sites known to who polls; `now`: what
     /// the time was lately.
-    pub(crate) fn take_request(self: &Arc<Self>, seen: &mut Vec<Seen>, now: u64) -> Option<(u64, Event)> {
+    pub(crate) fn take_request(self: &Arc<Self>, seen: &mut Vec<Seen>, now: u64) -> Option<(u8, Event)> {
         self.mailbox.standing()?;
         let mut st = self.st.lock();
         let word = self.mailbox.standing()?;
         if st.phase != Phase::Running || st.request.is_some() {
             return None;
         }
-        let Some(Seen { site, wrote }) = self.proc.space.sites.at_seen(site_of(word), seen) else {
+        let number = site_of(word);
+        let Some(Seen { site, wrote }) = self.proc.space.sites.at_seen(number, seen) else {
             self.corrupt("a request of no call site");
             return None;
         };
@@ -326,7 +327,7 @@ impl Task {
         st.args = args;
         let (arch, nr, ip) = (ARCH_X86_64, site.nr.into(), site.ret);
         let event = self.event(&mut st, EventKind::Syscall { arch, nr, args, ip })?;
-        Some((word, event))
+        Some((number, event))
     }
 
     /// If the answer to a request that was taken has not come at once, the thread is to sleep.

@@ -11,7 +11,6 @@ use crate::sandbox::Sandbox;
 use crate::sites::Seen;
 use crate::sys;
 use crate::task::Task;
-use crate::trampoline::site_of;
 use chitin_platform::{Event, set_goes_on};
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -43,8 +42,8 @@ struct Poller {
     changes: u64,
     /// The CPU that it has for itself, as far as the threads that it polls for go.
     home: Option<usize>,
-    /// Whose request it took last, which of `threads`, and the request's word.
-    last: Option<(usize, u64)>,
+    /// Whose request it took last, which of `threads`, and the call's site.
+    last: Option<(usize, u8)>,
     /// The time, some requests ago at most.
     now: u64,
     /// Requests so far.
@@ -106,11 +105,11 @@ impl Sandbox {
 
 impl Poller {
     fn next(&mut self, sb: &Sandbox) -> Option<Event> {
-        if let Some((at, word)) = self.last.take()
+        if let Some((at, site)) = self.last.take()
             && let Some(client) = self.threads.get_mut(at)
         {
             client.task.defer_request();
-            if let Some(seen) = client.sites.get_mut(usize::from(site_of(word))) {
+            if let Some(seen) = client.sites.get_mut(usize::from(site)) {
                 seen.wrote = client.task.wrote.load(Ordering::Relaxed);
             }
         }
@@ -131,12 +130,12 @@ impl Poller {
             }
             for _ in 0..LOOKS {
                 for (at, Client { task, sites }) in self.threads.iter_mut().enumerate() {
-                    if let Some((word, event)) = task.take_request(sites, self.now) {
+                    if let Some((site, event)) = task.take_request(sites, self.now) {
                         self.served += 1;
                         // Nobody else counts meanwhile.
                         let taken = sb.fast.taken.load(Ordering::Relaxed);
                         sb.fast.taken.store(taken.wrapping_add(1), Ordering::Relaxed);
-                        self.last = Some((at, word));
+                        self.last = Some((at, site));
                         return Some(event);
                     }
                 }
