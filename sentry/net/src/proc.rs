@@ -264,35 +264,26 @@ fn arp(ns: &NetNs) -> String {
         "{:<17}{:<12}{:<12}{:<22}{:<9}{}\n",
         "IP address", "HW type", "Flags", "HW address", "Mask", "Device"
     );
-    for neighbour in ns.stack().neighbours() {
-        let IpAddr::V4(addr) = neighbour.addr else { continue };
-        if neighbour.state & NUD_NOARP != 0 {
-            continue;
-        }
-        let flags = crate::iface::arp::arp_flags(&neighbour);
-        let bytes: Vec<_> =
-            neighbour.hw_addr.unwrap_or_default().iter().map(|b| format!("{b:02x}")).collect();
+    let mut line = |addr: IpAddr, hw_type: u16, flags: u32, hw_addr: [u8; 6], device: &str| {
+        let hw_addr: Vec<_> = hw_addr.iter().map(|byte| format!("{byte:02x}")).collect();
         let _ = writeln!(
             text,
-            "{:<17}0x{:<10x}0x{:<10x}{:<22}*        {}",
+            "{:<17}0x{hw_type:<10x}0x{flags:<10x}{:<22}*        {device}",
             addr.to_string(),
-            ARPHRD_ETHER,
-            flags,
-            bytes.join(":"),
-            name_of(ns, Some(neighbour.link)),
+            hw_addr.join(":"),
         );
+    };
+    for neighbour in ns.stack().neighbours() {
+        if neighbour.addr.is_ipv4() && neighbour.state & NUD_NOARP == 0 {
+            let flags = crate::iface::arp::arp_flags(&neighbour);
+            let hw_addr = neighbour.hw_addr.unwrap_or_default();
+            line(neighbour.addr, ARPHRD_ETHER, flags, hw_addr, &name_of(ns, Some(neighbour.link)));
+        }
     }
     for proxy in ns.stack().proxies().iter().filter(|proxy| proxy.addr.is_ipv4()) {
         let link = ns.stack().config.link(proxy.link);
-        let _ = writeln!(
-            text,
-            "{:<17}0x{:<10x}0x{:<10x}{:<22}*        {}",
-            proxy.addr.to_string(),
-            link.as_ref().map_or(0, |link| link.hw_type),
-            ATF_PUBL | ATF_PERM,
-            "00:00:00:00:00:00",
-            link.as_ref().map_or("*", |link| &link.name),
-        );
+        let (hw_type, device) = link.as_ref().map_or((0, "*"), |link| (link.hw_type, &link.name));
+        line(proxy.addr, hw_type, ATF_PUBL | ATF_PERM, [0; 6], device);
     }
     text
 }
