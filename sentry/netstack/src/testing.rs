@@ -80,6 +80,8 @@ pub struct Wire {
     pub lost: AtomicU64,
     /// Whoever receives comes also without a frame.
     pub comes: AtomicBool,
+    /// Called with each frame, if set; not for frames that it causes.
+    pub aside: Mutex<Option<Box<dyn FnMut() + Send>>>,
     /// Keeps what goes by, if set.
     pub record: Mutex<Option<Vec<Vec<u8>>>>,
     /// Keeps what B sends, if set.
@@ -96,6 +98,9 @@ pub struct Tapped {
 
 impl Wire {
     fn fly(&self, to_b: bool, frame: &TxFrame<'_>) {
+        if let Some(aside) = self.aside.try_lock().as_mut().and_then(|aside| aside.as_mut()) {
+            aside();
+        }
         let now = self.time.load(Ordering::Relaxed);
         self.sent.fetch_add(1, Ordering::Relaxed);
         self.bytes.fetch_add(frame.len() as u64, Ordering::Relaxed);
@@ -237,6 +242,7 @@ impl World {
             bytes: AtomicU64::new(0),
             lost: AtomicU64::new(0),
             comes: AtomicBool::new(false),
+            aside: Mutex::new(None),
             record: Mutex::new(None),
             tap: Mutex::new(None),
         });

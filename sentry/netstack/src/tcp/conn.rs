@@ -4,6 +4,8 @@ use super::Tuple;
 use super::inbox::Buffer;
 use super::input::Verdict;
 use super::options::TcpOptions;
+use super::outbox::{BLOCK, Blank};
+use super::output::After;
 use super::segment::Segment;
 use super::seq::Seq;
 use super::table::Entry;
@@ -27,6 +29,8 @@ use std::sync::{Arc, Weak};
 const MAX_ORPHANS: usize = 65_536;
 /// So much is copied to a reader at once; more is much.
 const LITTLE: usize = 4096;
+/// So much of a writer's is copied with the connection unlocked.
+const MUCH: usize = 32_768;
 
 /// What can be done with a connection now.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -65,6 +69,8 @@ pub struct TcpConn {
     tcb: Mutex<Tcb>,
     /// Who reads: what is copied while `tcb` is not locked stays the first. Before `tcb`.
     reader: Mutex<()>,
+    /// Who writes much: it is copied while `tcb` is not locked, and stays in order. Before `tcb`.
+    writer: Mutex<()>,
     events: Mutex<Option<Arc<dyn TcpEvents>>>,
     /// Who is about to lock `tcb`, and to settle it then.
     senders: AtomicUsize,
@@ -87,21 +93,32 @@ impl TcpConn {
             filtered: AtomicBool::new(tcb.opts.filtered),
             tcb: Mutex::new(tcb),
             reader: Mutex::new(()),
+            writer: Mutex::new(()),
             events: Mutex::new(None),
             senders: AtomicUsize::new(0),
         })
     }
 
     /// Sends what may go, sees to timers and to the end, and tells the socket: after whatever has changed the state.
-    fn settle(&self, cx: &Cx<'_>, mut tcb: MutexGuard<'_, Tcb>) {
+    fn settle(&self, cx: &Cx<'_>, tcb: MutexGuard<'_, Tcb>) {
+        self.settle_as(cx, tcb, false);
+    }
+
+    /// As [`TcpConn::settle`]; who has more to write may share the sending.
+    fn settle_as(&self, cx: &Cx<'_>, mut tcb: MutexGuard<'_, Tcb>, share: bool) {
         let over = matches!(tcb.state, State::Close | State::TimeWait);
+        let mut after = After::default();
         // Sending takes long, and who waits for the lock sees to it.
-        let ack = if over || self.senders.load(Ordering::Relaxed) == 0 { tcb.output(cx) } else { None };
-        if over {
+        if over || self.senders.load(Ordering::Relaxed) == 0 {
+            after = self.output(cx, &mut tcb, share);
+        }
+        if matches!(tcb.state, State::Close | State::TimeWait) {
             self.leave(cx, &mut tcb);
         }
         tcb.arm(cx, || Due::Conn(self.this.clone()));
         let events = std::mem::take(&mut tcb.events);
+        // Or it is about to be settled anyway.
+        let rest = after.rest.filter(|_| !std::mem::replace(&mut tcb.touched, true));
         drop(tcb);
         if events != 0 {
             let sink = self.events.lock().clone();
@@ -109,9 +126,17 @@ impl TcpConn {
                 sink.notify(events);
             }
         }
-        if let Some(ack) = ack {
+        if let Some(ack) = after.ack {
             ack.emit(cx.stack);
         }
+        if let (Some(port), Some(this)) = (rest, self.this.upgrade()) {
+            cx.stack.send_late(this, &*port.device);
+        }
+    }
+
+    /// Whether somebody copies what is to be queued, and settles afterwards.
+    pub(super) fn is_written_to(&self) -> bool {
+        self.writer.is_locked()
     }
 
     /// The connection is over; its addresses are free, or wait for a while.
@@ -131,13 +156,17 @@ impl TcpConn {
 
     /// Locks it; `None` once the stack is gone.
     fn with<T>(&self, act: impl FnOnce(&Cx<'_>, &mut Tcb) -> T) -> Option<T> {
+        self.with_as(false, act)
+    }
+
+    fn with_as<T>(&self, share: bool, act: impl FnOnce(&Cx<'_>, &mut Tcb) -> T) -> Option<T> {
         let stack = self.stack.upgrade()?;
         let cx = Cx { stack: &stack, tuple: &self.tuple, now: stack.now() };
         self.senders.fetch_add(1, Ordering::Relaxed);
         let mut tcb = self.tcb.lock();
         self.senders.fetch_sub(1, Ordering::Relaxed);
         let result = act(&cx, &mut tcb);
-        self.settle(&cx, tcb);
+        self.settle_as(&cx, tcb, share);
         stack.drain();
         Some(result)
     }
@@ -243,14 +272,18 @@ impl TcpConn {
     }
 
     /// Puts bytes into the send buffer and sends what may go. `fill` is asked for up to `max` bytes in pieces and answers
-    /// how many it gave; fewer than asked for end it. It runs with the connection locked. Answers what was taken, EAGAIN
-    /// if there is no room or no connection yet, the pending error, or EPIPE if nothing can be sent any more.
+    /// how many it gave; fewer than asked for end it. For a little it runs with the connection locked, and otherwise with nothing
+    /// locked that others than writers wait for. Answers what was taken, EAGAIN if there is no room or no connection yet, the
+    /// pending error, or EPIPE if nothing can be sent any more.
     pub fn send_with(
         &self,
         max: usize,
         flags: SendFlags,
         fill: &mut dyn FnMut(&mut [u8]) -> Result<usize, Errno>,
     ) -> Result<usize, Errno> {
+        if max >= MUCH {
+            return self.send_much(max, flags, fill);
+        }
         let take_in = |cx: &Cx<'_>, tcb: &mut Tcb| {
             let taken = tcb.take_in(cx, max, flags, fill)?;
             if taken > LITTLE {
@@ -259,6 +292,41 @@ impl TcpConn {
             Ok(taken)
         };
         self.with(take_in).unwrap_or(Err(Errno::EPIPE))
+    }
+
+    /// As [`TcpConn::send_with`], of what takes long to copy.
+    fn send_much(
+        &self,
+        max: usize,
+        flags: SendFlags,
+        fill: &mut dyn FnMut(&mut [u8]) -> Result<usize, Errno>,
+    ) -> Result<usize, Errno> {
+        let writer = self.writer.lock();
+        let Some(stack) = self.stack.upgrade() else { return Err(Errno::EPIPE) };
+        let blanks = self.tcb.lock().make_room(&stack, max);
+        drop(stack);
+        let mut blanks = match blanks {
+            Ok(blanks) => blanks,
+            Err(error) => {
+                // Somebody may have left something to who writes.
+                drop(writer);
+                self.with(|_, _| ());
+                return Err(error);
+            }
+        };
+        let mut filled = Filled::default();
+        for (blank, size) in &mut blanks {
+            if !filled.add(blank, *size, fill) {
+                break;
+            }
+        }
+        let sent = self.with_as(true, |_, tcb| {
+            tcb.is_busy_here();
+            let sent = tcb.queue(blanks, max, flags, &filled);
+            drop(writer);
+            sent
+        });
+        sent.unwrap_or(Err(Errno::EPIPE))
     }
     pub fn send(&self, data: &[u8], flags: SendFlags) -> Result<usize, Errno> {
         let mut rest = data;
@@ -522,6 +590,34 @@ impl Given {
     }
 }
 
+/// What a writer has put into blocks.
+#[derive(Default)]
+struct Filled {
+    done: usize,
+    /// There was no more.
+    ended: bool,
+    error: Option<Errno>,
+}
+
+impl Filled {
+    /// Whether there is more.
+    fn add(
+        &mut self,
+        blank: &mut Blank,
+        size: usize,
+        fill: &mut dyn FnMut(&mut [u8]) -> Result<usize, Errno>,
+    ) -> bool {
+        match fill(blank.room().get_mut(..size).unwrap_or_default()) {
+            Ok(n) => {
+                self.done += n.min(size);
+                self.ended = n < size;
+            }
+            Err(error) => (self.ended, self.error) = (true, Some(error)),
+        }
+        !self.ended
+    }
+}
+
 /// Pieces of the receive buffer that a reader holds.
 #[derive(Default)]
 struct Pieces {
@@ -572,13 +668,8 @@ impl Tcb {
         }
     }
 
-    fn take_in(
-        &mut self,
-        cx: &Cx<'_>,
-        max: usize,
-        flags: SendFlags,
-        fill: &mut dyn FnMut(&mut [u8]) -> Result<usize, Errno>,
-    ) -> Result<usize, Errno> {
+    /// Whether a writer's data is taken.
+    fn may_take_in(&mut self) -> Result<(), Errno> {
         if let Some(error) = self.error.take() {
             return Err(error);
         }
@@ -595,19 +686,89 @@ impl Tcb {
         if idle && self.in_flight() < self.window.cwnd as usize {
             self.delivery.lack(self.in_flight());
         }
+        Ok(())
+    }
+
+    /// Blocks for up to `max` bytes and how much is to be put into each.
+    fn make_room(&mut self, stack: &Stack, max: usize) -> Result<Vec<(Blank, usize)>, Errno> {
+        self.may_take_in()?;
+        let mut left = self.send_limit(stack).saturating_sub(self.out.len()).min(max);
+        let mut blanks = Vec::with_capacity(left.div_ceil(BLOCK));
+        while left > 0 {
+            let Some(mut blank) = self.out.blank(left) else { break };
+            let size = blank.room().len().min(left);
+            blanks.push((blank, size));
+            left -= size;
+        }
+        if blanks.is_empty() {
+            self.want_write = true;
+            return Err(Errno::EAGAIN);
+        }
+        Ok(blanks)
+    }
+
+    /// Queues what a writer has filled.
+    fn queue(
+        &mut self,
+        blanks: Vec<(Blank, usize)>,
+        max: usize,
+        flags: SendFlags,
+        filled: &Filled,
+    ) -> Result<usize, Errno> {
+        // Whatever has happened meanwhile.
+        let may = self.may_take_in();
+        let mut left = if may.is_ok() { filled.done } else { 0 };
+        let done = left;
+        for (blank, _) in blanks {
+            let n = blank.len().min(left);
+            if n > 0 {
+                self.out.append(blank, n);
+            } else {
+                self.out.give_back(blank);
+            }
+            left -= n;
+        }
+        may?;
+        if done == 0 {
+            return Err(filled.error.unwrap_or(Errno::EAGAIN));
+        }
+        self.taken_in(done, max, flags);
+        // Less than was asked for, and not for want of data: for want of room.
+        self.want_write |= done < max && !filled.ended;
+        Ok(done)
+    }
+
+    fn taken_in(&mut self, done: usize, max: usize, flags: SendFlags) {
+        if flags.oob && done == max {
+            self.urgent_out = Some(self.base.plus(self.out.len()));
+        }
+        self.more = flags.more && done == max;
+        self.trim = None;
+        if self.pingpong || self.ack_wanted {
+            self.pingpong = true;
+        }
+    }
+
+    fn take_in(
+        &mut self,
+        cx: &Cx<'_>,
+        max: usize,
+        flags: SendFlags,
+        fill: &mut dyn FnMut(&mut [u8]) -> Result<usize, Errno>,
+    ) -> Result<usize, Errno> {
+        self.may_take_in()?;
         let limit = self.send_limit(cx.stack);
         let mut done = 0;
         let mut result = Ok(());
         while done < max {
             let len = self.out.len();
             let want = limit.saturating_sub(len).min(max - done);
-            let want = if want == 0 { 0 } else { want.min(self.out.grow(len + want) - len) };
-            if want == 0 {
+            let room = if want == 0 { &mut [] } else { self.out.room(want) };
+            let size = room.len().min(want);
+            if size == 0 {
                 self.want_write = true;
                 break;
             }
-            let room = self.out.room();
-            let size = room.len().min(want);
             match fill(room.get_mut(..size).unwrap_or_default()) {
                 Ok(n) => {
                     let n = n.min(size);
@@ -624,14 +785,7 @@ impl Tcb {
             }
         }
         if done > 0 {
-            if flags.oob && done == max {
-                self.urgent_out = Some(self.base.plus(self.out.len()));
-            }
-            self.more = flags.more && done == max;
-            self.trim = None;
-            if self.pingpong || self.ack_wanted {
-                self.pingpong = true;
-            }
+            self.taken_in(done, max, flags);
             return Ok(done);
         }
         result.and(if max == 0 { Ok(0) } else { Err(Errno::EAGAIN) })

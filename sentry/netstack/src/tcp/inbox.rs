@@ -6,7 +6,7 @@
 //!
 //! Buffers of our own are counted ([`Memory`]), with what it takes to know of a piece; lent ones are their device's.
 
-use super::ring::{ALWAYS, Memory};
+use super::memory::{ALWAYS, Memory};
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;

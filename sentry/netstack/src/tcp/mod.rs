@@ -2,13 +2,13 @@
 //!
 //! - `table`: who has which pair of addresses; `listen`: handshakes and cookies; `time_wait`: what is left of connections.
 //! - `conn`: a connection as the sockets layer holds it; `tcb`: its state, with `input`, `ack` and `board` (what is known
-//!   of what was sent), `recv`, `output`, `timers`, `congestion` and `rtt` as its parts; `ring` and `inbox`: its buffers.
+//!   of what was sent), `recv`, `output`, `timers`, `congestion` and `rtt` as its parts; `outbox` and `inbox`: its buffers.
 //!
 //! A batch of frames is taken in first, connection by connection; what follows from it (acknowledgements, data, news for
-//! the socket) goes out once at its end. A connection has one lock, under which it sends data, too, so that its segments stay
-//! in order; there is no lock for all.
+//! the socket) goes out once at its end. A connection has one lock. Its data is handed to the device without it, but by one thread
+//! at a time, so that segments stay in order: whoever else has something to send leaves it to that one. There is no lock for all.
 //!
-//! Locks: whoever reads → connection → table shard, timers, neighbour, device. Upcalls run with none.
+//! Locks: whoever reads, or writes much → connection → table shard, timers, neighbour, device. Upcalls run with none.
 
 mod ack;
 mod bbr;
@@ -20,11 +20,12 @@ mod inbox;
 mod info;
 mod input;
 mod listen;
+mod memory;
 mod options;
+mod outbox;
 mod output;
 mod rate;
 mod recv;
-mod ring;
 mod rtt;
 mod segment;
 mod seq;

@@ -1,20 +1,27 @@
-//! Segments to the wire: first it is decided what goes, then headers are written around slices of the send buffer, and a
-//! batch of them is handed to the device.
+//! Segments to the wire: first it is decided what goes, then headers are written around pieces of the send buffer, and a
+//! batch of them is handed to the device, with the connection unlocked.
 
+use super::conn::TcpConn;
 use super::options::Congestion;
+use super::outbox::Piece;
 use super::segment::Header;
 use super::seq::Seq;
 use super::tcb::{Cx, Path, Repair, Rtx, State, Tcb};
+use crate::device::{Csum, Gso};
 use crate::env::{MICRO, MILLI, Nanos, SECOND};
-use crate::link::{BATCH, Hop, Out};
+use crate::link::{BATCH, Head, Hop, Out, Port};
 use crate::stack::Stack;
 use crate::wire::{ACK, FIN, PSH, RST, SYN, URG, len16, len32};
 use chitin_abi::inet::*;
 use chitin_abi::netdevice::{ETH_P_IP, ETH_P_IPV6};
 use chitin_abi::num::low16;
+use parking_lot::MutexGuard;
+use std::sync::Arc;
 
 /// Most of a segment that a device cuts.
 const MAX_TSO: usize = 65_535 - 40 - 80;
+/// A segment that takes longer to send than to have somebody else send it.
+const LARGE: usize = 32_768;
 /// What is held back goes out after this.
 const HELD: Nanos = 200 * MILLI;
 
@@ -52,9 +59,85 @@ impl Ack {
     }
 }
 
+/// Segments that are on their way to the device, with the connection unlocked: others fill the send buffer meanwhile, and take
+/// in what arrives. What is sent is held, and nobody else sends data of this connection until they are gone.
+struct Flight {
+    hop: Hop,
+    proto: u16,
+    plans: [Plan; BATCH],
+    segments: Vec<Flying>,
+}
+
+struct Flying {
+    head: Head,
+    body: [Piece; 2],
+    csum: Option<Csum>,
+    gso: Option<Gso>,
+}
+
+impl Flight {
+    /// How many the device has taken.
+    fn emit(&self, stack: &Stack) -> usize {
+        let mut outs = [const { Out::EMPTY }; BATCH];
+        for (out, segment) in outs.iter_mut().zip(&self.segments) {
+            let Flying { head, body, csum, gso } = segment;
+            *out = Out { head: *head, body: body.each_ref().map(Piece::bytes), csum: *csum, gso: *gso };
+        }
+        let outs = outs.get_mut(..self.segments.len()).unwrap_or_default();
+        stack.emit(&self.hop, self.proto, outs)
+    }
+}
+
+/// What is to be done when the connection has been unlocked for good.
+#[derive(Default)]
+pub(super) struct After {
+    pub ack: Option<Ack>,
+    /// Whose device's thread is to send the rest.
+    pub rest: Option<Arc<Port>>,
+}
+
+impl TcpConn {
+    /// Sends whatever may go now, but for what it answers; the connection is unlocked meanwhile. Where segments are large who
+    /// shares sends only one of them: it has more to copy, and the link's thread may have another CPU.
+    pub(super) fn output(&self, cx: &Cx<'_>, tcb: &mut MutexGuard<'_, Tcb>, share: bool) -> After {
+        let Some(path) = tcb.way(cx) else { return After::default() };
+        let (mut sent, mut rest) = (false, None);
+        if tcb.flying {
+            // Who sends goes on with it.
+            tcb.fly_on = true;
+        } else if tcb.state.sends() {
+            let large = path.hop.port.info.tso && tcb.burst() >= LARGE;
+            let mut now = cx.now;
+            loop {
+                let cx = Cx { now, ..*cx };
+                let most = if large && (share || self.is_written_to()) { 1 } else { BATCH };
+                let Some(flight) = tcb.take_off(&cx, &path, most) else { break };
+                sent = true;
+                (tcb.flying, tcb.fly_on) = (true, false);
+                let taken = MutexGuard::unlocked(tcb, || flight.emit(cx.stack));
+                tcb.flying = false;
+                let more = tcb.fly_on || flight.segments.len() == most;
+                if !tcb.landed(&cx, &flight, taken) || !more || !tcb.state.sends() {
+                    break;
+                }
+                if large && share && !tcb.fly_on && tcb.has_more() {
+                    rest = Some(path.hop.port.clone());
+                    break;
+                }
+                // Who writes sends what there is then.
+                if large && !share && self.is_written_to() {
+                    break;
+                }
+                now = cx.stack.now();
+            }
+        }
+        After { ack: tcb.acknowledge(cx, &path, sent), rest }
+    }
+}
+
 impl Tcb {
-    /// Sends whatever may go now, but for what it answers.
-    pub fn output(&mut self, cx: &Cx<'_>) -> Option<Ack> {
+    /// The way to the peer, if what may go is to be looked at.
+    fn way(&mut self, cx: &Cx<'_>) -> Option<Path> {
         match self.state {
             State::Close => return None,
             State::SynSent | State::SynRecv => {
@@ -65,24 +148,17 @@ impl Tcb {
             }
             _ => {}
         }
-        let Some(path) = self.find_path(cx) else {
+        let path = self.find_path(cx);
+        if path.is_none() {
             self.no_way(cx);
+        }
+        path
+    }
+
+    /// What is due after data has been sent, or not.
+    fn acknowledge(&mut self, cx: &Cx<'_>, path: &Path, sent_data: bool) -> Option<Ack> {
+        if self.state == State::Close {
             return None;
-        };
-        let mut sent_data = false;
-        if self.state != State::TimeWait {
-            loop {
-                let mut plans = [Plan::default(); BATCH];
-                let n = self.plan(cx, &path, &mut plans);
-                let plans = plans.get(..n).unwrap_or_default();
-                if plans.is_empty() {
-                    break;
-                }
-                sent_data = true;
-                if !self.send(cx, &path, plans) || n < BATCH {
-                    break;
-                }
-            }
         }
         // Data carries the acknowledgement, but what came out of order is told in one of its own.
         let more_to_say = !sent_data || !self.sacks.is_empty() || self.dsack.is_some();
@@ -90,9 +166,9 @@ impl Tcb {
         if more_to_say && self.ack_due(cx.now) {
             let owed = if self.sack_ok { 0 } else { self.dup_acks_owed.min(64) };
             for _ in 1..owed {
-                self.send_ack(cx, &path, self.nxt);
+                self.send_ack(cx, path, self.nxt);
             }
-            let (out, closed) = self.ack(cx, &path, self.nxt);
+            let (out, closed) = self.ack(cx, path, self.nxt);
             let ack = Ack { hop: path.hop.clone(), proto: proto(cx), out };
             if closed {
                 ack.emit(cx.stack);
@@ -118,7 +194,7 @@ impl Tcb {
     }
 
     /// Decides on up to a batch of segments, and notes them as sent.
-    fn plan(&mut self, cx: &Cx<'_>, path: &Path, plans: &mut [Plan; BATCH]) -> usize {
+    fn plan(&mut self, cx: &Cx<'_>, path: &Path, plans: &mut [Plan]) -> usize {
         if self.window.algorithm == Congestion::Bbr && self.bbr.is_none() {
             self.set_congestion(cx.now);
         }
@@ -195,6 +271,8 @@ impl Tcb {
         let data_end = self.base.plus(self.out.len());
         let data = end.min(data_end).from(lost.seq);
         let fin = data_end.lt(end);
+        let reach = data.min(self.out.reach(lost.seq.from(self.base)));
+        let (data, fin) = (reach, fin && reach == data);
         let end = lost.seq.plus(data + usize::from(fin));
         if end == lost.seq {
             return None;
@@ -248,6 +326,7 @@ impl Tcb {
             // A sliver of window: wait for more of it.
             return None;
         }
+        data = data.min(self.out.reach(self.nxt.from(self.base)));
         let with_fin = fin && data == waiting && (wnd > data || waiting == 0);
         if data == 0 && !with_fin {
             return None;
@@ -285,14 +364,20 @@ impl Tcb {
         }
     }
 
-    /// Writes headers and hands the segments over. False: the device had no room for all.
-    fn send(&mut self, cx: &Cx<'_>, path: &Path, plans: &[Plan]) -> bool {
+    /// Decides what goes now, and writes its headers.
+    fn take_off(&mut self, cx: &Cx<'_>, path: &Path, most: usize) -> Option<Flight> {
+        let mut plans = [Plan::default(); BATCH];
+        let n = self.plan(cx, path, plans.get_mut(..most).unwrap_or_default());
+        if n == 0 {
+            return None;
+        }
         let window = self.offer(false);
         self.ack_sent(true);
         let info = &path.hop.port.info;
-        let mut outs = [const { Out::EMPTY }; BATCH];
-        for (out, plan) in outs.iter_mut().zip(plans) {
-            let body = self.out.slices(plan.seq.from(self.base), plan.data);
+        let mut segments = Vec::with_capacity(n);
+        let mut packets = 0;
+        for plan in plans.iter().take(n) {
+            let body = self.out.pieces(plan.seq.from(self.base), plan.data);
             let mut flags = ACK;
             flags |= if plan.fin { FIN } else { 0 };
             flags |= if plan.push { PSH } else { 0 };
@@ -305,22 +390,36 @@ impl Tcb {
             header.id = low16(plan.seq.0);
             let cut = plan.data > self.mss;
             let size = cut.then(|| len16(self.mss).get());
-            let (head, csum, gso) = header.write(cx.tuple, body, info.csum, size);
-            *out = Out { head, body, csum, gso };
+            let (head, csum, gso) =
+                header.write(cx.tuple, body.each_ref().map(Piece::bytes), info.csum, size);
+            segments.push(Flying { head, body, csum, gso });
+            packets += plan.data.div_ceil(self.mss).max(1);
         }
-        let packets: usize = plans.iter().map(|plan| plan.data.div_ceil(self.mss).max(1)).sum();
         self.stats.segs_out = self.stats.segs_out.wrapping_add(len32(packets));
         self.stats.data_out = self.stats.data_out.wrapping_add(len32(packets));
-        let outs = outs.get_mut(..plans.len()).unwrap_or_default();
-        let taken = cx.stack.emit(&path.hop, proto(cx), outs);
-        for plan in plans.iter().skip(taken) {
-            self.board.lose_from(plan.seq, plan.end());
+        Some(Flight { hop: path.hop.clone(), proto: proto(cx), plans, segments })
+    }
+
+    /// Whether more data may go, as far as can be told without deciding on it.
+    fn has_more(&self) -> bool {
+        self.unsent() > 0
+            && self.in_flight() < self.window.cwnd as usize
+            && self.nxt.lt(self.una.plus(self.wnd))
+    }
+
+    /// So many segments have been taken. False: the device had no room for all.
+    fn landed(&mut self, cx: &Cx<'_>, flight: &Flight, taken: usize) -> bool {
+        let left = flight.plans.iter().take(flight.segments.len()).skip(taken);
+        let all = left.len() == 0;
+        if self.state != State::Close {
+            for plan in left {
+                self.board.lose_from(plan.seq, plan.end());
+            }
+            if !all {
+                self.rtx = Some((cx.now.saturating_add(MILLI), Rtx::Device));
+            }
         }
-        if taken < plans.len() {
-            self.rtx = Some((cx.now.saturating_add(MILLI), Rtx::Device));
-            return false;
-        }
-        true
+        all
     }
 
     /// An acknowledgement alone, or a probe (with an older sequence number).

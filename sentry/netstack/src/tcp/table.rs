@@ -4,7 +4,7 @@
 //! locked.
 
 use super::listen::Request;
-use super::ring::Memory;
+use super::memory::Memory;
 use super::time_wait::{TimeWait, Waiting};
 use super::{TcpConn, Tuple};
 use crate::env::Env;

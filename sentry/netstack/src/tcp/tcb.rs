@@ -6,8 +6,8 @@ use super::congestion::Window;
 use super::ecn::Ecn;
 use super::inbox::Inbox;
 use super::options::{Congestion, TcpOptions};
+use super::outbox::Outbox;
 use super::rate::Delivery;
-use super::ring::Ring;
 use super::rtt::Rtt;
 use super::seq::{Ranges, Seq};
 use crate::env::Nanos;
@@ -52,6 +52,10 @@ impl State {
     /// The handshake is done.
     pub fn synchronized(self) -> bool {
         !matches!(self, State::SynSent | State::SynRecv | State::Close)
+    }
+    /// Data may be under way.
+    pub fn sends(self) -> bool {
+        self.synchronized() && self != State::TimeWait
     }
 }
 
@@ -113,6 +117,9 @@ pub(crate) struct Tcb {
     pub events: u32,
     /// A writer waits.
     pub want_write: bool,
+    /// Somebody sends data with the connection unlocked, and is to look for more afterwards.
+    pub flying: bool,
+    pub fly_on: bool,
 
     // Sending.
     pub iss: Seq,
@@ -120,7 +127,7 @@ pub(crate) struct Tcb {
     pub nxt: Seq,
     /// Sequence number of the first byte in `out`.
     pub base: Seq,
-    pub out: Ring,
+    pub out: Outbox,
     /// FIN after all of `out`; and whether it has been sent.
     pub fin: bool,
     pub fin_sent: bool,
@@ -262,11 +269,13 @@ impl Tcb {
             touched: false,
             events: 0,
             want_write: false,
+            flying: false,
+            fly_on: false,
             iss,
             una: iss,
             nxt: iss,
             base: iss.plus(1),
-            out: Ring::new(memory.clone()),
+            out: Outbox::new(memory.clone()),
             fin: false,
             fin_sent: false,
             wnd: 0,

@@ -7,7 +7,7 @@ use chitin_abi::inet::*;
 use chitin_abi::poll::*;
 use chitin_abi::socket::*;
 use std::net::IpAddr;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 const A: &str = "10.0.0.1";
 const B: &str = "10.0.0.2";
@@ -235,6 +235,79 @@ fn who_receives_acknowledges_for_who_reads() {
         pair.world.b.receive(ETH0, &[]);
         got == sent
     });
+}
+
+/// Reads on in a stream of [`pattern`], from `got` to `end`.
+fn read_on(pair: &Pair, from: &TcpConn, got: &mut usize, end: usize) {
+    let mut buf = vec![0; 1 << 20];
+    pair.world.run(60.0, || {
+        while let Ok(n) = from.recv(&mut buf) {
+            assert!(buf[..n].iter().enumerate().all(|(i, byte)| *byte == pattern(*got + i)));
+            *got += n;
+        }
+        *got == end
+    });
+    pair.world.idle(0.1);
+}
+
+#[test]
+fn a_connection_is_at_hand_while_it_sends() {
+    for (size, offload) in [(1000, false), (1000, true), (40_000, false), (40_000, true)] {
+        let pair = Pair::new(World::with(73, Faults::default(), offload, 1500));
+        let (a, b) = pair.connect(false, TcpOptions::default());
+        let stream: Vec<u8> = (0..20 * size).map(pattern).collect();
+        let (len, queued) = (stream.len(), Arc::new(AtomicUsize::new(0)));
+        let (conn, at) = (a.clone(), queued.clone());
+        let write = move || {
+            let rest = &stream[at.load(Ordering::Relaxed)..];
+            if let Ok(n) = conn.send(&rest[..rest.len().min(size)], SendFlags::default()) {
+                at.fetch_add(n, Ordering::Relaxed);
+            }
+        };
+        write();
+        *pair.world.wire.aside.lock() = Some(Box::new(write));
+        read_on(&pair, &b, &mut 0, len);
+        assert_eq!(queued.load(Ordering::Relaxed), len);
+        // It holds the connection, which holds the wire.
+        *pair.world.wire.aside.lock() = None;
+    }
+}
+
+#[test]
+fn who_writes_much_shares_the_sending() {
+    let pair = Pair::new(World::with(74, Faults::default(), true, 1500));
+    let (a, b) = pair.connect(false, TcpOptions::default());
+    let stream: Vec<u8> = (0..8 << 20).map(pattern).collect();
+    let (mut queued, mut got) = (0, 0);
+    let mut write = |len| {
+        let n = a.send(&stream[queued..queued + len], SendFlags::default()).unwrap();
+        queued += n;
+        queued
+    };
+    while a.info().tcpi_snd_cwnd < 300 {
+        let end = write(a.info().tcpi_snd_cwnd as usize * 2000);
+        read_on(&pair, &b, &mut got, end);
+    }
+    let frames = || pair.world.wire.sent.load(Ordering::Relaxed);
+    // Nobody else is there to do it.
+    let end = write(200_000);
+    assert_eq!(a.unsent(), 0);
+    read_on(&pair, &b, &mut got, end);
+    pair.world.wire.comes.store(true, Ordering::Relaxed);
+    let before = frames();
+    let end = write(200_000);
+    assert_eq!(frames(), before + 1);
+    assert!(a.unsent() > 100_000);
+    // The next one does not wait for that.
+    let end = end.max(write(50_000));
+    assert_eq!(frames(), before + 2);
+    pair.world.a.receive(ETH0, &[]);
+    assert!(a.unsent() < 1448, "but for what Nagle holds back");
+    read_on(&pair, &b, &mut got, end);
+    // Little is sent at once.
+    let end = write(1000);
+    assert_eq!(a.unsent(), 0);
+    read_on(&pair, &b, &mut got, end);
 }
 
 #[test]
