@@ -26,6 +26,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use super::answers::Answers;
+use super::aside;
 use super::clear::Clear;
 
 /// Receive threads run the calls of guests to their end.
@@ -99,7 +100,9 @@ impl HostDevice {
                 };
             }
             let packets = packets.get(..chunk.len()).unwrap_or_default();
-            let (count, error) = send(self.fd.as_fd(), self.to, packets);
+            let send = || send(self.fd.as_fd(), self.to, packets);
+            let large = chunk.iter().any(|frame| frame.len() >= LARGE);
+            let (count, error) = if large { aside::sending(send) } else { send() };
             taken += count;
             if count < chunk.len() {
                 if let Some(error) = error.filter(|error| error.kind() != io::ErrorKind::WouldBlock) {

@@ -8,6 +8,7 @@
 
 mod answers;
 mod apply;
+mod aside;
 mod broker;
 mod capture;
 mod clear;
