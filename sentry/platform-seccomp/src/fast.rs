@@ -330,13 +330,15 @@ impl Task {
         Some((number, event))
     }
 
-    /// If the answer to a request that was taken has not come at once, the thread is to sleep.
-    pub(crate) fn defer_request(&self) {
+    /// If the answer to a request that was taken has not come at once, the thread is to sleep; answers whether it is.
+    pub(crate) fn defer_request(&self) -> bool {
         // As a rule it has. The window is not asked: the thread's CPU has it now, and needs it for the next request.
         let st = self.st.lock();
         if let (Phase::Stopped, Some(request)) = (st.phase, st.request) {
             let _taken_back = self.mailbox.settle(request.word, how::SLEEP);
+            return true;
         }
+        false
     }
 
     /// The thread's request has come to its answer in another way.

@@ -11,7 +11,7 @@ use crate::sandbox::Sandbox;
 use crate::sites::Seen;
 use crate::sys;
 use crate::task::Task;
-use chitin_platform::{Event, set_goes_on};
+use chitin_platform::{Event, later, set_goes_on};
 use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -25,6 +25,9 @@ const LOOKS: u32 = 32;
 /// After so many requests the time is asked for in any case; and whether it goes on, after so many.
 const SOME: u64 = 8;
 const MANY: u64 = 64;
+/// What has been put off waits for so long while calls follow each other, and until so long after the last one.
+const PATIENCE: u64 = 200_000;
+const SOON: u64 = 6_000;
 /// So few requests were not worth the beginning.
 const FEW: u64 = 200;
 
@@ -46,6 +49,8 @@ struct Poller {
     last: Option<(usize, u8)>,
     /// The time, some requests ago at most.
     now: u64,
+    /// When it was first seen that something has been put off; 0: nothing has.
+    behind: u64,
     /// Requests so far.
     served: u64,
     /// Cycles of this period that it was not running.
@@ -66,6 +71,7 @@ impl Sandbox {
     /// This worker, which has been called to, polls from now on.
     pub fn start_polling(&self) {
         set_goes_on(true);
+        later::set_puts_off(true);
         let home = self.leave_cpu(self.fast.busy_cpu.load(Ordering::Relaxed));
         let poller = Poller {
             home,
@@ -96,6 +102,8 @@ impl Sandbox {
                 *slot = None;
                 self.fast.cool();
                 set_goes_on(false);
+                later::set_puts_off(false);
+                later::catch_up();
                 let _anywhere = sys::set_affinity(0, &self.cpus);
             }
             event
@@ -108,7 +116,9 @@ impl Poller {
         if let Some((at, site)) = self.last.take()
             && let Some(client) = self.threads.get_mut(at)
         {
-            client.task.defer_request();
+            if client.task.defer_request() {
+                later::catch_up();
+            }
             if let Some(seen) = client.sites.get_mut(usize::from(site)) {
                 seen.wrote = client.task.wrote.load(Ordering::Relaxed);
             }
@@ -119,6 +129,7 @@ impl Poller {
                 return None;
             }
         }
+        self.look_behind(sb);
         // As a rule the next one is there before anybody asks for the time.
         let mut begin = 0;
         let mut before = 0;
@@ -149,6 +160,9 @@ impl Poller {
                 self.lost += now.wrapping_sub(before);
             }
             (before, self.now) = (now, now);
+            if now.wrapping_sub(begin) > SOON {
+                self.catch_up();
+            }
             if now.wrapping_sub(begin) > IDLE || sb.closing.load(Ordering::Relaxed) {
                 if self.served < FEW {
                     sb.fast.tire();
@@ -161,6 +175,24 @@ impl Poller {
                 return None;
             }
         }
+    }
+
+    /// Something may have been put off.
+    fn look_behind(&mut self, sb: &Sandbox) {
+        if later::behind().is_none() {
+            self.behind = 0;
+        } else if self.behind == 0 {
+            self.behind = self.now;
+            // Should the next request take long.
+            sb.standbys.watch();
+        } else if self.now.wrapping_sub(self.behind) > PATIENCE {
+            self.catch_up();
+        }
+    }
+
+    fn catch_up(&mut self) {
+        self.behind = 0;
+        later::catch_up();
     }
 
     /// From now on it polls for these threads.

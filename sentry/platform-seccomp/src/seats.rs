@@ -180,6 +180,11 @@ impl Standbys {
     pub fn leave(&self, line: &Line) {
         line.seats.cpu.store(sys::current_cpu().unwrap_or(usize::MAX), Ordering::Relaxed);
         line.seats.word.fetch_add(LEFT - 1, Ordering::SeqCst);
+        self.watch();
+    }
+
+    /// There is something to look at.
+    pub fn watch(&self) {
         if !self.watched.load(Ordering::SeqCst) && !self.watched.swap(true, Ordering::SeqCst) {
             let standing = self.standing.lock();
             self.watcher.notify_one();

@@ -1,6 +1,6 @@
 //! The watcher: a thread that sleeps while nothing happens, and otherwise looks each millisecond whether the workers of a line
 //! are held up in handlers. Then it calls a standby; when none stands by for some ticks, it asks the kernel for one more
-//! worker.
+//! worker. What has been put off ([`later`]) it does itself when a tick has gone by: who put it off is held up.
 //!
 //! It stays on a CPU where a worker left a seat lately: waking every tick on an idle CPU beside it would slow down a busy one
 //! that shares its core, and costs a virtual machine exits.
@@ -11,6 +11,7 @@ use crate::line::Line;
 use crate::sandbox::Sandbox;
 use crate::seats::Seen;
 use crate::sys;
+use chitin_platform::later;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -30,6 +31,7 @@ pub fn run(sb: &Arc<Sandbox>) {
         sb.standbys.wait_for_work();
         let (mut quiet, mut starved) = (0, 0);
         let mut before = look();
+        let mut behind = None;
         while quiet < QUIET && !closing() {
             follow(&sb.lines, &mut here);
             std::thread::sleep(TICK);
@@ -42,15 +44,20 @@ pub fn run(sb: &Arc<Sandbox>) {
                     in_vain |= !sb.standbys.call(at);
                 }
             }
+            let was_behind = std::mem::replace(&mut behind, later::behind());
+            if behind.is_some() && behind == was_behind {
+                later::catch_up();
+            }
             starved = if in_vain { starved + 1 } else { 0 };
             if starved >= STARVED {
                 starved = 0;
                 sb.standbys.ask_for_more();
             }
-            quiet = if now == before && !held_up { quiet + 1 } else { 0 };
+            quiet = if now == before && !held_up && behind.is_none() { quiet + 1 } else { 0 };
             before = now;
         }
-        sb.standbys.stop_watching(|| look() == before && !before.iter().any(|s| s.all_free()));
+        let all_taken = |seen: &[Seen]| !seen.iter().any(|s| s.all_free());
+        sb.standbys.stop_watching(|| look() == before && all_taken(&before) && later::behind().is_none());
     }
 }
 

@@ -36,6 +36,7 @@
 
 mod busy;
 mod group;
+pub mod later;
 mod lock;
 mod registers;
 mod space;

@@ -1,7 +1,8 @@
 //! A link's device: packets from and to a host descriptor, in batches.
 //!
 //! The descriptor is a packet socket on an interface of the namespace. One thread per link waits for packets, hands
-//! them to the stack and completes what guests wait for on the spot; sending is done by whoever has something to send.
+//! them to the stack and completes what guests wait for on the spot; sending is done by whoever has something to send, or a
+//! little later (`held`).
 //! A packet comes and goes with a `virtio_net_hdr`, so that checksums and the cutting of large TCP segments are left to
 //! the other end, and a stream travels in pieces of up to 64 KiB.
 //!
@@ -17,6 +18,7 @@ use chitin_host::packet::{
 use chitin_kernel::run;
 use chitin_netstack::device::GsoKind;
 use chitin_netstack::{Device, DeviceInfo, RxFrame, Stack, TxFrame};
+use chitin_platform::later::{self, Later};
 use chitin_platform::set_goes_on;
 use chitin_platform_host::sys::current_cpu;
 use std::io;
@@ -28,6 +30,7 @@ use std::time::Duration;
 use super::answers::Answers;
 use super::aside;
 use super::clear::Clear;
+use super::held::Held;
 
 /// Receive threads run the calls of guests to their end.
 pub const STACK_SIZE: usize = 512 << 10;
@@ -46,6 +49,8 @@ pub struct HostDevice {
     to: Option<u32>,
     egress: Arc<Engine>,
     presence: Arc<Presence>,
+    /// What has not been sent yet.
+    held: Arc<Held>,
 }
 
 impl HostDevice {
@@ -57,7 +62,8 @@ impl HostDevice {
         egress: Arc<Engine>,
     ) -> HostDevice {
         let info = DeviceInfo { mtu, hw_type, hw_addr, csum: offload, tso: offload, uso: false };
-        HostDevice { fd, info, offload, to, egress, presence: Arc::default() }
+        let held = Arc::new(Held::new(fd.clone(), to));
+        HostDevice { fd, info, offload, to, egress, presence: Arc::default(), held }
     }
 
     /// With a thread of its own that receives.
@@ -88,6 +94,10 @@ impl HostDevice {
     }
 
     fn transmit_all(&self, frames: &[TxFrame<'_>]) -> usize {
+        if later::puts_off() && self.held.hold(frames, self.offload) {
+            return frames.len();
+        }
+        self.held.catch_up();
         let mut taken = 0;
         for chunk in frames.chunks(BATCH) {
             let none = Outgoing { header: None, pieces: [&[]; 3] };
@@ -115,7 +125,7 @@ impl HostDevice {
     }
 }
 
-fn header(frame: &TxFrame<'_>) -> VnetHdr {
+pub fn header(frame: &TxFrame<'_>) -> VnetHdr {
     let mut header = VnetHdr::default();
     if let Some(csum) = frame.csum {
         header.flags = HDR_F_NEEDS_CSUM;

@@ -16,6 +16,7 @@ mod clock;
 mod device;
 mod egress;
 mod follow;
+mod held;
 
 use chitin_abi::netdevice::{ARPHRD_ETHER, IFF_LOOPBACK};
 use chitin_abi::socket::{AF_INET, AF_INET6};
@@ -92,8 +93,9 @@ impl Network {
         }
     }
 
-    /// The end of the sandbox: what the log still lacks is written.
+    /// The end of the sandbox: what has been held back is sent, and what the log still lacks is written.
     pub fn finish(&self) {
+        chitin_platform::later::catch_up();
         self.egress.finish();
     }
 
