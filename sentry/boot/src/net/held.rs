@@ -48,6 +48,11 @@ impl Held {
         Held { fd, to, any: AtomicBool::new(false), queue: Mutex::default() }
     }
 
+    /// For who is about to send something else: what is held goes before it.
+    pub fn go_first(&self) {
+        self.catch_up();
+    }
+
     /// Takes small packets, for a thread that catches up soon. False: they are better sent at once.
     pub fn hold(self: &Arc<Self>, frames: &[TxFrame<'_>], offload: bool) -> bool {
         if frames.iter().map(TxFrame::len).sum::<usize>() > SMALL {
@@ -78,7 +83,6 @@ impl Held {
 
     /// Sends what is held, before anything else is sent.
     fn send(&self, queue: &mut Queue) {
-        self.any.store(false, Ordering::Relaxed);
         queue.alone = if queue.packets.len() == 1 { queue.alone.saturating_add(1) } else { 0 };
         let mut rest = &queue.bytes[..];
         let mut start = 0;
@@ -97,6 +101,8 @@ impl Held {
         }
         queue.packets.clear();
         queue.bytes.clear();
+        // Not before: who finds nothing here sends at once.
+        self.any.store(false, Ordering::Release);
     }
 }
 
@@ -172,5 +178,48 @@ mod tests {
         }
         let untried = (0..).take_while(|_| !held.hold(&[frame(b"y", b"")], true)).count();
         assert_eq!(untried, UNTRIED as usize + 1);
+    }
+    /// Also when a test fails.
+    struct Ends<'a>(&'a AtomicBool);
+
+    impl Drop for Ends<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn nothing_overtakes_what_is_held() {
+        let kind = (AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC);
+        let (ours, theirs) = socketpair(kind.0, kind.1, kind.2, kind.3).unwrap();
+        let ours = Arc::new(ours);
+        let held = Arc::new(Held::new(ours.clone(), None));
+        let over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            // Somebody else may be at it just when something is sent past what is held.
+            scope.spawn(|| {
+                while !over.load(Ordering::Relaxed) {
+                    held.catch_up();
+                }
+            });
+            let _end = Ends(&over);
+            let mut receiver = Receiver::new(true, false);
+            let mut expected = 0_u32;
+            for n in 0..50_000_u32 {
+                let (first, second) = ((2 * n).to_ne_bytes(), (2 * n + 1).to_ne_bytes());
+                let frame = TxFrame { head: &first, body: [&[], &[]], csum: None, gso: None };
+                while !held.hold(&[frame], true) {}
+                held.go_first();
+                let past = Outgoing { header: Some(VnetHdr::default()), pieces: [&second, &[], &[]] };
+                assert_eq!(send(ours.as_fd(), None, &[past]).0, 1);
+                while expected < 2 * n + 2 {
+                    let count = receiver.wait(theirs.as_fd()).unwrap();
+                    for packet in receiver.packets().take(count) {
+                        assert_eq!(packet.data, expected.to_ne_bytes());
+                        expected += 1;
+                    }
+                }
+            }
+        });
     }
 }
