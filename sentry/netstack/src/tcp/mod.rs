@@ -2,7 +2,7 @@
 //!
 //! - `table`: who has which pair of addresses; `listen`: handshakes and cookies; `time_wait`: what is left of connections.
 //! - `conn`: a connection as the sockets layer holds it; `tcb`: its state, with `input`, `ack` and `board` (what is known
-//!   of what was sent), `recv`, `output`, `timers`, `congestion` and `rtt` as its parts; `outbox` and `inbox`: its buffers.
+//!   of what was sent), `recv`, `send`, `output`, `timers`, `congestion` and `rtt` as its parts; `outbox` and `inbox`: its buffers.
 //!
 //! A batch of frames is taken in first, connection by connection; what follows from it (acknowledgements, data, news for
 //! the socket) goes out once at its end. A connection has one lock. Its data is handed to the device without it, but by one thread
@@ -28,6 +28,7 @@ mod rate;
 mod recv;
 mod rtt;
 mod segment;
+mod send;
 mod seq;
 mod table;
 mod tcb;
