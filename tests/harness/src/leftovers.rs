@@ -32,7 +32,7 @@ pub fn processes_with(roles: &[&str], id: &str) -> Vec<i32> {
     let all = all_processes().into_iter().map(|(p, _)| p);
     all.filter(|p| {
         let l = line(*p);
-        role(&l) && l.iter().any(|a| a.contains(id))
+        role(&l) && l.iter().any(|a| names(a, id))
     })
     .collect()
 }
@@ -77,13 +77,18 @@ pub fn mounts() -> BTreeSet<String> {
     text.lines().map(str::to_owned).collect()
 }
 
+/// Whether a name has a container's id in it, and not that of another one which begins with it (t-1-8 and t-1-88).
+fn names(name: &str, id: &str) -> bool {
+    name.match_indices(id).any(|(at, _)| !name[at + id.len()..].starts_with(|c: char| c.is_ascii_digit()))
+}
+
 pub fn cgroups(id: &str) -> Vec<PathBuf> {
     fn walk(dir: &Path, id: &str, out: &mut Vec<PathBuf>) {
         for e in std::fs::read_dir(dir).into_iter().flatten().flatten() {
             if !e.file_type().is_ok_and(|t| t.is_dir()) {
                 continue;
             }
-            if e.file_name().to_string_lossy().contains(id) {
+            if names(&e.file_name().to_string_lossy(), id) {
                 out.push(e.path());
             }
             walk(&e.path(), id, out);
@@ -113,7 +118,7 @@ pub fn nothing_left(cookie: &str, id: &str, state: &Path, before: &BTreeSet<Stri
         return Err(format!("processes left: {p:?}"));
     }
     let m: Vec<String> =
-        mounts().difference(before).filter(|l| l.contains(id) || l.contains(cookie)).cloned().collect();
+        mounts().difference(before).filter(|l| names(l, id) || l.contains(cookie)).cloned().collect();
     if !m.is_empty() {
         return Err(format!("mounts left: {m:?}"));
     }
