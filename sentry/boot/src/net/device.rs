@@ -18,7 +18,7 @@ use chitin_host::packet::{
 use chitin_kernel::run;
 use chitin_netstack::device::GsoKind;
 use chitin_netstack::{Device, DeviceInfo, RxFrame, Stack, TxFrame};
-use chitin_platform::later;
+use chitin_platform::later::{self, Later};
 use chitin_platform::set_goes_on;
 use chitin_platform_host::sys::current_cpu;
 use std::io;
@@ -97,7 +97,8 @@ impl HostDevice {
         if later::puts_off() && self.held.hold(frames, self.offload) {
             return frames.len();
         }
-        self.held.go_first();
+        // What is held goes before it.
+        self.held.catch_up();
         let mut taken = 0;
         for chunk in frames.chunks(BATCH) {
             let none = Outgoing { header: None, pieces: [&[]; 3] };

@@ -48,11 +48,6 @@ impl Held {
         Held { fd, to, any: AtomicBool::new(false), queue: Mutex::default() }
     }
 
-    /// For who is about to send something else: what is held goes before it.
-    pub fn go_first(&self) {
-        self.catch_up();
-    }
-
     /// Takes small packets, for a thread that catches up soon. False: they are better sent at once.
     pub fn hold(self: &Arc<Self>, frames: &[TxFrame<'_>], offload: bool) -> bool {
         if frames.iter().map(TxFrame::len).sum::<usize>() > SMALL {
@@ -209,7 +204,7 @@ mod tests {
                 let (first, second) = ((2 * n).to_ne_bytes(), (2 * n + 1).to_ne_bytes());
                 let frame = TxFrame { head: &first, body: [&[], &[]], csum: None, gso: None };
                 while !held.hold(&[frame], true) {}
-                held.go_first();
+                held.catch_up();
                 let past = Outgoing { header: Some(VnetHdr::default()), pieces: [&second, &[], &[]] };
                 assert_eq!(send(ours.as_fd(), None, &[past]).0, 1);
                 while expected < 2 * n + 2 {
