@@ -42,7 +42,7 @@ use options::TcpOptions;
 use parking_lot::Mutex;
 use seat::Seat;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
 const IN: u32 = POLLIN | POLLRDNORM;
 const OUT: u32 = POLLOUT | POLLWRNORM;
@@ -73,6 +73,10 @@ pub struct TcpSock {
     /// When it is looked at whether something takes too long; a leaf.
     alarm: Mutex<Option<AlarmKey>>,
     core: Mutex<Core>,
+    /// The first connection over `lo` that it has had, to be found without a lock; and that it has parted from it, or from what
+    /// it had before. Both change with `core` locked.
+    first_link: OnceLock<(Arc<Direct>, usize)>,
+    parted: AtomicBool,
     _counted: Share,
 }
 
@@ -149,6 +153,8 @@ impl TcpSock {
                 call_again: None,
                 calls: 0,
             }),
+            first_link: OnceLock::new(),
+            parted: AtomicBool::new(false),
             _counted: counted,
         });
         ns.inet.tcp.lock().insert(cookie, Arc::downgrade(&sock));
@@ -212,6 +218,27 @@ impl TcpSock {
         })
     }
 
+    /// The connection over `lo`, if it is at hand: for what is done all the time.
+    fn direct(&self) -> Option<(&Direct, usize)> {
+        let (link, side) = self.first_link.get()?;
+        (!self.parted.load(Ordering::Acquire)).then_some((&**link, *side))
+    }
+
+    /// It has got this connection.
+    fn set_link(&self, core: &mut Core, link: &Arc<Direct>, side: usize) -> Phase {
+        // An error of before is told by who looks closer, and of a later connection nobody looks here.
+        if core.error.is_none() {
+            let _first = self.first_link.set((link.clone(), side));
+        }
+        std::mem::replace(&mut core.phase, Phase::Linked(link.clone(), side))
+    }
+
+    /// It has no connection any more.
+    fn take_phase(&self, core: &mut Core) -> Phase {
+        self.parted.store(true, Ordering::Release);
+        std::mem::replace(&mut core.phase, Phase::Close)
+    }
+
     /// The connection, if there is one.
     fn link(&self) -> Option<(Arc<Direct>, usize)> {
         match &self.core.lock().phase {
@@ -236,7 +263,7 @@ impl TcpSock {
         let (old, claim);
         {
             let mut core = self.core.lock();
-            old = std::mem::replace(&mut core.phase, Phase::Close);
+            old = self.take_phase(&mut core);
             let linked = match &old {
                 Phase::Linked(link, side) => link.view(*side).state != TCP_CLOSE,
                 Phase::Wire(conn) => conn.state() != TCP_CLOSE,
@@ -263,6 +290,14 @@ impl TcpSock {
         }
         drop(claim);
         self.queue.wake(ALL);
+    }
+
+    fn send_linked(&self, link: &Direct, side: usize, msg: &mut SendMsg<'_>) -> Result<usize, Errno> {
+        let result = link.send(side, msg, msg.sent > 0);
+        if self.user_timeout.load(Ordering::Relaxed) != 0 {
+            self.mind_the_time();
+        }
+        result
     }
 
     fn recv_linked(&self, link: &Direct, side: usize, msg: &mut RecvMsg<'_>) -> Result<usize, Errno> {
@@ -384,6 +419,9 @@ impl SocketOps for TcpSock {
     }
 
     fn sendmsg(&self, msg: &mut SendMsg<'_>) -> Result<usize, Errno> {
+        if let Some((link, side)) = self.direct() {
+            return self.send_linked(link, side, msg);
+        }
         let (link, side) = {
             let mut core = self.core.lock();
             match &core.phase {
@@ -397,16 +435,15 @@ impl SocketOps for TcpSock {
                 _ => return Err(core.error.take().unwrap_or(Errno::EPIPE)),
             }
         };
-        let result = link.send(side, msg, msg.sent > 0);
-        if self.user_timeout.load(Ordering::Relaxed) != 0 {
-            self.mind_the_time();
-        }
-        result
+        self.send_linked(&link, side, msg)
     }
 
     fn recvmsg(&self, msg: &mut RecvMsg<'_>) -> Result<usize, Errno> {
         if msg.flags & MSG_ERRQUEUE != 0 {
             return self.common.completions.receive(self.v6, msg);
+        }
+        if let Some((link, side)) = self.direct() {
+            return self.recv_linked(link, side, msg);
         }
         let (link, side) = {
             let mut core = self.core.lock();
@@ -522,6 +559,9 @@ impl SocketOps for TcpSock {
         if let Some(table) = table {
             table.add(&self.queue);
         }
+        if let Some((link, side)) = self.direct() {
+            return self.mask(&link.view(side));
+        }
         let core = self.core.lock();
         let view = match &core.phase {
             Phase::Listen(listener) => return if listener.has_pending() { IN } else { 0 },
@@ -584,7 +624,7 @@ impl TcpSock {
                 return;
             }
             core.dead = true;
-            phase = std::mem::replace(&mut core.phase, Phase::Close);
+            phase = self.take_phase(&mut core);
             claim = core.claim.take();
         }
         match phase {

@@ -529,6 +529,36 @@ fn connects_to_itself() {
     });
 }
 
+/// connect(2) to AF_UNSPEC, and what comes after: the socket has parted from its connection for good.
+#[test]
+fn connects_again() {
+    same(|k, out| {
+        let (l, c, s) = connected(k);
+        let port = port_of(k, l);
+        log!(out, k.send(c, b"first", 0, None, &[]), k.send(s, b"lost", 0, None, &[]), k.poll(c));
+        log!(out, k.connect(c, &[0; 16]), k.poll(c), k.recv(c, 9, 0, 0), k.recv(c, 9, 0, 0));
+        log!(out, k.send(c, b"x", 0, None, &[]), k.poll(c), k.poll(s), k.recv(s, 9, 0, 0));
+        log!(out, k.recv(s, 9, 0, 0), k.send(s, b"x", 0, None, &[]), k.poll(s));
+        for round in 0..2 {
+            log!(out, k.connect(c, &v4(LO, port)), k.poll(c));
+            let s = k.accept(l).unwrap();
+            log!(out, k.poll(c), k.poll(s), k.connect(c, &v4(LO, port)));
+            log!(
+                out,
+                k.send(c, b"again", 0, None, &[]),
+                k.send(s, b"back", 0, None, &[]),
+                k.poll(c),
+                k.poll(s)
+            );
+            log!(out, k.recv(c, 9, 0, 0), k.recv(s, 9, 0, 0), k.poll(c), k.poll(s));
+            if round == 0 {
+                // The error that this leaves is not taken.
+                log!(out, k.connect(c, &[0; 16]), k.get(c, 1, 3, 4));
+            }
+        }
+    });
+}
+
 #[test]
 fn full_buffers() {
     same(|k, out| {

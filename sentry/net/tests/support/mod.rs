@@ -106,9 +106,8 @@ impl FileSystem for MemFs {
 pub fn context() -> Context {
     let root = node(NewInode { kind: NewKind::Directory, perm: 0o755, uid: 0, gid: 0 });
     let ns = MountNs::new(Mount::new(Arc::new(MemFs { dev: anon_dev(), root }), b"mem", 0));
-    let root = ns.root();
     let caller = Caller { tgid: 10, tid: 10, creds: Arc::new(Creds::root()) };
-    Context { vfs: Arc::default(), ns, cwd: root.clone(), root, caller, umask: 0o022 }
+    Context::new(Place::top(Arc::default(), ns, 0o022), caller)
 }
 
 /// The same guest as another user without capabilities.

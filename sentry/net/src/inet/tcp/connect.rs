@@ -241,7 +241,7 @@ impl TcpSock {
                 // It was closed or disconnected meanwhile.
                 return link.close(side, true);
             }
-            seat = std::mem::replace(&mut core.phase, Phase::Linked(link.clone(), side));
+            seat = self.set_link(&mut core, link, side);
             core.give_up = None;
         }
         if let Phase::SynSent(seat) = seat {

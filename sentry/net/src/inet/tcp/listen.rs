@@ -172,7 +172,7 @@ impl TcpSock {
             let mut core = sock.core.lock();
             (core.local, core.remote) = (local, Some(remote));
             core.standing = Standing::Connected;
-            core.phase = Phase::Linked(link.clone(), 1);
+            sock.set_link(&mut core, &link, 1);
         }
         Some((Embryo { sock, link: Some(link.clone()) }, link))
     }
