@@ -100,6 +100,13 @@ struct Parcel {
 thread_local! {
     /// That of the call which this worker handles.
     static PARCEL: RefCell<Option<Parcel>> = const { RefCell::new(None) };
+    /// Whose the one before was, as it is likely to be the next one's, and counting costs more than all the rest here.
+    static LAST: RefCell<Option<Arc<Task>>> = const { RefCell::new(None) };
+}
+
+/// This worker takes no more requests for now.
+pub fn forget() {
+    LAST.take();
 }
 
 /// A request has been taken. `wrote`: what its call will write, by experience.
@@ -132,14 +139,15 @@ pub fn open(task: &Arc<Task>, nr: u16, args: &[u64; 6], wrote: usize) {
         _ => (0..0, range(at, own)),
     };
     let text = matches!(kind, kind::PATH | kind::PATH_AT | kind::STAT_PATH..=kind::STATX);
-    PARCEL.set(Some(Parcel { task: task.clone(), input, output, text, parts, len, written: 0 }));
+    let last = LAST.take().filter(|last| Arc::ptr_eq(last, task));
+    let task = last.unwrap_or_else(|| task.clone());
+    PARCEL.set(Some(Parcel { task, input, output, text, parts, len, written: 0 }));
 }
 
 /// The call of this task is answered, or left: what this worker's parcel has for its guest.
 pub fn close(task: &Task) -> Written {
-    PARCEL.with_borrow_mut(|slot| {
-        Written::of(slot.take_if(|parcel| std::ptr::eq(Arc::as_ptr(&parcel.task), task)))
-    })
+    PARCEL
+        .with_borrow_mut(|slot| Written(slot.take_if(|parcel| std::ptr::eq(Arc::as_ptr(&parcel.task), task))))
 }
 
 /// What a call has written to its parcel.
@@ -147,23 +155,31 @@ pub fn close(task: &Task) -> Written {
 pub struct Written(Option<Parcel>);
 
 impl Written {
-    fn of(parcel: Option<Parcel>) -> Written {
-        Written(parcel.filter(|parcel| parcel.written > 0))
-    }
-
     pub fn len(&self) -> usize {
         self.0.as_ref().map_or(0, |parcel| parcel.written)
     }
 
     /// Puts it where the guest wants it.
     pub fn deliver(self) -> Result<(), i32> {
-        let Some(Parcel { task, output, written, .. }) = self.0 else { return Ok(()) };
-        deliver(&task, output.start, written)
+        match &self.0 {
+            Some(Parcel { task, output, written, .. }) if *written > 0 => {
+                deliver(task, output.start, *written)
+            }
+            _ => Ok(()),
+        }
     }
 
     /// As [`Written::deliver`]: what the call that would answer `v` answers then.
     pub fn answer(self, v: i64) -> i64 {
         self.deliver().map_or_else(|errno| -i64::from(errno), |()| v)
+    }
+}
+
+impl Drop for Written {
+    fn drop(&mut self) {
+        if let Some(parcel) = self.0.take() {
+            LAST.set(Some(parcel.task));
+        }
     }
 }
 
@@ -287,5 +303,5 @@ pub fn leave(space: &Space) {
 
 /// What cannot be had in order is had without a parcel.
 fn give_up(slot: &mut Option<Parcel>) {
-    let _taken_away = Written::of(slot.take()).deliver();
+    let _taken_away = Written(slot.take()).deliver();
 }

@@ -7,6 +7,7 @@
 //! Neighbours: `fast` says who is polled for; `seats` sends a standby here; `sandbox` has workers call [`Sandbox::poll`].
 
 use crate::fast::{PERIOD, Pace, cycles};
+use crate::parcel;
 use crate::sandbox::Sandbox;
 use crate::sites::Seen;
 use crate::sys;
@@ -104,6 +105,7 @@ impl Sandbox {
                 set_goes_on(false);
                 later::set_puts_off(false);
                 later::catch_up();
+                parcel::forget();
                 let _anywhere = sys::set_affinity(0, &self.cpus);
             }
             event
