@@ -14,7 +14,7 @@ use chitin_kernel::clone::{InitRequest, make_init};
 use chitin_kernel::tty::Tty;
 use chitin_kernel::{FsState, Kernel, Task};
 use chitin_vfs::walk::Walk;
-use chitin_vfs::{Caller, Context, Creds, FileKind, MountNs, Path};
+use chitin_vfs::{Caller, Context, Creds, FileKind, MountNs, Path, Place};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -36,9 +36,8 @@ pub enum Role {
 
 /// A context in a container's root.
 pub fn context(kernel: &Arc<Kernel>, ns: &Arc<MountNs>, creds: Creds) -> Context {
-    let root = ns.root();
     let caller = Caller { tgid: 1, tid: 1, creds: Arc::new(creds) };
-    Context { vfs: kernel.vfs.clone(), ns: ns.clone(), cwd: root.clone(), root, caller, umask: 0o022 }
+    Context::new(Place::top(kernel.vfs.clone(), ns.clone(), 0o022), caller)
 }
 
 /// Makes a process, stopped before its first instruction. Its end finds no parent.
@@ -63,11 +62,12 @@ pub fn make(
     let cwd = cwd.map_err(|errno| {
         format!("chdir to cwd ({:?}) set in config.json failed: {}", settings.cwd, lower(errno))
     })?;
-    let fs = FsState::new(ns.clone(), settings.umask.unwrap_or(0o022));
-    fs.set_cwd(cwd.clone());
+    let umask = settings.umask.unwrap_or(0o022);
+    let fs = FsState::new(Place { cwd, ..Place::top(kernel.vfs.clone(), ns.clone(), umask) });
     let creds = process::creds(settings, record.user_ns())?;
     let name = settings.args.first().cloned().unwrap_or_default();
-    let ctx = Context { cwd, ..context(kernel, ns, creds.clone()) };
+    let caller = Caller { tgid: 1, tid: 1, creds: Arc::new(creds.clone()) };
+    let ctx = Context { place: fs.place(), caller };
     find_program(&ctx, &name, &settings.env)?;
     let cgroup = settings.cgroup.as_deref().map(|path| cgroup(record, path)).transpose()?;
     let bytes = |texts: &[String]| texts.iter().map(|text| text.clone().into_bytes()).collect::<Vec<_>>();

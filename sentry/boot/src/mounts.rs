@@ -15,7 +15,8 @@ use chitin_gofer_protocol::Client;
 use chitin_kernel::Kernel;
 use chitin_vfs::walk::Walk;
 use chitin_vfs::{
-    Caller, Context, Creds, FileKind, FileSystem, Inode, Mount, MountNs, NewKind, Path, SetAttr, UserNs,
+    Caller, Context, Creds, FileKind, FileSystem, Inode, Mount, MountNs, NewKind, Path, Place, SetAttr,
+    UserNs,
 };
 use std::sync::Arc;
 
@@ -73,9 +74,8 @@ impl Mounter<'_> {
 
     /// A context of the kernel's own, with all rights.
     fn context(&self, ns: &Arc<MountNs>) -> Context {
-        let root = ns.root();
         let caller = Caller { tgid: 1, tid: 1, creds: Arc::new(Creds::root()) };
-        Context { vfs: self.kernel.vfs.clone(), ns: ns.clone(), cwd: root.clone(), root, caller, umask: 0 }
+        Context::new(Place::top(self.kernel.vfs.clone(), ns.clone(), 0), caller)
     }
 
     fn overlay(&self, lower: Arc<dyn FileSystem>) -> Arc<dyn FileSystem> {

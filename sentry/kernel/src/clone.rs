@@ -67,8 +67,8 @@ fn check(task: &Task, request: &CloneRequest) -> Result<(), Errno> {
 
 /// Credentials in a new user namespace, for clone and unshare: EPERM under chroot, and for who is nobody where it is.
 pub fn creds_in_new_user_ns(task: &Task) -> Result<Arc<Creds>, Errno> {
-    let (ns, root, ..) = task.fs().snapshot();
-    if !root.is(&ns.root()) {
+    let place = task.fs().place();
+    if !place.root.is(&place.ns.root()) {
         return Err(Errno::EPERM);
     }
     let old = task.creds();

@@ -48,13 +48,12 @@ pub(crate) async fn load_first(
     process: &Arc<Process>,
     request: &InitRequest,
 ) -> Result<(Loaded, Creds), Errno> {
-    let (ns, root, cwd, umask) = request.fs.snapshot();
     let creds = Arc::new(request.creds.clone());
     let caller = chitin_vfs::Caller { tgid: process.kid(), tid: process.kid(), creds };
-    let ctx = chitin_vfs::Context { vfs: kernel.vfs.clone(), ns, root, cwd: cwd.clone(), caller, umask };
+    let ctx = chitin_vfs::Context { place: request.fs.place(), caller };
     let path = request.args.first().cloned().ok_or(Errno::EINVAL)?;
     let path = loader::find_in_path(&ctx, &path, &request.env)?;
-    let file = ctx.open_exec(&cwd, &path, chitin_vfs::walk::Walk::FOLLOW)?;
+    let file = ctx.open_exec(&ctx.cwd, &path, chitin_vfs::walk::Walk::FOLLOW)?;
     let program = Program { file, path, args: request.args.clone(), env: request.env.clone() };
     // What the runtime set up is in force before the program is executed, as with runc.
     let program = loader::resolve(&ctx, program)?;

@@ -155,6 +155,10 @@ impl Task {
     pub fn files(&self) -> Arc<FdTable> {
         self.files.read().clone()
     }
+    /// As [`Task::own_mm`], its descriptors.
+    pub fn own_files(&self) -> impl Deref<Target = Arc<FdTable>> + '_ {
+        self.files.read()
+    }
     /// As [`FdTable::get`] of its table.
     pub fn file(&self, fd: i32) -> Result<Arc<File>, Errno> {
         self.files.read().get(fd)
@@ -177,6 +181,10 @@ impl Task {
     pub fn set_fs(&self, fs: Arc<FsState>) {
         let old = std::mem::replace(&mut *self.fs.write(), fs);
         drop(old);
+    }
+    /// As [`Task::own_mm`], its credentials; as another thread may be about to change them, not to be asked for again meanwhile.
+    pub fn own_creds(&self) -> impl Deref<Target = Arc<Creds>> + '_ {
+        self.creds.read()
     }
     pub fn creds(&self) -> Arc<Creds> {
         self.creds.read().clone()
@@ -216,8 +224,7 @@ impl Task {
 
     /// Everything a path operation depends on.
     pub fn context(&self) -> Context {
-        let (ns, root, cwd, umask) = self.fs().snapshot();
-        Context { vfs: self.kernel.vfs.clone(), ns, root, cwd, caller: self.caller(), umask }
+        Context { place: self.fs.read().place(), caller: self.caller() }
     }
 
     /// Replaces memory and platform task (execve).

@@ -389,9 +389,8 @@ impl FakeFs {
 
     pub(crate) fn context(&self) -> Context {
         let ns = MountNs::new(Mount::new(Arc::new(self.clone()), b"fake", 0));
-        let root = ns.root();
         let caller = Caller { tgid: 1, tid: 1, creds: Arc::new(Creds::root()) };
-        Context { vfs: Arc::<Vfs>::default(), ns, cwd: root.clone(), root, caller, umask: 0o22 }
+        Context::new(Place::top(Arc::<Vfs>::default(), ns, 0o22), caller)
     }
 }
 

@@ -11,7 +11,7 @@ use chitin_kernel::ns::CLONE_OURS;
 use chitin_kernel::pidfd::PidFd;
 use chitin_kernel::{FsState, Namespace, Outcome, Task, clone, ns};
 use chitin_vfs::ops::Opened;
-use chitin_vfs::{Creds, File, UserNs};
+use chitin_vfs::{Creds, File, Place, UserNs};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -156,7 +156,7 @@ fn enter(task: &Arc<Task>, namespaces: &[Namespace]) -> Result<(), Errno> {
     ns::switch(task, new);
     if let Some(mounts) = mounts {
         let umask = task.fs().umask();
-        task.set_fs(FsState::new(mounts, umask));
+        task.set_fs(FsState::new(Place::top(task.kernel.vfs.clone(), mounts, umask)));
     }
     if user {
         enter_user_ns(task, (*creds).clone());

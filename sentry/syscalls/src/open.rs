@@ -113,7 +113,7 @@ fn start<'a>(
 
 fn open_at(task: &Arc<Task>, dirfd: i32, path: u64, how: &OpenHow) -> Result<Outcome, Errno> {
     let how = checked(how)?;
-    let path = task.mm().read_path(path)?;
+    let path = task.own_mm().read_path(path)?;
     let ctx = task.context();
     let start = start(task, &ctx, dirfd, &path, &how.walk)?;
     let cloexec = how.flags & O_CLOEXEC != 0;

@@ -105,15 +105,13 @@ fn statx_from(attr: &Attr) -> Statx {
 }
 
 pub(crate) fn fstat(task: &Arc<Task>, args: Args) -> Outcome {
-    unit(
-        task.files()
-            .get(args.i32(0))
-            .and_then(|file| task.mm().write(args.u64(1), &stat_of(&**file.inode(), &task.creds().user_ns)?)),
-    )
+    unit(task.file(args.i32(0)).and_then(|file| {
+        task.own_mm().write(args.u64(1), &stat_of(&**file.inode(), &task.own_creds().user_ns)?)
+    }))
 }
 
 fn stat_path(task: &Task, dirfd: i32, path: u64, out: u64, follow: bool) -> Result<(), Errno> {
-    let mm = task.mm();
+    let mm = task.own_mm();
     let path = mm.read_path(path)?;
     let ctx = task.context();
     let target = at_target(task, &ctx, dirfd, &path, follow, false)?;
@@ -139,7 +137,7 @@ fn stat_target(task: &Task, dirfd: i32, path: u64, flags: u32) -> Result<Target,
     if flags & !known != 0 {
         return Err(Errno::EINVAL);
     }
-    let mm = task.mm();
+    let mm = task.own_mm();
     let ctx = task.context();
     let follow = flags & AT_SYMLINK_NOFOLLOW == 0;
     if flags & AT_EMPTY_PATH != 0 && is_empty(&mm, path)? {
@@ -151,14 +149,14 @@ fn stat_target(task: &Task, dirfd: i32, path: u64, flags: u32) -> Result<Target,
 pub(crate) fn newfstatat(task: &Arc<Task>, args: Args) -> Outcome {
     let (dirfd, path, flags) = (args.i32(0), args.u64(1), args.u32(3));
     unit((|| {
-        let mm = task.mm();
+        let mm = task.own_mm();
         // fstat in the C library's disguise: no walk, no context.
         if flags == AT_EMPTY_PATH && dirfd >= 0 && is_empty(&mm, path)? {
             let file = task.file(dirfd)?;
-            return mm.write(args.u64(2), &stat_of(&**file.inode(), &task.creds().user_ns)?);
+            return mm.write(args.u64(2), &stat_of(&**file.inode(), &task.own_creds().user_ns)?);
         }
         let target = stat_target(task, dirfd, path, flags)?;
-        mm.write(args.u64(2), &stat_of(&**target.inode(), &task.creds().user_ns)?)
+        mm.write(args.u64(2), &stat_of(&**target.inode(), &task.own_creds().user_ns)?)
     })())
 }
 
@@ -169,7 +167,7 @@ pub(crate) fn statx(task: &Arc<Task>, args: Args) -> Outcome {
             return Err(Errno::EINVAL);
         }
         let target = stat_target(task, args.i32(0), args.u64(1), flags)?;
-        let mut out = statx_of(&**target.inode(), &task.creds().user_ns)?;
+        let mut out = statx_of(&**target.inode(), &task.own_creds().user_ns)?;
         if let Target::Path(path) = &target {
             out.stx_mnt_id = path.mount.id();
             out.stx_mask |= if mask & STATX_MNT_ID_UNIQUE != 0 { STATX_MNT_ID_UNIQUE } else { STATX_MNT_ID };
@@ -177,7 +175,7 @@ pub(crate) fn statx(task: &Arc<Task>, args: Args) -> Outcome {
                 out.stx_attributes |= STATX_ATTR_MOUNT_ROOT;
             }
         }
-        task.mm().write(args.u64(4), &out)
+        task.own_mm().write(args.u64(4), &out)
     })())
 }
 
@@ -196,7 +194,7 @@ fn access_at(task: &Task, dirfd: i32, path: u64, mode: u32, flags: u32) -> Resul
     if mode & !(R_OK | W_OK | X_OK) != 0 || flags & !(AT_EACCESS | AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH) != 0 {
         return Err(Errno::EINVAL);
     }
-    let path = task.mm().read_path(path)?;
+    let path = task.own_mm().read_path(path)?;
     let mut ctx: Context = task.context();
     let creds = ctx.creds().clone();
     if flags & AT_EACCESS == 0 && (creds.fsuid != creds.uid || creds.fsgid != creds.gid || creds.uid != 0) {

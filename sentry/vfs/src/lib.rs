@@ -67,4 +67,4 @@ pub use inode::{
 pub use mount::{Mount, MountNs, Propagation};
 pub use userns::UserNs;
 pub use wait::{PollTable, WaitQueue};
-pub use walk::{Caller, Context, Vfs};
+pub use walk::{Caller, Context, Place, Vfs};

@@ -9,6 +9,7 @@ use chitin_abi::limits::NAME_MAX;
 use chitin_abi::mount::MS_NOSYMFOLLOW;
 use parking_lot::Mutex;
 use std::borrow::Cow;
+use std::ops::Deref;
 use std::sync::Arc;
 
 /// Symbolic links followed in one walk (MAXSYMLINKS).
@@ -29,15 +30,42 @@ pub struct Caller {
     pub creds: Arc<Creds>,
 }
 
-/// Everything a path operation depends on; made by the kernel from a task, per call.
+/// Where a process stands (`fs_struct`): its tree, the directories that paths begin at, and its umask.
 #[derive(Clone)]
-pub struct Context {
+pub struct Place {
     pub vfs: Arc<Vfs>,
     pub ns: Arc<MountNs>,
     pub root: Path,
     pub cwd: Path,
-    pub caller: Caller,
     pub umask: u32,
+}
+
+impl Place {
+    /// In the root directory of a tree.
+    pub fn top(vfs: Arc<Vfs>, ns: Arc<MountNs>, umask: u32) -> Place {
+        let root = ns.root();
+        Place { vfs, ns, cwd: root.clone(), root, umask }
+    }
+}
+
+/// Everything a path operation depends on; made by the kernel from a task, per call, and so of few pieces to be counted.
+#[derive(Clone)]
+pub struct Context {
+    pub place: Arc<Place>,
+    pub caller: Caller,
+}
+
+impl Context {
+    pub fn new(place: Place, caller: Caller) -> Context {
+        Context { place: Arc::new(place), caller }
+    }
+}
+
+impl Deref for Context {
+    type Target = Place;
+    fn deref(&self) -> &Place {
+        &self.place
+    }
 }
 
 /// How to walk.

@@ -9,7 +9,7 @@ use chitin_gofer_protocol::{Client, transport};
 use chitin_mm::{SliceSource, VecSink};
 use chitin_vfs::ops::{OpenHow, Opened};
 use chitin_vfs::walk::{Target, Vfs, Walk};
-use chitin_vfs::{Attr, Caller, Context, Creds, DirEntry, DirSink, File, Mount, MountNs, Path};
+use chitin_vfs::{Attr, Caller, Context, Creds, DirEntry, DirSink, File, Mount, MountNs, Path, Place};
 use std::fs::OpenOptions;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
@@ -75,16 +75,8 @@ pub struct Guest {
 impl Guest {
     pub fn new(fs: Arc<GoferFs>) -> Guest {
         let ns = MountNs::new(Mount::new(fs.clone(), b"root", 0));
-        let root = ns.root();
         let caller = Caller { tgid: 1, tid: 1, creds: Arc::new(Creds::root()) };
-        let ctx = Context {
-            vfs: Arc::new(Vfs::default()),
-            ns,
-            root: root.clone(),
-            cwd: root,
-            caller,
-            umask: 0o022,
-        };
+        let ctx = Context::new(Place::top(Arc::new(Vfs::default()), ns, 0o022), caller);
         Guest { fs, ctx }
     }
 

@@ -19,12 +19,12 @@ struct Seen {
 
 /// The mounts that are reachable from the process's root, in the order they were made.
 fn seen(subject: &Subject) -> Result<Vec<Seen>, Errno> {
-    let fs = subject.task.as_ref().ok_or(Errno::EINVAL)?.fs();
-    let (ns, root, _, _) = fs.snapshot();
+    let place = subject.task.as_ref().ok_or(Errno::EINVAL)?.fs().place();
+    let (ns, root) = (&place.ns, &place.root);
     let mut seen = Vec::new();
     for mount in ns.mounts() {
         let top = chitin_vfs::Path { mount: mount.clone(), dentry: mount.root().clone() };
-        let (at, reachable) = ns.text(&root, &top);
+        let (at, reachable) = ns.text(root, &top);
         if reachable {
             seen.push(Seen { mount, at });
         }

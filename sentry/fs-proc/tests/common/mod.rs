@@ -10,7 +10,7 @@ use chitin_kernel::{FdTable, FsState, Kernel, Task};
 use chitin_mm::{SliceSource, VecSink};
 use chitin_platform::*;
 use chitin_vfs::ops::{OpenHow, Opened};
-use chitin_vfs::{Creds, File, Mount, MountNs};
+use chitin_vfs::{Creds, File, Mount, MountNs, Place};
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::ops::Range;
@@ -222,11 +222,9 @@ impl Guest {
         let namespaces = kernel.new_namespaces(uts, chitin_vfs::UserNs::initial(), Default::default());
         let root = TmpFs::new(Storage::Memory, b"mode=755", 1 << 30).unwrap();
         let ns = MountNs::new(Mount::new(root, b"root fs", 0));
-        let fs = FsState::new(ns.clone(), 0o22);
-        let (_, top, cwd, umask) = fs.snapshot();
+        let fs = FsState::new(Place::top(kernel.vfs.clone(), ns.clone(), 0o22));
         let caller = chitin_vfs::Caller { tgid: 1, tid: 1, creds: Arc::new(Creds::root()) };
-        let ctx =
-            chitin_vfs::Context { vfs: kernel.vfs.clone(), ns: ns.clone(), root: top, cwd, caller, umask };
+        let ctx = chitin_vfs::Context { place: fs.place(), caller };
         let how = OpenHow { flags: 0o102, perm: 0o777, ..OpenHow::default() };
         let Opened::File(file) = ctx.open(&ctx.cwd, b"/prog", &how).unwrap() else { panic!("a file") };
         file.write(&mut SliceSource::new(&program())).unwrap();

@@ -12,7 +12,7 @@ use chitin_kernel::{FdTable, FsState, Kernel, Task, run};
 use chitin_mm::SliceSource;
 use chitin_platform::*;
 use chitin_syscalls::Table;
-use chitin_vfs::{Creds, FileSystem, Mount, MountNs, NewInode, NewKind, WriteAt};
+use chitin_vfs::{Creds, FileSystem, Mount, MountNs, NewInode, NewKind, Place, WriteAt};
 use parking_lot::Mutex;
 use std::ops::Range;
 use std::pin::pin;
@@ -251,7 +251,8 @@ impl Guest {
             .unwrap()
             .write(WriteAt::At(0), &mut SliceSource::new(&image))
             .unwrap();
-        let fs = FsState::new(MountNs::new(Mount::new(tmpfs, b"none", 0)), 0o22);
+        let ns = MountNs::new(Mount::new(tmpfs, b"none", 0));
+        let fs = FsState::new(Place::top(kernel.vfs.clone(), ns, 0o22));
 
         let names = Uts { hostname: b"hot".to_vec(), domainname: b"(none)".to_vec() };
         let request = InitRequest {

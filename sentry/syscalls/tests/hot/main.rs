@@ -225,3 +225,23 @@ fn figures() {
         println!("{name:24} {ns:6.0} ns");
     }
 }
+
+/// For a profiler that counts instructions within [`profiled`] (`valgrind --tool=callgrind --toggle-collect='*profiled*'
+/// --collect-atstart=no`): the call that `CALL` names, among all others.
+#[test]
+#[ignore = "for a profiler"]
+fn one() {
+    let server = Server::new();
+    let chosen = std::env::var("CALL").expect("CALL names one of the calls that `figures` shows");
+    for _ in 0..2000 {
+        let mut run =
+            |name: &'static str, call: &dyn Fn()| if name == chosen { profiled(call) } else { call() };
+        server.round(&mut run);
+        server.other_round(&mut run);
+    }
+}
+
+#[inline(never)]
+fn profiled(call: &dyn Fn()) {
+    call();
+}
