@@ -135,6 +135,21 @@ fn streams_both_ways() {
     assert!(o.stderr.contains("refused"), "{}", o.brief());
 }
 
+/// What a guest program that talks to itself says of `amount`, with its server in a sandbox at the far end.
+fn asked(pair: &Pair, program: &str, amount: &str) -> String {
+    let guest = format!("/guest/{program}");
+    let b = Bundle::new("attach-ask", &paths::rootfs("busybox"), &[&guest, "serve", "7000"]);
+    let s = Steps::new(pair.inside(b.bind(&paths::guests(), "/guest", &["ro"]), &pair.far));
+    s.launch();
+    let mut ask = Command::new("ip");
+    ask.args(["netns", "exec", &pair.near]).arg(paths::guests().join(program));
+    ask.args(["ask", FAR, "7000", amount]);
+    let o = quick(ask, Duration::from_secs(if amount.len() > 2 { 1800 } else { 120 }));
+    s.until("stopped");
+    assert_eq!(o.code, Some(0), "{}", o.brief());
+    o.text()
+}
+
 /// Loss, delay, reordering, duplication: each byte arrives all the same, both ways. CHITIN_TEST_TRANSFER has the number of MiB.
 #[test]
 fn a_faulty_wire_damages_nothing() {
@@ -142,18 +157,21 @@ fn a_faulty_wire_damages_nothing() {
     for faults in ["1 500 1 {} 1", "0.5 0 0 {}", "0 2000 5 {} 5", "2 0 1 {} 1 whole"] {
         let faults = faults.replace("{}", &rng::seed().to_string());
         let Some((pair, _wire)) = Pair::over_a_faulty_wire(&faults) else { return };
-        let program = "/guest/transfer";
-        let b = Bundle::new("faulty", &paths::rootfs("busybox"), &[program, "serve", "7000"]);
-        let s = Steps::new(pair.inside(b.bind(&paths::guests(), "/guest", &["ro"]), &pair.far));
-        s.launch();
-        let mut ask = Command::new("ip");
-        ask.args(["netns", "exec", &pair.near]).arg(paths::guests().join("transfer"));
-        ask.args(["ask", FAR, "7000", &mib]);
-        let o = quick(ask, Duration::from_secs(if mib.len() > 2 { 1800 } else { 120 }));
-        assert!(o.text().starts_with(&format!("intact {mib} MiB")), "{faults}: {}", o.brief());
-        println!("{faults}: {}", o.text().trim());
-        s.until("stopped");
+        let said = asked(&pair, "transfer", &mib);
+        assert!(said.starts_with(&format!("intact {mib} MiB")), "{faults}: {said}");
+        println!("{faults}: {}", said.trim());
     }
+}
+
+/// Several threads write to one connection at both ends at once: nothing of theirs gets lost, doubled or out of order.
+#[test]
+fn writers_share_a_connection() {
+    let Some(pair) = Pair::with_addresses(1500) else { return };
+    assert_eq!(asked(&pair, "crowd", "64"), "in order, 64 MiB of each\n");
+    drop(pair);
+    let faults = format!("0.5 200 1 {} 1", rng::seed());
+    let Some((pair, _wire)) = Pair::over_a_faulty_wire(&faults) else { return };
+    assert_eq!(asked(&pair, "crowd", "4"), "in order, 4 MiB of each\n", "{faults}");
 }
 
 /// As Docker and others do it: a new namespace, which a hook fills.
