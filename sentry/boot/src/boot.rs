@@ -15,6 +15,7 @@ use chitin_kernel::ns::NetMaker;
 use chitin_kernel::reactor::Reactor;
 use chitin_kernel::{ExitStatus, Kernel, Process, ProcessHandle, run};
 use chitin_platform::Platform;
+use chitin_platform_host::reserve;
 use chitin_syscalls::{Strace, Table};
 use chitin_vfs::factory::{FileSystems, Memfds};
 use nix::sys::signal::{SigSet, Signal};
@@ -86,7 +87,8 @@ pub fn boot(config: BootConfig) -> Result<Sandbox, String> {
         Medium::Dir(number) => Some(Arc::new(take(number, "overlay directory")?)),
     };
     chitin_host::limits::raise_nofile();
-    let score = oom::Score::raise();
+    let limit = container.limits.memory.filter(|&bytes| bytes != u64::MAX);
+    let score = oom::Score::raise(limit);
     let shadow = crate::kvm::has_shadow_tables();
     let labels = confine::Labels::open(&config.labels)?;
     let proc_fd = confine::enter_empty_root()?;
@@ -121,6 +123,9 @@ pub fn boot(config: BootConfig) -> Result<Sandbox, String> {
     let proc_fds = [proc_fd.as_raw_fd(), platform_fd.unwrap_or(proc_fd.as_raw_fd())];
     if let Some(score) = score {
         score.lower();
+    }
+    if limit.is_some() {
+        reserve::keep();
     }
     let network = match config.network {
         NetworkMode::None => filter::Network::None,

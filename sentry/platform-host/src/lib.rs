@@ -34,6 +34,7 @@ pub mod layout;
 pub mod maps;
 pub mod memory;
 pub mod process;
+pub mod reserve;
 pub mod sys;
 pub mod table;
 pub mod thread;

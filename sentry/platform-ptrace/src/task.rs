@@ -17,6 +17,7 @@ use crate::stub::{AFTER_CALL, KICK};
 use crate::sys::{self, UserRegs};
 use crate::tracer::{Command, Tracer};
 use chitin_platform::{Event, EventKind, Owner, PlatformError};
+use chitin_platform_host::reserve;
 use parking_lot::{Mutex, MutexGuard};
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Weak};
@@ -228,7 +229,14 @@ impl Task {
     }
 
     fn end_process(&self, signal: i32) {
+        let short_of_memory = signal == libc::SIGKILL && !self.proc.ending();
+        if short_of_memory {
+            reserve::give_up();
+        }
         self.proc.space.mem.remove_reader(self.proc.pid);
+        if short_of_memory {
+            reserve::renew();
+        }
         let wanted = self.proc.set_dead();
         let lost = self.sb.origins.lock().remove(&self.proc.pid);
         let closing = self.sb.closing.load(std::sync::atomic::Ordering::Relaxed);

@@ -10,6 +10,7 @@ use crate::sandbox::Sandbox;
 use crate::sys::{self, Death};
 use crate::task::Phase;
 use chitin_platform::{Event, EventKind, PlatformError};
+use chitin_platform_host::reserve;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -50,6 +51,10 @@ fn bury(sb: &Arc<Sandbox>, d: Death) {
         return;
     };
     let wanted = proc.set_dead();
+    let short_of_memory = !wanted && d.signal == libc::SIGKILL;
+    if short_of_memory {
+        reserve::give_up();
+    }
     let tasks = proc.tasks();
     let mut exited = Vec::new();
     for t in &tasks {
@@ -71,6 +76,9 @@ fn bury(sb: &Arc<Sandbox>, d: Death) {
         tasks.iter().for_each(|t| t.release_window());
     } else {
         proc.space.release();
+    }
+    if short_of_memory {
+        reserve::renew();
     }
     let lost = sb.origins.lock().remove(&d.pid);
     if let Some(lost) = lost.filter(|_| !wanted && !sb.closing.load(Ordering::Relaxed)) {
