@@ -155,10 +155,6 @@ impl Task {
     pub fn files(&self) -> Arc<FdTable> {
         self.files.read().clone()
     }
-    /// As [`Task::own_mm`], its descriptors.
-    pub fn own_files(&self) -> impl Deref<Target = Arc<FdTable>> + '_ {
-        self.files.read()
-    }
     /// As [`FdTable::get`] of its table.
     pub fn file(&self, fd: i32) -> Result<Arc<File>, Errno> {
         self.files.read().get(fd)
@@ -171,6 +167,10 @@ impl Task {
     pub fn io_files(&self, fds: [i32; 2]) -> Result<[Arc<File>; 2], Errno> {
         self.files.read().get_io_pair(fds)
     }
+    /// As [`FdTable::add`] to its table.
+    pub fn add_file(&self, file: Arc<File>, cloexec: bool) -> Result<i32, Errno> {
+        self.files.read().add(file, cloexec, 0, self.process.nofile())
+    }
     pub fn set_files(&self, files: Arc<FdTable>) {
         let old = std::mem::replace(&mut *self.files.write(), files);
         drop(old);
@@ -181,10 +181,6 @@ impl Task {
     pub fn set_fs(&self, fs: Arc<FsState>) {
         let old = std::mem::replace(&mut *self.fs.write(), fs);
         drop(old);
-    }
-    /// As [`Task::own_mm`], its credentials; as another thread may be about to change them, not to be asked for again meanwhile.
-    pub fn own_creds(&self) -> impl Deref<Target = Arc<Creds>> + '_ {
-        self.creds.read()
     }
     pub fn creds(&self) -> Arc<Creds> {
         self.creds.read().clone()

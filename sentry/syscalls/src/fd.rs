@@ -17,12 +17,11 @@ use std::sync::Arc;
 
 /// Puts a new file at the lowest free number.
 pub(crate) fn install(task: &Task, file: Arc<File>, cloexec: bool) -> Result<u64, Errno> {
-    let fd = task.own_files().add(file, cloexec, 0, task.process.nofile())?;
-    Ok(sign_extend(fd))
+    task.add_file(file, cloexec).map(sign_extend)
 }
 
 pub(crate) fn close(task: &Arc<Task>, args: Args) -> Outcome {
-    let files = task.own_files();
+    let files = task.files();
     unit(files.remove(args.i32(0)).and_then(|file| files.close_file(file)))
 }
 

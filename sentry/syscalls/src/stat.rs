@@ -14,7 +14,6 @@ use chitin_abi::num::low16;
 use chitin_abi::stat::*;
 use chitin_abi::time::Timespec;
 use chitin_kernel::{Outcome, Task};
-use chitin_mm::Mm;
 use chitin_vfs::walk::Target;
 use chitin_vfs::{Attr, Caps, Context, Creds, Inode, UserNs};
 use std::sync::Arc;
@@ -105,17 +104,20 @@ fn statx_from(attr: &Attr) -> Statx {
 }
 
 pub(crate) fn fstat(task: &Arc<Task>, args: Args) -> Outcome {
-    unit(task.file(args.i32(0)).and_then(|file| {
-        task.own_mm().write(args.u64(1), &stat_of(&**file.inode(), &task.own_creds().user_ns)?)
-    }))
+    unit(stat_open(task, args.i32(0), args.u64(1)))
+}
+
+fn stat_open(task: &Task, fd: i32, out: u64) -> Result<(), Errno> {
+    let stat = stat_of(&**task.file(fd)?.inode(), &task.creds().user_ns)?;
+    task.own_mm().write(out, &stat)
 }
 
 fn stat_path(task: &Task, dirfd: i32, path: u64, out: u64, follow: bool) -> Result<(), Errno> {
-    let mm = task.own_mm();
-    let path = mm.read_path(path)?;
+    let path = task.own_mm().read_path(path)?;
     let ctx = task.context();
     let target = at_target(task, &ctx, dirfd, &path, follow, false)?;
-    mm.write(out, &stat_of(&**target.inode(), &ctx.creds().user_ns)?)
+    let stat = stat_of(&**target.inode(), &ctx.creds().user_ns)?;
+    task.own_mm().write(out, &stat)
 }
 
 pub(crate) fn stat(task: &Arc<Task>, args: Args) -> Outcome {
@@ -127,8 +129,8 @@ pub(crate) fn lstat(task: &Arc<Task>, args: Args) -> Outcome {
 }
 
 /// Whether the path is a null pointer or empty (vfs_empty_path()).
-fn is_empty(mm: &Mm, path: u64) -> Result<bool, Errno> {
-    Ok(path == 0 || mm.read::<u8>(path)? == 0)
+fn is_empty(task: &Task, path: u64) -> Result<bool, Errno> {
+    Ok(path == 0 || task.own_mm().read::<u8>(path)? == 0)
 }
 
 /// What the stat calls with AT_* flags name.
@@ -137,26 +139,22 @@ fn stat_target(task: &Task, dirfd: i32, path: u64, flags: u32) -> Result<Target,
     if flags & !known != 0 {
         return Err(Errno::EINVAL);
     }
-    let mm = task.own_mm();
-    let ctx = task.context();
     let follow = flags & AT_SYMLINK_NOFOLLOW == 0;
-    if flags & AT_EMPTY_PATH != 0 && is_empty(&mm, path)? {
-        return at_target(task, &ctx, dirfd, b"", follow, true);
-    }
-    at_target(task, &ctx, dirfd, &mm.read_path(path)?, follow, false)
+    let empty = flags & AT_EMPTY_PATH != 0 && is_empty(task, path)?;
+    let path = if empty { Vec::new() } else { task.own_mm().read_path(path)? };
+    at_target(task, &task.context(), dirfd, &path, follow, empty)
 }
 
 pub(crate) fn newfstatat(task: &Arc<Task>, args: Args) -> Outcome {
-    let (dirfd, path, flags) = (args.i32(0), args.u64(1), args.u32(3));
+    let (dirfd, path, out, flags) = (args.i32(0), args.u64(1), args.u64(2), args.u32(3));
     unit((|| {
-        let mm = task.own_mm();
         // fstat in the C library's disguise: no walk, no context.
-        if flags == AT_EMPTY_PATH && dirfd >= 0 && is_empty(&mm, path)? {
-            let file = task.file(dirfd)?;
-            return mm.write(args.u64(2), &stat_of(&**file.inode(), &task.own_creds().user_ns)?);
+        if flags == AT_EMPTY_PATH && dirfd >= 0 && is_empty(task, path)? {
+            return stat_open(task, dirfd, out);
         }
         let target = stat_target(task, dirfd, path, flags)?;
-        mm.write(args.u64(2), &stat_of(&**target.inode(), &task.own_creds().user_ns)?)
+        let stat = stat_of(&**target.inode(), &task.creds().user_ns)?;
+        task.own_mm().write(out, &stat)
     })())
 }
 
@@ -167,7 +165,7 @@ pub(crate) fn statx(task: &Arc<Task>, args: Args) -> Outcome {
             return Err(Errno::EINVAL);
         }
         let target = stat_target(task, args.i32(0), args.u64(1), flags)?;
-        let mut out = statx_of(&**target.inode(), &task.own_creds().user_ns)?;
+        let mut out = statx_of(&**target.inode(), &task.creds().user_ns)?;
         if let Target::Path(path) = &target {
             out.stx_mnt_id = path.mount.id();
             out.stx_mask |= if mask & STATX_MNT_ID_UNIQUE != 0 { STATX_MNT_ID_UNIQUE } else { STATX_MNT_ID };
