@@ -148,6 +148,11 @@ pub fn without_cpu(mask: &[u8], cpu: usize) -> Option<Vec<u8>> {
     (count_cpus(&rest) > 0).then_some(rest)
 }
 
+/// Keeps the calling thread, which may run where `mask` says, off one of these CPUs; answers whether it could.
+pub fn keep_off(mask: &[u8], cpu: usize) -> bool {
+    without_cpu(mask, cpu).is_some_and(|rest| set_affinity(0, &rest).is_ok())
+}
+
 pub fn set_nice(tid: i32, nice: i32) -> Result<(), i32> {
     // SAFETY: no memory is involved.
     check(unsafe { libc::setpriority(libc::PRIO_PROCESS, tid as u32, nice) }.into()).map(drop)

@@ -87,8 +87,7 @@ impl Sandbox {
 
     /// Goes to another CPU than this one and stays there; answers which it is.
     fn leave_cpu(&self, cpu: usize) -> Option<usize> {
-        sys::set_affinity(0, &sys::without_cpu(&self.cpus, cpu)?).ok()?;
-        let here = sys::current_cpu()?;
+        let here = sys::keep_off(&self.cpus, cpu).then(sys::current_cpu).flatten()?;
         sys::set_affinity(0, &sys::only_cpu(here)).ok()?;
         Some(here)
     }

@@ -53,9 +53,7 @@ pub fn sending<T>(send: impl FnOnce() -> T) -> T {
 /// Goes to another CPU, if there is one; it may come back.
 fn step_aside() {
     let (Ok(all), Some(here)) = (sys::get_affinity(0), sys::current_cpu()) else { return };
-    if let Some(others) = sys::without_cpu(&all, here)
-        && sys::set_affinity(0, &others).is_ok()
-    {
+    if sys::keep_off(&all, here) {
         let _as_before = sys::set_affinity(0, &all);
     }
 }

@@ -40,8 +40,10 @@ impl Clear {
     /// Where there is no other one it stays.
     fn keep_off(&mut self, cpu: Option<usize>) {
         (self.off, self.moved) = (cpu, 0);
-        let mask = cpu.map_or_else(|| Some(self.cpus.clone()), |cpu| sys::without_cpu(&self.cpus, cpu));
-        let _as_it_was = mask.map(|mask| sys::set_affinity(0, &mask));
+        let _as_it_was = match cpu {
+            Some(cpu) => sys::keep_off(&self.cpus, cpu),
+            None => sys::set_affinity(0, &self.cpus).is_ok(),
+        };
     }
 }
 

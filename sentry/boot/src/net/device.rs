@@ -111,19 +111,25 @@ impl HostDevice {
                 };
             }
             let packets = packets.get(..chunk.len()).unwrap_or_default();
-            let send = || send(self.fd.as_fd(), self.to, packets);
+            let send = || send_all(&self.fd, self.to, packets);
             let large = chunk.iter().any(|frame| frame.len() >= LARGE);
-            let (count, error) = if large { aside::sending(send) } else { send() };
+            let count = if large { aside::sending(send) } else { send() };
             taken += count;
             if count < chunk.len() {
-                if let Some(error) = error.filter(|error| error.kind() != io::ErrorKind::WouldBlock) {
-                    tracing::debug!(%error, "a packet could not be sent");
-                }
                 break;
             }
         }
         taken
     }
+}
+
+/// How many of the packets the host has taken.
+pub fn send_all(fd: &OwnedFd, to: Option<u32>, packets: &[Outgoing<'_>]) -> usize {
+    let (count, error) = send(fd.as_fd(), to, packets);
+    if let Some(error) = error.filter(|error| error.kind() != io::ErrorKind::WouldBlock) {
+        tracing::debug!(%error, "a packet could not be sent");
+    }
+    count
 }
 
 pub fn header(frame: &TxFrame<'_>) -> VnetHdr {

@@ -8,16 +8,15 @@
 //!
 //! Lock: `queue` is held while its packets are sent, so that the order stays; nothing else is locked within.
 
-use chitin_host::packet::{BATCH, Outgoing, VnetHdr, send};
+use chitin_host::packet::{BATCH, Outgoing, VnetHdr};
 use chitin_netstack::TxFrame;
 use chitin_platform::later::{self, Later};
 use parking_lot::Mutex;
-use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use super::device::header;
+use super::device::{header, send_all};
 
 /// What is larger goes at once: waking somebody costs little beside it.
 const SMALL: usize = 4096;
@@ -90,10 +89,7 @@ impl Held {
                 Outgoing { header: *header, pieces: [packet, &[], &[]] }
             })
             .collect();
-        let (_, error) = send(self.fd.as_fd(), self.to, &packets);
-        if let Some(error) = error.filter(|error| error.kind() != io::ErrorKind::WouldBlock) {
-            tracing::debug!(%error, "packets could not be sent");
-        }
+        let _dropped = send_all(&self.fd, self.to, &packets);
         queue.packets.clear();
         queue.bytes.clear();
         // Not before: who finds nothing here sends at once.
@@ -128,14 +124,21 @@ impl Later for Held {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use chitin_host::packet::Receiver;
+    use chitin_host::packet::{Receiver, send};
     use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+    use std::os::fd::AsFd;
+
+    /// What holds packets for a wire, and the wire's ends.
+    fn wire() -> (Arc<Held>, Arc<OwnedFd>, OwnedFd) {
+        let (family, kind) = (AddressFamily::Unix, SockType::SeqPacket);
+        let (ours, theirs) = socketpair(family, kind, None, SockFlag::SOCK_CLOEXEC).unwrap();
+        let ours = Arc::new(ours);
+        (Arc::new(Held::new(ours.clone(), None)), ours, theirs)
+    }
 
     #[test]
     fn packets_go_together_and_in_order() {
-        let kind = (AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC);
-        let (ours, theirs) = socketpair(kind.0, kind.1, kind.2, kind.3).unwrap();
-        let held = Arc::new(Held::new(Arc::new(ours), None));
+        let (held, _ours, theirs) = wire();
         let frame = |head: &'static [u8], body: &'static [u8]| TxFrame {
             head,
             body: [body, b"."],
@@ -174,6 +177,7 @@ mod tests {
         let untried = (0..).take_while(|_| !held.hold(&[frame(b"y", b"")], true)).count();
         assert_eq!(untried, UNTRIED as usize + 1);
     }
+
     /// Also when a test fails.
     struct Ends<'a>(&'a AtomicBool);
 
@@ -185,10 +189,7 @@ mod tests {
 
     #[test]
     fn nothing_overtakes_what_is_held() {
-        let kind = (AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC);
-        let (ours, theirs) = socketpair(kind.0, kind.1, kind.2, kind.3).unwrap();
-        let ours = Arc::new(ours);
-        let held = Arc::new(Held::new(ours.clone(), None));
+        let (held, ours, theirs) = wire();
         let over = AtomicBool::new(false);
         std::thread::scope(|scope| {
             // Somebody else may be at it just when something is sent past what is held.
