@@ -143,8 +143,10 @@ pub fn detach_and_attach<C: Client>(d: &C) {
     let mut t = Session::start(&d.command(&["attach", &c.name]));
     t.send("\necho still $X\n");
     t.expect("still kept", LIMIT).unwrap();
-    t.resize(21, 43);
     settle(LIMIT, || {
+        // A client that does not listen yet when it is told will not ask, so it is told again.
+        t.resize(20, 43);
+        t.resize(21, 43);
         t.send("stty size\n");
         t.expect("21 43", Duration::from_secs(2))
     })
