@@ -124,7 +124,8 @@ pub fn boot(config: BootConfig) -> Result<Sandbox, String> {
     if let Some(score) = score {
         score.lower();
     }
-    if limit.is_some() {
+    // On kvm the guests' memory is the sentry's own.
+    if limit.is_some() && !matches!(config.platform, PlatformChoice::Kvm) {
         reserve::keep();
     }
     let network = match config.network {
