@@ -4,8 +4,8 @@
 //! copy comes to its end: it holds on to the address space. And the copy waits for memory. The host would take more
 //! victims, until one of them frees a page or two; the largest one left is the container's init as a rule, or the sentry.
 //!
-//! Neighbours: the platforms' reapers give up the reserve before anything else, and renew it when the dead process's memory is
-//! free; `boot` has one kept where memory is limited.
+//! Neighbours: the platforms' reapers give up the reserve before anything else, until the dead process's memory is free; `boot`
+//! has one kept where memory is limited.
 //!
 //! Lock: `RESERVE`, a leaf.
 
@@ -56,13 +56,22 @@ pub fn keep() {
     renew();
 }
 
-/// The host may have killed a process for want of memory.
-pub fn give_up() {
+/// The host may have killed a process for want of memory: there is no reserve until the answer is dropped.
+pub fn give_up() -> GivenUp {
     drop(RESERVE.lock().take());
+    GivenUp
 }
 
-/// There should be memory again.
-pub fn renew() {
+#[must_use]
+pub struct GivenUp;
+
+impl Drop for GivenUp {
+    fn drop(&mut self) {
+        renew();
+    }
+}
+
+fn renew() {
     if WANTED.load(Ordering::Relaxed) {
         let mut reserve = RESERVE.lock();
         if reserve.is_none() {
@@ -81,9 +90,9 @@ mod tests {
         assert!(RESERVE.lock().is_none(), "nobody wants one");
         keep();
         assert!(RESERVE.lock().is_some());
-        give_up();
+        let given_up = give_up();
         assert!(RESERVE.lock().is_none());
-        renew();
+        drop(given_up);
         assert!(RESERVE.lock().is_some());
     }
 }

@@ -229,14 +229,9 @@ impl Task {
     }
 
     fn end_process(&self, signal: i32) {
-        let short_of_memory = signal == libc::SIGKILL && !self.proc.ending();
-        if short_of_memory {
-            reserve::give_up();
-        }
+        let given_up = (signal == libc::SIGKILL && !self.proc.ending()).then(reserve::give_up);
         self.proc.space.mem.remove_reader(self.proc.pid);
-        if short_of_memory {
-            reserve::renew();
-        }
+        drop(given_up);
         let wanted = self.proc.set_dead();
         let lost = self.sb.origins.lock().remove(&self.proc.pid);
         let closing = self.sb.closing.load(std::sync::atomic::Ordering::Relaxed);

@@ -51,10 +51,7 @@ fn bury(sb: &Arc<Sandbox>, d: Death) {
         return;
     };
     let wanted = proc.set_dead();
-    let short_of_memory = !wanted && d.signal == libc::SIGKILL;
-    if short_of_memory {
-        reserve::give_up();
-    }
+    let given_up = (!wanted && d.signal == libc::SIGKILL).then(reserve::give_up);
     let tasks = proc.tasks();
     let mut exited = Vec::new();
     for t in &tasks {
@@ -77,9 +74,7 @@ fn bury(sb: &Arc<Sandbox>, d: Death) {
     } else {
         proc.space.release();
     }
-    if short_of_memory {
-        reserve::renew();
-    }
+    drop(given_up);
     let lost = sb.origins.lock().remove(&d.pid);
     if let Some(lost) = lost.filter(|_| !wanted && !sb.closing.load(Ordering::Relaxed)) {
         lost(d.signal);
