@@ -35,9 +35,9 @@ pub enum Role {
 }
 
 /// A context in a container's root.
-pub fn context(kernel: &Arc<Kernel>, ns: &Arc<MountNs>, creds: Creds) -> Context {
+pub fn context(kernel: &Arc<Kernel>, ns: &Arc<MountNs>, creds: Creds, umask: u32) -> Context {
     let caller = Caller { tgid: 1, tid: 1, creds: Arc::new(creds) };
-    Context::new(Place::top(kernel.vfs.clone(), ns.clone(), 0o022), caller)
+    Context::new(Place::top(kernel.vfs.clone(), ns.clone(), umask), caller)
 }
 
 /// Makes a process, stopped before its first instruction. Its end finds no parent.
@@ -49,7 +49,7 @@ pub fn make(
     fds: &mut Descriptors,
     role: Role,
 ) -> Result<Execed, String> {
-    let ctx = context(kernel, ns, Creds::root());
+    let ctx = context(kernel, ns, Creds::root(), 0o022);
     let tty = stdio::console(kernel, &ctx, settings, fds)?;
     if let (Role::Init, Some(tty)) = (role, &tty) {
         record.container.set_console(tty.clone());

@@ -1,6 +1,7 @@
 //! The container's file systems: root, the configuration's mounts, devices, masked and read-only paths.
 
 use crate::copyup;
+use crate::exec;
 use crate::factory::Types;
 use crate::mount_options::{propagation, split};
 use chitin_abi::Errno;
@@ -15,8 +16,7 @@ use chitin_gofer_protocol::Client;
 use chitin_kernel::Kernel;
 use chitin_vfs::walk::Walk;
 use chitin_vfs::{
-    Caller, Context, Creds, FileKind, FileSystem, Inode, Mount, MountNs, NewKind, Path, Place, SetAttr,
-    UserNs,
+    Context, Creds, FileKind, FileSystem, Inode, Mount, MountNs, NewKind, Path, SetAttr, UserNs,
 };
 use std::sync::Arc;
 
@@ -74,8 +74,7 @@ impl Mounter<'_> {
 
     /// A context of the kernel's own, with all rights.
     fn context(&self, ns: &Arc<MountNs>) -> Context {
-        let caller = Caller { tgid: 1, tid: 1, creds: Arc::new(Creds::root()) };
-        Context::new(Place::top(self.kernel.vfs.clone(), ns.clone(), 0), caller)
+        exec::context(self.kernel, ns, Creds::root(), 0)
     }
 
     fn overlay(&self, lower: Arc<dyn FileSystem>) -> Arc<dyn FileSystem> {

@@ -17,11 +17,12 @@ mod nodes;
 mod ops;
 mod wire;
 
+use crate::exec;
 use chitin_abi::poll::POLLIN;
 use chitin_control::IdMappings;
 use chitin_kernel::reactor::HostFdWatch;
 use chitin_kernel::{Kernel, run};
-use chitin_vfs::{Caller, Context, Creds, MountNs, Place};
+use chitin_vfs::{Context, Creds, MountNs};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::{read, write};
@@ -145,8 +146,7 @@ impl View {
             ..root
         };
         // The host's kernel has applied the umask.
-        let caller = Caller { tgid: 1, tid: 1, creds: Arc::new(creds) };
-        Ok(Context::new(Place::top(kernel.vfs.clone(), self.ns.clone(), 0), caller))
+        Ok(exec::context(kernel, &self.ns, creds, 0))
     }
 }
 
